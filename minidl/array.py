@@ -1,0 +1,71 @@
+"""The array-module switch: the same text computes with NumPy on the CPU and with CuPy on the GPU.
+
+Code that may meet either kind of array asks `array_module(x)` for the module that made it and calls that, never `np`.
+CuPy is imported when somebody asks for the GPU, not before.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+DEVICES = ("cpu", "gpu")
+
+
+def array_module(x: Array) -> ModuleType:
+    """`numpy` or `cupy`: the module whose functions take `x`. Raises TypeError for anything that is no array."""
+    if isinstance(x, np.ndarray | np.generic):
+        return np
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(x, cupy.ndarray):
+        return cupy
+    raise TypeError(f"expected a NumPy or CuPy array, got {type(x).__name__}")
+
+
+def is_array(x: object) -> bool:
+    cupy = sys.modules.get("cupy")
+    return isinstance(x, np.ndarray | np.generic) or (cupy is not None and isinstance(x, cupy.ndarray))
+
+
+def device_of(x: Array) -> str:
+    """`"cpu"` or `"gpu"`."""
+    return "cpu" if array_module(x) is np else "gpu"
+
+
+def to_cpu(x: Array) -> Array:
+    """`x` as a NumPy array; a CuPy array is copied from the GPU."""
+    return x if array_module(x) is np else array_module(x).asnumpy(x)
+
+
+def to_gpu(x: Array) -> Array:
+    """`x` as a CuPy array. Raises RuntimeError where CuPy or a GPU is missing."""
+    return _cupy().asarray(x)
+
+
+def to_device(x: Array, device: str) -> Array:
+    """`x` on `device`, `"cpu"` or `"gpu"`; `x` itself if it is there already."""
+    if device not in DEVICES:
+        raise ValueError(f"device: expected one of {DEVICES}, got {device!r}")
+    return to_cpu(x) if device == "cpu" else to_gpu(x)
+
+
+def _cupy() -> ModuleType:
+    """CuPy, once it is certain that it can compute."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise RuntimeError(
+            "device 'gpu' needs CuPy, which is not installed: pip install cupy-cuda12x, or cupy-cuda13x for a newer driver"
+        ) from error
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CuPy's own errors live in modules that fail to import without a driver
+        raise RuntimeError(f"device 'gpu' needs a CUDA device, and CuPy finds none: {error}") from error
+    if count == 0:
+        raise RuntimeError("device 'gpu' needs a CUDA device, and CuPy finds none")
+    return cupy  # type: ignore[no-any-return]

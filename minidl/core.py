@@ -1,0 +1,532 @@
+"""Reverse-mode differentiation in one file: Tensor, Op, the tape and the walk back along it.
+
+An op instance *is* the node of the graph. It holds its inputs and whatever `forward` saved as named attributes, and its
+`backward` stands under its `forward`. `walk(y)` visits the nodes from y to the leaves and applies the chain rule at each:
+
+    gx_i = (dy/dx_i)^T gy          gy: gradient of the final scalar with respect to this node's output
+
+Second derivatives are outside the design: `backward` computes with plain arrays and records nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ContextDecorator
+from itertools import count
+from operator import attrgetter
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import numpy as np
+
+from minidl.array import Array, array_module, device_of, is_array, to_device
+
+Grads = Sequence[Array | None]  # one gradient per input of an op, None where none is needed
+
+OPS: dict[str, type[Op]] = {}  # every op class by its name; the tests demand a gradient check for each
+
+_made = count()  # creation numbers: sorted by them, the ops stand in topological order
+_PACKAGE = str(Path(__file__).parent)
+
+
+class _Recording(threading.local):
+    on = True
+
+
+_recording = _Recording()
+
+
+class no_grad(ContextDecorator):  # noqa: N801 - used like a function
+    """Inside `with no_grad():` (or in a function decorated with `@no_grad()`) ops keep no graph and save no memory for it."""
+
+    def __enter__(self) -> None:
+        self.before, _recording.on = _recording.on, False
+
+    def __exit__(self, *exc: object) -> None:
+        _recording.on = self.before
+
+
+class Tensor:
+    """An array, the gradient that arrived at it, and the op that made it.
+
+    `data` is the array (NumPy or CuPy). Python numbers and lists of floats become float32. `grad` is None until a
+    `backward()` reaches a leaf that requires a gradient, then an array of the shape of `data`. `op` is None at a leaf.
+    """
+
+    __array_ufunc__ = None  # let `array * tensor` come to Tensor.__rmul__ instead of looping over the array
+
+    def __init__(self, data: Any, requires_grad: bool = False, name: str = "") -> None:
+        if isinstance(data, Tensor):
+            raise TypeError("Tensor(data): data is a Tensor already; use t.detach() for a leaf that shares its array")
+        if not is_array(data):
+            data = np.asarray(data)
+            if data.dtype == np.float64:
+                data = data.astype(np.float32)
+        elif isinstance(data, np.generic):
+            data = np.asarray(data)
+        if data.dtype.kind not in "fiub":
+            raise TypeError(f"Tensor(data): expected numbers, got dtype {data.dtype}")
+        if requires_grad and data.dtype.kind != "f":
+            raise TypeError(f"Tensor(data, requires_grad=True): only float arrays have gradients, got dtype {data.dtype}")
+        self.data: Array = data
+        self.grad: Array | None = None
+        self.op: Op | None = None
+        self.requires_grad = requires_grad
+        self.name = name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape  # type: ignore[no-any-return]
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim  # type: ignore[no-any-return]
+
+    @property
+    def size(self) -> int:
+        return self.data.size  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> Any:
+        return self.data.dtype
+
+    @property
+    def device(self) -> str:
+        """`"cpu"` or `"gpu"`."""
+        return device_of(self.data)
+
+    def item(self) -> float:
+        """The only element, as a Python number. Raises ValueError if there are several."""
+        return self.data.item()  # type: ignore[no-any-return]
+
+    def detach(self) -> Tensor:
+        """A leaf with the same array and no history."""
+        return Tensor(self.data, name=self.name)
+
+    def to(self, device: str | None = None, dtype: Any = None) -> Tensor:
+        """This tensor on `"cpu"` or `"gpu"`, or in another float type; gradients flow back through the move."""
+        to_dtype = self.dtype if dtype is None else np.dtype(dtype)
+        to_place = self.device if device is None else device
+        return self if (to_place, to_dtype) == (self.device, self.dtype) else To(to_place, to_dtype)(self)
+
+    def backward(self, gy: Array | None = None, keep_graph: bool = False) -> None:
+        """Add d self / d leaf to `leaf.grad` for every leaf that requires it.
+
+        gy: the gradient that arrives here, of the shape of `data`; 1 by default, for a scalar. The graph is given back as
+        it is used, so that its memory is free for the next step, unless `keep_graph`: then backward may run again.
+        """
+        for _ in walk(self, gy, keep_graph=keep_graph):
+            pass
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        made = f" made by {type(self.op).__name__}" if self.op else ""
+        values = f" {self.data}" if self.size <= 16 else ""
+        return f"<{type(self).__name__}{name} {self.shape} {self.dtype}{made}{values}>"
+
+    def __add__(self, other: Any) -> Tensor:
+        return Add()(self, _operand(other, self))
+
+    def __radd__(self, other: Any) -> Tensor:
+        return Add()(_operand(other, self), self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return Sub()(self, _operand(other, self))
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return Sub()(_operand(other, self), self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return Mul()(self, _operand(other, self))
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return Mul()(_operand(other, self), self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return Div()(self, _operand(other, self))
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return Div()(_operand(other, self), self)
+
+    def __neg__(self) -> Tensor:
+        return Neg()(self)
+
+    def __pow__(self, exponent: float) -> Tensor:
+        if not isinstance(exponent, int | float):
+            raise TypeError(f"x ** exponent: exponent must be a Python number, got {type(exponent).__name__}")
+        return Pow(exponent)(self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return MatMul()(self, _operand(other, self))
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return MatMul()(_operand(other, self), self)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return GetItem(index)(self)
+
+
+class Parameter(Tensor):
+    """A leaf that training changes: a Tensor that requires a gradient and that a Module finds by itself."""
+
+    def __init__(self, data: Any, name: str = "") -> None:
+        super().__init__(data, requires_grad=True, name=name)
+
+
+class Op:
+    """One call of one operation, and the node it leaves in the graph.
+
+    A subclass writes `forward(*arrays) -> array` and `backward(gy) -> one gradient per input`; what is no float tensor
+    (strides, labels, indices) goes to its constructor. Gradients that `needs` says nobody wants may be None.
+    """
+
+    inputs: tuple[Tensor | None, ...] = ()
+    needs: tuple[bool, ...] = ()
+    made: int = -1  # creation number
+    where: tuple[CodeType, int] | None = None  # the line outside minidl that called for this op
+    freed = False
+
+    def __init_subclass__(cls) -> None:
+        if not cls.__name__.startswith("_"):  # a shared base is no op
+            OPS[cls.__name__] = cls
+
+    def forward(self, *xs: Any) -> Array:
+        raise NotImplementedError
+
+    def backward(self, gy: Array) -> Grads:
+        raise NotImplementedError
+
+    def gate(self) -> Array | None:
+        """Which entries let the gradient through (a relu's open gates); None for an op that has no gates."""
+        return None
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        xs = tuple(x if x is None or isinstance(x, Tensor) else Tensor(x) for x in inputs)
+        self.needs = tuple([x is not None and x.requires_grad and _recording.on for x in xs])
+        try:
+            _check_inputs(xs)
+            y = Tensor(self.forward(*[None if x is None else x.data for x in xs]))
+        except Exception as error:
+            error.add_note(f"in {type(self).__name__} of {_shapes(xs)}, called at {_place(_users_line(sys._getframe(1)))}")
+            raise
+        if any(self.needs):
+            self.inputs, self.made, self.where = xs, next(_made), _users_line(sys._getframe(1))
+            y.op, y.requires_grad = self, True
+        return y
+
+    def free(self) -> None:
+        """Let go of the inputs and of all that forward saved."""
+        where = self.where
+        self.__dict__.clear()
+        self.where, self.freed = where, True
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {_shapes(self.inputs)}, called at {_place(self.where)}>"
+
+
+class Step:
+    """What one step of a walk knows: the op, the gradient of its output, and those of its inputs, which may be changed."""
+
+    __slots__ = ("gxs", "gy", "op")
+
+    def __init__(self, op: Op, gy: Array, gxs: list[Array | None]) -> None:
+        self.op, self.gy, self.gxs = op, gy, gxs
+
+
+def tape(y: Tensor) -> list[Op]:
+    """Every op that y depends on, newest first: the order of creation is a topological one.
+
+    An explicit stack, no recursion: a chain of 10,000 ops is no problem.
+    """
+    found: set[Op] = set()
+    todo = [y.op]
+    while todo:
+        op = todo.pop()
+        if op is not None and op not in found:
+            if op.freed:
+                raise RuntimeError(
+                    f"the graph behind {type(op).__name__} (called at {_place(op.where)}) was given back by an earlier "
+                    "backward(); run the forward pass again, or call that backward with keep_graph=True"
+                )
+            found.add(op)
+            todo += [x.op for x in op.inputs if x is not None]
+    return sorted(found, key=attrgetter("made"), reverse=True)
+
+
+def walk(
+    y: Tensor, gy: Array | None = None, *, leaves: dict[Tensor, Array] | None = None, keep_graph: bool = True
+) -> Iterator[Step]:
+    """Walk back from y to the leaves, one op a step; the body of the loop over it is the hook.
+
+    Each `Step` shows the op, `gy` and the gradients `gxs` of the inputs before they travel on; changing the list changes
+    what travels (guided backpropagation is no more than this). The gradients of the leaves are added to `leaf.grad`, or,
+    where a dictionary `leaves` is given, collected there. Never in place: an array that was handed out stays as it is.
+    """
+    gy = _first_gradient(y, gy)
+    if y.op is None:
+        _arrive_at_leaf(y, gy, leaves)
+        return
+    arriving: dict[Op, Array] = {y.op: gy}
+    for op in tape(y):
+        gy = arriving.pop(op, None)
+        if gy is None:  # a hook set every gradient on the way here to None
+            continue
+        try:
+            step = Step(op, gy, list(op.backward(gy)))
+            yield step
+            for x, need, gx in zip(op.inputs, op.needs, step.gxs, strict=True):
+                if not need or gx is None:
+                    continue
+                assert x is not None
+                if gx.shape != x.shape or gx.dtype != x.dtype:
+                    raise ValueError(f"backward returned {gx.shape} {gx.dtype} for an input of {x.shape} {x.dtype}")
+                if x.op is None:
+                    _arrive_at_leaf(x, gx if gx.base is None and gx is not gy else gx.copy(), leaves)
+                else:
+                    arriving[x.op] = arriving[x.op] + gx if x.op in arriving else gx
+        except Exception as error:
+            error.add_note(f"in the backward of {op!r}, gradient {gy.shape} {gy.dtype}")
+            raise
+        if not keep_graph:
+            op.free()
+        del step, gy
+
+
+def gradients(y: Tensor, xs: Sequence[Tensor], gy: Array | None = None) -> list[Array]:
+    """dy/dx for each x of xs, leaf or not, as arrays; zeros where y does not depend on x. Leaves every `.grad` alone."""
+    for i, x in enumerate(xs):
+        if not x.requires_grad:
+            raise ValueError(f"gradients(y, xs): xs[{i}] does not require a gradient: {x!r}")
+    leaves: dict[Tensor, Array] = {}
+    wanted = {x.op for x in xs if x.op is not None}
+    inner: dict[Op, Array] = {}
+    for step in walk(y, gy, leaves=leaves):
+        if step.op in wanted:
+            inner[step.op] = step.gy
+    found = [leaves.get(x) if x.op is None else inner.get(x.op) for x in xs]
+    return [array_module(x.data).zeros_like(x.data) if g is None else g for x, g in zip(xs, found, strict=True)]
+
+
+def _first_gradient(y: Tensor, gy: Array | None) -> Array:
+    if not y.requires_grad:
+        raise ValueError(f"no gradient to compute: {y!r} depends on nothing that requires one")
+    if gy is None:
+        if y.size != 1:
+            raise ValueError(f"gy: needed where the output is no scalar; y has shape {y.shape}, try sum(y) or mean(y)")
+        return array_module(y.data).ones_like(y.data)
+    if array_module(gy) is not array_module(y.data) or gy.shape != y.shape or gy.dtype != y.dtype:
+        raise ValueError(
+            f"gy: expected {y.shape} {y.dtype} on the {y.device}, as y is, got {gy.shape} {gy.dtype} on the {device_of(gy)}"
+        )
+    return gy
+
+
+def _arrive_at_leaf(x: Tensor, gx: Array, leaves: dict[Tensor, Array] | None) -> None:
+    if leaves is not None:
+        leaves[x] = leaves[x] + gx if x in leaves else gx
+    else:
+        x.grad = gx if x.grad is None else x.grad + gx
+
+
+def _check_inputs(xs: tuple[Tensor | None, ...]) -> None:
+    """All inputs float, of one type, on one device, and none of them empty."""
+    first: Tensor | None = None
+    for i, x in enumerate(xs):
+        if x is None:
+            continue
+        if x.dtype.kind != "f":
+            raise TypeError(
+                f"input {i}: expected float32 or float64, got {x.dtype}; convert it, as in x.astype('float32') / 255"
+            )
+        if x.size == 0:
+            raise ValueError(f"input {i}: empty, shape {x.shape}")
+        if first is None:
+            first = x
+        elif x.dtype != first.dtype:
+            raise TypeError(f"input {i}: {x.dtype}, while the first input is {first.dtype}; convert one with .to(dtype=...)")
+        elif array_module(x.data) is not array_module(first.data):
+            raise ValueError(
+                f"input {i}: on the {x.device}, while the first input is on the {first.device}; move one with .to()"
+            )
+
+
+def _users_line(frame: FrameType | None) -> tuple[CodeType, int] | None:
+    """The innermost line outside the package, as (code, line): unlike a frame, it keeps no variable alive."""
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return None if frame is None else (frame.f_code, frame.f_lineno)
+
+
+def _place(where: tuple[CodeType, int] | None) -> str:
+    return "an unknown line" if where is None else f"{where[0].co_filename}:{where[1]} in {where[0].co_name}"
+
+
+def _shapes(xs: Sequence[Tensor | None]) -> str:
+    return ", ".join("None" if x is None else f"{x.name or 'input'} {x.shape} {x.dtype}" for x in xs) or "no inputs"
+
+
+# ---- arithmetic, the only ops with operators; shapes broadcast as in NumPy
+
+
+def _operand(other: Any, like: Tensor) -> Any:
+    """A number on either side of an operator takes the type and the place of the tensor on the other."""
+    if isinstance(other, int | float | np.generic):
+        return Tensor(array_module(like.data).asarray(other, dtype=like.dtype))
+    return other
+
+
+def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
+    """The adjoint of broadcasting: add up g over the axes along which `shape` was repeated."""
+    if g.shape == shape:
+        return g
+    g = g.sum(axis=tuple(range(g.ndim - len(shape))))
+    repeated = tuple(i for i, n in enumerate(shape) if n == 1 and g.shape[i] != 1)
+    return g.sum(axis=repeated, keepdims=True) if repeated else g
+
+
+class Add(Op):
+    """y = a + b"""
+
+    def forward(self, a: Array, b: Array) -> Array:
+        self.shapes = a.shape, b.shape
+        return a + b
+
+    def backward(self, gy: Array) -> Grads:
+        return [sum_to(gy, shape) if need else None for shape, need in zip(self.shapes, self.needs, strict=True)]
+
+
+class Sub(Op):
+    """y = a - b"""
+
+    def forward(self, a: Array, b: Array) -> Array:
+        self.shapes = a.shape, b.shape
+        return a - b
+
+    def backward(self, gy: Array) -> Grads:
+        ga = sum_to(gy, self.shapes[0]) if self.needs[0] else None
+        gb = sum_to(-gy, self.shapes[1]) if self.needs[1] else None
+        return ga, gb
+
+
+class Mul(Op):
+    """y = a * b"""
+
+    def forward(self, a: Array, b: Array) -> Array:
+        self.a, self.b = a, b
+        return a * b
+
+    def backward(self, gy: Array) -> Grads:
+        ga = sum_to(gy * self.b, self.a.shape) if self.needs[0] else None
+        gb = sum_to(gy * self.a, self.b.shape) if self.needs[1] else None
+        return ga, gb
+
+
+class Div(Op):
+    """y = a / b"""
+
+    def forward(self, a: Array, b: Array) -> Array:
+        self.a, self.b = a, b
+        return a / b
+
+    def backward(self, gy: Array) -> Grads:
+        ga = sum_to(gy / self.b, self.a.shape) if self.needs[0] else None
+        gb = sum_to(-gy * self.a / (self.b * self.b), self.b.shape) if self.needs[1] else None
+        return ga, gb
+
+
+class Neg(Op):
+    """y = -x"""
+
+    def forward(self, x: Array) -> Array:
+        return -x
+
+    def backward(self, gy: Array) -> Grads:
+        return (-gy,)
+
+
+class Pow(Op):
+    """y = x^n, n a number"""
+
+    def __init__(self, n: float) -> None:
+        self.n = n
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return x**self.n
+
+    def backward(self, gy: Array) -> Grads:
+        if self.n == 0:  # 0 * x^-1 would be nan at x = 0
+            return (gy * 0,)
+        return (gy * self.n * self.x ** (self.n - 1),)
+
+
+class MatMul(Op):
+    """y[..., i, k] = sum_j a[..., i, j] b[..., j, k], the leading axes broadcast; both have at least two axes"""
+
+    def forward(self, a: Array, b: Array) -> Array:
+        if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
+            raise ValueError(f"matmul: expected a (..., I, J) and b (..., J, K), got {a.shape} and {b.shape}")
+        self.a, self.b = a, b
+        return a @ b
+
+    def backward(self, gy: Array) -> Grads:
+        ga = sum_to(gy @ self.b.swapaxes(-1, -2), self.a.shape) if self.needs[0] else None
+        gb = sum_to(self.a.swapaxes(-1, -2) @ gy, self.b.shape) if self.needs[1] else None
+        return ga, gb
+
+
+class GetItem(Op):
+    """y = x[index], index as in NumPy: integers, slices, None, ..., and arrays of integers or bools"""
+
+    def __init__(self, index: Any) -> None:
+        parts = index if isinstance(index, tuple) else (index,)
+        if any(isinstance(i, Tensor) for i in parts):
+            raise TypeError("x[index]: an index must be an array or a number, got a Tensor; use its .data")
+        self.index = index
+        self.repeats = any(is_array(i) or isinstance(i, list) for i in parts)  # may name an element twice
+
+    def forward(self, x: Array) -> Array:
+        self.shape = x.shape
+        return x[self.index]
+
+    def backward(self, gy: Array) -> Grads:
+        xp = array_module(gy)
+        gx = xp.zeros(self.shape, gy.dtype)
+        if self.repeats:
+            xp.add.at(gx, self.index, gy)
+        else:
+            gx[self.index] = gy
+        return (gx,)
+
+
+class To(Op):
+    """y = x on another device or in another float type"""
+
+    def __init__(self, device: str, dtype: Any) -> None:
+        if np.dtype(dtype).kind != "f":
+            raise TypeError(f"to(dtype=...): expected a float type, got {np.dtype(dtype)}")
+        self.device, self.dtype = device, dtype
+
+    def forward(self, x: Array) -> Array:
+        self.came_from = device_of(x), x.dtype
+        return to_device(x, self.device).astype(self.dtype, copy=False)
+
+    def backward(self, gy: Array) -> Grads:
+        device, dtype = self.came_from
+        return (to_device(gy, device).astype(dtype, copy=False),)
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """y[..., i, k] = sum_j a[..., i, j] b[..., j, k]: (..., I, J) x (..., J, K) -> (..., I, K); also `a @ b`."""
+    return MatMul()(a, b)
+
+
+def getitem(x: Tensor, index: Any) -> Tensor:
+    """`x[index]`, indexed as in NumPy. Elements that are named twice receive the sum of both gradients."""
+    return GetItem(index)(x)

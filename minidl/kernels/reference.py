@@ -1,0 +1,224 @@
+"""The hot paths in plain array code, for NumPy and CuPy: the text to read and to step through.
+
+Convolution and pooling share one idea. `windows` copies, for every output pixel, the input pixels under the kernel into a
+column of their own (im2col); then a convolution is one matrix product and a pooling one reduction. `fold` is the adjoint of
+`windows`: it adds every column back to where its pixels came from.
+
+Pairs are (vertical, horizontal). Sizes: N pictures, C channels in, F channels out, H x W pixels in, OH x OW out, kh x kw kernel.
+"""
+
+from __future__ import annotations
+
+from minidl.array import Array, array_module
+
+Pair = tuple[int, int]
+Shape = tuple[int, ...]
+
+
+def conv_size(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
+    """How many positions a kernel has along an axis: floor((size + 2 p - d (k - 1) - 1) / s) + 1"""
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def windows(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair, fill: float = 0.0) -> Array:
+    """cols[n,c,u,v,i,j] = x[n,c, i*s + u*d - p, j*s + v*d - p], `fill` outside the picture: (N,C,H,W) -> (N,C,kh,kw,OH,OW)"""
+    (kh, kw), (sh, sw), (ph, pw), (dh, dw), (OH, OW) = kernel, stride, padding, dilation, out
+    N, C, H, W = x.shape
+    xp = array_module(x)
+    padded = xp.full((N, C, *_padded_size(x.shape, kernel, stride, padding, dilation, out)), fill, x.dtype)
+    padded[:, :, ph : ph + H, pw : pw + W] = x
+    cols = xp.empty((N, C, kh, kw, OH, OW), x.dtype)
+    for u in range(kh):
+        for v in range(kw):
+            cols[:, :, u, v] = padded[:, :, u * dh : u * dh + sh * OH : sh, v * dw : v * dw + sw * OW : sw]
+    return cols
+
+
+def fold(cols: Array, x_shape: Shape, stride: Pair, padding: Pair, dilation: Pair) -> Array:
+    """x[n,c, i*s + u*d - p, j*s + v*d - p] += cols[n,c,u,v,i,j]: (N,C,kh,kw,OH,OW) -> (N,C,H,W)"""
+    (sh, sw), (ph, pw), (dh, dw) = stride, padding, dilation
+    N, C, kh, kw, OH, OW = cols.shape
+    H, W = x_shape[2:]
+    xp = array_module(cols)
+    padded = xp.zeros((N, C, *_padded_size(x_shape, (kh, kw), stride, padding, dilation, (OH, OW))), cols.dtype)
+    for u in range(kh):
+        for v in range(kw):
+            padded[:, :, u * dh : u * dh + sh * OH : sh, v * dw : v * dw + sw * OW : sw] += cols[:, :, u, v]
+    return padded[:, :, ph : ph + H, pw : pw + W]
+
+
+def _padded_size(x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair) -> Pair:
+    """Room for the padded picture and for every window, also where a stride or ceil_mode makes the last one stick out."""
+    H, W = (
+        max(size + 2 * p, (o - 1) * s + d * (k - 1) + s)
+        for size, k, s, p, d, o in zip(x_shape[2:], kernel, stride, padding, dilation, out, strict=True)
+    )
+    return H, W
+
+
+# ---- convolution
+
+
+def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
+    """y[n,f,i,j] = b[f] + sum_{c,u,v} w[f,c,u,v] x[n,c, i*s + u*d - p, j*s + v*d - p], c over the channels of f's group
+
+    x (N,C,H,W), w (F,C/groups,kh,kw), b (F,) -> (N,F,OH,OW)
+    """
+    N, F, K = len(x), len(w), w[0].size
+    OH, OW = (conv_size(*a) for a in zip(x.shape[2:], w.shape[2:], stride, padding, dilation, strict=True))
+    cols = windows(x, w.shape[2:], stride, padding, dilation, (OH, OW)).reshape(N, groups, K, OH * OW)
+    y = w.reshape(groups, F // groups, K) @ cols  # (N, groups, F/groups, OH*OW)
+    y = y.reshape(N, F, OH, OW)
+    return y if b is None else y + b[:, None, None]
+
+
+def conv2d_grad_x(gy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
+    """gx[n,c, i*s + u*d - p, j*s + v*d - p] += sum_f w[f,c,u,v] gy[n,f,i,j]: (N,F,OH,OW) -> (N,C,H,W)"""
+    (N, F, OH, OW), C, (kh, kw) = gy.shape, x_shape[1], w.shape[2:]
+    w_t = w.reshape(groups, F // groups, -1).swapaxes(1, 2)  # (groups, K, F/groups)
+    cols = w_t @ gy.reshape(N, groups, F // groups, OH * OW)  # (N, groups, K, OH*OW)
+    return fold(cols.reshape(N, C, kh, kw, OH, OW), x_shape, stride, padding, dilation)
+
+
+def conv2d_grad_w(gy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
+    """gw[f,c,u,v] = sum_{n,i,j} gy[n,f,i,j] x[n,c, i*s + u*d - p, j*s + v*d - p]: -> (F,C/groups,kh,kw)"""
+    N, F, OH, OW = gy.shape
+    kernel = w_shape[2], w_shape[3]
+    cols = windows(x, kernel, stride, padding, dilation, (OH, OW)).reshape(N, groups, -1, OH * OW)
+    gw = gy.reshape(N, groups, F // groups, OH * OW) @ cols.swapaxes(2, 3)  # (N, groups, F/groups, K)
+    return gw.sum(axis=0).reshape(w_shape)
+
+
+# ---- pooling
+
+
+def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -> tuple[Array, Array]:
+    """y[n,c,i,j] = max_{u,v} x[n,c, i*s + u - p, j*s + v - p], padded with -inf; and `winner`, the u*kw + v of the maximum
+
+    x (N,C,H,W) -> y, winner (N,C,OH,OW); of equal values the first wins.
+    """
+    xp = array_module(x)
+    cols = windows(x, kernel, stride, padding, (1, 1), out, fill=-xp.inf)
+    cols = cols.reshape(*x.shape[:2], kernel[0] * kernel[1], *out)
+    return cols.max(axis=2), cols.argmax(axis=2).astype(xp.int32)
+
+
+def max_pool2d_grad(gy: Array, winner: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair) -> Array:
+    """gx at the winner of each window += gy of that window: (N,C,OH,OW) -> (N,C,H,W)"""
+    xp = array_module(gy)
+    cells = xp.arange(kernel[0] * kernel[1])[:, None, None]
+    cols = xp.where(cells == winner[:, :, None], gy[:, :, None], gy.dtype.type(0))  # (N,C,kh*kw,OH,OW)
+    return fold(cols.reshape(*gy.shape[:2], *kernel, *gy.shape[2:]), x_shape, stride, padding, (1, 1))
+
+
+def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair, count_include_pad: bool) -> Array:
+    """y[n,c,i,j] = sum_{u,v} x[n,c, i*s + u - p, j*s + v - p] / count[i,j]: (N,C,H,W) -> (N,C,OH,OW)"""
+    total = windows(x, kernel, stride, padding, (1, 1), out).sum(axis=(2, 3))
+    return total / _counts(x, x.shape, kernel, stride, padding, out, count_include_pad)
+
+
+def avg_pool2d_grad(gy: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool) -> Array:
+    """gx[n,c, i*s + u - p, j*s + v - p] += gy[n,c,i,j] / count[i,j]: (N,C,OH,OW) -> (N,C,H,W)"""
+    share = gy / _counts(gy, x_shape, kernel, stride, padding, gy.shape[2:], count_include_pad)
+    cols = array_module(gy).broadcast_to(share[:, :, None, None], (*gy.shape[:2], *kernel, *gy.shape[2:]))
+    return fold(cols, x_shape, stride, padding, (1, 1))
+
+
+def _counts(like: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, out: Pair, with_pad: bool) -> Array:
+    """How many pixels each window averages, (OH,OW). A window that sticks out past the padding (ceil_mode) is cut there."""
+    xp = array_module(like)
+    per_axis = []
+    for size, k, s, p, o in zip(x_shape[2:], kernel, stride, padding, out, strict=True):
+        low, high = (-p, size + p) if with_pad else (0, size)
+        start = xp.arange(o) * s - p
+        per_axis.append(xp.minimum(start + k, high) - xp.maximum(start, low))
+    return (per_axis[0][:, None] * per_axis[1]).astype(like.dtype)
+
+
+# ---- batch normalisation: channels are axis 1, statistics run over all other axes
+
+
+def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
+    """y = gamma (x - mean) / sqrt(var + eps) + beta; mean and (biased) var over the batch and the pixels of each channel
+
+    x (N,C,...), gamma, beta (C,) -> y (N,C,...), mean (C,), var (C,)
+    """
+    axes = (0, *range(2, x.ndim))
+    mean, var = x.mean(axis=axes), x.var(axis=axes)
+    scale = gamma / (var + eps) ** 0.5
+    return channel_affine(x, scale, beta - mean * scale), mean, var
+
+
+def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array, Array]:
+    """With x_hat = (x - mean) / sqrt(var + eps) and m values a channel:
+
+    gbeta = sum gy, ggamma = sum gy x_hat, gx = gamma / sqrt(var + eps) (gy - gbeta / m - x_hat ggamma / m)
+    """
+    inv_std = 1 / (var + eps) ** 0.5
+    x_hat = channel_affine(x, inv_std, -mean * inv_std)
+    gbeta, ggamma = channel_sums(gy, x_hat)
+    m = x.size // x.shape[1]
+    gx = channel_affine(gy, gamma * inv_std, -gamma * inv_std * gbeta / m) - channel_affine(
+        x_hat, gamma * inv_std * ggamma / m, 0 * mean
+    )
+    return gx, ggamma, gbeta
+
+
+def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
+    """y[n,c,...] = scale[c] x[n,c,...] + shift[c]"""
+    per_channel = (-1,) + (1,) * (x.ndim - 2)
+    return x * scale.reshape(per_channel) + shift.reshape(per_channel)
+
+
+def channel_sums(gy: Array, x: Array) -> tuple[Array, Array]:
+    """(sum gy, sum gy x) over all but the channels: (N,C,...) -> two of (C,)"""
+    axes = (0, *range(2, x.ndim))
+    return gy.sum(axis=axes), (gy * x).sum(axis=axes)
+
+
+# ---- activation
+
+
+def relu(x: Array) -> Array:
+    """y = max(x, 0)"""
+    return array_module(x).maximum(x, 0)
+
+
+def relu_grad(gy: Array, y: Array) -> Array:
+    """gx = gy where y > 0, else 0"""
+    return array_module(gy).where(y > 0, gy, gy.dtype.type(0))
+
+
+# ---- parameter updates, in place: p and the state arrays change
+
+
+def sgd_update(p: Array, g: Array, v: Array, lr: float, momentum: float, nesterov: bool, weight_decay: float) -> None:
+    """g' = g + weight_decay p;  v <- momentum v + g';  p <- p - lr (g' + momentum v if nesterov else v)"""
+    g = g + weight_decay * p
+    v *= momentum
+    v += g
+    p -= lr * (g + momentum * v if nesterov else v)
+
+
+def adamw_update(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    t: int,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> None:
+    """m <- b1 m + (1-b1) g;  v <- b2 v + (1-b2) g^2;  p <- p - lr (weight_decay p + m_hat / (sqrt(v_hat) + eps))
+
+    m_hat = m / (1 - b1^t), v_hat = v / (1 - b2^t); t counts the updates from 1.
+    """
+    b1, b2 = betas
+    m *= b1
+    m += (1 - b1) * g
+    v *= b2
+    v += (1 - b2) * g * g
+    p *= 1 - lr * weight_decay
+    p -= lr / (1 - b1**t) * m / ((v / (1 - b2**t)) ** 0.5 + eps)

@@ -1,0 +1,65 @@
+"""Two-dimensional convolution (cross-correlation, as the field calls it)."""
+
+from __future__ import annotations
+
+from minidl import kernels
+from minidl.array import Array
+from minidl.core import Grads, Op, Tensor
+from minidl.ops.arguments import Pair, pair, pictures
+
+
+class Conv2d(Op):
+    """y[n,f,i,j] = b[f] + sum_{c,u,v} w[f,c,u,v] x[n,c, i*s + u*d - p, j*s + v*d - p]"""
+
+    def __init__(self, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> None:
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+
+    def forward(self, x: Array, w: Array, b: Array | None) -> Array:  # (N,C,H,W) (F,C/groups,kh,kw) (F,)
+        _check(x, w, b, self.padding, self.dilation, self.groups)
+        self.x, self.w = x, w
+        return kernels.of(x).conv2d(x, w, b, self.stride, self.padding, self.dilation, self.groups)  # (N,F,OH,OW)
+
+    def backward(self, gy: Array) -> Grads:  # (N,F,OH,OW)
+        k, geometry = kernels.of(gy), (self.stride, self.padding, self.dilation, self.groups)
+        gx = k.conv2d_grad_x(gy, self.w, self.x.shape, *geometry) if self.needs[0] else None
+        gw = k.conv2d_grad_w(gy, self.x, self.w.shape, *geometry) if self.needs[1] else None
+        gb = gy.sum(axis=(0, 2, 3)) if self.needs[2] else None
+        return gx, gw, gb
+
+
+def conv2d(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """y[n,f,i,j] = b[f] + sum_{c,u,v} w[f,c,u,v] x[n,c, i*s + u*d - p, j*s + v*d - p]
+
+    x (N,C,H,W), w (F,C/groups,kh,kw), b (F,) or None -> (N,F,OH,OW), OH = floor((H + 2p - d(kh-1) - 1) / s) + 1.
+    stride, padding (zeros) and dilation are ints or (vertical, horizontal) pairs, in pixels; with `groups`, output channel f
+    sees only the C/groups input channels of its group. Raises ValueError where the kernel is larger than the padded picture.
+    """
+    geometry = pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1)
+    return Conv2d(*geometry, groups)(x, w, b)
+
+
+def _check(x: Array, w: Array, b: Array | None, padding: Pair, dilation: Pair, groups: int) -> None:
+    pictures(x)
+    if w.ndim != 4:
+        raise ValueError(f"w: expected (F, C/groups, kh, kw), got shape {w.shape}")
+    C, F = x.shape[1], len(w)
+    if groups < 1 or C % groups or F % groups:
+        raise ValueError(f"groups: {groups} does not divide {C} input and {F} output channels")
+    if w.shape[1] * groups != C:
+        raise ValueError(f"w: expected {C // groups} channels a group, as x has {C} and groups is {groups}; got {w.shape}")
+    if b is not None and b.shape != (F,):
+        raise ValueError(f"b: expected shape ({F},), got {b.shape}")
+    for size, k, p, d in zip(x.shape[2:], w.shape[2:], padding, dilation, strict=True):
+        if d * (k - 1) + 1 > size + 2 * p:
+            raise ValueError(
+                f"w: a kernel of {w.shape[2:]} with dilation {dilation} is larger than "
+                f"the picture {x.shape[2:]} with padding {padding}"
+            )

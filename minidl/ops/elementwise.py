@@ -1,0 +1,142 @@
+"""Element-wise mathematics beyond the operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.array import Array, array_module
+from minidl.core import Grads, Op, Tensor, sum_to
+
+
+class Exp(Op):
+    """y = e^x"""
+
+    def forward(self, x: Array) -> Array:
+        self.y = array_module(x).exp(x)
+        return self.y
+
+    def backward(self, gy: Array) -> Grads:
+        return (gy * self.y,)
+
+
+class Log(Op):
+    """y = ln x"""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return array_module(x).log(x)
+
+    def backward(self, gy: Array) -> Grads:
+        return (gy / self.x,)
+
+
+class Sqrt(Op):
+    """y = sqrt(x)"""
+
+    def forward(self, x: Array) -> Array:
+        self.y = array_module(x).sqrt(x)
+        return self.y
+
+    def backward(self, gy: Array) -> Grads:
+        return (gy / (2 * self.y),)
+
+
+class Abs(Op):
+    """y = |x|"""
+
+    def forward(self, x: Array) -> Array:
+        self.sign = array_module(x).sign(x)
+        return x * self.sign
+
+    def backward(self, gy: Array) -> Grads:
+        return (gy * self.sign,)
+
+
+class Clip(Op):
+    """y = min(max(x, low), high)"""
+
+    def __init__(self, low: float | None, high: float | None) -> None:
+        self.low, self.high = low, high
+
+    def forward(self, x: Array) -> Array:
+        y = array_module(x).clip(x, self.low, self.high)
+        self.inside = y == x
+        return y
+
+    def backward(self, gy: Array) -> Grads:
+        return (gy * self.inside,)
+
+    def gate(self) -> Array:
+        return self.inside
+
+
+class Maximum(Op):
+    """y = max(a, b), shapes broadcast; where they are equal each gets half of the gradient"""
+
+    def forward(self, a: Array, b: Array) -> Array:
+        self.shapes = a.shape, b.shape
+        self.share = 0.5 * (a >= b) + 0.5 * (a > b)  # of a: 1, 1/2 or 0
+        self.share = self.share.astype(a.dtype)
+        return array_module(a).maximum(a, b)
+
+    def backward(self, gy: Array) -> Grads:
+        ga = sum_to(gy * self.share, self.shapes[0]) if self.needs[0] else None
+        gb = sum_to(gy * (1 - self.share), self.shapes[1]) if self.needs[1] else None
+        return ga, gb
+
+
+class Where(Op):
+    """y = a where the condition holds, else b; shapes broadcast"""
+
+    def __init__(self, condition: Array) -> None:
+        self.condition = condition
+
+    def forward(self, a: Array, b: Array) -> Array:
+        self.shapes = a.shape, b.shape
+        return array_module(a).where(self.condition, a, b)
+
+    def backward(self, gy: Array) -> Grads:
+        xp, zero = array_module(gy), gy.dtype.type(0)
+        ga = sum_to(xp.where(self.condition, gy, zero), self.shapes[0]) if self.needs[0] else None
+        gb = sum_to(xp.where(self.condition, zero, gy), self.shapes[1]) if self.needs[1] else None
+        return ga, gb
+
+
+def exp(x: Tensor) -> Tensor:
+    """y = e^x."""
+    return Exp()(x)
+
+
+def log(x: Tensor) -> Tensor:
+    """y = ln x."""
+    return Log()(x)
+
+
+def sqrt(x: Tensor) -> Tensor:
+    """y = sqrt(x)."""
+    return Sqrt()(x)
+
+
+def abs(x: Tensor) -> Tensor:
+    """y = |x|; the gradient at 0 is 0."""
+    return Abs()(x)
+
+
+def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
+    """y = min(max(x, low), high); no gradient flows where x lies outside."""
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"low, high: expected low <= high, got {low} and {high}")
+    return Clip(low, high)(x)
+
+
+def maximum(a: Tensor, b: Tensor) -> Tensor:
+    """y = max(a, b), shapes broadcast; equal values share the gradient."""
+    return Maximum()(a, b)
+
+
+def where(condition: Any, a: Tensor, b: Tensor) -> Tensor:
+    """y = a where `condition` (an array of bools, or a Tensor of them) holds, else b; shapes broadcast."""
+    condition = condition.data if isinstance(condition, Tensor) else condition
+    if condition.dtype.kind != "b":
+        raise TypeError(f"condition: expected bools, got {condition.dtype}")
+    return Where(condition)(a, b)

@@ -1,0 +1,30 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from minidl.array import Array
+from minidl.core import Grads, Op, Tensor
+
+
+class Linear(Op):
+    """y[n,o] = b[o] + sum_i x[n,i] w[o,i]"""
+
+    def forward(self, x: Array, w: Array, b: Array | None) -> Array:  # (N,I) (O,I) (O,)
+        if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
+            raise ValueError(f"x, w: expected (N, I) and (O, I), got {x.shape} and {w.shape}")
+        if b is not None and b.shape != (len(w),):
+            raise ValueError(f"b: expected shape ({len(w)},), got {b.shape}")
+        self.x, self.w = x, w
+        y = x @ w.T
+        return y if b is None else y + b
+
+    def backward(self, gy: Array) -> Grads:  # (N,O)
+        gx = gy @ self.w if self.needs[0] else None
+        gw = gy.T @ self.x if self.needs[1] else None
+        gb = gy.sum(axis=0) if self.needs[2] else None
+        return gx, gw, gb
+
+
+def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    """y = x w^T + b: x (N,I), w (O,I), b (O,) or None -> (N,O)."""
+    return Linear()(x, w, b)

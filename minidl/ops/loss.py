@@ -1,0 +1,161 @@
+"""Softmax and the losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.array import Array, array_module, is_array
+from minidl.core import Grads, Op, Tensor
+
+
+def _log_softmax(z: Array, axis: int) -> Array:
+    """z - log sum exp z, shifted by the maximum so that nothing overflows"""
+    xp = array_module(z)
+    z = z - z.max(axis=axis, keepdims=True)
+    return z - xp.log(xp.exp(z).sum(axis=axis, keepdims=True))
+
+
+class Softmax(Op):
+    """p_k = exp(z_k) / sum_j exp(z_j)"""
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+
+    def forward(self, z: Array) -> Array:
+        self.p = array_module(z).exp(_log_softmax(z, self.axis))
+        return self.p
+
+    def backward(self, gy: Array) -> Grads:
+        """gz_k = p_k (gy_k - sum_j gy_j p_j)"""
+        return (self.p * (gy - (gy * self.p).sum(axis=self.axis, keepdims=True)),)
+
+
+class LogSoftmax(Op):
+    """y_k = z_k - log sum_j exp(z_j)"""
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+
+    def forward(self, z: Array) -> Array:
+        self.y = _log_softmax(z, self.axis)
+        return self.y
+
+    def backward(self, gy: Array) -> Grads:
+        """gz_k = gy_k - p_k sum_j gy_j"""
+        p = array_module(gy).exp(self.y)
+        return (gy - p * gy.sum(axis=self.axis, keepdims=True),)
+
+
+class CrossEntropy(Op):
+    """loss = -sum_{n,k} t[n,k] log p[n,k] / sum_n v[label n]
+
+    p is the softmax of z; t[n,k] = v[k] ((1 - s) [k = label n] + s/K), with class weights v and label smoothing s.
+    """
+
+    def __init__(self, labels: Array, class_weights: Array | None, label_smoothing: float) -> None:
+        self.labels, self.class_weights, self.label_smoothing = labels, class_weights, label_smoothing
+
+    def forward(self, z: Array) -> Array:  # (N,K)
+        _check_labels(self.labels, z)
+        xp, K = array_module(z), z.shape[1]
+        v = xp.ones(K, z.dtype) if self.class_weights is None else self.class_weights
+        if v.shape != (K,) or v.dtype != z.dtype:
+            raise ValueError(f"class_weights: expected ({K},) {z.dtype}, got {v.shape} {v.dtype}")
+        s, is_label = self.label_smoothing, self.labels[:, None] == xp.arange(K)
+        self.t = v * ((1 - s) * is_label + s / K).astype(z.dtype)  # (N,K)
+        self.total = v[self.labels].sum()
+        self.log_p = _log_softmax(z, 1)
+        return -(self.t * self.log_p).sum() / self.total
+
+    def backward(self, gy: Array) -> Grads:  # ()
+        """gz[n,k] = (p[n,k] sum_j t[n,j] - t[n,k]) / sum_n v[label n]"""
+        p = array_module(self.log_p).exp(self.log_p)
+        return (gy * (p * self.t.sum(axis=1, keepdims=True) - self.t) / self.total,)
+
+
+class BinaryCrossEntropyWithLogits(Op):
+    """loss = mean of log(1 + exp(z)) - t z, which is -t log p - (1 - t) log(1 - p) with p = sigmoid(z)"""
+
+    def __init__(self, targets: Array) -> None:
+        self.targets = targets
+
+    def forward(self, z: Array) -> Array:
+        _check_targets(self.targets, z)
+        self.z = z
+        return (array_module(z).logaddexp(z, z.dtype.type(0)) - self.targets * z).mean()
+
+    def backward(self, gy: Array) -> Grads:
+        p = 0.5 * (1 + array_module(gy).tanh(0.5 * self.z))
+        return (gy * (p - self.targets) / self.z.size,)
+
+
+class MSE(Op):
+    """loss = mean of (y - t)^2"""
+
+    def __init__(self, targets: Array) -> None:
+        self.targets = targets
+
+    def forward(self, y: Array) -> Array:
+        _check_targets(self.targets, y)
+        self.difference = y - self.targets
+        return (self.difference * self.difference).mean()
+
+    def backward(self, gy: Array) -> Grads:
+        return (gy * 2 * self.difference / self.difference.size,)
+
+
+def softmax(z: Tensor, axis: int = -1) -> Tensor:
+    """p_k = exp(z_k) / sum_j exp(z_j) along `axis`."""
+    return Softmax(axis)(z)
+
+
+def log_softmax(z: Tensor, axis: int = -1) -> Tensor:
+    """log p_k = z_k - log sum_j exp(z_j) along `axis`."""
+    return LogSoftmax(axis)(z)
+
+
+def cross_entropy(z: Tensor, labels: Any, class_weights: Any = None, label_smoothing: float = 0.0) -> Tensor:
+    """The mean over the batch of -log softmax(z)[label], weighted by the label's class weight: logits (N,K) -> scalar.
+
+    labels: (N,) integers in [0, K). class_weights: (K,) of the type of z. label_smoothing in [0, 1): the share of the target
+    that is spread evenly over all classes (Szegedy et al. 2016, section 7). Raises for labels of float type or out of range.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing: expected a number in [0, 1), got {label_smoothing}")
+    return CrossEntropy(_array(labels), None if class_weights is None else _array(class_weights), label_smoothing)(z)
+
+
+def binary_cross_entropy_with_logits(z: Tensor, targets: Any) -> Tensor:
+    """The mean of -t log p - (1 - t) log(1 - p), p = sigmoid(z); targets in [0, 1], of the shape of z -> scalar."""
+    return BinaryCrossEntropyWithLogits(_array(targets))(z)
+
+
+def mse(y: Tensor, targets: Any) -> Tensor:
+    """The mean squared difference between y and `targets`, an array of the same shape -> scalar."""
+    return MSE(_array(targets))(y)
+
+
+def _array(values: Any) -> Array:
+    values = values.data if isinstance(values, Tensor) else values
+    if not is_array(values):
+        raise TypeError(f"expected an array or a Tensor, got {type(values).__name__}")
+    return values
+
+
+def _check_labels(labels: Array, z: Array) -> None:
+    if z.ndim != 2:
+        raise ValueError(f"z: expected logits (N, K), got shape {z.shape}")
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels: expected integers, got {labels.dtype}")
+    if labels.shape != (len(z),):
+        raise ValueError(f"labels: expected shape ({len(z)},), one per row of z, got {labels.shape}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= z.shape[1]:
+        raise ValueError(f"labels: expected 0 to {z.shape[1] - 1} for {z.shape[1]} classes, got {low} to {high}")
+
+
+def _check_targets(targets: Array, y: Array) -> None:
+    if targets.shape != y.shape:
+        raise ValueError(f"targets: expected shape {y.shape}, got {targets.shape}")
+    if targets.dtype != y.dtype:
+        raise TypeError(f"targets: expected {y.dtype}, as the predictions are, got {targets.dtype}")

@@ -1,0 +1,71 @@
+"""Batch normalisation (Ioffe and Szegedy 2015): one op for training, one for frozen statistics."""
+
+from __future__ import annotations
+
+from minidl import kernels
+from minidl.array import Array
+from minidl.core import Grads, Op, Tensor
+
+
+class BatchNorm(Op):
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, mean and var of this batch, kept as `.mean` and `.var`"""
+
+    def __init__(self, eps: float) -> None:
+        self.eps = eps
+
+    def forward(self, x: Array, gamma: Array, beta: Array) -> Array:  # (N,C,...) (C,) (C,)
+        _check(x, gamma=gamma, beta=beta)
+        if x.size == x.shape[1]:
+            raise ValueError(f"x: one value per channel has no variance, got shape {x.shape}")
+        y, self.mean, self.var = kernels.of(x).batch_norm(x, gamma, beta, self.eps)
+        self.x, self.gamma = x, gamma
+        return y
+
+    def backward(self, gy: Array) -> Grads:  # (N,C,...)
+        return kernels.of(gy).batch_norm_grad(gy, self.x, self.gamma, self.mean, self.var, self.eps)  # type: ignore[no-any-return]
+
+
+class BatchNormFrozen(Op):
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, mean and var given: a line in x, channel by channel"""
+
+    def __init__(self, mean: Array, var: Array, eps: float) -> None:
+        self.mean, self.var, self.eps = mean, var, eps
+
+    def forward(self, x: Array, gamma: Array, beta: Array) -> Array:  # (N,C,...) (C,) (C,)
+        _check(x, gamma=gamma, beta=beta, mean=self.mean, var=self.var)
+        self.x, self.inv_std = x, 1 / (self.var + self.eps) ** 0.5
+        self.scale = gamma * self.inv_std
+        return kernels.of(x).channel_affine(x, self.scale, beta - self.mean * self.scale)
+
+    def backward(self, gy: Array) -> Grads:  # (N,C,...)
+        k, gx, ggamma, gbeta = kernels.of(gy), None, None, None
+        if self.needs[0]:
+            gx = k.channel_affine(gy, self.scale, 0 * self.scale)
+        if self.needs[1] or self.needs[2]:
+            gbeta, gy_x = k.channel_sums(gy, self.x)
+            ggamma = (gy_x - self.mean * gbeta) * self.inv_std  # sum gy x_hat
+        return gx, ggamma, gbeta
+
+
+def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, with the mean and the biased variance of this batch.
+
+    x (N,C,...), gamma, beta (C,) -> (N,C,...). The op changes no running statistics: `nn.BatchNorm2d` does.
+    Raises ValueError where a channel has a single value.
+    """
+    return BatchNorm(eps)(x, gamma, beta)
+
+
+def batch_norm_frozen(x: Tensor, gamma: Tensor, beta: Tensor, mean: Array, var: Array, eps: float = 1e-5) -> Tensor:
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, with given statistics: arrays mean, var (C,), as in evaluation."""
+    return BatchNormFrozen(mean, var, eps)(x, gamma, beta)
+
+
+def _check(x: Array, **vectors: Array) -> None:
+    if x.ndim < 2:
+        raise ValueError(f"x: expected (N, C, ...), got shape {x.shape}")
+    for name, v in vectors.items():
+        if v.shape != (x.shape[1],):
+            raise ValueError(f"{name}: expected shape ({x.shape[1]},), one value per channel, got {v.shape}")
+        if v.dtype != x.dtype:
+            raise TypeError(f"{name}: expected {x.dtype}, as x is, got {v.dtype}")

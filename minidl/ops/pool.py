@@ -1,0 +1,119 @@
+"""Pooling: the largest or the mean value of a window, or of the whole picture."""
+
+from __future__ import annotations
+
+from minidl import kernels
+from minidl.array import Array, array_module
+from minidl.core import Grads, Op, Tensor
+from minidl.kernels.reference import conv_size
+from minidl.ops.arguments import Pair, pair, pictures
+from minidl.ops.resize import RowsAndColumns
+
+
+class MaxPool2d(Op):
+    """y[n,c,i,j] = max_{u,v} x[n,c, i*s + u - p, j*s + v - p]"""
+
+    def __init__(self, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool) -> None:
+        self.kernel, self.stride, self.padding, self.ceil_mode = kernel, stride, padding, ceil_mode
+
+    def forward(self, x: Array) -> Array:  # (N,C,H,W)
+        out = _pooled_size(x, self.kernel, self.stride, self.padding, self.ceil_mode)
+        self.x_shape = x.shape
+        y, self.winner = kernels.of(x).max_pool2d(x, self.kernel, self.stride, self.padding, out)
+        return y  # (N,C,OH,OW)
+
+    def backward(self, gy: Array) -> Grads:  # (N,C,OH,OW)
+        k = kernels.of(gy)
+        return (k.max_pool2d_grad(gy, self.winner, self.x_shape, self.kernel, self.stride, self.padding),)
+
+
+class AvgPool2d(Op):
+    """y[n,c,i,j] = mean_{u,v} x[n,c, i*s + u - p, j*s + v - p]"""
+
+    def __init__(self, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool, count_include_pad: bool) -> None:
+        self.kernel, self.stride, self.padding = kernel, stride, padding
+        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+
+    def forward(self, x: Array) -> Array:  # (N,C,H,W)
+        out = _pooled_size(x, self.kernel, self.stride, self.padding, self.ceil_mode)
+        self.x_shape = x.shape
+        return kernels.of(x).avg_pool2d(x, self.kernel, self.stride, self.padding, out, self.count_include_pad)
+
+    def backward(self, gy: Array) -> Grads:  # (N,C,OH,OW)
+        k = kernels.of(gy)
+        return (k.avg_pool2d_grad(gy, self.x_shape, self.kernel, self.stride, self.padding, self.count_include_pad),)
+
+
+class GlobalAvgPool2d(Op):
+    """y[n,c] = sum_{i,j} x[n,c,i,j] / (H W)"""
+
+    def forward(self, x: Array) -> Array:  # (N,C,H,W)
+        pictures(x)
+        self.x_shape = x.shape
+        return x.mean(axis=(2, 3))
+
+    def backward(self, gy: Array) -> Grads:  # (N,C)
+        H, W = self.x_shape[2:]
+        return (array_module(gy).broadcast_to((gy / (H * W))[:, :, None, None], self.x_shape),)
+
+
+def max_pool2d(
+    x: Tensor, kernel: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0, ceil_mode: bool = False
+) -> Tensor:
+    """The largest value of each window: (N,C,H,W) -> (N,C,OH,OW).
+
+    kernel, stride (the kernel by default) and padding (with -inf, at most half the kernel) are ints or (vertical,
+    horizontal) pairs, in pixels. OH = floor((H + 2p - k) / s) + 1; `ceil_mode` rounds up instead, but no window starts
+    beyond the picture and its left padding. Of equal values the first gets the gradient.
+    """
+    return MaxPool2d(*_window(kernel, stride, padding), ceil_mode)(x)
+
+
+def avg_pool2d(
+    x: Tensor,
+    kernel: int | Pair,
+    stride: int | Pair | None = None,
+    padding: int | Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean of each window: (N,C,H,W) -> (N,C,OH,OW); arguments as for `max_pool2d`.
+
+    Padding is with zeros, which count in the mean unless `count_include_pad` is False.
+    """
+    return AvgPool2d(*_window(kernel, stride, padding), ceil_mode, count_include_pad)(x)
+
+
+def global_avg_pool2d(x: Tensor) -> Tensor:
+    """The mean of each channel: (N,C,H,W) -> (N,C)."""
+    return GlobalAvgPool2d()(x)
+
+
+def adaptive_avg_pool2d(x: Tensor, size: int | Pair) -> Tensor:
+    """Means over a grid of OH x OW cells that cover the picture, whatever its size: (N,C,H,W) -> (N,C,OH,OW).
+
+    Cell i runs from floor(i H / OH) to ceil((i+1) H / OH), so neighbours may overlap, as in PyTorch.
+    """
+    return RowsAndColumns("adaptive average", pair(size, "size", 1))(x)
+
+
+def _window(kernel: int | Pair, stride: int | Pair | None, padding: int | Pair) -> tuple[Pair, Pair, Pair]:
+    k, p = pair(kernel, "kernel", 1), pair(padding, "padding", 0)
+    if any(2 * p_ > k_ for p_, k_ in zip(p, k, strict=True)):
+        raise ValueError(f"padding: expected at most half the kernel {k}, got {padding}")
+    return k, k if stride is None else pair(stride, "stride", 1), p
+
+
+def _pooled_size(x: Array, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool) -> Pair:
+    pictures(x)
+    OH, OW = (_pooled(*a, ceil_mode) for a in zip(x.shape[2:], kernel, stride, padding, strict=True))
+    if OH < 1 or OW < 1:
+        raise ValueError(f"kernel: {kernel} is larger than the picture {x.shape[2:]} with padding {padding}")
+    return OH, OW
+
+
+def _pooled(size: int, k: int, s: int, p: int, ceil_mode: bool) -> int:
+    if not ceil_mode:
+        return conv_size(size, k, s, p)
+    o = -((k - size - 2 * p) // s) + 1  # rounds the quotient up
+    return o - 1 if (o - 1) * s >= size + p else o  # the last window starts within the picture or its left padding

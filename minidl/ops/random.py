@@ -1,0 +1,33 @@
+"""Ops that draw random numbers, from a generator that the caller owns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.array import Array, array_module
+from minidl.core import Grads, Op, Tensor
+
+
+class Dropout(Op):
+    """y = x m / (1 - p), m = 0 with probability p, else 1"""
+
+    def __init__(self, p: float, rng: Any) -> None:
+        self.p, self.rng = p, rng
+
+    def forward(self, x: Array) -> Array:
+        keep = array_module(x).asarray(self.rng.random(x.shape, dtype="float32")) >= self.p
+        self.mask = keep / x.dtype.type(1 - self.p)
+        return x * self.mask
+
+    def backward(self, gy: Array) -> Grads:
+        return (gy * self.mask,)
+
+
+def dropout(x: Tensor, p: float, rng: Any) -> Tensor:
+    """Each element is set to 0 with probability p, the others grow by 1 / (1 - p) (Srivastava et al. 2014).
+
+    rng: a `numpy.random.Generator`. In evaluation call nothing: `nn.Dropout` does that.
+    """
+    if not 0 <= p < 1:
+        raise ValueError(f"p: expected a probability in [0, 1), got {p}")
+    return Dropout(p, rng)(x)

@@ -1,0 +1,120 @@
+"""Linear maps of pictures that treat rows and columns apart: resizing, blurring, adaptive average pooling.
+
+All are  y[n,c] = A x[n,c] B^T  with a small matrix A for the rows and B for the columns, so gx[n,c] = A^T gy[n,c] B.
+What differs is only how one row of the matrix weighs the input pixels.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from minidl.array import Array, array_module
+from minidl.core import Grads, Op, Tensor
+from minidl.ops.arguments import Pair, pair, pictures
+
+
+class RowsAndColumns(Op):
+    """y[n,c] = A x[n,c] B^T, A (OH,H), B (OW,W) the matrices of `kind`"""
+
+    def __init__(self, kind: str, *settings: tuple[float, float]) -> None:
+        self.kind, self.settings = kind, settings
+
+    def forward(self, x: Array) -> Array:  # (N,C,H,W)
+        pictures(x)
+        matrix, xp = MATRICES[self.kind], array_module(x)
+        rows, columns = zip(*self.settings, strict=True)
+        self.A = xp.asarray(matrix(x.shape[2], *rows), x.dtype)
+        self.B = xp.asarray(matrix(x.shape[3], *columns), x.dtype)
+        return self.A @ x @ self.B.T  # (N,C,OH,OW)
+
+    def backward(self, gy: Array) -> Grads:  # (N,C,OH,OW)
+        return (self.A.T @ gy @ self.B,)
+
+
+def resize(x: Tensor, size: int | Pair, mode: str = "bilinear", align_corners: bool = False) -> Tensor:
+    """The pictures at another size, without antialiasing: (N,C,H,W) -> (N,C,*size).
+
+    mode "bilinear" interpolates between pixel centres, which sit at i + 1/2, or at i (H-1)/(OH-1) of the new grid with
+    `align_corners`; "nearest" repeats or skips pixels: y[i] = x[floor(i H / OH)].
+    """
+    if mode not in ("bilinear", "nearest"):
+        raise ValueError(f"mode: expected 'bilinear' or 'nearest', got {mode!r}")
+    if mode == "nearest" and align_corners:
+        raise ValueError("align_corners: has a meaning for mode 'bilinear' only")
+    kind = "bilinear, corners aligned" if align_corners else mode
+    return RowsAndColumns(kind, pair(size, "size", 1))(x)
+
+
+def gaussian_blur(x: Tensor, sigma: float | tuple[float, float], radius: int | Pair | None = None) -> Tensor:
+    """Blurred pictures of the same size, mirrored at the border (without repeating the border pixel).
+
+    sigma: standard deviation in pixels, one or (vertical, horizontal); the kernel reaches `radius` pixels (3 sigma, rounded
+    up, by default), and must be smaller than the picture.
+    """
+    sigmas = (sigma, sigma) if isinstance(sigma, int | float) else sigma
+    if len(sigmas) != 2 or not all(np.isfinite(s) and s > 0 for s in sigmas):
+        raise ValueError(f"sigma: expected one or two positive numbers of pixels, got {sigma!r}")
+    vertical, horizontal = sigmas
+    if radius is None:
+        radius = int(np.ceil(3 * vertical)), int(np.ceil(3 * horizontal))
+    return RowsAndColumns("gaussian blur", (vertical, horizontal), pair(radius, "radius", 0))(x)
+
+
+@lru_cache(64)
+def _nearest(size: int, out: int) -> Array:
+    """A[i, floor(i size / out)] = 1"""
+    A = np.zeros((out, size))
+    A[np.arange(out), np.arange(out) * size // out] = 1
+    return A
+
+
+def _interpolation(position: Array, size: int) -> Array:
+    """A[i] weighs the two pixels around position[i] by their distance to it."""
+    A = np.zeros((len(position), size))
+    i, low = np.arange(len(position)), np.minimum(np.floor(position).astype(int), size - 1)
+    A[i, low] = 1 - (position - low)
+    A[i, np.minimum(low + 1, size - 1)] += position - low
+    return A
+
+
+@lru_cache(64)
+def _bilinear(size: int, out: int) -> Array:
+    return _interpolation(np.maximum((np.arange(out) + 0.5) * size / out - 0.5, 0), size)
+
+
+@lru_cache(64)
+def _bilinear_corners(size: int, out: int) -> Array:
+    return _interpolation(np.arange(out) * ((size - 1) / max(out - 1, 1)), size)
+
+
+@lru_cache(64)
+def _adaptive_average(size: int, out: int) -> Array:
+    """A[i, j] = 1 / count for floor(i size / out) <= j < ceil((i+1) size / out)"""
+    i, j = np.arange(out)[:, None], np.arange(size)
+    inside = (i * size // out <= j) & (j < -(-(i + 1) * size // out))
+    return inside / inside.sum(axis=1, keepdims=True)
+
+
+@lru_cache(64)
+def _gaussian(size: int, sigma: float, radius: int) -> Array:
+    """A[i, mirror(i + t)] += exp(-t^2 / (2 sigma^2)) / sum, |t| <= radius"""
+    if radius >= size:
+        raise ValueError(f"radius: a blur that reaches {radius} pixels needs pictures of more than {radius}, got {size}")
+    t = np.arange(-radius, radius + 1)
+    weight = np.exp(-0.5 * (t / sigma) ** 2)
+    at = np.abs(np.arange(size)[:, None] + t)  # mirrored at the first pixel
+    at = np.where(at < size, at, 2 * (size - 1) - at)  # and at the last
+    A = np.zeros((size, size))
+    np.add.at(A, (np.arange(size)[:, None], at), weight / weight.sum())
+    return A
+
+
+MATRICES = {
+    "nearest": _nearest,
+    "bilinear": _bilinear,
+    "bilinear, corners aligned": _bilinear_corners,
+    "adaptive average": _adaptive_average,
+    "gaussian blur": _gaussian,
+}

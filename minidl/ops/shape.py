@@ -1,0 +1,151 @@
+"""Ops that move values and compute nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from minidl.array import Array, array_module
+from minidl.core import Grads, Op, Tensor, getitem, sum_to
+
+
+class Reshape(Op):
+    """y[k] = x[k], k counting the elements row by row"""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def forward(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        return x.reshape(self.shape)
+
+    def backward(self, gy: Array) -> Grads:
+        return (gy.reshape(self.x_shape),)
+
+
+class Transpose(Op):
+    """axis i of y is axis axes[i] of x"""
+
+    def __init__(self, axes: tuple[int, ...] | None) -> None:
+        self.axes = axes
+
+    def forward(self, x: Array) -> Array:
+        self.order = tuple(range(x.ndim))[::-1] if self.axes is None else tuple(i % x.ndim for i in self.axes)
+        return x.transpose(self.order)
+
+    def backward(self, gy: Array) -> Grads:
+        inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return (gy.transpose(inverse),)
+
+
+class Concat(Op):
+    """y = the inputs, one behind the other along an axis"""
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+
+    def forward(self, *xs: Array) -> Array:
+        self.sizes = [x.shape[self.axis] for x in xs]
+        return array_module(xs[0]).concatenate(xs, axis=self.axis)
+
+    def backward(self, gy: Array) -> Grads:
+        gxs, start = [], 0
+        for size in self.sizes:
+            part = [slice(None)] * gy.ndim
+            part[self.axis] = slice(start, start + size)
+            gxs.append(gy[tuple(part)])
+            start += size
+        return gxs
+
+
+class Pad(Op):
+    """y = x with a border of one value"""
+
+    def __init__(self, widths: tuple[tuple[int, int], ...], value: float) -> None:
+        self.widths, self.value = widths, value
+
+    def forward(self, x: Array) -> Array:
+        if len(self.widths) != x.ndim:
+            raise ValueError(f"widths: expected {x.ndim} pairs (before, after), one per axis of x, got {len(self.widths)}")
+        self.inside = tuple(slice(a, a + n) for (a, _), n in zip(self.widths, x.shape, strict=True))
+        return array_module(x).pad(x, self.widths, constant_values=self.value)
+
+    def backward(self, gy: Array) -> Grads:
+        return (gy[self.inside],)
+
+
+class Flip(Op):
+    """y[i] = x[n - 1 - i] along the axes"""
+
+    def __init__(self, axis: int | tuple[int, ...]) -> None:
+        self.axis = axis
+
+    def forward(self, x: Array) -> Array:
+        return array_module(x).flip(x, self.axis)
+
+    def backward(self, gy: Array) -> Grads:
+        return (array_module(gy).flip(gy, self.axis),)
+
+
+class BroadcastTo(Op):
+    """y = x repeated along its axes of length 1 and along new leading axes"""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def forward(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        return array_module(x).broadcast_to(x, self.shape)
+
+    def backward(self, gy: Array) -> Grads:
+        return (sum_to(gy, self.x_shape),)
+
+
+def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The same elements in another shape; one size may be -1."""
+    return Reshape(shape)(x)
+
+
+def flatten(x: Tensor) -> Tensor:
+    """(N, ...) -> (N, all the rest)."""
+    return Reshape((x.shape[0], math.prod(x.shape[1:])))(x)
+
+
+def transpose(x: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
+    """The axes in another order, reversed by default."""
+    return Transpose(axes)(x)
+
+
+def concat(xs: Sequence[Tensor], axis: int = 1) -> Tensor:
+    """Tensors one behind the other along `axis` (the channels by default); their other sizes must agree."""
+    if len(xs) == 0:
+        raise ValueError("xs: expected at least one tensor, got none")
+    return Concat(axis)(*xs)
+
+
+def split(x: Tensor, sizes: int | Sequence[int], axis: int = 1) -> list[Tensor]:
+    """Consecutive pieces along `axis`: of one size (which must divide the axis), or of the given sizes (which add up to it)."""
+    n, axis = x.shape[axis], axis % x.ndim
+    parts = [sizes] * (n // sizes) if isinstance(sizes, int) else list(sizes)
+    if not all(s > 0 for s in parts) or sum(parts) != n:
+        raise ValueError(f"sizes: expected positive sizes that add up to {n}, the length of axis {axis}, got {sizes}")
+    starts = [sum(parts[:i]) for i in range(len(parts))]
+    return [getitem(x, (slice(None),) * axis + (slice(a, a + s),)) for a, s in zip(starts, parts, strict=True)]
+
+
+def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    """x with `widths[i] = (before, after)` extra elements of `value` along axis i; one pair per axis, none negative."""
+    pairs = tuple((int(a), int(b)) for a, b in widths)
+    if any(a < 0 or b < 0 for a, b in pairs):
+        raise ValueError(f"widths: expected no negative number, got {widths}")
+    return Pad(pairs, value)(x)
+
+
+def flip(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
+    """x in reverse order along the axes."""
+    return Flip(axis)(x)
+
+
+def broadcast_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """x repeated to `shape` by the rules of broadcasting."""
+    return BroadcastTo(shape)(x)
