@@ -1,0 +1,58 @@
+"""How good a classifier is: accuracy, balanced accuracy, confusion matrix and, for two classes, the area under the ROC curve.
+
+Plain NumPy arrays in, plain numbers out. labels (N,) are integers in [0, K), logits (N,K) are floats.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl.array import Array
+
+
+def accuracy(logits: Array, labels: Array) -> float:
+    """Top-1: the share of pictures whose largest logit is that of their label. Raises ValueError for shapes that disagree."""
+    _check(logits, labels)
+    return float((logits.argmax(1) == labels).mean())
+
+
+def confusion_matrix(logits: Array, labels: Array) -> Array:
+    """(K,K) int64: entry [t, p] counts the pictures of class t that were taken for class p."""
+    _check(logits, labels)
+    K = logits.shape[1]
+    return np.bincount(K * labels + logits.argmax(1), minlength=K * K).reshape(K, K)
+
+
+def balanced_accuracy(logits: Array, labels: Array) -> float:
+    """The mean over the classes that occur of the share of their pictures that is right: 1/K for one answer to everything."""
+    confusion = confusion_matrix(logits, labels)
+    count = confusion.sum(1)
+    return float((confusion.diagonal()[count > 0] / count[count > 0]).mean())
+
+
+def auc(scores: Array, labels: Array) -> float:
+    """P(score of a 1 > score of a 0) + P(equal) / 2 over all pairs of a picture with label 1 and one with label 0.
+
+    By ranks (Mann and Whitney 1947): AUC = (R - P (P + 1) / 2) / (P Q), with P ones, Q zeros, and R the sum of the ranks of the
+    ones among all scores, smallest first, ties sharing their mean rank. scores, labels (N,). Raises ValueError where a
+    label is neither 0 nor 1, one of the two is absent, or a score is not finite.
+    """
+    if scores.ndim != 1 or scores.shape != labels.shape:
+        raise ValueError(f"scores and labels: expected (N,) each, got {scores.shape} and {labels.shape}")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"scores: {np.count_nonzero(~np.isfinite(scores))} of {len(scores)} are not finite")
+    P, Q = int((labels == 1).sum()), int((labels == 0).sum())
+    if P + Q != len(labels) or P == 0 or Q == 0:
+        raise ValueError(f"labels: expected zeros and ones, some of each, got values {np.unique(labels)[:10]}")
+    _, which, ties = np.unique(scores, return_inverse=True, return_counts=True)
+    rank = np.cumsum(ties) - (ties - 1) / 2  # of each different score
+    return float((rank[which][labels == 1].sum() - P * (P + 1) / 2) / (P * Q))
+
+
+def _check(logits: Array, labels: Array) -> None:
+    if logits.ndim != 2 or labels.shape != (len(logits),) or len(logits) == 0:
+        raise ValueError(f"logits and labels: expected (N,K) and (N,), N > 0, got {logits.shape} and {labels.shape}")
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels: expected integers, got {labels.dtype}")
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(f"labels: expected 0 to {logits.shape[1] - 1}, got {labels.min()} to {labels.max()}")

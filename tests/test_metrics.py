@@ -1,0 +1,78 @@
+"""The metrics against values computed by hand and against their definitions, pair by pair and picture by picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidl.metrics import accuracy, auc, balanced_accuracy, confusion_matrix
+
+# five pictures of class 0, one of class 1, two of class 2; predicted 0 0 0 0 1 | 0 | 2 2
+LABELS = np.array([0, 0, 0, 0, 0, 1, 2, 2])
+LOGITS = np.eye(3)[[0, 0, 0, 0, 1, 0, 2, 2]]
+
+
+def test_by_hand() -> None:
+    assert accuracy(LOGITS, LABELS) == 6 / 8
+    assert confusion_matrix(LOGITS, LABELS).tolist() == [[4, 1, 0], [1, 0, 0], [0, 0, 2]]
+    assert balanced_accuracy(LOGITS, LABELS) == pytest.approx((4 / 5 + 0 + 1) / 3)
+
+
+def test_a_class_that_does_not_occur_does_not_count() -> None:
+    keep = LABELS != 1
+    assert balanced_accuracy(LOGITS[keep], LABELS[keep]) == pytest.approx((4 / 5 + 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "expected"),
+    [
+        ([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1], 1.0),
+        ([0.9, 0.8, 0.2, 0.1], [0, 0, 1, 1], 0.0),
+        ([0.5, 0.5, 0.5, 0.5], [0, 1, 0, 1], 0.5),
+        ([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], 0.75),  # the pair (0.35, 0.4) is the wrong one of four
+        ([1.0, 2.0, 2.0, 3.0, 2.0], [0, 0, 1, 1, 0], (1 + 0.5 + 0.5 + 3) / 6),  # 2 beats 1 and ties twice, 3 beats three
+    ],
+)
+def test_auc_by_hand(scores: list[float], labels: list[int], expected: float) -> None:
+    assert auc(np.array(scores), np.array(labels)) == pytest.approx(expected, abs=1e-15)
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=40))
+def test_auc_is_its_definition(pictures: list[tuple[int, bool]]) -> None:
+    scores, labels = np.array([s for s, _ in pictures], np.float32), np.array([int(t) for _, t in pictures])
+    if labels.min() == labels.max():
+        with pytest.raises(ValueError, match="some of each"):
+            auc(scores, labels)
+        return
+    difference = scores[labels == 1][:, None] - scores[labels == 0]
+    assert auc(scores, labels) == pytest.approx((difference > 0).mean() + (difference == 0).mean() / 2, abs=1e-12)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
+def test_the_others_are_their_definitions(pictures: list[tuple[int, int]]) -> None:
+    labels, predicted = np.array(pictures).T
+    logits = np.eye(4)[predicted]
+    confusion = confusion_matrix(logits, labels)
+    for t in range(4):
+        for p in range(4):
+            assert confusion[t, p] == pictures.count((t, p))
+    assert accuracy(logits, labels) == pytest.approx(sum(t == p for t, p in pictures) / len(pictures))
+    recalls = [np.mean([p == t for u, p in pictures if u == t]) for t in set(labels.tolist())]
+    assert balanced_accuracy(logits, labels) == pytest.approx(np.mean(recalls))
+
+
+def test_bad_input() -> None:
+    with pytest.raises(ValueError, match=r"expected \(N,K\) and \(N,\)"):
+        accuracy(LOGITS, LABELS[:-1])
+    with pytest.raises(ValueError, match="N > 0"):
+        accuracy(LOGITS[:0], LABELS[:0])
+    with pytest.raises(TypeError, match="integers, got float64"):
+        accuracy(LOGITS, LABELS.astype(float))
+    with pytest.raises(ValueError, match="expected 0 to 2, got 0 to 3"):
+        confusion_matrix(LOGITS, LABELS + (LABELS == 2))
+    with pytest.raises(ValueError, match="1 of 2 are not finite"):
+        auc(np.array([1.0, np.nan]), np.array([0, 1]))
+    with pytest.raises(ValueError, match="zeros and ones"):
+        auc(np.array([1.0, 2.0]), np.array([1, 2]))
