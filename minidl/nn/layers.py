@@ -1,0 +1,322 @@
+"""The layers: modules that hold the parameters and the settings of one op each, and the containers.
+
+Attributes are named as in torchvision (`weight`, `bias`, `running_mean`, ...), so that its checkpoints fit.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Self, overload
+
+import numpy as np
+
+from minidl import ops
+from minidl.array import Array
+from minidl.core import Parameter, Tensor
+from minidl.nn import init as inits
+from minidl.nn.module import Module
+from minidl.ops.arguments import Pair, pair
+from minidl.ops.norm import BatchNorm
+
+# ---- layers with parameters
+
+
+class Conv2d(Module):
+    """`ops.conv2d` with a weight (F, C/groups, kh, kw), drawn by `init`, and a bias (F,), 0 at first: (N,C,H,W) -> (N,F,OH,OW).
+
+    kernel, stride, padding and dilation: an int or a (vertical, horizontal) pair, in pixels.
+    """
+
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair = 0,
+        dilation: int | Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        rng: np.random.Generator | None = None,
+        init: inits.Init = inits.he_normal,
+    ) -> None:
+        C, F, G = _size(in_channels, "in_channels"), _size(out_channels, "out_channels"), _size(groups, "groups")
+        if C % G or F % G:
+            raise ValueError(f"groups: {G} does not divide {C} input and {F} output channels")
+        self.stride, self.padding = pair(stride, "stride", 1), pair(padding, "padding", 0)
+        self.dilation, self.groups = pair(dilation, "dilation", 1), G
+        self.weight = Parameter(init((F, C // G, *pair(kernel, "kernel", 1)), inits.generator(rng)), "weight")
+        self.bias = Parameter(np.zeros(F, np.float32), "bias") if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def settings(self) -> str:
+        F, C, kh, kw = self.weight.shape
+        bias = "" if self.bias is not None else ", bias=False"
+        more = f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
+        more += f", groups={self.groups}" if self.groups != 1 else ""
+        return f"{C * self.groups}, {F}, kernel={(kh, kw)}, stride={self.stride}, padding={self.padding}{more}{bias}"
+
+
+class Linear(Module):
+    """`ops.linear` with a weight (out, in), drawn by `init`, and a bias (out,), 0 at first: (N, in) -> (N, out)."""
+
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        rng: np.random.Generator | None = None,
+        init: inits.Init = inits.he_normal,
+    ) -> None:
+        shape = _size(out_features, "out_features"), _size(in_features, "in_features")
+        self.weight = Parameter(init(shape, inits.generator(rng)), "weight")
+        self.bias = Parameter(np.zeros(shape[0], np.float32), "bias") if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.linear(x, self.weight, self.bias)
+
+    def settings(self) -> str:
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}" + ("" if self.bias is not None else ", bias=False")
+
+
+class BatchNorm2d(Module):
+    """y = weight (x - mean) / sqrt(var + eps) + bias, channel by channel: (N,C,H,W) -> (N,C,H,W).
+
+    In training, mean and variance are those of the batch, and the running statistics follow them, the variance unbiased:
+
+        running <- (1 - momentum) running + momentum batch
+
+    In evaluation they are the running ones. Ioffe and Szegedy 2015, algorithms 1 and 2.
+    """
+
+    running_mean: Array
+    running_var: Array
+    num_batches_tracked: Array
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        C = _size(channels, "channels")
+        if not eps > 0 or not 0 <= momentum <= 1:
+            raise ValueError(f"eps, momentum: expected a positive number and one in [0, 1], got {eps} and {momentum}")
+        self.eps, self.momentum = eps, momentum
+        self.weight = Parameter(np.ones(C, np.float32), "weight")
+        self.bias = Parameter(np.zeros(C, np.float32), "bias")
+        self.buffer("running_mean", np.zeros(C, np.float32))
+        self.buffer("running_var", np.ones(C, np.float32))
+        self.buffer("num_batches_tracked", np.array(0, np.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return ops.batch_norm_frozen(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
+        op = BatchNorm(self.eps)
+        y = op(x, self.weight, self.bias)
+        k, m = self.momentum, x.size // x.shape[1]
+        self.running_mean = (1 - k) * self.running_mean + k * op.mean  # new arrays: an older graph may hold the old ones
+        self.running_var = (1 - k) * self.running_var + k * op.var * (m / (m - 1))
+        self.num_batches_tracked += 1
+        return y
+
+    def settings(self) -> str:
+        return f"{self.weight.size}, eps={self.eps}, momentum={self.momentum}"
+
+
+# ---- activations
+
+
+class ReLU(Module):
+    """y = max(x, 0)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.relu(x)
+
+
+class LeakyReLU(Module):
+    """y = x where x > 0, else slope * x"""
+
+    def __init__(self, slope: float = 0.01) -> None:
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.leaky_relu(x, self.slope)
+
+    def settings(self) -> str:
+        return f"{self.slope}"
+
+
+class Sigmoid(Module):
+    """y = 1 / (1 + exp(-x))"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.sigmoid(x)
+
+
+class Tanh(Module):
+    """y = tanh(x)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.tanh(x)
+
+
+class GELU(Module):
+    """y = x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.gelu(x)
+
+
+# ---- pooling
+
+
+class MaxPool2d(Module):
+    """`ops.max_pool2d`: the largest value of each window, (N,C,H,W) -> (N,C,OH,OW)"""
+
+    def __init__(
+        self, kernel: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0, ceil_mode: bool = False
+    ) -> None:
+        self.kernel, self.padding, self.ceil_mode = pair(kernel, "kernel", 1), pair(padding, "padding", 0), ceil_mode
+        self.stride = self.kernel if stride is None else pair(stride, "stride", 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.max_pool2d(x, self.kernel, self.stride, self.padding, self.ceil_mode)
+
+    def settings(self) -> str:
+        return f"kernel={self.kernel}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
+
+
+class AvgPool2d(Module):
+    """`ops.avg_pool2d`: the mean of each window, (N,C,H,W) -> (N,C,OH,OW)"""
+
+    def __init__(
+        self,
+        kernel: int | Pair,
+        stride: int | Pair | None = None,
+        padding: int | Pair = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        self.kernel, self.padding = pair(kernel, "kernel", 1), pair(padding, "padding", 0)
+        self.stride = self.kernel if stride is None else pair(stride, "stride", 1)
+        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.avg_pool2d(x, self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+
+    def settings(self) -> str:
+        return f"kernel={self.kernel}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
+
+
+class AdaptiveAvgPool2d(Module):
+    """`ops.adaptive_avg_pool2d`: means over a grid of OH x OW cells, (N,C,H,W) -> (N,C,OH,OW)"""
+
+    def __init__(self, size: int | Pair) -> None:
+        self.size = pair(size, "size", 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.adaptive_avg_pool2d(x, self.size)
+
+    def settings(self) -> str:
+        return f"{self.size}"
+
+
+class GlobalAvgPool2d(Module):
+    """The mean of each channel: (N,C,H,W) -> (N,C)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.global_avg_pool2d(x)
+
+
+# ---- the rest
+
+
+class Dropout(Module):
+    """In training, each element is set to 0 with probability p and the others grow by 1 / (1 - p)."""
+
+    def __init__(self, p: float = 0.5, rng: np.random.Generator | None = None) -> None:
+        if not 0 <= p < 1:
+            raise ValueError(f"p: expected a probability in [0, 1), got {p}")
+        self.p, self.rng = p, inits.generator(rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.dropout(x, self.p, self.rng) if self.training else x
+
+    def settings(self) -> str:
+        return f"{self.p}"
+
+
+class Flatten(Module):
+    """(N, ...) -> (N, all the rest)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.flatten(x)
+
+
+class Identity(Module):
+    """y = x"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+# ---- containers: the children are attributes named "0", "1", ...
+
+
+class ModuleList(Module):
+    """Modules under the names "0", "1", ...: to index and to loop over."""
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> Self:
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(self).__name__}: expected Modules, got {type(module).__name__}")
+        setattr(self, str(len(self)), module)
+        return self
+
+    def __len__(self) -> int:
+        return len(list(self.named_children()))
+
+    def __iter__(self) -> Iterator[Module]:
+        return (module for _, module in self.named_children())
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Module | Self:
+        """One module, or a container of the same kind with those of a slice."""
+        found = list(self)[index]
+        if isinstance(found, Module):
+            return found
+        part = type(self)()
+        for module in found:
+            part.append(module)
+        return part
+
+
+class Sequential(ModuleList):
+    """y = f_last(... f_1(f_0(x))): each module is given what the one before it returned."""
+
+    def __init__(self, *modules: Module) -> None:
+        super().__init__(modules)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self:
+            x = module(x)
+        return x
+
+
+def _size(value: int, name: str) -> int:
+    try:
+        size = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an int, got {value!r}") from None
+    if size < 1:
+        raise ValueError(f"{name}: expected at least 1, got {size}")
+    return size

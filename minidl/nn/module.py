@@ -1,0 +1,196 @@
+"""Module: a function with parameters, and a tree of the modules that it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import numpy as np
+
+from minidl.array import Array, is_array, to_cpu, to_device
+from minidl.core import Parameter, Tensor
+from minidl.state import compare, overwrite
+
+if TYPE_CHECKING:
+    from minidl.nn.summary import Summary
+
+T = TypeVar("T")
+
+
+class Module:
+    """A subclass sets attributes in its constructor and computes in `forward`; nothing else is needed.
+
+    Attributes that are a Parameter or a Module are found by themselves, in the order in which they were set. An array that
+    belongs to the state without being trained, such as a running mean, is set by `self.buffer(name, array)`. Names are those
+    of the attributes, joined by dots: `layer1.0.conv1.weight`.
+    """
+
+    training = True
+    buffer_names: tuple[str, ...] = ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def __call__(self, x: Tensor | Array) -> Tensor:
+        """`forward(x)`; an array becomes a Tensor first."""
+        return self.forward(x if isinstance(x, Tensor) else Tensor(x))
+
+    def buffer(self, name: str, array: Array) -> None:
+        """Set an attribute that is saved, loaded and moved with the parameters, but not trained."""
+        if not is_array(array):
+            raise TypeError(f"buffer {name!r}: expected an array, got {type(array).__name__}")
+        setattr(self, name, array)
+        self.buffer_names = (*self.buffer_names, name)
+
+    # ---- what it is made of, each in definition order
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules directly below this one."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, list | tuple | dict):
+                inside = value.values() if isinstance(value, dict) else value
+                if any(isinstance(v, Module | Parameter) for v in inside):
+                    raise TypeError(
+                        f"{type(self).__name__}.{name}: a {type(value).__name__} hides its modules or parameters from "
+                        "training; use nn.ModuleList or nn.Sequential, or attributes"
+                    )
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """This module, named "", and all below it; one that is used in several places comes once."""
+        return _each_once((prefix.removesuffix("."), module) for prefix, module in self._tree(""))
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Every parameter; one that is used in several places comes once, under its first name."""
+        return _each_once(
+            (prefix + name, value)
+            for prefix, module in self._tree("")
+            for name, value in vars(module).items()
+            if isinstance(value, Parameter)
+        )
+
+    def named_buffers(self) -> Iterator[tuple[str, Array]]:
+        """Every array that belongs to the state without being trained."""
+        return _each_once(
+            (prefix + name, getattr(module, name)) for prefix, module in self._tree("") for name in module.buffer_names
+        )
+
+    def modules(self) -> list[Module]:
+        return [module for _, module in self.named_modules()]
+
+    def parameters(self) -> list[Parameter]:
+        return [p for _, p in self.named_parameters()]
+
+    def generators(self) -> list[np.random.Generator]:
+        """The random generators of the layers (dropout), each once: their state belongs in a checkpoint of a training."""
+        found = (("", v) for m in self.modules() for v in vars(m).values() if isinstance(v, np.random.Generator))
+        return [rng for _, rng in _each_once(found)]
+
+    def name_parameters(self) -> Self:
+        """Write its dotted name into the `.name` of every parameter, for errors and traces to show."""
+        for name, p in self.named_parameters():
+            p.name = name
+        return self
+
+    def _tree(self, prefix: str) -> Iterator[tuple[str, Module]]:
+        """This module and all below it, with the prefix of the names of their attributes."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child._tree(f"{prefix}{name}.")
+
+    # ---- modes and places
+
+    def train(self, mode: bool = True) -> Self:
+        """Into training: batch norm takes the statistics of the batch, dropout drops."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Into evaluation: batch norm takes its running statistics, dropout lets everything through."""
+        return self.train(False)
+
+    @contextmanager
+    def frozen(self) -> Iterator[Self]:
+        """Inside `with model.frozen():` no parameter requires a gradient, so that only those of the input are computed."""
+        before = [(p, p.requires_grad) for p in self.parameters()]
+        try:
+            for p, _ in before:
+                p.requires_grad = False
+            yield self
+        finally:
+            for p, required in before:
+                p.requires_grad = required
+
+    def to(self, device: str | None = None, dtype: Any = None) -> Self:
+        """Parameters and buffers to `"cpu"` or `"gpu"`, those of float type to another float type; in place, returns self.
+
+        Make the optimiser afterwards: its state stays where the parameters were when it was made.
+        """
+        if dtype is not None and np.dtype(dtype).kind != "f":
+            raise TypeError(f"to(dtype=...): expected a float type, got {np.dtype(dtype)}")
+
+        def move(a: Array) -> Array:
+            a = a if device is None else to_device(a, device)
+            return a if dtype is None or a.dtype.kind != "f" else a.astype(dtype, copy=False)
+
+        for p in self.parameters():
+            p.data, p.grad = move(p.data), None if p.grad is None else move(p.grad)
+        for module in self.modules():
+            for name in module.buffer_names:
+                setattr(module, name, move(getattr(module, name)))
+        return self
+
+    # ---- states
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of parameters and buffers as NumPy arrays, by name and in PyTorch's order."""
+        return {name: np.array(to_cpu(a)) for name, a in self._state().items()}
+
+    def load_state_dict(self, state: Mapping[str, Array], strict: bool = True) -> tuple[list[str], list[str]]:
+        """Copy the arrays of `state` into parameters and buffers, cast to their types. Returns (missing, unexpected) names.
+
+        Everything is checked before anything changes: raises ValueError that lists all entries that do not fit, with both
+        shapes. With strict=False, missing and unexpected names are no error and the rest is loaded.
+        """
+        mine = self._state()
+        missing, unexpected = compare(mine, state, f"state of {type(self).__name__}", strict)
+        for name, target in mine.items():
+            if name in state:
+                overwrite(target, state[name])
+        return missing, unexpected
+
+    def _state(self) -> dict[str, Array]:
+        """The arrays themselves, by name: of each module its parameters, its buffers, then its children."""
+        state: dict[str, Array] = {}
+        for prefix, module in self._tree(""):
+            state |= {prefix + name: value.data for name, value in vars(module).items() if isinstance(value, Parameter)}
+            state |= {prefix + name: getattr(module, name) for name in module.buffer_names}
+        return state
+
+    # ---- looking at it
+
+    def summary(self, input_shape: tuple[int, ...]) -> Summary:
+        """Parameters, multiply-adds and activation bytes of every layer for one input of this shape; print it."""
+        from minidl.nn.summary import summary
+
+        return summary(self, input_shape)
+
+    def settings(self) -> str:
+        """What `repr` shows between the brackets."""
+        return ""
+
+    def __repr__(self) -> str:
+        rows = [f"{name}: {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
+        inside = "\n  " + "\n  ".join(rows) + "\n" if rows else ""
+        return f"{type(self).__name__}({self.settings()}{inside})"
+
+
+def _each_once(named: Iterator[tuple[str, T]]) -> Iterator[tuple[str, T]]:
+    seen: set[int] = set()
+    for name, value in named:
+        if id(value) not in seen:
+            seen.add(id(value))
+            yield name, value
