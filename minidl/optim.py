@@ -1,0 +1,254 @@
+"""Optimisers, learning-rate schedules and gradient clipping. Together:
+
+    optimiser = SGD(decay_groups(model, 5e-4), lr=0.1, momentum=0.9, nesterov=True)
+    schedule = one_cycle(peak=0.2, total=steps)
+    for k in range(steps):
+        optimiser.lr = schedule(k)
+        optimiser.zero_grad()
+        loss(...).backward()
+        optimiser.step()
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidl import kernels
+from minidl.array import Array, array_module, to_cpu
+from minidl.core import Parameter
+from minidl.state import compare, overwrite
+
+if TYPE_CHECKING:
+    from minidl.nn import Module
+
+Schedule = Callable[[int], float]  # step, counted from 0 -> learning rate
+
+
+class Optimizer:
+    """What the optimisers share: parameters in groups, a learning rate, and a state of arrays beside every parameter.
+
+    params: parameters, or groups `{"params": [...], "weight_decay": ...}`, of which the second entry may be left out.
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float, weight_decay: float, slots: Sequence[str]) -> None:
+        self.lr = lr
+        self.params: list[Parameter] = []
+        self.weight_decay: list[float] = []  # of each parameter
+        for group in _groups(params, weight_decay):
+            self.params += group["params"]
+            self.weight_decay += [_number(group["weight_decay"], "weight_decay")] * len(group["params"])
+        _check_parameters(self.params)
+        self.updates = np.zeros(len(self.params), np.int64)  # how many each parameter has had
+        self.state = {slot: [array_module(p.data).zeros_like(p.data) for p in self.params] for slot in slots}
+
+    @property
+    def lr(self) -> float:
+        """The learning rate, which may be set before every step. Raises ValueError unless it is finite and not negative."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        self._lr = _number(lr, "lr")
+
+    def update(self, i: int, p: Array, g: Array) -> None:
+        """Change the array p of parameter i in place, g being its gradient."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Change every parameter by its `.grad`; one whose `.grad` is None stays as it is."""
+        for i, p in enumerate(self.params):
+            if p.grad is None:
+                continue
+            for what, a in [("gradient", p.grad), *((slot, arrays[i]) for slot, arrays in self.state.items())]:
+                if a.shape != p.shape or a.dtype != p.dtype or array_module(a) is not array_module(p.data):
+                    raise ValueError(
+                        f"step(): the {what} of {_name(i, p)} is {a.shape} {a.dtype}, expected {p.shape} {p.dtype} on the "
+                        f"{p.device}; make the optimiser after model.to(...)"
+                    )
+            self.updates[i] += 1
+            self.update(i, p.data, p.grad)
+
+    def zero_grad(self) -> None:
+        """Let go of all gradients: the next backward starts from nothing."""
+        for p in self.params:
+            p.grad = None
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the state by name, such as `momentum.3` of the fourth parameter; not the learning rate, which is set."""
+        return {name: np.array(to_cpu(a)) for name, a in self._arrays().items()}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Go on from a `state_dict()`. Raises ValueError that lists every entry that does not fit, before any change."""
+        compare(self._arrays(), state, f"state of {type(self).__name__}")
+        for name, target in self._arrays().items():
+            overwrite(target, state[name])
+
+    def _arrays(self) -> dict[str, Array]:
+        slots = {f"{slot}.{i}": a for slot, arrays in self.state.items() for i, a in enumerate(arrays)}
+        return {"updates": self.updates, **slots}
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum, in PyTorch's form of Sutskever et al. 2013:
+
+    g' = g + weight_decay p;  v <- momentum v + g';  p <- p - lr v, or p - lr (g' + momentum v) with `nesterov`
+    """
+
+    def __init__(
+        self, params: Iterable[Any], lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+    ) -> None:
+        self.momentum, self.nesterov = _number(momentum, "momentum"), nesterov
+        if nesterov and momentum == 0:
+            raise ValueError("nesterov: needs a momentum above 0, got 0")
+        super().__init__(params, lr, weight_decay, ["momentum"])
+
+    def update(self, i: int, p: Array, g: Array) -> None:
+        v = self.state["momentum"][i]
+        kernels.of(p).sgd_update(p, g, v, self.lr, self.momentum, self.nesterov, self.weight_decay[i])
+
+
+class AdamW(Optimizer):
+    """Adam (Kingma and Ba 2015) with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2):
+
+    m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr (weight_decay p + m_hat / (sqrt(v_hat) + eps)),
+    m_hat = m / (1 - b1^t), v_hat = v / (1 - b2^t), t the number of updates of p
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
+            raise ValueError(f"betas: expected two numbers in [0, 1), got {betas}")
+        self.betas, self.eps = (float(betas[0]), float(betas[1])), _number(eps, "eps")
+        super().__init__(params, lr, weight_decay, ["m", "v"])
+
+    def update(self, i: int, p: Array, g: Array) -> None:
+        m, v, t = self.state["m"][i], self.state["v"][i], int(self.updates[i])
+        kernels.of(p).adamw_update(p, g, m, v, t, self.lr, self.betas, self.eps, self.weight_decay[i])
+
+
+def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The usual two groups: weights of convolutions and linear layers decay; biases and batch norm (one axis) do not."""
+    params = model.parameters()
+    return [
+        {"params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def clip_gradients(params: Iterable[Parameter], max_norm: float) -> float:
+    """Scale all gradients by one factor so that their joint L2 norm is at most `max_norm`; returns the norm before.
+
+    Raises ValueError, naming the first such parameter, where a gradient is not finite. Pascanu et al. 2013, algorithm 1.
+    """
+    if not _number(max_norm, "max_norm") > 0:
+        raise ValueError(f"max_norm: expected a positive number, got {max_norm}")
+    total, params = 0.0, list(params)
+    for i, p in enumerate(params):
+        if p.grad is not None:
+            total += float(array_module(p.grad).square(p.grad, dtype="float64").sum())
+            if not math.isfinite(total):
+                raise ValueError(f"clip_gradients: the gradient of {_name(i, p)} is not finite")
+    norm = math.sqrt(total)
+    if norm > max_norm:
+        for p in params:
+            if p.grad is not None:
+                p.grad = p.grad * (max_norm / norm)  # a new array: others may hold the old one
+    return norm
+
+
+# ---- learning rates as functions of the step
+
+
+def constant(lr: float) -> Schedule:
+    """lr at every step."""
+    lr = _number(lr, "lr")
+    return lambda k: lr
+
+
+def step_decay(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Schedule:
+    """lr factor^(number of milestones that step k has reached)."""
+    lr, factor, milestones = _number(lr, "lr"), _number(factor, "factor"), list(milestones)
+    if milestones != sorted(set(milestones)):
+        raise ValueError(f"milestones: expected increasing steps, got {milestones}")
+    return lambda k: lr * factor ** sum(k >= milestone for milestone in milestones)
+
+
+def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
+    """Linear from 0 to lr over the first `warmup` steps, then half a cosine to 0 at step `total`.
+
+    Loshchilov and Hutter 2017, "SGDR", equation 5, without restarts.
+    """
+    lr = _number(lr, "lr")
+    if not 0 <= warmup < total:
+        raise ValueError(f"warmup, total: expected 0 <= warmup < total, got {warmup} and {total}")
+    return lambda k: _rise_and_fall(k, lr, warmup, total)
+
+
+def one_cycle(peak: float, total: int, warmup: float = 0.3) -> Schedule:
+    """Linear from 0 to `peak` over the first 30% (`warmup`) of the steps, then half a cosine to 0 at step `total`.
+
+    After Smith and Topin 2019, "Super-convergence", who fall linearly.
+    """
+    peak = _number(peak, "peak")
+    if not 0 <= warmup < 1 or total < 1:
+        raise ValueError(f"warmup, total: expected a share in [0, 1) and at least 1 step, got {warmup} and {total}")
+    return lambda k: _rise_and_fall(k, peak, warmup * total, total)
+
+
+def _rise_and_fall(k: int, peak: float, warm: float, total: int) -> float:
+    if k < warm:
+        return peak * (k / warm)
+    return peak * 0.5 * (1 + math.cos(math.pi * (min(k, total) - warm) / (total - warm)))
+
+
+# ---- checks
+
+
+def _number(value: float, name: str) -> float:
+    if not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name}: expected a finite number that is not negative, got {value}")
+    return float(value)
+
+
+def _groups(params: Iterable[Any], weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters or groups of them -> groups in which nothing is left out."""
+    if isinstance(params, Parameter | Mapping):
+        raise TypeError("params: expected a list of parameters or of groups, got a single one; put it into a list")
+    items = list(params)
+    if not any(isinstance(item, Mapping) for item in items):
+        items = [{"params": items}]
+    groups = []
+    for group in items:
+        if not isinstance(group, Mapping) or "params" not in group or not group.keys() <= {"params", "weight_decay"}:
+            came = sorted(group) if isinstance(group, Mapping) else type(group).__name__
+            raise ValueError(f"params: expected groups {{'params': [...], 'weight_decay': ...}}, got {came}")
+        groups.append({"weight_decay": weight_decay, **group, "params": list(group["params"])})
+    return groups
+
+
+def _check_parameters(params: list[Parameter]) -> None:
+    if not params:
+        raise ValueError("params: expected at least one parameter, got none")
+    seen: set[Parameter] = set()
+    for i, p in enumerate(params):
+        if not isinstance(p, Parameter):
+            raise TypeError(f"params: expected Parameters, got {type(p).__name__}")
+        if p in seen:
+            raise ValueError(f"params: {_name(i, p)} comes twice and would be changed twice at every step")
+        seen.add(p)
+
+
+def _name(i: int, p: Parameter) -> str:
+    return f"parameter {i} ({p.name or 'no name'}, {p.shape})"
