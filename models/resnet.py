@@ -1,0 +1,134 @@
+"""Residual networks: He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition".
+
+The CIFAR family of section 4.2: 6n + 2 layers with weights, in three stages of n blocks with 16, 32 and 64 channels, on
+pictures of 32x32 (any size works). The plain nets are the same without shortcuts; the paper shows what those cost.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl import Tensor, nn, ops
+
+
+class PlainBlock(nn.Module):
+    """y = relu(F(x)), F two 3x3 convolutions with batch norm: (N,C,H,W) -> (N,F,ceil(H/stride),ceil(W/stride))"""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, rng: np.random.Generator) -> None:
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False, rng=rng)
+        self.bn1 = nn.BatchNorm2d(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False, rng=rng)
+        self.bn2 = nn.BatchNorm2d(c_out)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """F(x)"""
+        y = ops.relu(self.bn1(self.conv1(x)))
+        return self.bn2(self.conv2(y))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.relu(self.residual(x))
+
+
+class BasicBlock(PlainBlock):
+    """y = relu(F(x) + x)"""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, rng: np.random.Generator) -> None:
+        super().__init__(c_in, c_out, stride, rng)
+        same_shape = stride == 1 and c_in == c_out
+        self.downsample = nn.Identity() if same_shape else SubsampleAndPad(c_in, c_out, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.residual(x) + self.downsample(x)
+        return ops.relu(y)
+
+
+class SubsampleAndPad(nn.Module):
+    """The shortcut of option A: every stride-th pixel, and channels of zeros around the given ones; no parameters."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        before = (c_out - c_in) // 2
+        self.channels, self.stride = (before, c_out - c_in - before), stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.pad(x[:, :, :: self.stride, :: self.stride], [(0, 0), self.channels, (0, 0), (0, 0)])
+
+
+class CifarResNet(nn.Module):
+    """Three stages of `n` blocks, the mean over the picture, one linear layer: (N,in_channels,H,W) -> (N,num_classes)"""
+
+    def __init__(self, block: type[PlainBlock], n: int, num_classes: int, in_channels: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+
+        def stage(c_in: int, c_out: int, stride: int) -> nn.Sequential:
+            first, rest = block(c_in, c_out, stride, rng), [block(c_out, c_out, 1, rng) for _ in range(n - 1)]
+            return nn.Sequential(first, *rest)
+
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False, rng=rng)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = stage(16, 16, stride=1)
+        self.layer2 = stage(16, 32, stride=2)
+        self.layer3 = stage(32, 64, stride=2)
+        self.linear = nn.Linear(64, num_classes, rng=rng, init=nn.init.fan_in_uniform)
+        self.name_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = ops.relu(self.bn1(self.conv1(x)))  # (N,16,H,W)
+        x = self.layer1(x)
+        x = self.layer2(x)  # (N,32,H/2,W/2)
+        x = self.layer3(x)  # (N,64,H/4,W/4)
+        return self.linear(ops.global_avg_pool2d(x))
+
+
+def resnet8(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
+    """One block a stage: smaller than any in the paper, for lessons and quick trials."""
+    return CifarResNet(BasicBlock, 1, num_classes, in_channels, seed)
+
+
+def resnet20(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
+    """0.27 million parameters; the paper's table 6 gives 91.25% on CIFAR-10."""
+    return CifarResNet(BasicBlock, 3, num_classes, in_channels, seed)
+
+
+def resnet32(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
+    """0.46 million parameters; 92.49%."""
+    return CifarResNet(BasicBlock, 5, num_classes, in_channels, seed)
+
+
+def resnet44(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
+    """0.66 million parameters; 92.83%."""
+    return CifarResNet(BasicBlock, 7, num_classes, in_channels, seed)
+
+
+def resnet56(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
+    """0.85 million parameters; 93.03%."""
+    return CifarResNet(BasicBlock, 9, num_classes, in_channels, seed)
+
+
+def resnet110(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
+    """1.7 million parameters; 93.57%."""
+    return CifarResNet(BasicBlock, 18, num_classes, in_channels, seed)
+
+
+def plain20(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
+    """`resnet20` without shortcuts."""
+    return CifarResNet(PlainBlock, 3, num_classes, in_channels, seed)
+
+
+def plain32(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
+    """`resnet32` without shortcuts."""
+    return CifarResNet(PlainBlock, 5, num_classes, in_channels, seed)
+
+
+def plain44(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
+    """`resnet44` without shortcuts."""
+    return CifarResNet(PlainBlock, 7, num_classes, in_channels, seed)
+
+
+def plain56(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
+    """`resnet56` without shortcuts."""
+    return CifarResNet(PlainBlock, 9, num_classes, in_channels, seed)
+
+
+def plain110(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
+    """`resnet110` without shortcuts."""
+    return CifarResNet(PlainBlock, 18, num_classes, in_channels, seed)
