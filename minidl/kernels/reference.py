@@ -4,7 +4,7 @@ Convolution and pooling share one idea. `windows` copies, for every output pixel
 column of their own (im2col); then a convolution is one matrix product and a pooling one reduction. `fold` is the adjoint of
 `windows`: it adds every column back to where its pixels came from.
 
-Pairs are (vertical, horizontal). Sizes: N pictures, C channels in, F channels out, H x W pixels in, OH x OW out, kh x kw kernel.
+Pairs are (vertical, horizontal). Sizes: N pictures, C channels in, F out, H x W pixels in, OH x OW out, kh x kw kernel.
 """
 
 from __future__ import annotations

@@ -1,0 +1,27 @@
+"""The kernels in Numba: the functions of `reference`, same names, same signatures, same results within rounding.
+
+Compiled when first called, for float32 or float64, and kept on disk beside these files.
+"""
+
+from minidl.kernels.compiled.conv import conv2d, conv2d_grad_w, conv2d_grad_x
+from minidl.kernels.compiled.elementwise import adamw_update, relu, relu_grad, sgd_update
+from minidl.kernels.compiled.norm import batch_norm, batch_norm_grad, channel_affine, channel_sums
+from minidl.kernels.compiled.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
+
+__all__ = [
+    "adamw_update",
+    "avg_pool2d",
+    "avg_pool2d_grad",
+    "batch_norm",
+    "batch_norm_grad",
+    "channel_affine",
+    "channel_sums",
+    "conv2d",
+    "conv2d_grad_w",
+    "conv2d_grad_x",
+    "max_pool2d",
+    "max_pool2d_grad",
+    "relu",
+    "relu_grad",
+    "sgd_update",
+]

@@ -1,0 +1,577 @@
+"""Convolution in Numba: im2col without the copy.
+
+Lay a zero-padded picture out row by row with a row stride of S pixels. The pixel that tap (u, v) of the kernel meets at
+output position q = i S + j then lies at q + u S + v: the column of im2col for that tap is the picture itself, shifted by a
+constant. A convolution is a matrix product
+
+    y[f, q] = sum_k w[f, k] planes[offset[k] + q],        k over channels and taps,
+
+without a matrix of columns, only with a table of offsets. The few q that belong to no pixel (the ends of the rows) are left
+out when y is copied to its place. The same product serves everything:
+
+- a stride s splits the picture into s x s planes, one for each phase of a pixel's row and column; dilation only changes
+  offsets;
+- the gradient of the picture is the product of gy's plane with the transposed kernel, where the taps of one phase make the
+  pixels of one phase;
+- the gradient of the kernel, gw[f, k] = sum_q gy[f, q] planes[offset[k] + q], meets the same planes and offsets.
+
+Where the pictures end, a zero column serves as the right border of one row and the left border of the next, and zero rows
+likewise. The work is cut into tasks (a few pictures, or a band of rows of one; and some of the output channels) that fit the
+second-level cache; the cut depends on shapes alone, so the bits of a result do not depend on the number of threads.
+
+`tile` and `dot_tile` compute a small block of these products in registers. They are written in LLVM's language because no
+loop that Numba compiles keeps two dozen vectors of sums in registers. They check no bounds: the plans see to it that all
+they touch, up to the last vector, lies inside the scratch memory.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import get_num_threads, njit, prange, types
+from numba.core import cgutils
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+
+from minidl.array import Array
+from minidl.kernels.reference import Pair, Shape, conv_size
+
+
+def _vectors() -> tuple[int, int]:
+    """(bytes of a vector, number of vector registers) of the CPU that Numba compiles for"""
+    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
+    if "+avx512f" in features:
+        return 64, 32
+    if triple.startswith(("aarch64", "arm64")):
+        return 16, 32
+    return (16, 16) if name == "generic" else (32, 16)
+
+
+VECTOR, REGISTERS = _vectors()
+ROWS = 8 if REGISTERS == 32 else 4  # ROWS x COLUMNS vectors of sums, and what they are made of, fill the registers
+COLUMNS = 3
+SCRATCH = 256 * 1024  # bytes of planes and results that a task should keep in the second-level cache
+DEPTH = 576  # how many k a tile goes through at a time: ROWS x DEPTH weights stay in the first-level cache
+TASKS = 8  # a convolution is cut into at least so many tasks, where it is large enough
+
+
+# ---- micro-kernels
+
+
+class _Vectors:
+    """Loads, stores and sums of vectors for the element type of a Numba array type"""
+
+    def __init__(self, builder: Any, array: Any) -> None:
+        bits = array.dtype.bitwidth
+        self.builder, self.bytes = builder, bits // 8
+        self.lanes = VECTOR // self.bytes
+        self.element = ir.FloatType() if bits == 32 else ir.DoubleType()
+        self.type = ir.VectorType(self.element, self.lanes)
+        self.zero = ir.Constant(self.type, [0.0] * self.lanes)
+        self.suffix = f"v{self.lanes}f{bits}"
+
+    def at(self, pointer: Any, index: Any) -> Any:
+        return self.builder.bitcast(self.builder.gep(pointer, [index]), self.type.as_pointer())
+
+    def load(self, pointer: Any, index: Any) -> Any:
+        value = self.builder.load(self.at(pointer, index))
+        value.align = self.bytes  # an element's alignment, not a vector's
+        return value
+
+    def store(self, value: Any, pointer: Any, index: Any) -> None:
+        self.builder.store(value, self.at(pointer, index)).align = self.bytes
+
+    def spread(self, scalar: Any) -> Any:
+        """a vector of copies of one number"""
+        first = self.builder.insert_element(ir.Constant(self.type, ir.Undefined), scalar, _index(0, 32))
+        nowhere = ir.Constant(self.type, ir.Undefined)
+        return self.builder.shuffle_vector(
+            first, nowhere, ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        )
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        kind = ir.FunctionType(self.type, [self.type] * 3)
+        return self.builder.call(
+            cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.fmuladd.{self.suffix}"), [a, b, c]
+        )
+
+    def total(self, vector: Any) -> Any:
+        kind = ir.FunctionType(self.element, [self.element, self.type])
+        reduce = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.vector.reduce.fadd.{self.suffix}")
+        return self.builder.call(reduce, [ir.Constant(self.element, 0.0), vector], fastmath=("reassoc", "nsz"))
+
+
+def _index(value: int, bits: int = 64) -> Any:
+    return ir.Constant(ir.IntType(bits), value)
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, start: Any) -> Any:
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [start])
+
+
+def _make_tile(rows: int) -> Any:
+    @intrinsic
+    def tile(typing, w, w_at, planes, at, offsets, o_at, K, y, y_at, y_stride, add):  # type: ignore[no-untyped-def]
+        """y[y_at + m y_stride + q] (+)= sum_{k<K} w[w_at + k rows + m] planes[offsets[o_at + k] + at + q]
+
+        m < rows, q < COLUMNS vectors; added to what y holds if `add`.
+        """
+        i = types.intp
+        signature = types.void(w, i, planes, i, offsets, i, i, y, i, i, types.boolean)
+
+        def code(context, b, signature, args):  # type: ignore[no-untyped-def]
+            w, w_at, planes, at, offsets, o_at, K, y, y_at, y_stride, add = args
+            v, kinds = _Vectors(b, signature.args[0]), signature.args
+            p_w = _pointer(context, b, kinds[0], w, w_at)
+            p_x = _pointer(context, b, kinds[2], planes, at)
+            p_o = _pointer(context, b, kinds[4], offsets, o_at)
+            p_y = _pointer(context, b, kinds[7], y, y_at)
+            cells = [(m, n) for m in range(rows) for n in range(COLUMNS)]
+            place = {(m, n): b.add(b.mul(y_stride, _index(m)), _index(n * v.lanes)) for m, n in cells}
+            sums = {cell: cgutils.alloca_once(b, v.type) for cell in cells}  # LLVM keeps them in registers
+            with b.if_else(add) as (then, otherwise):
+                with then:
+                    for cell in cells:
+                        b.store(v.load(p_y, place[cell]), sums[cell])
+                with otherwise:
+                    for cell in cells:
+                        b.store(v.zero, sums[cell])
+            with cgutils.for_range(b, K, intp=ir.IntType(64)) as loop:
+                start = b.load(b.gep(p_o, [loop.index]))
+                xs = [v.load(p_x, b.add(start, _index(n * v.lanes))) for n in range(COLUMNS)]
+                for m in range(rows):
+                    weight = v.spread(b.load(b.gep(p_w, [b.add(b.mul(loop.index, _index(rows)), _index(m))])))
+                    for n in range(COLUMNS):
+                        b.store(v.multiply_add(weight, xs[n], b.load(sums[m, n])), sums[m, n])
+            for cell in cells:
+                v.store(b.load(sums[cell]), p_y, place[cell])
+            return context.get_dummy_value()
+
+        return signature, code
+
+    return tile
+
+
+def _make_dot_tile(rows: int) -> Any:
+    @intrinsic
+    def dot_tile(typing, gy, g_at, g_stride, planes, offsets, o_at, vectors, gw, w_at, w_stride):  # type: ignore[no-untyped-def]
+        """gw[w_at + m w_stride + n] += sum_q gy[g_at + m g_stride + q] planes[offsets[o_at + n] + q]
+
+        m < rows, n < COLUMNS, q < `vectors` vectors.
+        """
+        i = types.intp
+        signature = types.void(gy, i, i, planes, offsets, i, i, gw, i, i)
+
+        def code(context, b, signature, args):  # type: ignore[no-untyped-def]
+            gy, g_at, g_stride, planes, offsets, o_at, vectors, gw, w_at, w_stride = args
+            v, kinds = _Vectors(b, signature.args[0]), signature.args
+            p_g = _pointer(context, b, kinds[0], gy, g_at)
+            p_x = _pointer(context, b, kinds[3], planes, _index(0))
+            p_o = _pointer(context, b, kinds[4], offsets, o_at)
+            p_w = _pointer(context, b, kinds[7], gw, w_at)
+            starts = [b.load(b.gep(p_o, [_index(n)])) for n in range(COLUMNS)]
+            cells = [(m, n) for m in range(rows) for n in range(COLUMNS)]
+            sums = {cell: cgutils.alloca_once(b, v.type) for cell in cells}
+            for cell in cells:
+                b.store(v.zero, sums[cell])
+            with cgutils.for_range(b, vectors, intp=ir.IntType(64)) as loop:
+                q = b.mul(loop.index, _index(v.lanes))
+                xs = [v.load(p_x, b.add(start, q)) for start in starts]
+                for m in range(rows):
+                    g = v.load(p_g, b.add(b.mul(g_stride, _index(m)), q))
+                    for n in range(COLUMNS):
+                        b.store(v.multiply_add(g, xs[n], b.load(sums[m, n])), sums[m, n])
+            for m, n in cells:
+                p = b.gep(p_w, [b.add(b.mul(w_stride, _index(m)), _index(n))])
+                b.store(b.fadd(b.load(p), v.total(b.load(sums[m, n]))), p)
+            return context.get_dummy_value()
+
+        return signature, code
+
+    return dot_tile
+
+
+_tile, _half_tile = _make_tile(ROWS), _make_tile(ROWS // 2)
+_dot_tile, _half_dot_tile = _make_dot_tile(ROWS), _make_dot_tile(ROWS // 2)
+
+
+# ---- plans: where everything lies
+
+
+class Plan(NamedTuple):
+    """The geometry of one convolution, all a kernel needs beside the arrays. Positions (i, j) count on the output's grid."""
+
+    groups: int
+    sh: int  # of the planes: plane (c, a, b) holds x[c, i sh + a - top, j sw + b - left] at (i, j)
+    sw: int
+    top: int  # padding; negative where the picture is cropped
+    left: int
+    phases: Array  # (P, 2): the (a, b) that some tap uses
+    QH: int  # rows and columns of output positions
+    QW: int
+    S: int  # row stride
+    image: int  # stride from picture to picture, a multiple of S
+    pictures: int  # in a task
+    reach: int  # the largest shift of a tap, in rows
+    band: int  # rows of output in a task
+    bands: int
+    chunk: int  # output channels in a task
+    chunks: int
+    length: int  # of a row of y in scratch, a whole number of tiles
+    plane: int  # stride from plane to plane
+    offsets: Array  # (K,): where the pixel under tap k lies for q = 0; padded to whole tiles
+    taps: Array  # the tap of the kernel for each entry of offsets of one channel, phase by phase
+    starts: Array  # (Q+1,): the taps of output phase o are taps[starts[o]:starts[o+1]]
+    yh: int  # output phase o writes (i, j) to y[i yh + first[o, 0], j yw + first[o, 1]], where that exists
+    yw: int
+    first: Array  # (Q, 2)
+
+
+def _plan(
+    N: int,
+    channels: int,  # into the product, of one group
+    rows: int,  # channels out of the product, of one group
+    groups: int,
+    x_size: Pair,
+    size: Pair,
+    stride: Pair,
+    padding: Pair,
+    tap_phase: list[list[tuple[int, Pair, Pair]]],  # per output phase: (tap, its input phase, its shift in positions)
+    y_stride: Pair,
+    y_first: list[Pair],
+    itemsize: int,
+) -> Plan:
+    phases = sorted({phase for taps in tap_phase for _, phase, _ in taps}) or [(0, 0)]
+    reach = [max((shift[axis] for taps in tap_phase for _, _, shift in taps), default=0) for axis in (0, 1)]
+    span = []  # positions from one row (picture) to the next, so that only zeros are shared between neighbours
+    for axis in (0, 1):
+        s, p = stride[axis], padding[axis]
+        first = min(max(0, -((a[axis] - p) // s)) for a in phases)  # position of the first pixel: ceil((p - a) / s)
+        end = max((x_size[axis] - 1 + p - a[axis]) // s + 1 for a in phases)  # behind the last pixel
+        needed = size[axis] + reach[axis]
+        span.append(max(size[axis], min(end, needed), needed - first))
+    (QH, QW), S = size, span[1]
+    vector = VECTOR // itemsize
+    tile = COLUMNS * vector
+
+    wanted = max(8 * tile, SCRATCH // ((channels * len(phases) + rows) * itemsize))  # positions in a task
+    image = span[0] * S
+    if image <= wanted:
+        enough = -(-4 * tile // image)  # pictures for at least a few tiles
+        pictures, band = max(1, min(wanted // image, max(enough, N // TASKS), N)), QH
+    else:
+        bands = -(-QH // max(1, wanted // S))
+        pictures, band = 1, -(-QH // bands)
+    if N * QH * S >= TASKS * 4 * tile:  # few large pictures: narrower bands
+        while pictures == 1 and band > 1 and N * -(-QH // band) < TASKS and band * S > 8 * tile:
+            band = -(-band // 2)
+    bands = -(-QH // band)
+    tasks = -(-N // pictures) * bands
+    tiles = -(-rows // ROWS)
+    chunks = min(tiles, max(1, TASKS // tasks)) if channels * rows >= 4096 else 1
+    chunk = -(-tiles // chunks) * ROWS
+    used = (pictures - 1) * image + (band - 1) * S + QW
+    length = -(-used // tile) * tile
+    plane = -(-(max(length, (pictures - 1) * image + (band + reach[0]) * S) + reach[0] * S + reach[1]) // 16) * 16
+
+    taps = [tap for taps in tap_phase for tap, _, _ in taps]
+    starts = np.cumsum([0] + [len(taps) for taps in tap_phase])
+    offsets = [
+        (c * len(phases) + phases.index(phase)) * plane + shift[0] * S + shift[1]
+        for taps in tap_phase
+        for c in range(channels)
+        for _, phase, shift in taps
+    ]
+    offsets += [0] * (-len(offsets) % COLUMNS)
+    return Plan(
+        groups, *stride, *padding, np.array(phases, np.int64), QH, QW, S, image, pictures, reach[0], band, bands,
+        chunk, -(-tiles * ROWS // chunk), length, plane, np.array(offsets, np.int64), np.array(taps, np.int64),
+        starts.astype(np.int64), *y_stride, np.array(y_first, np.int64),
+    )  # fmt: skip
+
+
+@lru_cache(1024)
+def _forward_plan(
+    x_shape: Shape, w_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int, itemsize: int
+) -> Plan:
+    """Tap (u, v) finds its pixel in plane (u d mod s, v d mod s), shifted by (u d div s, v d div s)."""
+    (N, _, H, W), (F, C, kh, kw) = x_shape, w_shape
+    OH, OW = (conv_size(*a) for a in zip((H, W), (kh, kw), stride, padding, dilation, strict=True))
+    taps = []
+    for u in range(kh):
+        for v in range(kw):
+            (su, a), (sv, b) = divmod(u * dilation[0], stride[0]), divmod(v * dilation[1], stride[1])
+            taps.append((u * kw + v, (a, b), (su, sv)))
+    return _plan(N, C, F // groups, groups, (H, W), (OH, OW), stride, padding, [taps], (1, 1), [(0, 0)], itemsize)
+
+
+@lru_cache(1024)
+def _grad_x_plan(
+    gy_shape: Shape, w_shape: Shape, x_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int, itemsize: int
+) -> Plan:
+    """gx[y] with y + p = q s + r gets w[u] gy[q - (u d - r) / s] from the taps with u d mod s = r."""
+    (N, F, OH, OW), (_, C, kh, kw), (H, W) = gy_shape, w_shape, x_shape[2:]
+    reach, first, size = [], [], []
+    for n, k, s, p, d in zip((H, W), (kh, kw), stride, padding, dilation, strict=True):
+        reach.append(d * (k - 1) // s)  # the largest shift
+        first.append(p // s)  # the smallest q of any pixel
+        size.append((n - 1 + p) // s - p // s + 1)
+    groups_of_taps, y_first = [], []
+    for r in range(stride[0]):
+        for c in range(stride[1]):
+            taps = []
+            for u in range(kh):
+                for v in range(kw):
+                    (su, a), (sv, b) = divmod(u * dilation[0], stride[0]), divmod(v * dilation[1], stride[1])
+                    if (a, b) == (r, c):
+                        taps.append((u * kw + v, (0, 0), (reach[0] - su, reach[1] - sv)))
+            groups_of_taps.append(taps)
+            y_first.append((first[0] * stride[0] + r - padding[0], first[1] * stride[1] + c - padding[1]))
+    cropped = reach[0] - first[0], reach[1] - first[1]
+    return _plan(
+        N, F // groups, C, groups, (OH, OW), (size[0], size[1]), (1, 1), cropped, groups_of_taps, stride, y_first, itemsize
+    )
+
+
+# ---- the compiled loops
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _padded(rows):  # type: ignore[no-untyped-def]
+    """rows, with those that fill up the last tile"""
+    return -(-rows // (ROWS // 2)) * (ROWS // 2)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _pack(x, n, count, c0, channels, r0, rows, p, planes):  # type: ignore[no-untyped-def]
+    """planes[(c, a, b)][g image + i S + j] = x[n + g, c0 + c, (r0 + i) sh + a - top, j sw + b - left], 0 outside the picture"""
+    H, W = x.shape[2], x.shape[3]
+    sh, sw, S = p.sh, p.sw, p.S
+    at = 0
+    for c in range(channels):
+        for phase in range(len(p.phases)):
+            a, b = p.phases[phase, 0] - p.top, p.phases[phase, 1] - p.left
+            first = min(S, max(0, -(b // sw)))
+            end = max(first, min(S, (W - 1 - b) // sw + 1))
+            for g in range(count):
+                for i in range(rows):
+                    line = planes[at + g * p.image + i * S : at + g * p.image + (i + 1) * S]
+                    y = (r0 + i) * sh + a
+                    if 0 <= y < H:
+                        row = x[n + g, c0 + c, y]
+                        for j in range(first):
+                            line[j] = 0
+                        if sw == 1:
+                            source = row[first + b : end + b]
+                            target = line[first:end]
+                            for j in range(len(source)):
+                                target[j] = source[j]
+                        else:
+                            for j in range(first, end):
+                                line[j] = row[j * sw + b]
+                        for j in range(end, S):
+                            line[j] = 0
+                    else:
+                        line[:] = 0
+            planes[at + (count - 1) * p.image + rows * S : at + p.plane] = 0
+            at += p.plane
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _pack_gradient(gy, n, count, f0, channels, r0, rows, p, out):  # type: ignore[no-untyped-def]
+    """out[f][g image + i S + j] = gy[n + g, f0 + f, r0 + i, j], and 0 at all q that belong to no pixel"""
+    OW = p.QW
+    for f in range(len(out) // p.length):
+        plane = out[f * p.length : (f + 1) * p.length]
+        plane[:] = 0
+        if f < channels:
+            for g in range(count):
+                for i in range(rows):
+                    source = gy[n + g, f0 + f, r0 + i]
+                    target = plane[g * p.image + i * p.S : g * p.image + i * p.S + OW]
+                    for j in range(OW):
+                        target[j] = source[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _unpack(out, y, bias, n, count, f0, channels, r0, rows, phase, p):  # type: ignore[no-untyped-def]
+    """y[n + g, f0 + f, (r0 + i) stride + first, ...] = out[f][g image + i S + j] + bias[f0 + f]"""
+    H, W = y.shape[2], y.shape[3]
+    sh, sw, a, b = p.yh, p.yw, p.first[phase, 0], p.first[phase, 1]
+    first = max(0, -(b // sw))
+    end = min(p.QW, (W - 1 - b) // sw + 1)
+    for g in range(count):
+        for f in range(channels):
+            shift = bias[f0 + f] if len(bias) else y.dtype.type(0)
+            for i in range(rows):
+                line = (r0 + i) * sh + a
+                if 0 <= line < H:
+                    start = f * p.length + g * p.image + i * p.S
+                    source, target = out[start + first : start + end], y[n + g, f0 + f, line]
+                    if sw == 1:
+                        target = target[first + b : end + b]
+                        for j in range(len(source)):
+                            target[j] = source[j] + shift
+                    else:
+                        for j in range(len(source)):
+                            target[(first + j) * sw + b] = source[j] + shift
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _pack_weights(w, p, out):  # type: ignore[no-untyped-def]
+    """w (groups, rows, channels, taps), phase by phase and tile by tile, as `tile` reads it: [k][m], 0 beyond the rows"""
+    groups, rows, channels, _ = w.shape
+    at = 0
+    for g in range(groups):
+        for phase in range(len(p.starts) - 1):
+            taps = p.taps[p.starts[phase] : p.starts[phase + 1]]
+            for m0 in range(0, rows, ROWS):
+                height = ROWS if rows - m0 > ROWS // 2 else ROWS // 2
+                for c in range(channels):
+                    for t in taps:
+                        for m in range(m0, m0 + height):
+                            out[at] = w[g, m, c, t] if m < rows else 0
+                            at += 1
+
+
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def _convolve(x, w, bias, y, channels, rows, p, planes, out):  # type: ignore[no-untyped-def]
+    """y[f, q] = bias[f] + sum_k w[f, k] planes[offset[k] + q], task by task; planes and out are scratch, one row a slot"""
+    N, slots, phases = len(x), len(planes), len(p.starts) - 1
+    tasks = -(-N // p.pictures) * p.bands * p.chunks
+    padded = _padded(rows)
+    tile = COLUMNS * (VECTOR // x.itemsize)
+    for slot in prange(slots):
+        mine, sums = planes[slot], out[slot]
+        for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
+            n, count, r0, height, m_first, m_last = _bounds(task, N, rows, p)
+            for g in range(p.groups):
+                _pack(x, n, count, g * channels, channels, r0, _packed_rows(height, p), p, mine)
+                for phase in range(phases):
+                    K = (p.starts[phase + 1] - p.starts[phase]) * channels
+                    o_at = p.starts[phase] * channels
+                    w_at = g * padded * channels * p.starts[phases] + padded * o_at
+                    for k in range(0, max(K, 1), DEPTH):
+                        deep = min(DEPTH, K - k)
+                        for m in range(m_first, m_last, ROWS):
+                            y_at = (m - m_first) * p.length
+                            if rows - m > ROWS // 2:
+                                for q in range(0, p.length, tile):
+                                    at = w_at + m * K + k * ROWS
+                                    _tile(w, at, mine, q, p.offsets, o_at + k, deep, sums, y_at + q, p.length, k > 0)
+                            else:
+                                for q in range(0, p.length, tile):
+                                    at = w_at + m * K + k * (ROWS // 2)
+                                    _half_tile(w, at, mine, q, p.offsets, o_at + k, deep, sums, y_at + q, p.length, k > 0)
+                    _unpack(sums, y, bias, n, count, g * rows + m_first, m_last - m_first, r0, height, phase, p)
+
+
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def _correlate(gy, x, channels, rows, p, planes, gradients, gw):  # type: ignore[no-untyped-def]
+    """gw[slot, f, k] = sum_q gy[f, q] planes[offset[k] + q] over the tasks of each slot"""
+    N, slots, K = len(x), len(planes), len(p.offsets)
+    tasks = -(-N // p.pictures) * p.bands * p.chunks
+    padded = _padded(rows)
+    vectors = p.length // (VECTOR // x.itemsize)
+    for slot in prange(slots):
+        mine, gradient, sums = planes[slot], gradients[slot], gw[slot]
+        sums[:] = 0
+        for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
+            n, count, r0, height, m_first, m_last = _bounds(task, N, rows, p)
+            for g in range(p.groups):
+                _pack(x, n, count, g * channels, channels, r0, _packed_rows(height, p), p, mine)
+                _pack_gradient(gy, n, count, g * rows + m_first, m_last - m_first, r0, height, p, gradient)
+                for m in range(m_first, m_last, ROWS):
+                    g_at, w_at = (m - m_first) * p.length, (g * padded + m) * K
+                    if rows - m > ROWS // 2:
+                        for k in range(0, K, COLUMNS):
+                            _dot_tile(gradient, g_at, p.length, mine, p.offsets, k, vectors, sums, w_at + k, K)
+                    else:
+                        for k in range(0, K, COLUMNS):
+                            _half_dot_tile(gradient, g_at, p.length, mine, p.offsets, k, vectors, sums, w_at + k, K)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _bounds(task, N, rows, p):  # type: ignore[no-untyped-def]
+    """the pictures n, ..., n + count - 1, the rows r0, ... and the output channels m_first, ..., m_last - 1 of a task"""
+    block, rest = divmod(task, p.bands * p.chunks)
+    band, chunk = divmod(rest, p.chunks)
+    n, r0, m = block * p.pictures, band * p.band, chunk * p.chunk
+    return n, min(p.pictures, N - n), r0, min(p.band, p.QH - r0), m, min(m + p.chunk, rows)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _packed_rows(height, p):  # type: ignore[no-untyped-def]
+    """how many rows of a plane the taps of `height` output rows see; the rows that several pictures share, once"""
+    return height + p.reach if p.pictures == 1 else p.image // p.S
+
+
+# ---- the kernels
+
+
+class _Scratch(threading.local):
+    """Memory that a thread's convolutions use one after the other"""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Array] = {}
+
+    def take(self, name: str, slots: int, size: int, dtype: Any) -> Array:
+        """(slots, size), every row on a cache line"""
+        size = -(-size // 16) * 16
+        needed = slots * size * np.dtype(dtype).itemsize
+        if name not in self.held or self.held[name].nbytes < needed + 64:
+            self.held[name] = np.empty(needed + 64, np.uint8)
+        memory = self.held[name]
+        start = -memory.ctypes.data % 64
+        return memory[start : start + needed].view(dtype).reshape(slots, size)
+
+
+_scratch = _Scratch()
+
+
+def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
+    """y[n,f,i,j] = b[f] + sum_{c,u,v} w[f,c,u,v] x[n,c, i*s + u*d - p, j*s + v*d - p]"""
+    p = _forward_plan(x.shape, w.shape, stride, padding, dilation, groups, x.itemsize)
+    F, C, kh, kw = w.shape
+    y = np.empty((len(x), F, p.QH, p.QW), x.dtype)
+    bias = np.empty(0, x.dtype) if b is None else np.ascontiguousarray(b)
+    return _product(x, w.reshape(groups, F // groups, C, kh * kw), bias, y, p)
+
+
+def conv2d_grad_x(gy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
+    """gx[n,c, i*s + u*d - p, j*s + v*d - p] += sum_f w[f,c,u,v] gy[n,f,i,j]"""
+    p = _grad_x_plan(gy.shape, w.shape, x_shape, stride, padding, dilation, groups, gy.itemsize)
+    F, C, kh, kw = w.shape
+    transposed = w.reshape(groups, F // groups, C, kh * kw).swapaxes(1, 2)
+    return _product(gy, transposed, np.empty(0, gy.dtype), np.empty(x_shape, gy.dtype), p)
+
+
+def conv2d_grad_w(gy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
+    """gw[f,c,u,v] = sum_{n,i,j} gy[n,f,i,j] x[n,c, i*s + u*d - p, j*s + v*d - p]"""
+    p = _forward_plan(x.shape, w_shape, stride, padding, dilation, groups, x.itemsize)
+    F, C, kh, kw = w_shape
+    rows, K = F // groups, C * kh * kw
+    padded, tasks = _padded(rows), -(-len(x) // p.pictures) * p.bands * p.chunks
+    sums = groups * padded * len(p.offsets)
+    slots = min(tasks, 16, max(2, 2**26 // (sums * x.itemsize)))  # by shape alone, so that every sum has its order
+    planes = _scratch.take("planes", slots, C * len(p.phases) * p.plane, x.dtype)
+    gradients = _scratch.take("out", slots, p.chunk * p.length, x.dtype)
+    gw = _scratch.take("sums", slots, sums, x.dtype)
+    _correlate(np.ascontiguousarray(gy), np.ascontiguousarray(x), C, rows, p, planes, gradients, gw)
+    return gw[:, :sums].sum(axis=0).reshape(groups, padded, len(p.offsets))[:, :rows, :K].reshape(w_shape)
+
+
+def _product(x: Array, w: Array, bias: Array, y: Array, p: Plan) -> Array:
+    """y = w (groups, rows, channels, taps) times the planes of x"""
+    groups, rows, channels, taps = w.shape
+    packed = _scratch.take("weights", 1, groups * _padded(rows) * channels * taps, x.dtype)[0]
+    _pack_weights(np.ascontiguousarray(w), p, packed)
+    slots = get_num_threads()
+    planes = _scratch.take("planes", slots, channels * len(p.phases) * p.plane, x.dtype)
+    out = _scratch.take("out", slots, p.chunk * p.length, x.dtype)
+    _convolve(np.ascontiguousarray(x), packed, bias, y, channels, rows, p, planes, out)
+    return y
