@@ -10,10 +10,11 @@ Second derivatives are outside the design: `backward` computes with plain arrays
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ContextDecorator
+from contextlib import contextmanager
 from itertools import count
 from operator import attrgetter
 from pathlib import Path
@@ -29,7 +30,7 @@ Grads = Sequence[Array | None]  # one gradient per input of an op, None where no
 OPS: dict[str, type[Op]] = {}  # every op class by its name; the tests demand a gradient check for each
 
 _made = count()  # creation numbers: sorted by them, the ops stand in topological order
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 
 class _Recording(threading.local):
@@ -39,14 +40,14 @@ class _Recording(threading.local):
 _recording = _Recording()
 
 
-class no_grad(ContextDecorator):  # noqa: N801 - used like a function
+@contextmanager
+def no_grad() -> Iterator[None]:
     """Inside `with no_grad():` (or in a function decorated with `@no_grad()`) ops keep no graph and save no memory for it."""
-
-    def __enter__(self) -> None:
-        self.before, _recording.on = _recording.on, False
-
-    def __exit__(self, *exc: object) -> None:
-        _recording.on = self.before
+    before, _recording.on = _recording.on, False
+    try:
+        yield
+    finally:
+        _recording.on = before
 
 
 class Tensor:
@@ -160,7 +161,7 @@ class Tensor:
     def __pow__(self, exponent: float) -> Tensor:
         if not isinstance(exponent, int | float):
             raise TypeError(f"x ** exponent: exponent must be a Python number, got {type(exponent).__name__}")
-        return Pow(exponent)(self)
+        return Pow(float(exponent))(self)  # a NumPy float64, which is a Python float too, would turn float32 into float64
 
     def __matmul__(self, other: Any) -> Tensor:
         return MatMul()(self, _operand(other, self))
@@ -270,13 +271,15 @@ def walk(
     """
     gy = _first_gradient(y, gy)
     if y.op is None:
-        _arrive_at_leaf(y, gy, leaves)
+        _arrive_at_leaf(y, gy.copy(), leaves)
         return
     arriving: dict[Op, Array] = {y.op: gy}
     for op in tape(y):
         gy = arriving.pop(op, None)
         if gy is None:  # a hook set every gradient on the way here to None
             continue
+        if isinstance(gy, np.generic):  # what NumPy makes of a 0-d result
+            gy = np.asarray(gy)
         try:
             step = Step(op, gy, list(op.backward(gy)))
             yield step
@@ -320,6 +323,8 @@ def _first_gradient(y: Tensor, gy: Array | None) -> Array:
         if y.size != 1:
             raise ValueError(f"gy: needed where the output is no scalar; y has shape {y.shape}, try sum(y) or mean(y)")
         return array_module(y.data).ones_like(y.data)
+    if not is_array(gy):
+        raise TypeError(f"gy: expected an array, got {type(gy).__name__}")
     if array_module(gy) is not array_module(y.data) or gy.shape != y.shape or gy.dtype != y.dtype:
         raise ValueError(
             f"gy: expected {y.shape} {y.dtype} on the {y.device}, as y is, got {gy.shape} {gy.dtype} on the {device_of(gy)}"
@@ -328,10 +333,14 @@ def _first_gradient(y: Tensor, gy: Array | None) -> Array:
 
 
 def _arrive_at_leaf(x: Tensor, gx: Array, leaves: dict[Tensor, Array] | None) -> None:
-    if leaves is not None:
-        leaves[x] = leaves[x] + gx if x in leaves else gx
+    before = x.grad if leaves is None else leaves.get(x)
+    total = gx if before is None else before + gx
+    if isinstance(total, np.generic):
+        total = np.asarray(total)
+    if leaves is None:
+        x.grad = total
     else:
-        x.grad = gx if x.grad is None else x.grad + gx
+        leaves[x] = total
 
 
 def _check_inputs(xs: tuple[Tensor | None, ...]) -> None:
@@ -385,7 +394,8 @@ def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
     """The adjoint of broadcasting: add up g over the axes along which `shape` was repeated."""
     if g.shape == shape:
         return g
-    g = g.sum(axis=tuple(range(g.ndim - len(shape))))
+    if g.ndim > len(shape):
+        g = g.sum(axis=tuple(range(g.ndim - len(shape))))
     repeated = tuple(i for i, n in enumerate(shape) if n == 1 and g.shape[i] != 1)
     return g.sum(axis=repeated, keepdims=True) if repeated else g
 

@@ -93,7 +93,7 @@ def relu(x: Tensor) -> Tensor:
 
 def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
     """y = x where x > 0, else slope * x."""
-    return LeakyReLU(slope)(x)
+    return LeakyReLU(float(slope))(x)
 
 
 def sigmoid(x: Tensor) -> Tensor:

@@ -43,6 +43,8 @@ def conv2d(
     sees only the C/groups input channels of its group. Raises ValueError where the kernel is larger than the padded picture.
     """
     geometry = pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1)
+    if not isinstance(groups, int):
+        raise TypeError(f"groups: expected an int, got {groups!r}")
     return Conv2d(*geometry, groups)(x, w, b)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl.array import Array, array_module
+from minidl.array import Array, array_module, is_array
 from minidl.core import Grads, Op, Tensor, sum_to
 
 
@@ -124,9 +124,11 @@ def abs(x: Tensor) -> Tensor:
 
 def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
     """y = min(max(x, low), high); no gradient flows where x lies outside."""
+    if low is None and high is None:
+        raise ValueError("low, high: expected at least one number, got None for both")
     if low is not None and high is not None and low > high:
         raise ValueError(f"low, high: expected low <= high, got {low} and {high}")
-    return Clip(low, high)(x)
+    return Clip(None if low is None else float(low), None if high is None else float(high))(x)
 
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
@@ -137,6 +139,6 @@ def maximum(a: Tensor, b: Tensor) -> Tensor:
 def where(condition: Any, a: Tensor, b: Tensor) -> Tensor:
     """y = a where `condition` (an array of bools, or a Tensor of them) holds, else b; shapes broadcast."""
     condition = condition.data if isinstance(condition, Tensor) else condition
-    if condition.dtype.kind != "b":
-        raise TypeError(f"condition: expected bools, got {condition.dtype}")
+    if not is_array(condition) or condition.dtype.kind != "b":
+        raise TypeError(f"condition: expected an array of bools, got {getattr(condition, 'dtype', type(condition).__name__)}")
     return Where(condition)(a, b)

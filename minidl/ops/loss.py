@@ -122,23 +122,24 @@ def cross_entropy(z: Tensor, labels: Any, class_weights: Any = None, label_smoot
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing: expected a number in [0, 1), got {label_smoothing}")
-    return CrossEntropy(_array(labels), None if class_weights is None else _array(class_weights), label_smoothing)(z)
+    weights = None if class_weights is None else _array(class_weights, "class_weights")
+    return CrossEntropy(_array(labels, "labels"), weights, float(label_smoothing))(z)
 
 
 def binary_cross_entropy_with_logits(z: Tensor, targets: Any) -> Tensor:
     """The mean of -t log p - (1 - t) log(1 - p), p = sigmoid(z); targets in [0, 1], of the shape of z -> scalar."""
-    return BinaryCrossEntropyWithLogits(_array(targets))(z)
+    return BinaryCrossEntropyWithLogits(_array(targets, "targets"))(z)
 
 
 def mse(y: Tensor, targets: Any) -> Tensor:
     """The mean squared difference between y and `targets`, an array of the same shape -> scalar."""
-    return MSE(_array(targets))(y)
+    return MSE(_array(targets, "targets"))(y)
 
 
-def _array(values: Any) -> Array:
+def _array(values: Any, name: str) -> Array:
     values = values.data if isinstance(values, Tensor) else values
     if not is_array(values):
-        raise TypeError(f"expected an array or a Tensor, got {type(values).__name__}")
+        raise TypeError(f"{name}: expected an array or a Tensor, got {type(values).__name__}")
     return values
 
 

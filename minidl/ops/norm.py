@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minidl import kernels
-from minidl.array import Array
+from minidl.array import Array, is_array
 from minidl.core import Grads, Op, Tensor
 
 
@@ -53,18 +53,20 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Ten
     x (N,C,...), gamma, beta (C,) -> (N,C,...). The op changes no running statistics: `nn.BatchNorm2d` does.
     Raises ValueError where a channel has a single value.
     """
-    return BatchNorm(eps)(x, gamma, beta)
+    return BatchNorm(float(eps))(x, gamma, beta)
 
 
 def batch_norm_frozen(x: Tensor, gamma: Tensor, beta: Tensor, mean: Array, var: Array, eps: float = 1e-5) -> Tensor:
     """y = gamma (x - mean) / sqrt(var + eps) + beta, with given statistics: arrays mean, var (C,), as in evaluation."""
-    return BatchNormFrozen(mean, var, eps)(x, gamma, beta)
+    return BatchNormFrozen(mean, var, float(eps))(x, gamma, beta)
 
 
 def _check(x: Array, **vectors: Array) -> None:
     if x.ndim < 2:
         raise ValueError(f"x: expected (N, C, ...), got shape {x.shape}")
     for name, v in vectors.items():
+        if not is_array(v):
+            raise TypeError(f"{name}: expected an array, got {type(v).__name__}")
         if v.shape != (x.shape[1],):
             raise ValueError(f"{name}: expected shape ({x.shape[1]},), one value per channel, got {v.shape}")
         if v.dtype != x.dtype:

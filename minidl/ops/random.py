@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
 
 from minidl.array import Array, array_module
 from minidl.core import Grads, Op, Tensor
@@ -11,7 +11,7 @@ from minidl.core import Grads, Op, Tensor
 class Dropout(Op):
     """y = x m / (1 - p), m = 0 with probability p, else 1"""
 
-    def __init__(self, p: float, rng: Any) -> None:
+    def __init__(self, p: float, rng: np.random.Generator) -> None:
         self.p, self.rng = p, rng
 
     def forward(self, x: Array) -> Array:
@@ -23,11 +23,13 @@ class Dropout(Op):
         return (gy * self.mask,)
 
 
-def dropout(x: Tensor, p: float, rng: Any) -> Tensor:
+def dropout(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
     """Each element is set to 0 with probability p, the others grow by 1 / (1 - p) (Srivastava et al. 2014).
 
-    rng: a `numpy.random.Generator`. In evaluation call nothing: `nn.Dropout` does that.
+    rng: the generator of the random numbers, on the CPU. In evaluation call nothing: `nn.Dropout` does that.
     """
     if not 0 <= p < 1:
         raise ValueError(f"p: expected a probability in [0, 1), got {p}")
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
     return Dropout(p, rng)(x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numpy.lib.array_utils import normalize_axis_tuple
+
 from minidl.array import Array, array_module
 from minidl.core import Grads, Op, Tensor
 
@@ -24,10 +26,7 @@ class _Reduction(Op):
         return g.reshape(tuple(1 if i in axes else n for i, n in enumerate(x_shape)))
 
     def axes(self, ndim: int) -> tuple[int, ...]:
-        if self.axis is None:
-            return tuple(range(ndim))
-        axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
-        return tuple(i % ndim for i in axes)
+        return tuple(range(ndim)) if self.axis is None else normalize_axis_tuple(self.axis, ndim, "axis")
 
     def count(self, x_shape: tuple[int, ...]) -> int:
         """how many values one reduction takes in"""

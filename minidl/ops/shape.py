@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+
 from minidl.array import Array, array_module
 from minidl.core import Grads, Op, Tensor, getitem, sum_to
 
@@ -30,7 +32,7 @@ class Transpose(Op):
         self.axes = axes
 
     def forward(self, x: Array) -> Array:
-        self.order = tuple(range(x.ndim))[::-1] if self.axes is None else tuple(i % x.ndim for i in self.axes)
+        self.order = tuple(range(x.ndim))[::-1] if self.axes is None else normalize_axis_tuple(self.axes, x.ndim, "axes")
         return x.transpose(self.order)
 
     def backward(self, gy: Array) -> Grads:
@@ -45,6 +47,9 @@ class Concat(Op):
         self.axis = axis
 
     def forward(self, *xs: Array) -> Array:
+        normalize_axis_index(self.axis, xs[0].ndim)
+        if any(x.ndim != xs[0].ndim for x in xs):
+            raise ValueError(f"xs: expected tensors of the same number of axes, got shapes {[x.shape for x in xs]}")
         self.sizes = [x.shape[self.axis] for x in xs]
         return array_module(xs[0]).concatenate(xs, axis=self.axis)
 
@@ -125,8 +130,9 @@ def concat(xs: Sequence[Tensor], axis: int = 1) -> Tensor:
 
 def split(x: Tensor, sizes: int | Sequence[int], axis: int = 1) -> list[Tensor]:
     """Consecutive pieces along `axis`: of one size (which must divide the axis), or of the given sizes (which add up to it)."""
-    n, axis = x.shape[axis], axis % x.ndim
-    parts = [sizes] * (n // sizes) if isinstance(sizes, int) else list(sizes)
+    axis = normalize_axis_index(axis, x.ndim)
+    n = x.shape[axis]
+    parts = [sizes] * (n // max(sizes, 1)) if isinstance(sizes, int) else list(sizes)
     if not all(s > 0 for s in parts) or sum(parts) != n:
         raise ValueError(f"sizes: expected positive sizes that add up to {n}, the length of axis {axis}, got {sizes}")
     starts = [sum(parts[:i]) for i in range(len(parts))]
