@@ -1,4 +1,4 @@
-"""Optimisers, learning-rate schedules and gradient clipping. Together:
+"""Optimisers, learning-rate schedules and gradient clipping.
 
     optimiser = SGD(decay_groups(model, 5e-4), lr=0.1, momentum=0.9, nesterov=True)
     schedule = one_cycle(peak=0.2, total=steps)
@@ -7,6 +7,8 @@
         optimiser.zero_grad()
         loss(...).backward()
         optimiser.step()
+
+A schedule is a function of the step alone, so a resumed run needs no state of it.
 """
 
 from __future__ import annotations
