@@ -195,6 +195,24 @@ def _make_dot_tile(rows: int) -> Any:
     return dot_tile
 
 
+@intrinsic
+def _copy(typing, target, at, source, start, n):  # type: ignore[no-untyped-def]
+    """target[at : at + n] = source[start : start + n], indices counting through contiguous arrays of any shape
+
+    A slice on either side would cost more than the few dozen numbers of a row.
+    """
+    i = types.intp
+
+    def code(context, b, signature, args):  # type: ignore[no-untyped-def]
+        target, at, source, start, n = args
+        kinds = signature.args
+        to = _pointer(context, b, kinds[0], target, at)
+        cgutils.memcpy(b, to, _pointer(context, b, kinds[2], source, start), n)
+        return context.get_dummy_value()
+
+    return types.void(target, i, source, i, i), code
+
+
 _tile, _half_tile = _make_tile(ROWS), _make_tile(ROWS // 2)
 _dot_tile, _half_dot_tile = _make_dot_tile(ROWS), _make_dot_tile(ROWS // 2)
 
@@ -347,95 +365,89 @@ def _padded(rows):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _pack(x, n, count, c0, channels, r0, rows, p, planes):  # type: ignore[no-untyped-def]
-    """planes[(c, a, b)][g image + i S + j] = x[n + g, c0 + c, (r0 + i) sh + a - top, j sw + b - left], 0 outside the picture"""
-    H, W = x.shape[2], x.shape[3]
-    sh, sw, S = p.sh, p.sw, p.S
-    at = 0
+def _pack(x, flat, n, count, c0, channels, r0, rows, p, planes):  # type: ignore[no-untyped-def]
+    """planes[(c, a, b)][g image + i S + j] = x[n + g, c0 + c, (r0 + i) sh + a - top, (j sw + b - left)], where that exists
+
+    What lies outside the picture is 0 in planes already. (Unsigned indices spare the loops the question whether an index counts
+    from the end; `flat` is x as a vector.)
+    """
+    C, H, W = x.shape[1:]
+    plane = 0
     for c in range(channels):
         for phase in range(len(p.phases)):
             a, b = p.phases[phase, 0] - p.top, p.phases[phase, 1] - p.left
-            first = min(S, max(0, -(b // sw)))
-            end = max(first, min(S, (W - 1 - b) // sw + 1))
+            first = min(p.S, max(0, -(b // p.sw)))
+            end = max(first, min(p.S, (W - 1 - b) // p.sw + 1))
             for g in range(count):
-                for i in range(rows):
-                    line = planes[at + g * p.image + i * S : at + g * p.image + (i + 1) * S]
-                    y = (r0 + i) * sh + a
-                    if 0 <= y < H:
-                        row = x[n + g, c0 + c, y]
-                        for j in range(first):
-                            line[j] = 0
-                        if sw == 1:
-                            source = row[first + b : end + b]
-                            target = line[first:end]
-                            for j in range(len(source)):
-                                target[j] = source[j]
-                        else:
-                            for j in range(first, end):
-                                line[j] = row[j * sw + b]
-                        for j in range(end, S):
-                            line[j] = 0
+                picture = ((n + g) * C + c0 + c) * H
+                for i in range(max(0, -((r0 * p.sh + a) // p.sh)), min(rows, (H - 1 - a) // p.sh + 1 - r0)):
+                    row = (picture + (r0 + i) * p.sh + a) * W + b
+                    at = plane + g * p.image + i * p.S
+                    if p.sw == 1:
+                        _copy(planes, at + first, x, row + first, end - first)
+                    elif p.sw == 2:  # a constant that the compiler can vectorise
+                        for j in range(end - first):
+                            planes[np.uintp(at + first + j)] = flat[np.uintp(row + 2 * first + 2 * j)]
                     else:
-                        line[:] = 0
-            planes[at + (count - 1) * p.image + rows * S : at + p.plane] = 0
-            at += p.plane
+                        for j in range(first, end):
+                            planes[np.uintp(at + j)] = flat[np.uintp(row + j * p.sw)]
+            plane += p.plane
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _pack_gradient(gy, n, count, f0, channels, r0, rows, p, out):  # type: ignore[no-untyped-def]
-    """out[f][g image + i S + j] = gy[n + g, f0 + f, r0 + i, j], and 0 at all q that belong to no pixel"""
-    OW = p.QW
-    for f in range(len(out) // p.length):
-        plane = out[f * p.length : (f + 1) * p.length]
-        plane[:] = 0
-        if f < channels:
-            for g in range(count):
-                for i in range(rows):
-                    source = gy[n + g, f0 + f, r0 + i]
-                    target = plane[g * p.image + i * p.S : g * p.image + i * p.S + OW]
-                    for j in range(OW):
-                        target[j] = source[j]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _unpack(out, y, bias, n, count, f0, channels, r0, rows, phase, p):  # type: ignore[no-untyped-def]
-    """y[n + g, f0 + f, (r0 + i) stride + first, ...] = out[f][g image + i S + j] + bias[f0 + f]"""
-    H, W = y.shape[2], y.shape[3]
-    sh, sw, a, b = p.yh, p.yw, p.first[phase, 0], p.first[phase, 1]
-    first = max(0, -(b // sw))
-    end = min(p.QW, (W - 1 - b) // sw + 1)
-    for g in range(count):
-        for f in range(channels):
-            shift = bias[f0 + f] if len(bias) else y.dtype.type(0)
+    """out[f][g image + i S + j] = gy[n + g, f0 + f, r0 + i, j]; out is 0 at all q that belong to no pixel"""
+    F, OH, OW = gy.shape[1:]
+    for f in range(channels):
+        for g in range(count):
+            at, start = f * p.length + g * p.image, (((n + g) * F + f0 + f) * OH + r0) * OW
             for i in range(rows):
-                line = (r0 + i) * sh + a
-                if 0 <= line < H:
-                    start = f * p.length + g * p.image + i * p.S
-                    source, target = out[start + first : start + end], y[n + g, f0 + f, line]
-                    if sw == 1:
-                        target = target[first + b : end + b]
-                        for j in range(len(source)):
-                            target[j] = source[j] + shift
-                    else:
-                        for j in range(len(source)):
-                            target[(first + j) * sw + b] = source[j] + shift
+                _copy(out, at + i * p.S, gy, start + i * OW, OW)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _unpack(out, y, flat, bias, n, count, f0, channels, r0, rows, phase, p):  # type: ignore[no-untyped-def]
+    """y[n + g, f0 + f, (r0 + i) yh + first, ...] = out[f][g image + i S + j] + bias[f0 + f], where that exists"""
+    F, H, W = y.shape[1:]
+    a, b = p.first[phase, 0], p.first[phase, 1]
+    first = max(0, -(b // p.yw))
+    n_columns = min(p.QW, (W - 1 - b) // p.yw + 1) - first
+    for f in range(channels):
+        for g in range(count):
+            picture = ((n + g) * F + f0 + f) * H
+            for i in range(max(0, -((r0 * p.yh + a) // p.yh)), min(rows, (H - 1 - a) // p.yh + 1 - r0)):
+                start = f * p.length + g * p.image + i * p.S + first
+                at = (picture + (r0 + i) * p.yh + a) * W + b + first * p.yw
+                if len(bias):
+                    shift = bias[f0 + f]
+                    for j in range(n_columns):
+                        flat[np.uintp(at + j * p.yw)] = out[np.uintp(start + j)] + shift
+                elif p.yw == 1:
+                    _copy(y, at, out, start, n_columns)
+                elif p.yw == 2:
+                    for j in range(n_columns):
+                        flat[np.uintp(at + 2 * j)] = out[np.uintp(start + j)]
+                else:
+                    for j in range(n_columns):
+                        flat[np.uintp(at + j * p.yw)] = out[np.uintp(start + j)]
+
+
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
 def _pack_weights(w, p, out):  # type: ignore[no-untyped-def]
     """w (groups, rows, channels, taps), phase by phase and tile by tile, as `tile` reads it: [k][m], 0 beyond the rows"""
-    groups, rows, channels, _ = w.shape
-    at = 0
-    for g in range(groups):
+    groups, rows, channels, taps = w.shape
+    tiles = -(-rows // ROWS)
+    for g_tile in prange(groups * tiles):
+        g, m0 = g_tile // tiles, g_tile % tiles * ROWS
+        height = ROWS if rows - m0 > ROWS // 2 else ROWS // 2
         for phase in range(len(p.starts) - 1):
-            taps = p.taps[p.starts[phase] : p.starts[phase + 1]]
-            for m0 in range(0, rows, ROWS):
-                height = ROWS if rows - m0 > ROWS // 2 else ROWS // 2
+            first, end = p.starts[phase], p.starts[phase + 1]
+            at = (g * taps + first) * channels * _padded(rows) + m0 * channels * (end - first)
+            for m in range(height):
                 for c in range(channels):
-                    for t in taps:
-                        for m in range(m0, m0 + height):
-                            out[at] = w[g, m, c, t] if m < rows else 0
-                            at += 1
+                    for t in range(first, end):
+                        k = c * (end - first) + t - first
+                        out[at + k * height + m] = w[g, m0 + m, c, p.taps[t]] if m0 + m < rows else 0
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
@@ -446,11 +458,14 @@ def _convolve(x, w, bias, y, channels, rows, p, planes, out):  # type: ignore[no
     padded = _padded(rows)
     tile = COLUMNS * (VECTOR // x.itemsize)
     for slot in prange(slots):
-        mine, sums = planes[slot], out[slot]
+        mine, sums, flat, flat_y = planes[slot], out[slot], x.reshape(x.size), y.reshape(y.size)
+        mine[:] = 0
         for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
             n, count, r0, height, m_first, m_last = _bounds(task, N, rows, p)
+            if p.bands > 1:  # another band has other rows outside the picture
+                mine[:] = 0
             for g in range(p.groups):
-                _pack(x, n, count, g * channels, channels, r0, _packed_rows(height, p), p, mine)
+                _pack(x, flat, n, count, g * channels, channels, r0, _packed_rows(height, p), p, mine)
                 for phase in range(phases):
                     K = (p.starts[phase + 1] - p.starts[phase]) * channels
                     o_at = p.starts[phase] * channels
@@ -467,7 +482,7 @@ def _convolve(x, w, bias, y, channels, rows, p, planes, out):  # type: ignore[no
                                 for q in range(0, p.length, tile):
                                     at = w_at + m * K + k * (ROWS // 2)
                                     _half_tile(w, at, mine, q, p.offsets, o_at + k, deep, sums, y_at + q, p.length, k > 0)
-                    _unpack(sums, y, bias, n, count, g * rows + m_first, m_last - m_first, r0, height, phase, p)
+                    _unpack(sums, y, flat_y, bias, n, count, g * rows + m_first, m_last - m_first, r0, height, phase, p)
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
@@ -478,12 +493,14 @@ def _correlate(gy, x, channels, rows, p, planes, gradients, gw):  # type: ignore
     padded = _padded(rows)
     vectors = p.length // (VECTOR // x.itemsize)
     for slot in prange(slots):
-        mine, gradient, sums = planes[slot], gradients[slot], gw[slot]
-        sums[:] = 0
+        mine, gradient, sums, flat = planes[slot], gradients[slot], gw[slot], x.reshape(x.size)
+        mine[:], gradient[:], sums[:] = 0, 0, 0
         for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
             n, count, r0, height, m_first, m_last = _bounds(task, N, rows, p)
+            if p.bands > 1 or count < p.pictures or m_last - m_first < p.chunk:
+                mine[:], gradient[:] = 0, 0  # what an earlier task left there would be counted again
             for g in range(p.groups):
-                _pack(x, n, count, g * channels, channels, r0, _packed_rows(height, p), p, mine)
+                _pack(x, flat, n, count, g * channels, channels, r0, _packed_rows(height, p), p, mine)
                 _pack_gradient(gy, n, count, g * rows + m_first, m_last - m_first, r0, height, p, gradient)
                 for m in range(m_first, m_last, ROWS):
                     g_at, w_at = (m - m_first) * p.length, (g * padded + m) * K
