@@ -1,0 +1,165 @@
+"""Augmentation: functions f(x, rng) -> x of a whole batch of pictures (N,C,H,W).
+
+All randomness comes from the generator that is passed in, one draw a picture; `x` itself is never changed. Everything
+but `Normalize` keeps the type of `x`, uint8 or floating, and works best on uint8, before normalising.
+
+Where a picture is filled (beyond its border, inside a cutout), `fill` is one number or one a channel in the units of
+`Dataset.mean_std`, that is [0, 1] for uint8 pictures: fill=mean becomes about 0 after `Normalize`, which is what recipes
+do that pad normalised pictures with zeros; the default 0 is black.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from .checks import Array, integer
+
+Augmentation = Callable[[Array, np.random.Generator], Array]
+Fill = float | Sequence[float] | Array
+
+
+@dataclass(frozen=True, eq=False)
+class RandomCrop:
+    """A window of the original size, anywhere in the picture padded by `pad` on each side.
+
+    y[n,c,i,j] = padded[n, c, i + top_n, j + left_n], top and left uniform in 0..2*pad (He et al. 2016, section 4.2)
+    """
+
+    pad: int
+    fill: Fill = 0.0
+
+    def __post_init__(self) -> None:
+        integer("pad", self.pad, 0)
+
+    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
+        N, C, H, W = _shape(x)
+        p = self.pad
+        padded = np.empty((N, C, H + 2 * p, W + 2 * p), x.dtype)
+        padded[:] = _fill(self.fill, x)
+        padded[:, :, p : p + H, p : p + W] = x
+        windows = sliding_window_view(padded, (H, W), (2, 3))  # (N,C,2p+1,2p+1,H,W), a view
+        top, left = rng.integers(0, 2 * p + 1, (2, N))
+        y: Array = windows[np.arange(N), :, top, left]  # (N,C,H,W)
+        return y
+
+
+@dataclass(frozen=True, eq=False)
+class RandomFlip:
+    """Each picture mirrored with probability `p`, along its "horizontal" (left to right) or "vertical" axis."""
+
+    p: float = 0.5
+    axis: str = "horizontal"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.p, Real) or not 0 <= self.p <= 1:
+            raise ValueError(f"p must be a probability in [0, 1], got {self.p!r}")
+        if self.axis not in ("horizontal", "vertical"):
+            raise ValueError(f'axis must be "horizontal" or "vertical", got {self.axis!r}')
+
+    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
+        N, _, _, _ = _shape(x)
+        flip = rng.random(N) < self.p
+        y = x.copy()
+        y[flip] = x[flip, :, :, ::-1] if self.axis == "horizontal" else x[flip, :, ::-1]
+        return y
+
+
+@dataclass(frozen=True, eq=False)
+class Cutout:
+    """A square of `size` pixels, centred anywhere in the picture and cut at its border, is filled.
+
+    DeVries and Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout", section 3.
+    """
+
+    size: int
+    fill: Fill = 0.0
+
+    def __post_init__(self) -> None:
+        integer("size", self.size, 1)
+
+    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
+        N, _, H, W = _shape(x)
+        rows = _inside(rng.integers(0, H, N), self.size, H)  # (N,H)
+        columns = _inside(rng.integers(0, W, N), self.size, W)  # (N,W)
+        hole = rows[:, None, :, None] & columns[:, None, None, :]  # (N,1,H,W)
+        return np.where(hole, _fill(self.fill, x), x)
+
+
+@dataclass(frozen=True, eq=False)
+class Normalize:
+    """y = (x - mean) / std by channel, float32; uint8 pictures count as x / 255. Draws nothing: rng may be left out.
+
+    Raises ValueError where mean and std differ in length, a number is not finite, or a std is not positive.
+    """
+
+    mean: Sequence[float] | Array
+    std: Sequence[float] | Array
+
+    def __post_init__(self) -> None:
+        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+        if mean.ndim != 1 or mean.shape != std.shape:
+            raise ValueError(f"mean and std need one number a channel, got shapes {mean.shape} and {std.shape}")
+        if not np.isfinite([mean, std]).all() or (std <= 0).any():
+            raise ValueError(f"mean and std must be finite and std positive, got {self.mean!r} and {self.std!r}")
+
+    def __call__(self, x: Array, rng: np.random.Generator | None = None) -> Array:
+        _, C, _, _ = _shape(x)
+        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+        if len(mean) != C:
+            raise ValueError(f"mean and std have {len(mean)} channels, the pictures {C}")
+        scale = (1 / 255 if x.dtype == np.uint8 else 1) / std
+        y = x.astype(np.float32)
+        y *= scale[:, None, None]
+        y -= (mean / std)[:, None, None]
+        return y
+
+
+@dataclass(frozen=True, eq=False)
+class Compose:
+    """The functions one after the other, first to last."""
+
+    functions: Sequence[Augmentation]
+
+    def __post_init__(self) -> None:
+        for i, f in enumerate(self.functions):
+            if not callable(f):
+                raise TypeError(f"functions[{i}] must be callable as f(x, rng), got {f!r}")
+
+    def __call__(self, x: Array, rng: np.random.Generator) -> Array:
+        for f in self.functions:
+            x = f(x, rng)
+        return x
+
+
+def _shape(x: Array) -> tuple[int, int, int, int]:
+    if not isinstance(x, np.ndarray) or x.ndim != 4:
+        raise ValueError(f"x must be a NumPy array (N,C,H,W), got {getattr(x, 'shape', type(x).__name__)}")
+    if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
+        raise TypeError(f"x must be uint8 or floating, got {x.dtype}")
+    N, C, H, W = x.shape
+    return N, C, H, W
+
+
+def _fill(fill: Fill, x: Array) -> Array:
+    """`fill` in the units and type of `x`, (C,1,1) or (1,1,1)."""
+    values = np.atleast_1d(np.asarray(fill, np.float64))
+    if values.shape not in ((1,), (x.shape[1],)):
+        raise ValueError(f"fill must be one number or one for each of {x.shape[1]} channels, got {fill!r}")
+    if x.dtype == np.uint8:
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ValueError(f"fill must be in [0, 1] for uint8 pictures (it counts as x / 255), got {fill!r}")
+        values = np.rint(values * 255)
+    return values.astype(x.dtype)[:, None, None]
+
+
+def _inside(centre: Array, size: int, length: int) -> Array:
+    """Which of 0..length-1 lie in the `size` cells around each centre, (N, length) bool."""
+    first = centre[:, None] - size // 2
+    cells = np.arange(length)
+    inside: Array = (cells >= first) & (cells < first + size)
+    return inside
