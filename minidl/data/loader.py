@@ -1,0 +1,120 @@
+"""Batches for training: shuffled, augmented and made ahead of time in a thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+
+from .augment import Augmentation
+from .checks import Array, integer
+from .dataset import Dataset
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Loader:
+    """Iterable of batches (x, labels): x (n,C,H,W) float32, labels (n,) int64, with n <= batch_size and never 0.
+
+    Order and augmentation depend on (seed, epoch, number of the batch) and on nothing else, so that a resumed run sees
+    the same batches. Each iteration takes the epoch in `loader.epoch` and then counts it up; set it to resume.
+
+    Args:
+        augment: f(x, rng) -> x, see `minidl.data.augment`. It runs in the thread and gets the pictures as the dataset
+            has them. uint8 pictures that come out of it, or without it, are scaled to [0, 1].
+        drop_last: leave out the last batch where it would be smaller than the others.
+        prefetch: how many batches are made ahead in a thread of their own; 0 makes each when it is asked for, in the
+            thread that asks. The thread ends with the loop, however that ends.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: batch_size < 1, prefetch < 0, seed < 0, or with drop_last no batch would be left; while iterating,
+            where `augment` returns something else than a floating or uint8 batch of as many pictures.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        shuffle: bool = True,
+        augment: Augmentation | None = None,
+        seed: int = 0,
+        drop_last: bool = False,
+        prefetch: int = 2,
+    ) -> None:
+        if not isinstance(dataset, Dataset):
+            raise TypeError(f"dataset must be a minidl.data.Dataset, got {type(dataset).__name__}")
+        if augment is not None and not callable(augment):
+            raise TypeError(f"augment must be callable as f(x, rng), got {augment!r}")
+        self.dataset, self.shuffle, self.augment, self.drop_last = dataset, shuffle, augment, drop_last
+        self.batch_size = integer("batch_size", batch_size, 1)
+        self.seed = integer("seed", seed, 0)
+        self.prefetch = integer("prefetch", prefetch, 0)
+        self.set_epoch(0)
+        if len(self) == 0:
+            raise ValueError(f"drop_last leaves no batch: batch_size is {batch_size}, {dataset.name} has {len(dataset)}")
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that the next iteration is: 0, 1, ..."""
+        self.epoch = integer("epoch", epoch, 0)
+
+    def __len__(self) -> int:
+        """The number of batches in an epoch."""
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        epoch, self.epoch = integer("epoch", self.epoch, 0), self.epoch + 1
+        order = np.arange(len(self.dataset))
+        if self.shuffle:
+            order = self._rng(epoch).permutation(order)
+        picks = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
+
+        def batch(number: int) -> tuple[Array, Array]:
+            return self._batch(picks[number], self._rng(epoch, number))
+
+        return ahead(batch, range(len(self)), self.prefetch)
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+    def _batch(self, pick: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        x = self.dataset.images[pick]  # (n,C,H,W)
+        if self.augment is not None:
+            x = self.augment(x, rng)
+        if not isinstance(x, np.ndarray) or x.ndim != 4 or len(x) != len(pick):
+            came = f"shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+            raise ValueError(f"augment must return a batch ({len(pick)},C,H,W), got {came}")
+        if x.dtype == np.uint8:
+            x = x.astype(np.float32) / np.float32(255)
+        elif not np.issubdtype(x.dtype, np.floating):
+            raise ValueError(f"augment must return uint8 or floating pictures, got {x.dtype}")
+        return np.ascontiguousarray(x, np.float32), self.dataset.labels[pick]
+
+
+def ahead(f: Callable[[A], B], arguments: Iterable[A], depth: int) -> Iterator[B]:
+    """map(f, arguments) that computes up to `depth` results ahead, in a thread of its own.
+
+    What f raises is raised here, with its traceback. However the generator ends (exhausted, closed, collected, by
+    Ctrl-C), work that has not begun is dropped and the thread is over when the generator is.
+    """
+    if depth == 0:
+        yield from map(f, arguments)
+        return
+    rest = iter(arguments)
+    worker = ThreadPoolExecutor(1, thread_name_prefix="minidl-loader")
+    try:
+        waiting: deque[Future[B]] = deque(worker.submit(f, argument) for argument in islice(rest, depth))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(worker.submit(f, argument) for argument in islice(rest, 1))
+            yield result
+    finally:
+        with suppress(RuntimeError):  # a thread cannot wait for itself, should the garbage collector run this in it
+            worker.shutdown(wait=True, cancel_futures=True)
