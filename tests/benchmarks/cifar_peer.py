@@ -41,16 +41,16 @@ class Block(nn.Module):
         return F.relu(y + x)
 
 
-class ResNet20(nn.Module):
-    """He et al. 2016, section 4.2, shortcuts of option A."""
+class ResNet(nn.Module):
+    """He et al. 2016, section 4.2, shortcuts of option A; n blocks a stage make 6n + 2 layers."""
 
-    def __init__(self, num_classes: int = 10) -> None:
+    def __init__(self, n: int = 3, num_classes: int = 10) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         blocks, c = [], 16
         for width, stride in ((16, 1), (32, 2), (64, 2)):
-            for i in range(3):
+            for i in range(n):
                 blocks.append(Block(c, width, stride if i == 0 else 1))
                 c = width
         self.blocks = nn.Sequential(*blocks)
@@ -86,7 +86,7 @@ def main() -> None:
     mean, std = (t.view(3, 1, 1) for t in (torch.tensor([125.3, 123.0, 113.9]), torch.tensor([63.0, 62.1, 66.7])))
     x, x_test = ((t.float() - mean) / std for t in (x, x_test))
 
-    model = ResNet20()
+    model = ResNet()
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": 5e-4}, {"params": others, "weight_decay": 0.0}]

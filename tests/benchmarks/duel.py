@@ -1,0 +1,85 @@
+"""Side-by-side timing: every contestant in a worker process of its own, run in turns.
+
+In one process the idle thread pools of two libraries spin and spoil each other's timings; and on a noisy machine only figures
+that were taken in turns can be compared. A worker is a module with a function `cases()`: name -> (setup() -> step()).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+class Worker:
+    """A process that serves the cases of a module."""
+
+    def __init__(self, module: str, environment: dict[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.benchmarks.duel", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environment or {})},
+        )
+
+    def ask(self, *question: Any) -> Any:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            if line.startswith("@"):
+                return json.loads(line[1:])
+        raise RuntimeError(f"the worker for {self.process.args} died")
+
+    def close(self) -> None:
+        self.process.communicate()
+
+
+def serve(module: str) -> None:
+    cases: dict[str, Callable[[], Callable[[], Any]]] = importlib.import_module(module).cases()
+    step: Callable[[], Any] = lambda: None  # noqa: E731
+    for line in sys.stdin:
+        answer: Any = None
+        match json.loads(line):
+            case ["names"]:
+                answer = list(cases)
+            case ["prepare", name]:
+                step = cases[name]()
+                start = time.perf_counter()
+                step()
+                answer = time.perf_counter() - start
+                step()
+            case ["time", seconds]:
+                times: list[float] = []
+                while not times or sum(times) < seconds:
+                    start = time.perf_counter()
+                    step()
+                    times.append(time.perf_counter() - start)
+                answer = statistics.median(times)
+            case ["peak"]:
+                answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print("@" + json.dumps(answer), flush=True)
+
+
+def duel(workers: dict[str, tuple[Worker, str]], rounds: int, seconds: float) -> dict[str, list[float]]:
+    """The median step time of each round for each contestant {label: (worker, case)}, in seconds."""
+    for worker, case in workers.values():
+        worker.ask("prepare", case)
+    times: dict[str, list[float]] = {label: [] for label in workers}
+    for _ in range(rounds):
+        for label, (worker, _case) in workers.items():
+            times[label].append(worker.ask("time", seconds))
+            time.sleep(0.02)  # until the thread pools are quiet
+    return times
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
