@@ -1,6 +1,24 @@
 """minidl: a small deep-learning engine to read, step through and train with."""
 
-from minidl import check, kernels, ops
+from minidl import check, kernels, nn, ops, optim, weights
 from minidl.core import OPS, Op, Parameter, Step, Tensor, gradients, no_grad, tape, walk
+from minidl.trace import trace
 
-__all__ = ["OPS", "Op", "Parameter", "Step", "Tensor", "check", "gradients", "kernels", "no_grad", "ops", "tape", "walk"]
+__all__ = [
+    "OPS",
+    "Op",
+    "Parameter",
+    "Step",
+    "Tensor",
+    "check",
+    "gradients",
+    "kernels",
+    "nn",
+    "no_grad",
+    "ops",
+    "optim",
+    "tape",
+    "trace",
+    "walk",
+    "weights",
+]
