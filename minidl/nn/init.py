@@ -67,7 +67,7 @@ def orthogonal(shape: Shape, rng: np.random.Generator, gain: float = 1.0) -> Arr
     Saxe, McClelland and Ganguli 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear networks".
     The signs of the diagonal of R make it uniform over all such matrices (Mezzadri 2007, section 5).
     """
-    rows, columns = shape[0], _fan(shape, "in")
+    columns, rows = _fan(shape, "in"), shape[0]
     a = rng.standard_normal((max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(a)
     q = q * np.sign(np.diagonal(r))
