@@ -1,0 +1,233 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
+
+from minidl import nn, weights
+
+
+def net(width=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1, rng=rng), nn.BatchNorm2d(width), nn.GlobalAvgPool2d(), nn.Linear(width, 2, rng=rng)
+    )
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(x.dtype == b[n].dtype and np.array_equal(x, b[n]) for n, x in a.items())
+
+
+# ---- there and back
+
+
+def test_a_model_comes_back_bit_for_bit(tmp_path):
+    source, target, path = net(seed=1), net(seed=2), tmp_path / "net.safetensors"
+    source(np.random.default_rng(0).normal(size=(4, 3, 5, 5)).astype(np.float32))  # moves the running statistics
+    weights.save(source, path)
+    assert weights.load(target, path) == ([], [])
+    assert same(source.state_dict(), target.state_dict())
+    assert os.listdir(tmp_path) == ["net.safetensors"]
+
+
+def test_weights_are_cast_to_the_type_of_the_model(tmp_path):
+    weights.save(net(seed=1).to(dtype=np.float64), tmp_path / "w")
+    target = net(seed=2)
+    weights.load(target, str(tmp_path / "w"))
+    assert all(p.dtype == np.float32 for p in target.parameters())
+    assert np.array_equal(target[0].weight.data, net(seed=1)[0].weight.data)
+
+
+numbers = arrays_of.arrays(
+    st.sampled_from("bool int8 uint8 int16 uint16 int32 uint32 int64 uint64 float16 float32 float64 >f4".split()),
+    arrays_of.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+)
+words = st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.text(max_size=8).filter(lambda n: n != "__metadata__"), numbers, max_size=4), words)
+def test_any_arrays_and_words_come_back(tmp_path_factory, given_arrays, metadata):
+    path = tmp_path_factory.getbasetemp() / "any.safetensors"
+    weights.save_arrays(path, given_arrays, metadata)
+    arrays, words = weights.load_arrays(path)
+    assert words == metadata and arrays.keys() == given_arrays.keys()
+    for name, a in given_arrays.items():
+        assert arrays[name].dtype == a.dtype.newbyteorder("=") and arrays[name].shape == a.shape
+        assert np.array_equal(arrays[name], a, equal_nan=a.dtype.kind == "f")
+
+
+def test_transposed_and_strided_arrays(tmp_path):
+    a = np.arange(24.0).reshape(4, 6)
+    weights.save_arrays(tmp_path / "w", {"t": a.T, "s": a[::2, 1::2], "scalar": np.float32(3)})
+    arrays, _ = weights.load_arrays(tmp_path / "w")
+    assert np.array_equal(arrays["t"], a.T) and np.array_equal(arrays["s"], a[::2, 1::2]) and arrays["scalar"] == 3
+
+
+def test_files_are_exchanged_with_the_safetensors_package(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    weights.save(net(), tmp_path / "ours")
+    assert same(load_file(tmp_path / "ours"), net().state_dict())
+    save_file({"a": np.arange(3.0)}, tmp_path / "theirs", {"by": "them"})
+    arrays, metadata = weights.load_arrays(tmp_path / "theirs")
+    assert arrays["a"].tolist() == [0, 1, 2] and metadata == {"by": "them"}
+    save_file({"a": np.arange(3.0)}, tmp_path / "plain")
+    assert weights.load_arrays(tmp_path / "plain")[1] == {}
+
+
+# ---- damage
+
+
+def test_every_cut_and_every_flipped_bit_is_noticed(tmp_path):
+    path, given_arrays = tmp_path / "w.safetensors", {"a": np.arange(6, dtype=np.float32), "b": np.array(3)}
+    weights.save_arrays(path, given_arrays, {"step": "7"})
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=f"w.safetensors: expected a safetensors file, got {size} bytes"):
+            weights.load_arrays(path)
+    harmless = 0
+    for at in range(len(whole)):
+        for bit in (0, 5):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+            try:
+                arrays, metadata = weights.load_arrays(path)
+            except ValueError as error:
+                assert "w.safetensors" in str(error) and "damaged" in str(error)
+            else:  # another spelling of the same JSON, or of the name "sha256", for which there is nothing to check then
+                assert same(arrays, given_arrays) and metadata["step"] == "7"
+                harmless += 1
+    assert harmless < 30
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 8, b"\xff" * 64, b"PK\x03\x04 not safetensors", b"\x02\0\0\0\0\0\0\0[]", b"\x04\0\0\0\0\0\0\0null"],
+    ids=repr,
+)
+def test_what_is_no_safetensors_file(tmp_path, content):
+    (tmp_path / "w").write_bytes(content)
+    with pytest.raises(ValueError, match=f"expected a safetensors file, got {len(content)} bytes that are damaged"):
+        weights.load_arrays(tmp_path / "w")
+
+
+def test_a_type_that_numpy_does_not_have(tmp_path):
+    header = json.dumps({"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "w").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ValueError, match="BF16"):
+        weights.load_arrays(tmp_path / "w")
+
+
+def test_a_damaged_file_leaves_the_model_as_it_was(tmp_path):
+    weights.save(net(seed=1), tmp_path / "w")
+    whole = (tmp_path / "w").read_bytes()
+    (tmp_path / "w").write_bytes(whole[:-5] + b"\x01" + whole[-4:])
+    model = net(seed=2)
+    with pytest.raises(ValueError, match="damaged, its values are not those that were written"):
+        weights.load(model, tmp_path / "w")
+    assert same(model.state_dict(), net(seed=2).state_dict())
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.safetensors"):
+        weights.load(net(), tmp_path / "nowhere.safetensors")
+    with pytest.raises(OSError, match=r"could not write [\d,]+ bytes to .*nowhere.*w: No such file"):
+        weights.save(net(), tmp_path / "nowhere" / "w")
+    with pytest.raises(IsADirectoryError):
+        weights.load(net(), tmp_path)
+
+
+def test_weights_of_another_model(tmp_path):
+    weights.save(net(width=5), tmp_path / "w")
+    model = net(width=4)
+    with pytest.raises(ValueError) as caught:
+        weights.load(model, tmp_path / "w")
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'w'}: holds the weights of another model than this one")
+    assert "0.weight: (5, 3, 3, 3) float32, expected (4, 3, 3, 3) float32" in message
+    assert same(model.state_dict(), net(width=4).state_dict())
+
+
+def test_not_strict(tmp_path):
+    weights.save(nn.Sequential(nn.Conv2d(3, 4, 3, rng=np.random.default_rng(5))), tmp_path / "w")
+    model = net()
+    missing, unexpected = weights.load(model, tmp_path / "w", strict=False)
+    assert "3.weight" in missing and "0.weight" not in missing and unexpected == []
+    assert np.array_equal(model[0].weight.data, nn.Conv2d(3, 4, 3, rng=np.random.default_rng(5)).weight.data)
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("given_arrays", "metadata", "message"),
+    [
+        ({"a": [1, 2]}, None, "a: expected an array of numbers, got list"),
+        ({"a": np.zeros(2, complex)}, None, "a: expected an array of numbers, got complex128"),
+        ({"a": np.array(["x"])}, None, "a: expected an array of numbers, got <U1"),
+        ({}, {"step": 3}, "metadata: expected strings .* got 'step': 3"),
+        ({}, {3: "step"}, "metadata: expected strings .* got 3: 'step'"),
+        ({}, {"sha256": "x"}, "metadata: expected strings under names other than 'sha256'"),
+    ],
+)
+def test_what_cannot_be_written_leaves_the_file_that_is_there(tmp_path, given_arrays, metadata, message):
+    (tmp_path / "w").write_bytes(b"before")
+    with pytest.raises(TypeError, match=message):
+        weights.save_arrays(tmp_path / "w", given_arrays, metadata)
+    assert (tmp_path / "w").read_bytes() == b"before" and os.listdir(tmp_path) == ["w"]
+
+
+# ---- a disk that is full: in a process of its own, once by a limit on the size of files, once for real
+
+SAVE_TWICE = """
+    import os, sys, numpy as np
+    from minidl import weights
+
+    folder = sys.argv[1]
+    path = os.path.join(folder, "w.safetensors")
+    weights.save_arrays(path, {"a": np.arange(1000)}, {"which": "first"})
+    LIMIT
+    try:
+        weights.save_arrays(path, {"a": np.zeros(100_000)}, {"which": "second"})
+    except OSError as error:
+        arrays, metadata = weights.load_arrays(path)
+        assert metadata == {"which": "first"} and (arrays["a"] == np.arange(1000)).all()
+        assert os.listdir(folder) == ["w.safetensors"]
+        print(error.errno, error)
+"""
+
+
+def save_twice(folder, limit="", before=()):
+    script = textwrap.dedent(SAVE_TWICE).replace("LIMIT", limit)
+    return subprocess.run([*before, sys.executable, "-c", script, str(folder)], capture_output=True, text=True, timeout=60)
+
+
+def test_a_limit_on_the_size_of_files(tmp_path):
+    pytest.importorskip("resource")
+    done = save_twice(tmp_path, "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{errno.EFBIG} ") and "could not write 800," in done.stdout
+    assert "what was there before is unchanged" in done.stdout
+
+
+def test_a_full_disk(tmp_path):
+    small_disk = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = f"mount -t tmpfs -o size=256k none '{tmp_path}'"
+    try:
+        possible = subprocess.run([*small_disk, mount], capture_output=True, timeout=60).returncode == 0
+    except FileNotFoundError:
+        possible = False
+    if not possible:
+        pytest.skip("no small disk can be mounted here")
+    done = save_twice(tmp_path, before=[*small_disk, f'{mount} && exec "$@"', "sh"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{errno.ENOSPC} ") and "No space left on device" in done.stdout
+    assert str(tmp_path / "w.safetensors") in done.stdout
