@@ -16,17 +16,15 @@ PIECE = 1 << 15  # elements that one thread takes at a time; arrays up to this s
 
 def relu(x: Array) -> Array:
     """y = max(x, 0)"""
-    x = np.ascontiguousarray(x)
-    y = np.empty_like(x)
-    _relu(x.reshape(-1), y.reshape(-1))
+    y = np.empty(x.shape, x.dtype)
+    _relu(np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
     return y
 
 
 def relu_grad(gy: Array, y: Array) -> Array:
     """gx = gy where y > 0, else 0"""
-    gy, y = np.ascontiguousarray(gy), np.ascontiguousarray(y)
-    gx = np.empty_like(gy)
-    _relu_grad(gy.reshape(-1), y.reshape(-1), gx.reshape(-1))
+    gx = np.empty(gy.shape, gy.dtype)
+    _relu_grad(np.ascontiguousarray(gy).reshape(-1), np.ascontiguousarray(y).reshape(-1), gx.reshape(-1))
     return gx
 
 
