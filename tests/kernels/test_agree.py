@@ -1,0 +1,311 @@
+"""The compiled kernels against the reference text: the same names, signatures and, within rounding, results."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from minidl.kernels import compiled, reference
+
+KERNELS = (
+    "conv2d",
+    "conv2d_grad_x",
+    "conv2d_grad_w",
+    "max_pool2d",
+    "max_pool2d_grad",
+    "avg_pool2d",
+    "avg_pool2d_grad",
+    "batch_norm",
+    "batch_norm_grad",
+    "channel_affine",
+    "channel_sums",
+    "relu",
+    "relu_grad",
+    "sgd_update",
+    "adamw_update",
+)
+HELPERS = ("windows", "fold", "conv_size", "array_module")  # what reference has besides
+
+dtypes = st.sampled_from((np.float32, np.float64))
+
+
+def _functions(module: ModuleType) -> dict[str, Any]:
+    public = (name for name in vars(module) if not name.startswith("_") and name not in HELPERS)
+    return {name: getattr(module, name) for name in public if inspect.isfunction(getattr(module, name))}
+
+
+def test_same_names() -> None:
+    assert set(_functions(reference)) == set(KERNELS)
+    assert set(_functions(compiled)) == set(KERNELS) == set(compiled.__all__)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_same_signatures_and_a_formula_each(name: str) -> None:
+    ours, theirs = getattr(compiled, name), getattr(reference, name)
+    assert inspect.signature(ours) == inspect.signature(theirs)
+    for kernel in (ours, theirs):
+        assert kernel.__doc__ and any(sign in kernel.__doc__ for sign in ("=", "<-", "sum"))
+
+
+# ---- arrays that are drawn, in any layout of memory
+
+
+def _contiguous(x: np.ndarray) -> np.ndarray:
+    return x
+
+
+def _strided(x: np.ndarray) -> np.ndarray:
+    wide = np.full([2 * n for n in x.shape], np.nan, x.dtype)
+    every_other = wide[(slice(None, None, 2),) * x.ndim]
+    every_other[...] = x
+    return every_other
+
+
+def _reversed(x: np.ndarray) -> np.ndarray:
+    return np.flip(np.flip(x).copy())
+
+
+def _broadcast(x: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(x[:1], x.shape)
+
+
+layouts = st.sampled_from((_contiguous, _strided, _reversed, np.asfortranarray, _broadcast))
+
+
+class Draw:
+    """Draws arrays of one dtype, of random values and layouts."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self.data, self.dtype = data, data.draw(dtypes)
+        self.rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+        self.eps = float(np.finfo(self.dtype).eps)
+
+    def array(self, shape: Sequence[int]) -> np.ndarray:
+        return self.data.draw(layouts)(self.rng.standard_normal(shape).astype(self.dtype))
+
+    def int(self, low: int, high: int) -> int:
+        return self.data.draw(st.integers(low, high))
+
+    def pair(self, low: int, high: int) -> tuple[int, int]:
+        return self.int(low, high), self.int(low, high)
+
+    def batch(self) -> np.ndarray:
+        """(N,C), (N,C,L) or (N,C,H,W), at least two values a channel"""
+        rest = self.data.draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=20))
+        return self.array((self.int(2, 5), self.int(1, 20), *rest))
+
+
+def _agree(name: str, *args: Any, scale: Any = None, eps: float) -> None:
+    """The kernel gives what the reference gives, up to 64 eps of `scale`: by default the reference with all terms positive."""
+    frozen = [_copy(a) for a in args]
+    want, got = _results(reference, name, args), _results(compiled, name, args)
+    for a, before in zip(args, frozen, strict=True):
+        np.testing.assert_array_equal(a, before, err_msg="an argument was changed")
+    scales = _results(reference, name, [abs(a) if isinstance(a, np.ndarray) else a for a in args]) if scale is None else scale
+    for g, w, s in zip(got, want, scales, strict=True):
+        assert (g.shape, g.dtype) == (w.shape, w.dtype)
+        np.testing.assert_allclose(g, w, rtol=64 * eps, atol=64 * eps * float(np.max(s)))
+    again = _results(compiled, name, args)  # also while the first results are alive: they share no memory
+    for g, a in zip(got, again, strict=True):
+        np.testing.assert_array_equal(g, a, err_msg="a second call gave other bits")
+
+
+def _results(kernels: ModuleType, name: str, args: Sequence[Any]) -> tuple[np.ndarray, ...]:
+    result = getattr(kernels, name)(*args)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _copy(a: Any) -> Any:
+    return a.copy() if isinstance(a, np.ndarray) else a
+
+
+# ---- convolution
+
+
+@given(data=st.data())
+@settings(max_examples=30)
+def test_conv2d(data: st.DataObject) -> None:
+    draw = Draw(data)
+    groups = draw.data.draw(st.sampled_from((1, 1, 1, 2, 3)))
+    N, C, F = draw.int(1, 5), draw.int(1, 20 // groups), draw.int(1, 20 // groups)  # C and F of one group
+    kernel, stride, dilation, padding = draw.pair(1, 7), draw.pair(1, 3), draw.pair(1, 2), draw.pair(0, 3)
+    H, W = (draw.int(max(1, d * (k - 1) + 1 - 2 * p), 40) for k, d, p in zip(kernel, dilation, padding, strict=True))
+    x, w = draw.array((N, C * groups, H, W)), draw.array((F * groups, C, *kernel))
+    b = draw.array((F * groups,)) if draw.data.draw(st.booleans()) else None
+    geometry = stride, padding, dilation, groups
+    _agree("conv2d", x, w, b, *geometry, eps=draw.eps)
+    gy = draw.array(reference.conv2d(x, w, b, *geometry).shape)
+    _agree("conv2d_grad_x", gy, w, x.shape, *geometry, eps=draw.eps)
+    _agree("conv2d_grad_w", gy, x, w.shape, *geometry, eps=draw.eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "stride", "padding", "groups"),
+    [
+        ((2, 3, 32, 32), (16, 3, 3, 3), 1, 1, 1),  # ResNet-20, first layer
+        ((2, 16, 32, 32), (32, 16, 3, 3), 2, 1, 1),
+        ((2, 16, 32, 32), (32, 16, 1, 1), 2, 0, 1),
+        ((1, 3, 64, 64), (64, 3, 7, 7), 2, 3, 1),  # ResNet-18, first layer
+        ((2, 32, 17, 17), (48, 32, 1, 7), 1, (0, 3), 1),  # Inception
+        ((2, 32, 17, 17), (48, 32, 7, 1), 1, (3, 0), 1),
+        ((2, 24, 14, 14), (24, 1, 3, 3), 1, 1, 24),  # one channel a group
+        ((1, 512, 7, 7), (256, 512, 3, 3), 1, 1, 1),  # many channels on few pixels
+        ((1, 1, 1, 1), (1, 1, 1, 1), 1, 0, 1),
+    ],
+)
+def test_conv2d_of_known_nets(
+    x_shape: Any, w_shape: Any, stride: int, padding: Any, groups: int, dtype: type[np.floating]
+) -> None:
+    rng, eps = np.random.default_rng(0), float(np.finfo(dtype).eps)
+    x, w, b = (rng.standard_normal(shape).astype(dtype) for shape in (x_shape, w_shape, w_shape[:1]))
+    geometry = (stride, stride), padding if isinstance(padding, tuple) else (padding, padding), (1, 1), groups
+    _agree("conv2d", x, w, b, *geometry, eps=eps)
+    gy = rng.standard_normal(reference.conv2d(x, w, b, *geometry).shape).astype(dtype)
+    _agree("conv2d_grad_x", gy, w, x_shape, *geometry, eps=eps)
+    _agree("conv2d_grad_w", gy, x, w_shape, *geometry, eps=eps)
+
+
+# ---- pooling
+
+
+@given(data=st.data())
+@settings(max_examples=40)
+def test_pooling(data: st.DataObject) -> None:
+    draw = Draw(data)
+    kernel, stride = draw.pair(1, 7), draw.pair(1, 3)
+    padding = tuple(draw.int(0, k // 2) for k in kernel)
+    H, W = (draw.int(max(1, k - 2 * p), 40) for k, p in zip(kernel, padding, strict=True))
+    out = []
+    for size, k, s, p in zip((H, W), kernel, stride, padding, strict=True):
+        o = reference.conv_size(size, k, s, p)
+        out.append(o + 1 if draw.data.draw(st.booleans()) and o * s < size + p else o)  # as ceil_mode may
+    x = draw.array((draw.int(1, 5), draw.int(1, 20), H, W))
+    window = kernel, stride, padding
+    _agree("max_pool2d", x, *window, tuple(out), eps=draw.eps)
+    _, winner = reference.max_pool2d(x, *window, tuple(out))
+    gy = draw.array(winner.shape)
+    _agree("max_pool2d_grad", gy, winner, x.shape, *window, eps=draw.eps)
+    with_pad = draw.data.draw(st.booleans())
+    _agree("avg_pool2d", x, *window, tuple(out), with_pad, eps=draw.eps)
+    _agree("avg_pool2d_grad", gy, x.shape, *window, with_pad, eps=draw.eps)
+
+
+@given(data=st.data())
+def test_max_pooling_of_ties_nan_and_infinity(data: st.DataObject) -> None:
+    """The first of equal values wins, and NaN wins over all."""
+    draw = Draw(data)
+    values = np.array([0, 0, 1, 1, np.nan, np.inf, -1, -np.inf], draw.dtype)[: draw.int(1, 8)]
+    x = draw.rng.choice(values, (2, 3, draw.int(3, 9), draw.int(3, 9)))
+    window = (3, 3), draw.pair(1, 2), (0, 0)
+    out = tuple(reference.conv_size(size, 3, s, 0) for size, s in zip(x.shape[2:], window[1], strict=True))
+    for got, want in zip(compiled.max_pool2d(x, *window, out), reference.max_pool2d(x, *window, out), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_max_pooling_pads_with_less_than_any_value() -> None:
+    x = np.full((1, 1, 2, 2), -5.0)
+    for kernels in (reference, compiled):
+        y, winner = kernels.max_pool2d(x, (2, 2), (2, 2), (1, 1), (2, 2))
+        np.testing.assert_array_equal(y, np.full((1, 1, 2, 2), -5.0))
+        np.testing.assert_array_equal(winner, [[[[3, 2], [1, 0]]]])
+
+
+# ---- batch normalisation
+
+
+@given(data=st.data())
+@settings(max_examples=40)
+def test_channels(data: st.DataObject) -> None:
+    draw = Draw(data)
+    x = draw.batch()
+    gy, scale, shift = draw.array(x.shape), draw.array(x.shape[1:2]), draw.array(x.shape[1:2])
+    _agree("channel_affine", x, scale, shift, eps=draw.eps)
+    _agree("channel_sums", gy, x, eps=draw.eps)
+
+
+@given(data=st.data())
+@settings(max_examples=40)
+def test_batch_norm(data: st.DataObject) -> None:
+    draw = Draw(data)
+    x = (draw.batch() + draw.int(0, 3)).astype(draw.dtype)
+    gy, gamma, beta, eps = draw.array(x.shape), draw.array(x.shape[1:2]), draw.array(x.shape[1:2]), 1e-3
+    mean, var = reference.batch_norm(x, gamma, beta, eps)[1:]
+    slope = np.abs(gamma) / np.sqrt(var + eps)
+    x_hat = reference.channel_affine(x, 1 / np.sqrt(var + eps), -mean / np.sqrt(var + eps))
+    size = np.abs(x).max()
+    _agree("batch_norm", x, gamma, beta, eps, scale=(slope * size + 1, size, size**2), eps=draw.eps)
+    largest = np.abs(x_hat).max() + 1 + size / np.sqrt(var + eps).min()  # of x_hat and of its error in eps
+    gbeta, _ = reference.channel_sums(np.abs(gy), x)
+    scales = slope * np.abs(gy).max() * largest**2, gbeta * largest, gbeta
+    _agree("batch_norm_grad", gy, x, gamma, mean, var, eps, scale=scales, eps=draw.eps)
+
+
+@pytest.mark.parametrize("kernels", [reference, compiled])
+def test_batch_norm_of_values_far_from_zero(kernels: ModuleType) -> None:
+    """The variance is that of the deviations, not E x^2 - (E x)^2, which has no digits left here."""
+    x = (1000 + np.random.default_rng(0).standard_normal((4, 3, 16, 16))).astype(np.float32)
+    _, mean, var = kernels.batch_norm(x, np.ones(3, np.float32), np.zeros(3, np.float32), 1e-5)
+    np.testing.assert_allclose(mean, x.mean(axis=(0, 2, 3), dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(var, x.var(axis=(0, 2, 3), dtype=np.float64), rtol=1e-3)
+
+
+# ---- activation and updates
+
+
+@given(data=st.data())
+@settings(max_examples=40)
+def test_relu(data: st.DataObject) -> None:
+    draw = Draw(data)
+    shape = draw.data.draw(hnp.array_shapes(min_dims=0, max_dims=4, max_side=40))
+    special = np.array([0, -0.0, np.nan, np.inf, -np.inf, 1e-30], draw.dtype)
+    x, gy = (np.asarray(draw.rng.standard_normal(shape).astype(draw.dtype)) for _ in range(2))
+    x[draw.rng.random(shape) < 0.3] = draw.rng.choice(special)
+    if shape:
+        x, gy = draw.data.draw(layouts)(x), draw.data.draw(layouts)(gy)
+    y = reference.relu(x)
+    for got, want in ((compiled.relu(x), y), (compiled.relu_grad(gy, y), reference.relu_grad(gy, y))):
+        assert (got.shape, got.dtype) == (shape, draw.dtype)
+        np.testing.assert_array_equal(got, want)
+
+
+sizes = st.one_of(hnp.array_shapes(max_dims=4, max_side=6), st.sampled_from(((2**15,), (2**15 + 1,), (3, 30_001))))
+
+
+@given(data=st.data(), shape=sizes, nesterov=st.booleans())
+@settings(max_examples=20)
+def test_sgd_update(data: st.DataObject, shape: tuple[int, ...], nesterov: bool) -> None:
+    draw = Draw(data)
+    p, v, g = (draw.rng.standard_normal(shape).astype(draw.dtype) for _ in range(3))
+    _update_alike("sgd_update", [p, v], g, draw, lambda p, v, g: (p, g, v, 0.1, 0.9, nesterov, 5e-4))
+
+
+@given(data=st.data(), shape=sizes, t=st.integers(1, 10_000))
+@settings(max_examples=20)
+def test_adamw_update(data: st.DataObject, shape: tuple[int, ...], t: int) -> None:
+    draw = Draw(data)
+    p, m, g = (draw.rng.standard_normal(shape).astype(draw.dtype) for _ in range(3))
+    v = draw.rng.uniform(0, 1, shape).astype(draw.dtype)
+    _update_alike("adamw_update", [p, m, v], g, draw, lambda p, m, v, g: (p, g, m, v, t, 1e-2, (0.9, 0.999), 1e-8, 0.1))
+
+
+def _update_alike(name: str, state: list[np.ndarray], g: np.ndarray, draw: Draw, arguments: Any) -> None:
+    g = draw.data.draw(layouts)(g)
+    before, results = g.copy(), []
+    for kernels in (reference, compiled):
+        mine = [a.copy() for a in state]
+        assert getattr(kernels, name)(*arguments(*mine, g)) is None
+        results.append(mine)
+    np.testing.assert_array_equal(g, before)
+    for want, got, old in zip(*results, state, strict=True):
+        assert got.dtype == draw.dtype
+        assert not np.array_equal(got, old)
+        np.testing.assert_allclose(got, want, rtol=64 * draw.eps, atol=64 * draw.eps)
