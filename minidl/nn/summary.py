@@ -24,7 +24,7 @@ def watch(
 ) -> Iterator[None]:
     """Inside, every call of a module in `model` calls `before(name, x)` and, when it is done, `after(name, y)`.
 
-    `name` is the dotted one, "" for the model itself. Calls nest as the modules do.
+    `name` is the dotted one, "" for the model itself. Calls nest as the modules do, and so may `with watch(...)`.
     """
 
     def watched(name: str, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -38,14 +38,16 @@ def watch(
 
         return call
 
-    modules = list(model.named_modules())
+    found = [(name, module, vars(module).get("forward")) for name, module in model.named_modules()]
+    for name, module, _ in found:
+        vars(module)["forward"] = watched(name, module.forward)  # stands before the method of the class
     try:
-        for name, module in modules:
-            vars(module)["forward"] = watched(name, module.forward)  # stands before the method of the class
         yield
     finally:
-        for _, module in modules:
-            vars(module).pop("forward", None)
+        for _, module, outer in found:
+            del vars(module)["forward"]
+            if outer is not None:  # somebody watches already
+                vars(module)["forward"] = outer
 
 
 @dataclass(frozen=True)

@@ -121,3 +121,17 @@ def test_watch_sees_every_call_in_its_nesting():
     ]  # fmt: skip
     net(np.ones((1, 2), np.float32))
     assert len(seen) == 8
+
+
+def test_watch_nests_and_ends_after_an_error():
+    net, outer, inner = nn.Sequential(nn.ReLU()), [], []
+    x = np.ones((1, 2), np.float32)
+    with watch(net, after=lambda name, y: outer.append(name)):
+        with pytest.raises(ZeroDivisionError), watch(net, lambda name, x: inner.append(name)):
+            net(x)
+            raise ZeroDivisionError
+        net(x)
+        assert net.summary((2,)).rows[0].name == "0"
+    net(x)
+    assert inner == ["", "0"] and outer == ["0", ""] * 3
+    assert not any("forward" in vars(m) for m in net.modules())
