@@ -83,6 +83,16 @@ def test_files_are_exchanged_with_the_safetensors_package(tmp_path):
     assert weights.load_arrays(tmp_path / "plain")[1] == {}
 
 
+def test_who_reads_during_a_save_reads_the_old_file_to_its_end(tmp_path):
+    weights.save_arrays(tmp_path / "w", {"a": np.arange(9)})
+    old = (tmp_path / "w").read_bytes()
+    with open(tmp_path / "w", "rb") as reader:
+        start = reader.read(20)
+        weights.save_arrays(tmp_path / "w", {"a": np.zeros(5)})
+        assert start + reader.read() == old
+    assert weights.load_arrays(tmp_path / "w")[0]["a"].tolist() == [0] * 5
+
+
 # ---- damage
 
 
