@@ -1,0 +1,57 @@
+"""Pictures beside the maps that explain what a model made of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from minidl.array import Array
+from minidl.view import figure
+from minidl.view.figure import GREY, RED
+
+
+def gradient_pictures(
+    path: str | os.PathLike[str],
+    images: Array,
+    maps: Array,
+    labels: Array,
+    probabilities: Array,
+    classes: Sequence[str],
+    title: str = "",
+) -> None:
+    """Pictures (N,C,H,W), each with its prediction and whether that is right, beside its gradient map (N,H,W), as PNG.
+
+    All maps share one scale, symmetric about 0: red is above, blue below, white is 0. labels (N,), probabilities (N,K).
+    Raises ValueError where the lengths disagree or there is no picture.
+    """
+    if not 0 < len(images) == len(maps) == len(labels) == len(probabilities):
+        lengths = len(images), len(maps), len(labels), len(probabilities)
+        raise ValueError(f"images, maps, labels, probabilities: expected as many of each and at least one, got {lengths}")
+    N, columns = len(images), min(len(images), 4)
+    lines = -(-N // columns)
+    limit = float(np.abs(maps).max()) or 1.0
+    picture = figure.new(3.3 * columns + 1.0, 2.0 * lines + 0.6, w_pad=0.02, h_pad=0.05, wspace=0, hspace=0)
+    cells = picture.subplots(lines, 3 * columns, width_ratios=(1, 1, 0.12) * columns, squeeze=False)
+    for ax in cells.flat:
+        ax.set_axis_off()
+    for n, (left, right, _) in enumerate(cells.reshape(-1, 3)[:N]):
+        left.imshow(_for_the_eye(images[n]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        shades = right.imshow(maps[n], cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        guess, label = int(probabilities[n].argmax()), labels[n]
+        verdict, color = ("right", GREY) if guess == label else (f"wrong: it is {classes[label]}", RED)
+        left.set_title(f"{classes[guess]}, {probabilities[n, guess]:.1%}\n", fontsize=9.5, loc="left", pad=4)
+        left.text(0, 1.035, verdict, fontsize=9.5, color=color, transform=left.transAxes)
+        right.set_title(f"∂ logit({classes[guess]}) / ∂ image", fontsize=8, color=GREY, loc="right", pad=4)
+    bar = picture.colorbar(shades, ax=cells, shrink=0.85, aspect=30)
+    bar.set_label("change of the logit per unit of brightness", color=GREY)
+    bar.outline.set_visible(False)
+    picture.suptitle(title, fontsize=11, fontweight="bold")
+    figure.save(picture, path)
+
+
+def _for_the_eye(image: Array) -> Array:
+    """(C,H,W) uint8 or in [0, 1] -> (H,W) grey or (H,W,3) red, green, blue in [0, 1]; further channels are left out."""
+    x = image / 255 if image.dtype == np.uint8 else np.clip(image, 0, 1)
+    return x[0] if len(x) < 3 else x[:3].transpose(1, 2, 0)
