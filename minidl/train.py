@@ -1,0 +1,281 @@
+"""The training loop, from the first batch to the last file.
+
+    model = models.resnet20(num_classes=10)
+    fit(model, train_set, test_set, Settings(epochs=15), out="runs/mine")
+
+trains with SGD and leaves in the folder `out`
+
+    settings.json           what was asked for
+    metrics.jsonl           one line an epoch, see `fit`
+    checkpoint.safetensors  all that it takes to go on after the last finished epoch, see `minidl.checkpoint`
+    model.safetensors       the weights, with the classes and the mean and std of the pictures in its metadata
+
+Whatever ends the run (Ctrl-C, `kill -9`, a full disk, a loss that is not finite), the files of the last finished epoch stay,
+and `fit(..., resume=True)` goes on from there to the same numbers, bit for bit, as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from minidl import checkpoint, files, metrics, ops, weights
+from minidl.array import DEVICES, Array, to_cpu, to_device
+from minidl.core import no_grad
+from minidl.data import Augmentation, Compose, Dataset, Loader, Normalize, RandomCrop, RandomFlip
+from minidl.data.checks import integer
+from minidl.nn import Module
+from minidl.nonfinite import count_nonfinite, first_nonfinite
+from minidl.optim import SGD, Optimizer, Schedule, decay_groups, one_cycle
+
+Path = str | os.PathLike[str]
+Row = dict[str, Any]  # one line of metrics.jsonl
+
+FLIPS = {"none": (), "horizontal": ("horizontal",), "both": ("horizontal", "vertical")}
+PLACES = ("root", "device")  # settings that say where, not what: they may change when a run is resumed
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a run can be told. Raises TypeError or ValueError for a value that cannot be."""
+
+    epochs: int = 15
+    batch_size: int = 128
+    lr: float = 0.2  # the peak of the one-cycle schedule
+    warmup: float = 0.3  # the share of the steps in which the learning rate rises to its peak
+    weight_decay: float = 5e-4  # of weights; biases and batch norm do not decay
+    crop: int = 4  # pixels that a picture is padded by before a window of its own size is cut out of it
+    flip: str = "horizontal"
+    seed: int = 0
+    device: str = "cpu"
+
+    # what is trained on what: `fit` writes these down and leaves them to its caller
+    model: str = ""
+    data: str = ""
+    root: str = "data"
+    size: int | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in {"epochs": 1, "batch_size": 1, "crop": 0, "seed": 0, "size": 1, "limit": 1}.items():
+            if getattr(self, name) is not None:
+                integer(name, getattr(self, name), least)
+        for name in "lr", "warmup", "weight_decay":
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name}: expected a finite number that is not negative, got {value!r}")
+        if self.lr == 0 or self.warmup >= 1:
+            raise ValueError(f"lr, warmup: expected lr above 0 and warmup below 1, got {self.lr} and {self.warmup}")
+        if self.flip not in FLIPS or self.device not in DEVICES:
+            raise ValueError(
+                f"flip, device: expected one of {tuple(FLIPS)} and one of {DEVICES}, got {self.flip!r} and {self.device!r}"
+            )
+
+    @staticmethod
+    def of_run(out: Path) -> Settings:
+        """The settings of the run in the folder `out`. Raises FileNotFoundError, and ValueError for a damaged file."""
+        path = pathlib.Path(out, "settings.json")
+        if not path.is_file():
+            raise FileNotFoundError(f"nothing to resume in {out}: {path.name} is missing")
+        try:
+            return Settings(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} is damaged or of another version: {error}") from error
+
+    def continues(self, run: Settings) -> None:
+        """Raises ValueError that lists the settings in which this differs from the run that it is to continue."""
+        pairs = {f.name: (getattr(run, f.name), getattr(self, f.name)) for f in fields(self) if f.name not in PLACES}
+        if conflicts := [f"{name} was {old!r} and now is {new!r}" for name, (old, new) in pairs.items() if old != new]:
+            raise ValueError(f"a resumed run keeps its settings, but {', '.join(conflicts)}")
+
+
+def fit(
+    model: Module,
+    train_set: Dataset,
+    test_set: Dataset,
+    settings: Settings,
+    out: Path,
+    resume: bool = False,
+    after_epoch: Callable[[list[Row]], None] = lambda rows: None,
+) -> list[Row]:
+    """Train `model`, in place, and return what metrics.jsonl holds; `after_epoch` is called with it after every epoch.
+
+    A row has `epoch` (from 1), `lr` (at its last step), `train_loss` and `train_accuracy` (over the augmented batches as they
+    were trained on), `test_loss`, `test_accuracy`, `test_balanced_accuracy` and, for two classes, `test_auc`, `seconds` and
+    `images_per_second` (of training, without the test).
+
+    Raises:
+        FileExistsError: the folder holds a run already, and `resume` is False.
+        FileNotFoundError: there is nothing to resume.
+        ValueError: settings, data and model do not go together, or with those of the run that is to be resumed; a
+            file of that run is damaged.
+        FloatingPointError: a loss is not finite; the message tells where that began.
+        OSError: a file could not be written; those of the last finished epoch are as they were.
+    """
+    out = pathlib.Path(out)
+    _check_data(train_set, test_set, settings)
+    mean, std = train_set.mean_std()
+    normalize = Normalize(mean, std)
+    flips = [RandomFlip(axis=axis) for axis in FLIPS[settings.flip]]
+    augment = Compose([RandomCrop(settings.crop, fill=mean), *flips, normalize])
+    loader = Loader(train_set, settings.batch_size, augment=augment, seed=settings.seed, drop_last=True)
+
+    model.to(settings.device)
+    optimizer = SGD(decay_groups(model, settings.weight_decay), settings.lr, momentum=0.9, nesterov=True)
+    schedule = one_cycle(settings.lr, settings.epochs * len(loader), settings.warmup)
+
+    about = {"classes": train_set.classes, "mean": mean.tolist(), "std": std.tolist(), "pictures": len(train_set)}
+    rows = _resume(out, model, optimizer, settings, about) if resume else _begin(out, settings)
+    with np.errstate(all="ignore"):  # a loss that is not finite gets an error that says more than NumPy's warnings
+        for epoch in range(len(rows), settings.epochs):
+            row = train_epoch(model, loader, optimizer, schedule, epoch, settings)
+            row |= scores(model, test_set, normalize)
+            _check_state(model, row)
+            rows.append(row)
+            facts = {"step": (epoch + 1) * len(loader), "data": about, "rows": rows}
+            checkpoint.save(out / "checkpoint.safetensors", model, optimizer, facts)
+            _publish(out, model, about, rows)
+            print(_line(row, settings.epochs), flush=True)
+            after_epoch(rows)
+    return rows
+
+
+def train_epoch(model: Module, loader: Loader, optimizer: Optimizer, schedule: Schedule, epoch: int, settings: Settings) -> Row:
+    """One pass over the training pictures; `epoch` counts from 0. Raises FloatingPointError where a loss is not finite."""
+    model.train()
+    loader.set_epoch(epoch)
+    images, loss_sum, hits, start = 0, 0.0, 0, time.perf_counter()
+    with _bar(f"epoch {epoch + 1}/{settings.epochs}", len(loader) * loader.batch_size) as bar:
+        for step, (x, labels) in enumerate(loader, start=epoch * len(loader)):
+            x, labels = to_device(x, settings.device), to_device(labels, settings.device)
+            optimizer.lr = schedule(step)
+            optimizer.zero_grad()
+            logits = model(x)
+            loss = ops.cross_entropy(logits, labels)
+            if not math.isfinite(loss.item()):
+                raise FloatingPointError(
+                    f"the loss is {loss.item()} at step {step} (epoch {epoch + 1}, learning rate {optimizer.lr:.3g}). "
+                    f"The first values that are not finite: {first_nonfinite(loss)}"
+                )
+            loss.backward()
+            optimizer.step()
+
+            images += len(x)
+            loss_sum += loss.item() * len(x)
+            hits += int((logits.data.argmax(1) == labels).sum())
+            seconds = time.perf_counter() - start
+            left = (settings.epochs - epoch) * bar.total - images
+            bar.set_postfix_str(f"loss {loss_sum / images:.3f}, accuracy {hits / images:.1%}, "
+                                f"{tqdm.format_interval(left * seconds / images)} to the end", refresh=False)  # fmt: skip
+            bar.update(len(x))
+    return {
+        "epoch": epoch + 1,
+        "lr": optimizer.lr,
+        "train_loss": loss_sum / images,
+        "train_accuracy": hits / images,
+        "seconds": seconds,
+        "images_per_second": images / seconds,
+    }
+
+
+def scores(model: Module, dataset: Dataset, prepare: Augmentation) -> Row:
+    """How good the model is on the pictures of `dataset`, as `fit` writes it down; `prepare` normalises them."""
+    loss, logits, labels = evaluate(model, dataset, prepare=prepare)
+    row = {
+        "test_loss": loss,
+        "test_accuracy": metrics.accuracy(logits, labels),
+        "test_balanced_accuracy": metrics.balanced_accuracy(logits, labels),
+    }
+    if logits.shape[1] == 2 and 0 < labels.mean() < 1 and math.isfinite(loss):
+        row["test_auc"] = metrics.auc(logits[:, 1] - logits[:, 0], labels)
+    return row
+
+
+@no_grad()
+def evaluate(
+    model: Module, dataset: Dataset, batch_size: int = 250, prepare: Augmentation | None = None
+) -> tuple[float, Array, Array]:
+    """Mean cross-entropy, logits (N,K) and labels (N,), in the order of `dataset`, with the model in evaluation mode.
+
+    prepare: f(x, rng) -> x as in `minidl.data.augment`, for instance `Normalize`. Loss and arrays are on the CPU.
+    """
+    device, was_training = model.parameters()[0].device, model.training
+    model.eval()
+    try:
+        total, parts = 0.0, []
+        for x, labels in Loader(dataset, batch_size, shuffle=False, augment=prepare):
+            logits = model(to_device(x, device))
+            total += ops.cross_entropy(logits, to_device(labels, device)).item() * len(x)
+            parts.append(to_cpu(logits.data))
+    finally:
+        model.train(was_training)
+    return total / len(dataset), np.concatenate(parts), dataset.labels
+
+
+def _check_data(train_set: Dataset, test_set: Dataset, settings: Settings) -> None:
+    if settings.batch_size > len(train_set):
+        raise ValueError(f"batch_size: {settings.batch_size} is more than the {len(train_set)} training pictures")
+    if train_set.classes != test_set.classes:
+        raise ValueError(f"train_set has the classes {train_set.classes}, test_set {test_set.classes}")
+    if train_set.images.shape[1:] != test_set.images.shape[1:]:
+        raise ValueError(
+            f"train_set has pictures of {train_set.images.shape[1:]} (C,H,W), test_set of {test_set.images.shape[1:]}"
+        )
+
+
+def _begin(out: pathlib.Path, settings: Settings) -> list[Row]:
+    if (out / "checkpoint.safetensors").exists():
+        raise FileExistsError(f"{out} holds a run already: resume it, delete it, or choose another folder for this one")
+    out.mkdir(parents=True, exist_ok=True)
+    files.write(out / "settings.json", json.dumps(asdict(settings), indent=2) + "\n")
+    return []
+
+
+def _resume(out: pathlib.Path, model: Module, optimizer: Optimizer, settings: Settings, about: Row) -> list[Row]:
+    settings.continues(Settings.of_run(out))
+    if not (out / "checkpoint.safetensors").exists():  # ended in its first epoch
+        return []
+    facts = checkpoint.load(out / "checkpoint.safetensors", model, optimizer)
+    if facts["data"] != json.loads(json.dumps(about)):
+        raise ValueError(f"{out} was trained on other pictures: {facts['data']}, these are {about}")
+    rows: list[Row] = facts["rows"]
+    _publish(out, model, about, rows)  # the run may have ended between the checkpoint and these
+    return rows
+
+
+def _publish(out: pathlib.Path, model: Module, about: Row, rows: list[Row]) -> None:
+    """Write what the checkpoint holds into files that are easier to use."""
+    files.write(out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    weights.save_arrays(out / "model.safetensors", model.state_dict(), {"data": json.dumps(about)})
+
+
+def _check_state(model: Module, row: Row) -> None:
+    """Nothing that is not finite gets into a checkpoint."""
+    bad = [name for name, a in model.state_dict().items() if count_nonfinite(a)]
+    if bad or not math.isfinite(row["test_loss"]):
+        raise FloatingPointError(
+            f"after epoch {row['epoch']}, the test loss is {row['test_loss']}; not finite: {', '.join(bad) or 'no parameter'}"
+        )
+
+
+def _bar(description: str, total: int) -> Any:
+    """A progress bar on stderr where that is a terminal, else nothing."""
+    form = "{desc} {percentage:3.0f}% {bar:20} {rate_fmt}, {remaining} left, {postfix}"
+    return tqdm(total=total, desc=description, unit=" images", leave=False, disable=None, bar_format=form)
+
+
+def _line(row: Row, epochs: int) -> str:
+    epoch = f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}"
+    train = f"training loss {row['train_loss']:.3f}, accuracy {row['train_accuracy']:.1%}"
+    test = f"test loss {row['test_loss']:.3f}, accuracy {row['test_accuracy']:.1%}"
+    test += f", balanced {row['test_balanced_accuracy']:.1%}" + (f", AUC {row['test_auc']:.3f}" if "test_auc" in row else "")
+    return f"{epoch}  {train}; {test}; {row['images_per_second']:,.0f} images/s, {row['seconds']:.1f} s"
