@@ -1,0 +1,170 @@
+"""Train a small ResNet on pictures, and look at what it looks at.
+
+    python examples/train.py
+
+draws 10,000 pictures of skin lesions, benign and malignant, and trains `resnet8` to tell which is which, in a minute or two
+on two cores. A line reports on every epoch: the first ones do no better than a coin, then the net finds out what to look for.
+Then look into runs/lesions-resnet8:
+
+    curves.png      loss and accuracy, drawn anew after every epoch
+    confusion.png   which class was taken for which
+    gradients.png   test pictures, and beside each the gradient of the predicted logit in its pixels: where more light makes
+                    the net surer of its answer (red) or less sure (blue)
+
+Press Ctrl-C at any time: the same command with --resume goes on after the last finished epoch. Other pictures:
+
+    python examples/train.py --data cifar10 --model resnet20                 # fetches 170 MB into data/, if it is not there
+    python examples/train.py --data folder --root my_pictures --size 32      # my_pictures/CLASS/*.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+import models
+from minidl import data, explain, metrics, train, view
+from minidl.array import to_cpu, to_device
+from minidl.data import Dataset, Normalize
+from minidl.nn import Module
+from minidl.train import Settings
+
+DEFAULTS = {"model": "resnet8", "data": "lesions"}
+RECIPES: dict[str, dict[str, Any]] = {  # where the data want other settings than the defaults of `Settings`
+    "lesions": {"epochs": 10, "batch_size": 32, "lr": 0.05, "crop": 2, "flip": "both"},
+    "cifar10": {},
+    "cifar100": {"epochs": 30},
+    "folder": {"epochs": 30, "batch_size": 32, "lr": 0.05},
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0, or 130 after Ctrl-C, or 1 after anything that went wrong and could be told in a few words."""
+    asked = {name: value for name, value in vars(parser().parse_args(arguments)).items() if value is not None}
+    resume = asked.pop("resume")
+    out = pathlib.Path(asked.pop("out", "runs/{data}-{model}".format(**DEFAULTS | asked)))
+    try:
+        run(asked, out, resume)
+    except KeyboardInterrupt:
+        print(f"\nStopped. To go on after the last finished epoch: python examples/train.py --resume --out {out}")
+        return 130
+    except (FloatingPointError, OSError, RuntimeError, ValueError) as error:
+        if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
+    settings = choose(asked, out, resume)
+    train_set, test_set = load(settings)
+    N, C, H, W = train_set.images.shape
+    model = getattr(models, settings.model)(len(train_set.classes), C, settings.seed)
+    title = f"{settings.model} on {settings.data}"
+    print(f"{title}: {sum(p.size for p in model.parameters()):,} parameters, {N:,} training and {len(test_set):,} test "
+          f"pictures of {H}x{W}, {len(train_set.classes)} classes; everything goes into {out}")  # fmt: skip
+
+    def after_epoch(rows: list[train.Row]) -> None:
+        view.curves(out / "curves.png", rows, title)
+
+    train.fit(model, train_set, test_set, settings, out, resume, after_epoch)
+
+    normalize = Normalize(*train_set.mean_std())
+    _, logits, labels = train.evaluate(model, test_set, prepare=normalize)
+    right = f"{metrics.accuracy(logits, labels):.1%} of the test pictures right"
+    view.confusion(out / "confusion.png", metrics.confusion_matrix(logits, labels), test_set.classes, f"{title}: {right}")
+    look(model, test_set.take(np.arange(min(8, len(test_set)))), normalize, title, out)
+    print(f"{right}; now look at {', '.join(str(out / name) for name in ('curves.png', 'confusion.png', 'gradients.png'))}")
+
+
+def look(model: Module, pictures: Dataset, normalize: Normalize, title: str, out: pathlib.Path) -> None:
+    """Draw pictures and d logit / d picture. The net sees x = (picture - mean) / std, so d x / d picture is 1 / std."""
+    x = to_device(normalize(pictures.images), model.parameters()[0].device)  # (N,C,H,W)
+    logits, gx = (to_cpu(a) for a in explain.logit_gradients(model, x))  # (N,K) (N,C,H,W)
+    maps = (gx / np.asarray(normalize.std)[:, None, None]).sum(1)  # (N,H,W): all channels lighten together
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)  # softmax
+    view.gradient_pictures(
+        out / "gradients.png", pictures.images, maps, pictures.labels, p, pictures.classes, f"{title}: where light matters"
+    )
+
+
+def choose(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> Settings:
+    """What was asked for; for the rest the recipe for these data or, when resuming, what the run began with."""
+    if resume:
+        begun = Settings.of_run(out)
+        settings = replace(begun, **asked)
+        settings.continues(begun)
+        return settings
+    asked = DEFAULTS | asked
+    return Settings(**RECIPES[asked["data"]] | asked)
+
+
+def load(settings: Settings) -> tuple[Dataset, Dataset]:
+    """Training and test pictures."""
+    if settings.size is not None and settings.data.startswith("cifar"):
+        raise ValueError(f"--size {settings.size}: the pictures of {settings.data} are 32x32")
+    train_set, test_set = DATA[settings.data](settings)
+    if settings.limit is not None:
+        train_set, test_set = (d.take(np.arange(min(settings.limit, len(d)))) for d in (train_set, test_set))
+    return train_set, test_set
+
+
+def lesions(settings: Settings) -> tuple[Dataset, Dataset]:
+    size = settings.size or 32
+    return data.lesions(8000, size, seed=0), data.lesions(2000, size, seed=1)
+
+
+def cifar10(settings: Settings) -> tuple[Dataset, Dataset]:
+    return data.cifar10(settings.root, download=True), data.cifar10(settings.root, train=False)
+
+
+def cifar100(settings: Settings) -> tuple[Dataset, Dataset]:
+    return data.cifar100(settings.root, download=True), data.cifar100(settings.root, train=False)
+
+
+def folder(settings: Settings) -> tuple[Dataset, Dataset]:
+    """ROOT/train/CLASS and ROOT/test/CLASS or, with ROOT/CLASS alone, a fifth of the pictures to test; in random order."""
+    root, size = pathlib.Path(settings.root), None if settings.size is None else (settings.size, settings.size)
+    if (root / "train").is_dir() and (root / "test").is_dir():
+        (train_set,), (test_set,) = (data.image_folder(root / part, size).split([1.0]) for part in ("train", "test"))
+        return train_set, test_set
+    train_set, test_set = data.image_folder(root, size).split([0.8, 0.2])
+    return train_set, test_set
+
+
+DATA: dict[str, Callable[[Settings], tuple[Dataset, Dataset]]] = {
+    "lesions": lesions,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "folder": folder,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--model", choices=models.__all__, metavar="NAME", help=f"one of {', '.join(models.__all__)}")
+    p.add_argument("--data", choices=DATA, metavar="NAME", help=f"one of {', '.join(DATA)}")
+    p.add_argument("--root", help="the folder that holds the data; by default data")
+    p.add_argument("--size", type=int, help="pixels: draw lesions, or resize the pictures of a folder, to SIZE x SIZE")
+    p.add_argument("--limit", type=int, help="take only the first LIMIT pictures of each set, for a quick try")
+    p.add_argument("--epochs", type=int)
+    p.add_argument("--batch-size", type=int)
+    p.add_argument("--lr", type=float, help="the highest learning rate of the one-cycle schedule")
+    p.add_argument("--weight-decay", type=float)
+    p.add_argument("--seed", type=int, help="of the initial weights, the order of the pictures and the augmentation")
+    p.add_argument("--device", choices=("cpu", "gpu"))
+    p.add_argument("--out", help="the folder of this run; by default runs/DATA-MODEL")
+    p.add_argument("--resume", action="store_true", help="go on with the run in that folder")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())
