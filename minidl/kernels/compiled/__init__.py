@@ -7,6 +7,9 @@ from minidl.kernels.compiled.conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from minidl.kernels.compiled.elementwise import adamw_update, relu, relu_grad, sgd_update
 from minidl.kernels.compiled.norm import batch_norm, batch_norm_grad, channel_affine, channel_sums
 from minidl.kernels.compiled.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
+from minidl.kernels.compiled.threads import wait_quietly
+
+wait_quietly()  # before Numba starts its threads, at the first call of a kernel
 
 __all__ = [
     "adamw_update",

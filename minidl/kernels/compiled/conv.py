@@ -115,7 +115,7 @@ def _pointer(context: Any, builder: Any, kind: Any, array: Any, start: Any) -> A
 
 def _make_tile(rows: int) -> Any:
     @intrinsic
-    def tile(typing, w, w_at, planes, at, offsets, o_at, K, y, y_at, y_stride, add):  # type: ignore[no-untyped-def]
+    def tile(typing, w, w_at, planes, at, offsets, o_at, K, y, y_at, y_stride, add):
         """y[y_at + m y_stride + q] (+)= sum_{k<K} w[w_at + k rows + m] planes[offsets[o_at + k] + at + q]
 
         m < rows, q < COLUMNS vectors; added to what y holds if `add`.
@@ -123,7 +123,7 @@ def _make_tile(rows: int) -> Any:
         i = types.intp
         signature = types.void(w, i, planes, i, offsets, i, i, y, i, i, types.boolean)
 
-        def code(context, b, signature, args):  # type: ignore[no-untyped-def]
+        def code(context, b, signature, args):
             w, w_at, planes, at, offsets, o_at, K, y, y_at, y_stride, add = args
             v, kinds = _Vectors(b, signature.args[0]), signature.args
             p_w = _pointer(context, b, kinds[0], w, w_at)
@@ -158,7 +158,7 @@ def _make_tile(rows: int) -> Any:
 
 def _make_dot_tile(rows: int) -> Any:
     @intrinsic
-    def dot_tile(typing, gy, g_at, g_stride, planes, offsets, o_at, vectors, gw, w_at, w_stride):  # type: ignore[no-untyped-def]
+    def dot_tile(typing, gy, g_at, g_stride, planes, offsets, o_at, vectors, gw, w_at, w_stride):
         """gw[w_at + m w_stride + n] += sum_q gy[g_at + m g_stride + q] planes[offsets[o_at + n] + q]
 
         m < rows, n < COLUMNS, q < `vectors` vectors.
@@ -166,7 +166,7 @@ def _make_dot_tile(rows: int) -> Any:
         i = types.intp
         signature = types.void(gy, i, i, planes, offsets, i, i, gw, i, i)
 
-        def code(context, b, signature, args):  # type: ignore[no-untyped-def]
+        def code(context, b, signature, args):
             gy, g_at, g_stride, planes, offsets, o_at, vectors, gw, w_at, w_stride = args
             v, kinds = _Vectors(b, signature.args[0]), signature.args
             p_g = _pointer(context, b, kinds[0], gy, g_at)
@@ -196,14 +196,14 @@ def _make_dot_tile(rows: int) -> Any:
 
 
 @intrinsic
-def _copy(typing, target, at, source, start, n):  # type: ignore[no-untyped-def]
+def _copy(typing, target, at, source, start, n):
     """target[at : at + n] = source[start : start + n], indices counting through contiguous arrays of any shape
 
     A slice on either side would cost more than the few dozen numbers of a row.
     """
     i = types.intp
 
-    def code(context, b, signature, args):  # type: ignore[no-untyped-def]
+    def code(context, b, signature, args):
         target, at, source, start, n = args
         kinds = signature.args
         to = _pointer(context, b, kinds[0], target, at)
@@ -359,13 +359,13 @@ def _grad_x_plan(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _padded(rows):  # type: ignore[no-untyped-def]
+def _padded(rows):
     """rows, with those that fill up the last tile"""
     return -(-rows // (ROWS // 2)) * (ROWS // 2)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _pack(x, flat, n, count, c0, channels, r0, rows, p, planes):  # type: ignore[no-untyped-def]
+def _pack(x, flat, n, count, c0, channels, r0, rows, p, planes):
     """planes[(c, a, b)][g image + i S + j] = x[n + g, c0 + c, (r0 + i) sh + a - top, (j sw + b - left)], where that exists
 
     What lies outside the picture is 0 in planes already. (Unsigned indices spare the loops the question whether an index counts
@@ -395,7 +395,7 @@ def _pack(x, flat, n, count, c0, channels, r0, rows, p, planes):  # type: ignore
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _pack_gradient(gy, n, count, f0, channels, r0, rows, p, out):  # type: ignore[no-untyped-def]
+def _pack_gradient(gy, n, count, f0, channels, r0, rows, p, out):
     """out[f][g image + i S + j] = gy[n + g, f0 + f, r0 + i, j]; out is 0 at all q that belong to no pixel"""
     F, OH, OW = gy.shape[1:]
     for f in range(channels):
@@ -406,7 +406,7 @@ def _pack_gradient(gy, n, count, f0, channels, r0, rows, p, out):  # type: ignor
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _unpack(out, y, flat, bias, n, count, f0, channels, r0, rows, phase, p):  # type: ignore[no-untyped-def]
+def _unpack(out, y, flat, bias, n, count, f0, channels, r0, rows, phase, p):
     """y[n + g, f0 + f, (r0 + i) yh + first, ...] = out[f][g image + i S + j] + bias[f0 + f], where that exists"""
     F, H, W = y.shape[1:]
     a, b = p.first[phase, 0], p.first[phase, 1]
@@ -433,7 +433,7 @@ def _unpack(out, y, flat, bias, n, count, f0, channels, r0, rows, phase, p):  # 
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _pack_weights(w, p, out):  # type: ignore[no-untyped-def]
+def _pack_weights(w, p, out):
     """w (groups, rows, channels, taps), phase by phase and tile by tile, as `tile` reads it: [k][m], 0 beyond the rows"""
     groups, rows, channels, taps = w.shape
     tiles = -(-rows // ROWS)
@@ -451,7 +451,7 @@ def _pack_weights(w, p, out):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _convolve(x, w, bias, y, channels, rows, p, planes, out):  # type: ignore[no-untyped-def]
+def _convolve(x, w, bias, y, channels, rows, p, planes, out):
     """y[f, q] = bias[f] + sum_k w[f, k] planes[offset[k] + q], task by task; planes and out are scratch, one row a slot"""
     N, slots, phases = len(x), len(planes), len(p.starts) - 1
     tasks = -(-N // p.pictures) * p.bands * p.chunks
@@ -486,7 +486,7 @@ def _convolve(x, w, bias, y, channels, rows, p, planes, out):  # type: ignore[no
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _correlate(gy, x, channels, rows, p, planes, gradients, gw):  # type: ignore[no-untyped-def]
+def _correlate(gy, x, channels, rows, p, planes, gradients, gw):
     """gw[slot, f, k] = sum_q gy[f, q] planes[offset[k] + q] over the tasks of each slot"""
     N, slots, K = len(x), len(planes), len(p.offsets)
     tasks = -(-N // p.pictures) * p.bands * p.chunks
@@ -513,7 +513,7 @@ def _correlate(gy, x, channels, rows, p, planes, gradients, gw):  # type: ignore
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _bounds(task, N, rows, p):  # type: ignore[no-untyped-def]
+def _bounds(task, N, rows, p):
     """the pictures n, ..., n + count - 1, the rows r0, ... and the output channels m_first, ..., m_last - 1 of a task"""
     block, rest = divmod(task, p.bands * p.chunks)
     band, chunk = divmod(rest, p.chunks)
@@ -522,7 +522,7 @@ def _bounds(task, N, rows, p):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _packed_rows(height, p):  # type: ignore[no-untyped-def]
+def _packed_rows(height, p):
     """how many rows of a plane the taps of `height` output rows see; the rows that several pictures share, once"""
     return height + p.reach if p.pictures == 1 else p.image // p.S
 

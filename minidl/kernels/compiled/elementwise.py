@@ -54,7 +54,7 @@ def _flat(p: Array, name: str) -> Array:
 
 
 @_parallel
-def _relu(x, y):  # type: ignore[no-untyped-def]
+def _relu(x, y):
     zero = x.dtype.type(0)
     for piece in prange(-(-len(x) // PIECE)):
         source, target = x[piece * PIECE : (piece + 1) * PIECE], y[piece * PIECE : (piece + 1) * PIECE]
@@ -63,7 +63,7 @@ def _relu(x, y):  # type: ignore[no-untyped-def]
 
 
 @_parallel
-def _relu_grad(gy, y, gx):  # type: ignore[no-untyped-def]
+def _relu_grad(gy, y, gx):
     zero = gy.dtype.type(0)
     for piece in prange(-(-len(gy) // PIECE)):
         a, b = piece * PIECE, (piece + 1) * PIECE
@@ -73,7 +73,7 @@ def _relu_grad(gy, y, gx):  # type: ignore[no-untyped-def]
 
 
 @_serial
-def _sgd_update(p, g, v, lr, momentum, nesterov, weight_decay):  # type: ignore[no-untyped-def]
+def _sgd_update(p, g, v, lr, momentum, nesterov, weight_decay):
     for i in range(len(p)):
         d = g[i] + weight_decay * p[i]
         v[i] = momentum * v[i] + d
@@ -81,14 +81,14 @@ def _sgd_update(p, g, v, lr, momentum, nesterov, weight_decay):  # type: ignore[
 
 
 @_parallel
-def _sgd_update_parallel(p, g, v, lr, momentum, nesterov, weight_decay):  # type: ignore[no-untyped-def]
+def _sgd_update_parallel(p, g, v, lr, momentum, nesterov, weight_decay):
     for piece in prange(-(-len(p) // PIECE)):
         a, b = piece * PIECE, (piece + 1) * PIECE
         _sgd_update(p[a:b], g[a:b], v[a:b], lr, momentum, nesterov, weight_decay)
 
 
 @_serial
-def _adamw_update(p, g, m, v, b1, c1, b2, c2, keep, rate, unbias, eps):  # type: ignore[no-untyped-def]
+def _adamw_update(p, g, m, v, b1, c1, b2, c2, keep, rate, unbias, eps):
     for i in range(len(p)):
         m[i] = b1 * m[i] + c1 * g[i]
         v[i] = b2 * v[i] + c2 * g[i] * g[i]
@@ -96,7 +96,7 @@ def _adamw_update(p, g, m, v, b1, c1, b2, c2, keep, rate, unbias, eps):  # type:
 
 
 @_parallel
-def _adamw_update_parallel(p, g, m, v, b1, c1, b2, c2, keep, rate, unbias, eps):  # type: ignore[no-untyped-def]
+def _adamw_update_parallel(p, g, m, v, b1, c1, b2, c2, keep, rate, unbias, eps):
     for piece in prange(-(-len(p) // PIECE)):
         a, b = piece * PIECE, (piece + 1) * PIECE
         _adamw_update(p[a:b], g[a:b], m[a:b], v[a:b], b1, c1, b2, c2, keep, rate, unbias, eps)

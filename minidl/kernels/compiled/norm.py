@@ -53,7 +53,7 @@ def _planes(x: Array) -> Array:
 
 
 @_parallel
-def _batch_norm(x, gamma, beta, eps, y, mean, var):  # type: ignore[no-untyped-def]
+def _batch_norm(x, gamma, beta, eps, y, mean, var):
     N, C, HW = x.shape
     zero = x.dtype.type(0)
     for c in prange(C):
@@ -80,7 +80,7 @@ def _batch_norm(x, gamma, beta, eps, y, mean, var):  # type: ignore[no-untyped-d
 
 
 @_parallel
-def _batch_norm_grad(gy, x, gamma, mean, var, eps, gx, ggamma, gbeta):  # type: ignore[no-untyped-def]
+def _batch_norm_grad(gy, x, gamma, mean, var, eps, gx, ggamma, gbeta):
     N, C, HW = x.shape
     zero = x.dtype.type(0)
     for c in prange(C):
@@ -105,7 +105,7 @@ def _batch_norm_grad(gy, x, gamma, mean, var, eps, gx, ggamma, gbeta):  # type: 
 
 
 @_parallel
-def _channel_affine(x, scale, shift, y):  # type: ignore[no-untyped-def]
+def _channel_affine(x, scale, shift, y):
     N, C, HW = x.shape
     for nc in prange(N * C):
         source, target = x[nc // C, nc % C], y[nc // C, nc % C]
@@ -115,7 +115,7 @@ def _channel_affine(x, scale, shift, y):  # type: ignore[no-untyped-def]
 
 
 @_parallel
-def _channel_sums(gy, x, first, second):  # type: ignore[no-untyped-def]
+def _channel_sums(gy, x, first, second):
     N, C, HW = x.shape
     zero = x.dtype.type(0)
     for c in prange(C):

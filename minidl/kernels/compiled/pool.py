@@ -48,7 +48,7 @@ def _planes(x: Array) -> Array:
 
 
 @_parallel
-def _max_pool2d(x, kh, kw, sh, sw, ph, pw, y, winner):  # type: ignore[no-untyped-def]
+def _max_pool2d(x, kh, kw, sh, sw, ph, pw, y, winner):
     H, W = x.shape[1:]
     for plane in prange(len(x)):
         source, target, place = x[plane], y[plane], winner[plane]
@@ -66,7 +66,7 @@ def _max_pool2d(x, kh, kw, sh, sw, ph, pw, y, winner):  # type: ignore[no-untype
 
 
 @_parallel
-def _max_pool2d_grad(gy, winner, kw, sh, sw, ph, pw, gx):  # type: ignore[no-untyped-def]
+def _max_pool2d_grad(gy, winner, kw, sh, sw, ph, pw, gx):
     H, W = gx.shape[1:]
     for plane in prange(len(gy)):
         source, place, target = gy[plane], winner[plane], gx[plane]
@@ -79,14 +79,14 @@ def _max_pool2d_grad(gy, winner, kw, sh, sw, ph, pw, gx):  # type: ignore[no-unt
 
 
 @njit(cache=True, nogil=True)
-def _count(i, size, k, s, p, with_pad):  # type: ignore[no-untyped-def]
+def _count(i, size, k, s, p, with_pad):
     """how many pixels of an axis window i averages"""
     low, high = (-p, size + p) if with_pad else (0, size)
     return min(i * s - p + k, high) - max(i * s - p, low)
 
 
 @_parallel
-def _avg_pool2d(x, kh, kw, sh, sw, ph, pw, with_pad, y):  # type: ignore[no-untyped-def]
+def _avg_pool2d(x, kh, kw, sh, sw, ph, pw, with_pad, y):
     H, W = x.shape[1:]
     for plane in prange(len(x)):
         source, target = x[plane], y[plane]
@@ -101,7 +101,7 @@ def _avg_pool2d(x, kh, kw, sh, sw, ph, pw, with_pad, y):  # type: ignore[no-unty
 
 
 @_parallel
-def _avg_pool2d_grad(gy, kh, kw, sh, sw, ph, pw, with_pad, gx):  # type: ignore[no-untyped-def]
+def _avg_pool2d_grad(gy, kh, kw, sh, sw, ph, pw, with_pad, gx):
     H, W = gx.shape[1:]
     for plane in prange(len(gy)):
         source, target = gy[plane], gx[plane]
