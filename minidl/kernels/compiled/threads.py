@@ -19,7 +19,7 @@ def wait_quietly() -> None:
         return
     os.environ[SPINS] = "2000"  # a few microseconds
     try:
-        from numba.np.ufunc import omppool  # noqa: F401 - loads the library
+        import numba.np.ufunc.omppool  # noqa: F401 - loads the library
     except ImportError:
         pass  # no OpenMP on this machine: Numba takes TBB or its own work queue, and neither spins
     finally:
