@@ -6,6 +6,8 @@ An op instance *is* the node of the graph. It holds its inputs and whatever `for
     gx_i = (dy/dx_i)^T gy          gy: gradient of the final scalar with respect to this node's output
 
 Second derivatives are outside the design: `backward` computes with plain arrays and records nothing.
+
+An array that is changed in place between forward and backward is not noticed: `backward` takes the arrays as they are then.
 """
 
 from __future__ import annotations

@@ -62,6 +62,23 @@ def test_float32_stays_float32(kernel: str, name: str, data: st.DataObject) -> N
     np.testing.assert_allclose(y.data, y64.data, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@given(data=st.data())
+@settings(max_examples=4)
+def test_gradients_of_leaves_belong_to_the_leaves_alone(name: str, data: st.DataObject) -> None:
+    """They share no memory with each other, with gy or with the data, and may be changed in place."""
+    case = data.draw(CASES[name])
+    xs = [Tensor(x, requires_grad=True) for x in case.inputs]
+    y = case(*xs)
+    gy = np.ones_like(y.data)
+    y.backward(gy, keep_graph=True)
+    others = [gy, y.data, *(x.data for x in xs), *(value for value in vars(y.op).values() if isinstance(value, np.ndarray))]
+    for i, x in enumerate(xs):
+        assert x.grad is not None and x.grad.flags.writeable
+        for other in [*others, *(x.grad for x in xs[i + 1 :])]:
+            assert not np.may_share_memory(x.grad, other)
+
+
 # ---- the checks are checked
 
 Backward = Callable[[Op, np.ndarray], Any]
