@@ -1,0 +1,149 @@
+"""Bad arguments: each message names the argument, what came and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minidl import Tensor, ops
+
+
+def t(*shape: int, dtype: Any = np.float32) -> Tensor:
+    return Tensor(np.ones(shape, dtype), requires_grad=True)
+
+
+def labels(*values: int) -> np.ndarray:
+    return np.array(values)
+
+
+X = t(2, 4, 5, 6)  # pictures
+V = t(4)  # one value per channel
+Z = t(3, 5)  # logits
+
+CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    # convolution
+    (lambda: ops.conv2d(t(4, 5, 6), t(1, 4, 3, 3)), ValueError, r"x: expected \(N, C, H, W\), got shape \(4, 5, 6\)"),
+    (lambda: ops.conv2d(X, t(8, 4)), ValueError, r"w: expected \(F, C/groups, kh, kw\), got shape \(8, 4\)"),
+    (lambda: ops.conv2d(X, t(8, 3, 1, 1)), ValueError, r"w: expected 4 channels a group, as x has 4 .* got \(8, 3, 1, 1\)"),
+    (lambda: ops.conv2d(X, t(8, 4, 1, 1), t(7)), ValueError, r"b: expected shape \(8,\), got \(7,\)"),
+    (lambda: ops.conv2d(X, t(8, 4, 7, 1)), ValueError, r"w: a kernel of \(7, 1\) .* larger than the picture \(5, 6\) with pad"),
+    (lambda: ops.conv2d(X, t(8, 4, 3, 3), dilation=3), ValueError, r"with dilation \(3, 3\) is larger than the picture"),
+    (lambda: ops.conv2d(X, t(8, 4, 1, 1), stride=0), ValueError, "stride: expected at least 1, got 0"),
+    (lambda: ops.conv2d(X, t(8, 4, 1, 1), stride=(1, 2, 3)), ValueError, r"stride: expected an int or a pair.* \(1, 2, 3\)"),
+    (lambda: ops.conv2d(X, t(8, 4, 1, 1), stride=1.5), ValueError, "stride: expected an int or a pair of ints, got 1.5"),
+    (lambda: ops.conv2d(X, t(8, 4, 1, 1), padding=-1), ValueError, "padding: expected at least 0, got -1"),
+    (lambda: ops.conv2d(X, t(8, 4, 1, 1), padding="same"), ValueError, "padding: expected an int or a pair .* got 'same'"),
+    (lambda: ops.conv2d(X, t(8, 4, 1, 1), dilation=(1, 0)), ValueError, r"dilation: expected at least 1, got \(1, 0\)"),
+    (lambda: ops.conv2d(X, t(8, 2, 1, 1), groups=3), ValueError, "groups: 3 does not divide 4 input and 8 output channels"),
+    (lambda: ops.conv2d(X, t(8, 4, 1, 1), groups=0), ValueError, "groups: 0 does not divide"),
+    (lambda: ops.conv2d(X, t(8, 2, 1, 1), groups=2.0), TypeError, "groups: expected an int, got 2.0"),
+    # pooling
+    (lambda: ops.max_pool2d(t(4, 5), 2), ValueError, r"x: expected \(N, C, H, W\), got shape \(4, 5\)"),
+    (lambda: ops.max_pool2d(X, 0), ValueError, "kernel: expected at least 1, got 0"),
+    (lambda: ops.max_pool2d(X, 7), ValueError, r"kernel: \(7, 7\) is larger than the picture \(5, 6\) with padding \(0, 0\)"),
+    (lambda: ops.max_pool2d(X, 2, padding=2), ValueError, r"padding: expected at most half the kernel \(2, 2\), got 2"),
+    (lambda: ops.avg_pool2d(X, 2, stride=(0, 1)), ValueError, r"stride: expected at least 1, got \(0, 1\)"),
+    (lambda: ops.global_avg_pool2d(t(4, 5)), ValueError, r"x: expected \(N, C, H, W\), got shape \(4, 5\)"),
+    (lambda: ops.adaptive_avg_pool2d(X, 0), ValueError, "size: expected at least 1, got 0"),
+    # normalisation
+    (lambda: ops.batch_norm(t(4), V, V), ValueError, r"x: expected \(N, C, ...\), got shape \(4,\)"),
+    (lambda: ops.batch_norm(t(1, 4, 1, 1), V, V), ValueError, r"one value per channel has no variance, got .* \(1, 4, 1, 1\)"),
+    (lambda: ops.batch_norm(X, t(3), V), ValueError, r"gamma: expected shape \(4,\), one value per channel, got \(3,\)"),
+    (lambda: ops.batch_norm(X, V, t(1, 4)), ValueError, r"beta: expected shape \(4,\), one value per channel, got \(1, 4\)"),
+    (lambda: ops.batch_norm_frozen(X, V, V, np.ones(3), V.data), ValueError, r"mean: expected shape \(4,\), .* got \(3,\)"),
+    (lambda: ops.batch_norm_frozen(X, V, V, V.data, np.ones(4)), TypeError, "var: expected float32, as x is, got float64"),
+    (lambda: ops.batch_norm_frozen(X, V, V, V, V.data), TypeError, "mean: expected an array, got Tensor"),
+    # pictures
+    (lambda: ops.resize(t(5, 6), 3), ValueError, r"x: expected \(N, C, H, W\), got shape \(5, 6\)"),
+    (lambda: ops.resize(X, (3, 0)), ValueError, r"size: expected at least 1, got \(3, 0\)"),
+    (lambda: ops.resize(X, 3, mode="bicubic"), ValueError, "mode: expected 'bilinear' or 'nearest', got 'bicubic'"),
+    (lambda: ops.resize(X, 3, mode="nearest", align_corners=True), ValueError, "align_corners: has a meaning for .*bilinear"),
+    (lambda: ops.gaussian_blur(X, 0), ValueError, "sigma: expected one or two positive numbers of pixels, got 0"),
+    (lambda: ops.gaussian_blur(X, float("nan")), ValueError, "sigma: expected one or two positive numbers .* got nan"),
+    (lambda: ops.gaussian_blur(X, (1.0, 1.0, 1.0)), ValueError, "sigma: expected one or two positive numbers"),
+    (lambda: ops.gaussian_blur(X, 2.0), ValueError, "radius: a blur that reaches 6 pixels needs .* more than 6, got 5"),
+    # losses
+    (lambda: ops.cross_entropy(t(3), labels(0, 1, 2)), ValueError, r"z: expected logits \(N, K\), got shape \(3,\)"),
+    (lambda: ops.cross_entropy(Z, np.zeros(3)), TypeError, "labels: expected integers, got float64"),
+    (lambda: ops.cross_entropy(Z, [0, 1, 2]), TypeError, "labels: expected an array or a Tensor, got list"),
+    (lambda: ops.cross_entropy(Z, labels(0, 1)), ValueError, r"labels: expected shape \(3,\), one per row of z, got \(2,\)"),
+    (lambda: ops.cross_entropy(Z, labels(0, 1, 5)), ValueError, "labels: expected 0 to 4 for 5 classes, got 0 to 5"),
+    (lambda: ops.cross_entropy(Z, labels(0, -1, 4)), ValueError, "labels: expected 0 to 4 for 5 classes, got -1 to 4"),
+    (
+        lambda: ops.cross_entropy(Z, labels(0, 1, 2), class_weights=np.ones(5)),
+        ValueError,
+        r"class_weights: expected \(5,\) float32, got \(5,\) float64",
+    ),
+    (
+        lambda: ops.cross_entropy(Z, labels(0, 1, 2), class_weights=[1] * 5),
+        TypeError,
+        "class_weights: .* got list",
+    ),
+    (lambda: ops.cross_entropy(Z, labels(0, 1, 2), label_smoothing=1.0), ValueError, r"label_smoothing: .* \[0, 1\), got 1.0"),
+    (lambda: ops.mse(Z, np.ones((5, 3))), ValueError, r"targets: expected shape \(3, 5\), got \(5, 3\)"),
+    (lambda: ops.mse(Z, 1.0), TypeError, "targets: expected an array or a Tensor, got float"),
+    (lambda: ops.binary_cross_entropy_with_logits(Z, np.ones((3, 5))), TypeError, "targets: expected float32, .* got float64"),
+    # arithmetic
+    (lambda: ops.linear(Z, t(4, 6)), ValueError, r"x, w: expected \(N, I\) and \(O, I\), got \(3, 5\) and \(4, 6\)"),
+    (lambda: ops.linear(Z, t(4, 5), t(5)), ValueError, r"b: expected shape \(4,\), got \(5,\)"),
+    (lambda: ops.matmul(t(3), t(3, 4)), ValueError, r"expected a \(..., I, J\) and b \(..., J, K\), got \(3,\) and \(3, 4\)"),
+    (lambda: ops.clip(Z, 1, 0), ValueError, "low, high: expected low <= high, got 1 and 0"),
+    (lambda: ops.clip(Z), ValueError, "low, high: expected at least one number, got None for both"),
+    (lambda: ops.where(np.ones((3, 5)), Z, Z), TypeError, "condition: expected an array of bools, got float64"),
+    (lambda: ops.where([True], Z, Z), TypeError, "condition: expected an array of bools, got list"),
+    (lambda: ops.maximum(t(3), t(4)), ValueError, r"\(3,\) \(4,\)"),
+    (lambda: ops.dropout(Z, 1.0, np.random.default_rng(0)), ValueError, r"p: expected a probability in \[0, 1\), got 1.0"),
+    (lambda: ops.dropout(Z, 0.5, None), TypeError, "rng: expected a numpy.random.Generator, got NoneType"),
+    # reductions
+    (lambda: ops.sum(Z, axis=2), ValueError, "axis 2 is out of bounds for array of dimension 2"),
+    (lambda: ops.max(Z, axis=(0, -2)), ValueError, "duplicate value in 'axis'"),
+    (lambda: ops.mean(Z, axis=1.5), TypeError, "integer"),
+    (lambda: ops.softmax(Z, axis=-3), ValueError, "axis -3 is out of bounds for array of dimension 2"),
+    (lambda: ops.var(t(1, 5), axis=0), ValueError, "correction: 1 leaves nothing of 1 values"),
+    # moves
+    (lambda: ops.reshape(Z, (4, 4)), ValueError, r"cannot reshape array of size 15 into shape \(4,4\)"),
+    (lambda: ops.transpose(Z, (0, 2)), ValueError, "axes: axis 2 is out of bounds for array of dimension 2"),
+    (lambda: ops.transpose(Z, (0, 0)), ValueError, "repeated axis in `axes` argument"),
+    (lambda: ops.transpose(Z, (0,)), ValueError, "axes don't match array"),
+    (lambda: ops.concat([]), ValueError, "xs: expected at least one tensor, got none"),
+    (lambda: ops.concat([Z, Z], axis=2), ValueError, "axis 2 is out of bounds for array of dimension 2"),
+    (lambda: ops.concat([Z, t(3)]), ValueError, r"xs: expected tensors of the same number of axes.* \[\(3, 5\), \(3,\)\]"),
+    (lambda: ops.concat([Z, t(4, 5)]), ValueError, "must match exactly, but along dimension 0, .* size 3 and .* size 4"),
+    (lambda: ops.split(Z, 2), ValueError, "sizes: expected positive sizes that add up to 5, the length of axis 1, got 2"),
+    (lambda: ops.split(Z, 0), ValueError, "sizes: expected positive sizes that add up to 5, .* got 0"),
+    (lambda: ops.split(Z, -5), ValueError, "sizes: expected positive sizes that add up to 5, .* got -5"),
+    (lambda: ops.split(Z, [2, 2]), ValueError, r"sizes: expected positive sizes that add up to 5, .* got \[2, 2\]"),
+    (lambda: ops.split(Z, 1, axis=2), ValueError, "axis 2 is out of bounds for array of dimension 2"),
+    (lambda: ops.pad(Z, [(1, 1)]), ValueError, r"widths: expected 2 pairs \(before, after\), one per axis of x, got 1"),
+    (lambda: ops.pad(Z, [(1, 1), (0, -1)]), ValueError, r"widths: expected no negative number, got \[\(1, 1\), \(0, -1\)\]"),
+    (lambda: ops.flip(Z, 2), ValueError, "axis 2 is out of bounds for array of dimension 2"),
+    (lambda: ops.broadcast_to(Z, (5, 3)), ValueError, r"\(3,5\)  and requested shape \(5,3\)"),
+    (lambda: ops.getitem(Z, (0, 0, 0)), IndexError, "too many indices"),
+    (lambda: Z[3], IndexError, "index 3 is out of bounds for axis 0 with size 3"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), CASES, ids=[message[:40] for _, _, message in CASES])
+def test_message(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("name", ["relu", "exp", "sum", "softmax", "flip", "sigmoid", "leaky_relu"])
+def test_what_is_no_float_tensor(name: str) -> None:
+    op: Callable[..., Tensor] = getattr(ops, name)
+    settings = {"axis": 0} if name == "flip" else {}
+    with pytest.raises(TypeError, match="input 0: expected float32 or float64, got int64"):
+        op(Tensor(np.ones(3, np.int64)), **settings)
+    with pytest.raises(TypeError, match="expected numbers, got dtype <U5"):
+        op("three", **settings)
+    with pytest.raises(ValueError, match=r"input 0: empty, shape \(0, 3\)"):
+        op(Tensor(np.ones((0, 3))), **settings)
+
+
+def test_an_empty_batch_of_labels() -> None:
+    with pytest.raises(ValueError, match=r"input 0: empty, shape \(0, 5\)"):
+        ops.cross_entropy(t(0, 5), np.zeros(0, int))
