@@ -411,6 +411,14 @@ def test_a_neighbour_of_the_package_is_no_part_of_it() -> None:
     assert y.op.where[0].co_filename.endswith("minidl_user/script.py")
 
 
+def test_an_error_in_backward_leaves_every_leaf_as_it_was() -> None:
+    x, w = leaf(3), leaf(3, seed=1)
+    y = ops.sum(_Faulty()(x) * w)  # the gradient of w arrives before the error
+    with pytest.raises(FloatingPointError):
+        y.backward()
+    assert x.grad is None and w.grad is None
+
+
 def test_a_gradient_of_the_wrong_type_is_an_error_of_the_op() -> None:
     class _Widening(Op):
         def forward(self, x: Array) -> Array:
