@@ -242,6 +242,8 @@ def _begin(out: pathlib.Path, settings: Settings) -> list[Row]:
 
 def _resume(out: pathlib.Path, model: Module, optimizer: Optimizer, settings: Settings, about: Row) -> list[Row]:
     settings.continues(Settings.of_run(out))
+    for leftover in out.glob(".*.tmp"):  # of a write that was killed
+        leftover.unlink()
     if not (out / "checkpoint.safetensors").exists():  # ended in its first epoch
         return []
     facts = checkpoint.load(out / "checkpoint.safetensors", model, optimizer)
