@@ -37,7 +37,7 @@ from minidl.train import Settings
 
 DEFAULTS = {"model": "resnet8", "data": "lesions"}
 RECIPES: dict[str, dict[str, Any]] = {  # where the data want other settings than the defaults of `Settings`
-    "lesions": {"epochs": 10, "batch_size": 32, "lr": 0.05, "crop": 2, "flip": "both"},
+    "lesions": {"epochs": 8, "batch_size": 64, "lr": 0.05, "crop": 2, "flip": "both"},
     "cifar10": {},
     "cifar100": {"epochs": 30},
     "folder": {"epochs": 30, "batch_size": 32, "lr": 0.05},
@@ -52,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run(asked, out, resume)
     except KeyboardInterrupt:
-        print(f"\nStopped. To go on after the last finished epoch: python examples/train.py --resume --out {out}")
+        print("\nStopped.", end=" ")
+        if (out / "settings.json").exists():
+            print(f"To go on after the last finished epoch: python examples/train.py --resume --out {out}")
         return 130
     except (FloatingPointError, OSError, RuntimeError, ValueError) as error:
         if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
@@ -79,8 +81,8 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     normalize = Normalize(*train_set.mean_std())
     _, logits, labels = train.evaluate(model, test_set, prepare=normalize)
     right = f"{metrics.accuracy(logits, labels):.1%} of the test pictures right"
-    view.confusion(out / "confusion.png", metrics.confusion_matrix(logits, labels), test_set.classes, f"{title}: {right}")
-    look(model, test_set.take(np.arange(min(8, len(test_set)))), normalize, title, out)
+    view.confusion(out / "confusion.png", metrics.confusion_matrix(logits, labels), test_set.classes, f"{title}\n{right}")
+    look(model, test_set.take(np.arange(min(8, len(test_set)))), normalize, f"{title}: predictions, and their gradients", out)
     print(f"{right}; now look at {', '.join(str(out / name) for name in ('curves.png', 'confusion.png', 'gradients.png'))}")
 
 
@@ -92,7 +94,13 @@ def look(model: Module, pictures: Dataset, normalize: Normalize, title: str, out
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)  # softmax
     view.gradient_pictures(
-        out / "gradients.png", pictures.images, maps, pictures.labels, p, pictures.classes, f"{title}: where light matters"
+        out / "gradients.png",
+        pictures.images,
+        maps,
+        pictures.labels,
+        p,
+        pictures.classes,
+        title,
     )
 
 
@@ -118,8 +126,9 @@ def load(settings: Settings) -> tuple[Dataset, Dataset]:
 
 
 def lesions(settings: Settings) -> tuple[Dataset, Dataset]:
+    train_count, test_count = (min(n, settings.limit or n) for n in (8000, 2000))
     size = settings.size or 32
-    return data.lesions(8000, size, seed=0), data.lesions(2000, size, seed=1)
+    return data.lesions(train_count, size, seed=0), data.lesions(test_count, size, seed=1)
 
 
 def cifar10(settings: Settings) -> tuple[Dataset, Dataset]:
