@@ -122,8 +122,8 @@ class Tensor:
         gy: the gradient that arrives here, of the shape of `data`; 1 by default, for a scalar. The graph is given back as
         it is used, so that its memory is free for the next step, unless `keep_graph`: then backward may run again.
         """
-        for _ in walk(self, gy, keep_graph=keep_graph):
-            pass
+        for step in walk(self, gy, keep_graph=keep_graph):
+            del step  # or its arrays would live on through the next step
 
     def __len__(self) -> int:
         return len(self.data)
@@ -299,7 +299,7 @@ def walk(
             raise
         if not keep_graph:
             op.free()
-        del step, gy
+        del step, gy, x, gx  # free before the next op needs room
     for leaf, gx in arriving.items():
         assert isinstance(leaf, Tensor)
         if leaves is not None:
