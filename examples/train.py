@@ -24,6 +24,7 @@ import pathlib
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,10 @@ from minidl.array import to_cpu, to_device
 from minidl.data import Dataset, Normalize
 from minidl.nn import Module
 from minidl.train import Settings
+
+# every constructor that can do without further arguments
+MODELS = {name: getattr(models, name) for name in models.__all__}
+MODELS = {name: f for name, f in MODELS.items() if all(p.default != p.empty for p in signature(f).parameters.values())}
 
 DEFAULTS = {"model": "resnet8", "data": "lesions"}
 RECIPES: dict[str, dict[str, Any]] = {  # where the data want other settings than the defaults of `Settings`
@@ -68,7 +73,7 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     settings = choose(asked, out, resume)
     train_set, test_set = load(settings)
     N, C, H, W = train_set.images.shape
-    model = getattr(models, settings.model)(len(train_set.classes), C, settings.seed)
+    model = MODELS[settings.model](num_classes=len(train_set.classes), in_channels=C, seed=settings.seed)
     title = f"{settings.model} on {settings.data}"
     print(f"{title}: {sum(p.size for p in model.parameters()):,} parameters, {N:,} training and {len(test_set):,} test "
           f"pictures of {H}x{W}, {len(train_set.classes)} classes; everything goes into {out}")  # fmt: skip
@@ -159,7 +164,7 @@ DATA: dict[str, Callable[[Settings], tuple[Dataset, Dataset]]] = {
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--model", choices=models.__all__, metavar="NAME", help=f"one of {', '.join(models.__all__)}")
+    p.add_argument("--model", choices=MODELS, metavar="NAME", help=f"one of {', '.join(MODELS)}")
     p.add_argument("--data", choices=DATA, metavar="NAME", help=f"one of {', '.join(DATA)}")
     p.add_argument("--root", help="the folder that holds the data; by default data")
     p.add_argument("--size", type=int, help="pixels: draw lesions, or resize the pictures of a folder, to SIZE x SIZE")

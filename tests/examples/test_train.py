@@ -105,10 +105,14 @@ def test_errors_in_a_line(asked: list[str], message: str, tmp_path: pathlib.Path
 def test_unknown_names(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         example.main([flag, "nonsense"])
-    known = {"--model": "resnet8, resnet20", "--data": "lesions, cifar10, cifar100, folder", "--device": "cpu, gpu"}
+    known = {
+        "--model": ["resnet8", "resnet20"],
+        "--data": ["lesions", "cifar10", "cifar100", "folder"],
+        "--device": ["cpu", "gpu"],
+    }
     error = capsys.readouterr().err
     assert left.value.code == 2 and "invalid choice: 'nonsense'" in error
-    assert known[flag] in error.replace("'", "")
+    assert all(name in error for name in known[flag])
 
 
 def test_a_second_run_into_the_same_folder(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
