@@ -14,23 +14,28 @@ CHANNELS = (64, 128, 256, 512, 512)  # of the five blocks
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # table 1: A, B, D, E
 
 
+def block(c_in: int, c_out: int, n: int, norm: bool, rng: np.random.Generator) -> list[nn.Module]:
+    """n convolutions, each with a relu, and a pooling: (N,c_in,H,W) -> (N,c_out,H/2,W/2)"""
+    modules: list[nn.Module] = []
+    for i in range(n):
+        modules.append(nn.Conv2d(c_in if i == 0 else c_out, c_out, 3, padding=1, rng=rng))
+        if norm:
+            modules.append(nn.BatchNorm2d(c_out))
+        modules.append(nn.ReLU())
+    return [*modules, nn.MaxPool2d(2)]
+
+
 class VGG(nn.Module):
     """Five blocks of convolutions and three linear layers: (N,in_channels,H,W) -> (N,num_classes), H and W at least 32
 
-    Means over a grid of 7x7 cells come before the linear layers, so that they fit any size; at 224x224 the grid is the picture.
+    Means over 7x7 cells come before the linear layers, which then fit any size; pictures of 224x224 have 7x7 pixels there.
     """
 
     def __init__(self, depth: int, norm: bool, num_classes: int, in_channels: int, seed: int, dropout: float) -> None:
         rng = np.random.default_rng(seed)
-        self.features, c_in = nn.Sequential(), in_channels
-        for c_out, n in zip(CHANNELS, CONVOLUTIONS[depth], strict=True):
-            for _ in range(n):
-                self.features.append(nn.Conv2d(c_in, c_out, 3, padding=1, rng=rng))
-                if norm:
-                    self.features.append(nn.BatchNorm2d(c_out))
-                self.features.append(nn.ReLU())
-                c_in = c_out
-            self.features.append(nn.MaxPool2d(2))
+        steps = zip((in_channels, *CHANNELS[:-1]), CHANNELS, CONVOLUTIONS[depth], strict=True)
+        blocks = [block(c_in, c_out, n, norm, rng) for c_in, c_out, n in steps]
+        self.features = nn.Sequential(*(module for modules in blocks for module in modules))
         self.avgpool = nn.AdaptiveAvgPool2d(7)
         self.classifier = nn.Sequential(
             nn.Linear(512 * 7 * 7, 4096, rng=rng),
