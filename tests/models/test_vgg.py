@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+
+import models
+from minidl import Tensor, kernels, nn
+from models.vgg import block
+from tests.models.reference import Figures, check_figures, check_file, check_gradients, count, layers, needs_reference, rebuilt
+
+PARAMETERS = {
+    "vgg11": 132_863_336,
+    "vgg13": 133_047_848,
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+    "vgg11_bn": 132_868_840,
+    "vgg13_bn": 133_053_736,
+    "vgg16_bn": 138_365_992,
+    "vgg19_bn": 143_678_248,
+}
+NORM = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
+
+VGG16 = Figures(
+    x_shape=(2, 3, 64, 64),
+    logits=(-0.10473596087754694, -0.0719255564318681, 3.407155889281381),
+    gx_l1=136.07049069627732,
+    loss=18.328665806688253,
+    step_gx_l1=171.03866578151184,
+    norms={
+        "features.0.weight": 5.48947505771607,
+        "features.28.bias": 1.1999062477564384,
+        "classifier.6.weight": 161.64861250618551,
+    },
+)
+
+
+@pytest.fixture
+def zeros(monkeypatch):
+    """Nets start with zeros, where the values do not matter: to draw 140 million takes seconds."""
+    monkeypatch.setattr(nn.init, "_normal", lambda shape, rng, std: np.zeros(shape, np.float32))
+    monkeypatch.setattr(nn.init, "_uniform", lambda shape, rng, a: np.zeros(shape, np.float32))
+
+
+def pictures(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_depth_and_parameters_are_the_published_ones(name, zeros):
+    model = getattr(models, name)()
+    assert layers(model) == int(name.removeprefix("vgg").removesuffix("_bn"))
+    assert count(model) == PARAMETERS[name]
+
+
+def test_names_are_those_of_torchvision(zeros):
+    model = models.vgg16()
+    convolutions = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    places = [*(f"features.{i}" for i in convolutions), *(f"classifier.{i}" for i in (0, 3, 6))]
+    assert list(shapes) == [f"{place}.{n}" for place in places for n in ("weight", "bias")]
+    assert shapes["features.28.weight"] == (512, 512, 3, 3) and shapes["classifier.0.weight"] == (4096, 25088)
+    assert model.classifier[6].weight.name == "classifier.6.weight"
+
+    names = list(models.vgg11_bn().state_dict())
+    first = ["features.0.weight", "features.0.bias", *(f"features.1.{n}" for n in NORM), "features.4.weight"]
+    assert names[:8] == first
+    assert names[-6:] == [f"classifier.{i}.{n}" for i in (0, 3, 6) for n in ("weight", "bias")]
+
+
+def test_published_figures(zeros):
+    check_figures(models.vgg16(dropout=0), VGG16, step=False)
+
+
+@needs_reference
+@pytest.mark.parametrize("kernel", kernels.CHOICES)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", ["vgg16", "vgg19"])
+def test_all_published_figures(name, dtype, kernel, zeros):
+    with kernels.use(kernel):
+        check_file(getattr(models, name)(dropout=0), name, dtype=dtype)
+
+
+def torch_vgg11_bn(torch, in_channels, num_classes):
+    """The same net with the same names, in PyTorch."""
+    features, c_in = [], in_channels
+    for c in (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"):
+        if c == "M":
+            features.append(torch.nn.MaxPool2d(2, 2))
+        else:
+            features += [torch.nn.Conv2d(c_in, c, 3, padding=1), torch.nn.BatchNorm2d(c), torch.nn.ReLU()]
+            c_in = c
+    sizes = [(512 * 49, 4096), (4096, 4096), (4096, num_classes)]
+    classifier = [layer for size in sizes for layer in (torch.nn.Linear(*size), torch.nn.ReLU(), torch.nn.Dropout(0))]
+    net = torch.nn.Module()
+    net.features, net.classifier = torch.nn.Sequential(*features), torch.nn.Sequential(*classifier[:7])
+    net.forward = lambda x: net.classifier(torch.nn.functional.adaptive_avg_pool2d(net.features(x), 7).flatten(1))
+    return net
+
+
+def test_logits_and_gradients_as_pytorch_with_four_channels_and_batch_norm():
+    torch = pytest.importorskip("torch")
+    ours = models.vgg11_bn(num_classes=5, in_channels=4, dropout=0)
+    with torch.device("meta"):  # no weights of its own
+        theirs = torch_vgg11_bn(torch, 4, 5)
+    state = ours.state_dict()
+    assert list(state) == list(theirs.state_dict())
+    theirs.load_state_dict({n: torch.from_numpy(a) for n, a in state.items()}, assign=True)
+    x = pictures(2, 4, 50, 33)
+    for training in (False, True):
+        image, peer_image = Tensor(x, requires_grad=True), torch.from_numpy(x).requires_grad_()
+        with ours.train(training).frozen():
+            logits = ours(image)
+            logits.backward(np.ones_like(logits.data))
+        expected = theirs.train(training)(peer_image)
+        expected.backward(torch.ones(2, 5), inputs=[peer_image])
+        assert np.allclose(logits.data, expected.detach().numpy(), rtol=0, atol=1e-4)
+        scale = np.abs(image.grad).max()
+        assert np.allclose(image.grad, peer_image.grad.numpy(), rtol=0, atol=1e-3 * scale)
+
+
+@pytest.mark.parametrize("make", [models.vgg11, models.vgg13_bn])
+@pytest.mark.parametrize("C", [1, 4])
+def test_any_number_of_channels_and_the_smallest_picture(make, C, zeros):
+    model = make(num_classes=7, in_channels=C).eval()
+    for size in ((32, 32), (33, 70)):
+        y = model(pictures(1, C, *size))
+        assert y.shape == (1, 7) and y.dtype == np.float32
+    with pytest.raises(ValueError, match=r"kernel: \(2, 2\) is larger than the picture \(1, 1\)") as caught:
+        model(pictures(1, C, 31, 31))
+    assert "vgg.py" in str(caught.value.__notes__)
+
+
+def test_a_grid_of_7x7_is_left_as_it_is(zeros):
+    seen = {}
+    model = models.vgg11(num_classes=2)
+    with nn.watch(model.eval(), after=lambda name, y: seen.update({name: y.data})):
+        model(pictures(1, 3, 224, 224))
+    assert seen["features"].shape == (1, 512, 7, 7)
+    assert np.array_equal(model.avgpool(pictures(1, 2, 7, 7)).data, pictures(1, 2, 7, 7))
+
+
+def test_dropout(zeros):
+    model = models.vgg11(dropout=0.25)
+    assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.25, 0.25]
+    assert [m.p for m in models.vgg19_bn().modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
+    assert len(model.generators()) == 1  # one generator, that of the seed, draws everything
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_gradients_of_a_block(norm):
+    module = nn.Sequential(*block(2, 3, 2, norm, np.random.default_rng(0)))
+    check_gradients(rebuilt(module), np.random.default_rng(1).normal(size=(2, 2, 4, 4)))
+
+
+def test_bad_input(zeros):
+    with pytest.raises(ValueError, match="out_features: expected at least 1, got 0"):
+        models.vgg11(num_classes=0)
+    with pytest.raises(ValueError, match="in_channels: expected at least 1, got 0"):
+        models.vgg16_bn(in_channels=0)
+    with pytest.raises(ValueError, match=r"p: expected a probability in \[0, 1\), got 1"):
+        models.vgg11(dropout=1)
+    with pytest.raises(ValueError, match=r"as x has 1 and groups is 1; got \(64, 3, 3, 3\)") as caught:
+        models.vgg11()(pictures(1, 1, 32, 32))
+    assert "features.0.weight" in str(caught.value.__notes__)
