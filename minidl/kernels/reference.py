@@ -164,6 +164,36 @@ def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, 
     return gx, ggamma, gbeta
 
 
+def batch_norm_relu(x: Array, r: Array | None, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
+    """y = max(batch_norm(x) + r, 0), r (N,C,...) or None for 0; and mean, var as from `batch_norm`"""
+    y, mean, var = batch_norm(x, gamma, beta, eps)
+    return relu(y if r is None else y + r), mean, var
+
+
+def batch_norm_relu_grad(
+    gy: Array, y: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array, Array]:
+    """gr = gy where y > 0, else 0, is the gradient of r; from it gx, ggamma, gbeta as from `batch_norm_grad`
+
+    -> gx, gr, ggamma, gbeta
+    """
+    gr = relu_grad(gy, y)
+    gx, ggamma, gbeta = batch_norm_grad(gr, x, gamma, mean, var, eps)
+    return gx, gr, ggamma, gbeta
+
+
+def channel_affine_relu(x: Array, r: Array | None, scale: Array, shift: Array) -> Array:
+    """y[n,c,...] = max(scale[c] x[n,c,...] + shift[c] + r[n,c,...], 0), r None for 0"""
+    y = channel_affine(x, scale, shift)
+    return relu(y if r is None else y + r)
+
+
+def channel_affine_relu_grad(gy: Array, y: Array, scale: Array) -> tuple[Array, Array]:
+    """gr = gy where y > 0, else 0; gx[n,c,...] = scale[c] gr[n,c,...] -> gx, gr"""
+    gr = relu_grad(gy, y)
+    return channel_affine(gr, scale, 0 * scale), gr
+
+
 def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
     """y[n,c,...] = scale[c] x[n,c,...] + shift[c]"""
     per_channel = (-1,) + (1,) * (x.ndim - 2)
