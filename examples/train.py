@@ -24,6 +24,7 @@ import pathlib
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,13 @@ from minidl.data import Dataset, Normalize
 from minidl.nn import Module
 from minidl.train import Settings
 
+# every constructor that can do without further arguments
+MODELS = {name: getattr(models, name) for name in models.__all__}
+MODELS = {name: f for name, f in MODELS.items() if all(p.default != p.empty for p in signature(f).parameters.values())}
+
 DEFAULTS = {"model": "resnet8", "data": "lesions"}
 RECIPES: dict[str, dict[str, Any]] = {  # where the data want other settings than the defaults of `Settings`
-    "lesions": {"epochs": 10, "batch_size": 32, "lr": 0.05, "crop": 2, "flip": "both"},
+    "lesions": {"epochs": 8, "batch_size": 64, "lr": 0.05, "crop": 2, "flip": "both"},
     "cifar10": {},
     "cifar100": {"epochs": 30},
     "folder": {"epochs": 30, "batch_size": 32, "lr": 0.05},
@@ -52,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run(asked, out, resume)
     except KeyboardInterrupt:
-        print(f"\nStopped. To go on after the last finished epoch: python examples/train.py --resume --out {out}")
+        print("\nStopped.", end=" ")
+        if (out / "settings.json").exists():
+            print(f"To go on after the last finished epoch: python examples/train.py --resume --out {out}")
         return 130
     except (FloatingPointError, OSError, RuntimeError, ValueError) as error:
         if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
@@ -66,7 +73,7 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     settings = choose(asked, out, resume)
     train_set, test_set = load(settings)
     N, C, H, W = train_set.images.shape
-    model = getattr(models, settings.model)(len(train_set.classes), C, settings.seed)
+    model = MODELS[settings.model](num_classes=len(train_set.classes), in_channels=C, seed=settings.seed)
     title = f"{settings.model} on {settings.data}"
     print(f"{title}: {sum(p.size for p in model.parameters()):,} parameters, {N:,} training and {len(test_set):,} test "
           f"pictures of {H}x{W}, {len(train_set.classes)} classes; everything goes into {out}")  # fmt: skip
@@ -79,8 +86,8 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     normalize = Normalize(*train_set.mean_std())
     _, logits, labels = train.evaluate(model, test_set, prepare=normalize)
     right = f"{metrics.accuracy(logits, labels):.1%} of the test pictures right"
-    view.confusion(out / "confusion.png", metrics.confusion_matrix(logits, labels), test_set.classes, f"{title}: {right}")
-    look(model, test_set.take(np.arange(min(8, len(test_set)))), normalize, title, out)
+    view.confusion(out / "confusion.png", metrics.confusion_matrix(logits, labels), test_set.classes, f"{title}\n{right}")
+    look(model, test_set.take(np.arange(min(8, len(test_set)))), normalize, f"{title}: predictions, and their gradients", out)
     print(f"{right}; now look at {', '.join(str(out / name) for name in ('curves.png', 'confusion.png', 'gradients.png'))}")
 
 
@@ -92,7 +99,13 @@ def look(model: Module, pictures: Dataset, normalize: Normalize, title: str, out
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)  # softmax
     view.gradient_pictures(
-        out / "gradients.png", pictures.images, maps, pictures.labels, p, pictures.classes, f"{title}: where light matters"
+        out / "gradients.png",
+        pictures.images,
+        maps,
+        pictures.labels,
+        p,
+        pictures.classes,
+        title,
     )
 
 
@@ -118,8 +131,9 @@ def load(settings: Settings) -> tuple[Dataset, Dataset]:
 
 
 def lesions(settings: Settings) -> tuple[Dataset, Dataset]:
+    train_count, test_count = (min(n, settings.limit or n) for n in (8000, 2000))
     size = settings.size or 32
-    return data.lesions(8000, size, seed=0), data.lesions(2000, size, seed=1)
+    return data.lesions(train_count, size, seed=0), data.lesions(test_count, size, seed=1)
 
 
 def cifar10(settings: Settings) -> tuple[Dataset, Dataset]:
@@ -150,7 +164,7 @@ DATA: dict[str, Callable[[Settings], tuple[Dataset, Dataset]]] = {
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--model", choices=models.__all__, metavar="NAME", help=f"one of {', '.join(models.__all__)}")
+    p.add_argument("--model", choices=MODELS, metavar="NAME", help=f"one of {', '.join(MODELS)}")
     p.add_argument("--data", choices=DATA, metavar="NAME", help=f"one of {', '.join(DATA)}")
     p.add_argument("--root", help="the folder that holds the data; by default data")
     p.add_argument("--size", type=int, help="pixels: draw lesions, or resize the pictures of a folder, to SIZE x SIZE")

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from operator import attrgetter
 from pathlib import Path
@@ -121,8 +122,8 @@ class Tensor:
         gy: the gradient that arrives here, of the shape of `data`; 1 by default, for a scalar. The graph is given back as
         it is used, so that its memory is free for the next step, unless `keep_graph`: then backward may run again.
         """
-        for _ in walk(self, gy, keep_graph=keep_graph):
-            pass
+        for step in walk(self, gy, keep_graph=keep_graph):
+            del step  # or its arrays would live on through the next step
 
     def __len__(self) -> int:
         return len(self.data)
@@ -233,13 +234,13 @@ class Op:
         return f"<{type(self).__name__} of {_shapes(self.inputs)}, called at {_place(self.where)}>"
 
 
+@dataclass(slots=True)
 class Step:
     """What one step of a walk knows: the op, the gradient of its output, and those of its inputs, which may be changed."""
 
-    __slots__ = ("gxs", "gy", "op")
-
-    def __init__(self, op: Op, gy: Array, gxs: list[Array | None]) -> None:
-        self.op, self.gy, self.gxs = op, gy, gxs
+    op: Op
+    gy: Array
+    gxs: list[Array | None]
 
 
 def tape(y: Tensor) -> list[Op]:
@@ -258,7 +259,8 @@ def tape(y: Tensor) -> list[Op]:
                     "backward(); run the forward pass again, or call that backward with keep_graph=True"
                 )
             found.add(op)
-            todo += [x.op for x in op.inputs if x is not None]
+            for x in op.inputs:
+                todo.append(None if x is None else x.op)
     return sorted(found, key=attrgetter("made"), reverse=True)
 
 
@@ -268,20 +270,16 @@ def walk(
     """Walk back from y to the leaves, one op a step; the body of the loop over it is the hook.
 
     Each `Step` shows the op, `gy` and the gradients `gxs` of the inputs before they travel on; changing the list changes
-    what travels (guided backpropagation is no more than this). The gradients of the leaves are added to `leaf.grad`, or,
-    where a dictionary `leaves` is given, collected there. Never in place: an array that was handed out stays as it is.
+    what travels (guided backpropagation is no more than this). At the end the gradients of the leaves are added to
+    `leaf.grad`, or, where a dictionary `leaves` is given, stored there: an error on the way leaves every leaf as it was.
+    Never in place: an array that was handed out stays as it is.
     """
     gy = _first_gradient(y, gy)
-    if y.op is None:
-        _arrive_at_leaf(y, gy.copy(), leaves)
-        return
-    arriving: dict[Op, Array] = {y.op: gy}
+    arriving: dict[Op | Tensor, Array] = {y.op or y: gy}  # at an op, or at a leaf
     for op in tape(y):
         gy = arriving.pop(op, None)
         if gy is None:  # a hook set every gradient on the way here to None
             continue
-        if isinstance(gy, np.generic):  # what NumPy makes of a 0-d result
-            gy = np.asarray(gy)
         try:
             step = Step(op, gy, list(op.backward(gy)))
             yield step
@@ -289,18 +287,27 @@ def walk(
                 if not need or gx is None:
                     continue
                 assert x is not None
-                if gx.shape != x.shape or gx.dtype != x.dtype:
+                if gx.shape != x.data.shape or gx.dtype != x.data.dtype:
                     raise ValueError(f"backward returned {gx.shape} {gx.dtype} for an input of {x.shape} {x.dtype}")
-                if x.op is None:
-                    _arrive_at_leaf(x, gx if gx.base is None and gx is not gy else gx.copy(), leaves)
-                else:
-                    arriving[x.op] = arriving[x.op] + gx if x.op in arriving else gx
+                if x.op is None and (gx is gy or gx.base is not None):
+                    gx = gx.copy()  # the leaf's own: neither gy, which others see too, nor a view of it
+                to = x.op or x
+                gx = arriving[to] + gx if to in arriving else gx
+                arriving[to] = np.asarray(gx) if isinstance(gx, np.generic) else gx  # NumPy makes scalars of 0-d sums
         except Exception as error:
             error.add_note(f"in the backward of {op!r}, gradient {gy.shape} {gy.dtype}")
             raise
         if not keep_graph:
             op.free()
-        del step, gy
+        del step, gy, x, gx  # free before the next op needs room
+    for leaf, gx in arriving.items():
+        assert isinstance(leaf, Tensor)
+        if leaves is not None:
+            leaves[leaf] = gx
+        elif leaf.grad is None:
+            leaf.grad = gx
+        else:
+            leaf.grad = array_module(gx).asarray(leaf.grad + gx)  # of a 0-d sum, too
 
 
 def gradients(y: Tensor, xs: Sequence[Tensor], gy: Array | None = None) -> list[Array]:
@@ -322,7 +329,7 @@ def _first_gradient(y: Tensor, gy: Array | None) -> Array:
     if not y.requires_grad:
         raise ValueError(f"no gradient to compute: {y!r} depends on nothing that requires one")
     if gy is None:
-        if y.size != 1:
+        if y.data.size != 1:
             raise ValueError(f"gy: needed where the output is no scalar; y has shape {y.shape}, try sum(y) or mean(y)")
         return array_module(y.data).ones_like(y.data)
     if not is_array(gy):
@@ -331,18 +338,7 @@ def _first_gradient(y: Tensor, gy: Array | None) -> Array:
         raise ValueError(
             f"gy: expected {y.shape} {y.dtype} on the {y.device}, as y is, got {gy.shape} {gy.dtype} on the {device_of(gy)}"
         )
-    return gy
-
-
-def _arrive_at_leaf(x: Tensor, gx: Array, leaves: dict[Tensor, Array] | None) -> None:
-    before = x.grad if leaves is None else leaves.get(x)
-    total = gx if before is None else before + gx
-    if isinstance(total, np.generic):
-        total = np.asarray(total)
-    if leaves is None:
-        x.grad = total
-    else:
-        leaves[x] = total
+    return gy.copy()
 
 
 def _check_inputs(xs: tuple[Tensor | None, ...]) -> None:

@@ -173,9 +173,9 @@ def train_epoch(model: Module, loader: Loader, optimizer: Optimizer, schedule: S
             loss_sum += loss.item() * len(x)
             hits += int((logits.data.argmax(1) == labels).sum())
             seconds = time.perf_counter() - start
-            left = (settings.epochs - epoch) * bar.total - images
-            bar.set_postfix_str(f"loss {loss_sum / images:.3f}, accuracy {hits / images:.1%}, "
-                                f"{tqdm.format_interval(left * seconds / images)} to the end", refresh=False)  # fmt: skip
+            left = tqdm.format_interval(((settings.epochs - epoch) * bar.total - images) * seconds / images)
+            so_far = f"loss {loss_sum / images:.3f}, accuracy {hits / images:.1%}, {images / seconds:,.0f} images/s"
+            bar.set_postfix_str(f"{so_far}, {left} to the end", refresh=False)
             bar.update(len(x))
     return {
         "epoch": epoch + 1,
@@ -242,6 +242,8 @@ def _begin(out: pathlib.Path, settings: Settings) -> list[Row]:
 
 def _resume(out: pathlib.Path, model: Module, optimizer: Optimizer, settings: Settings, about: Row) -> list[Row]:
     settings.continues(Settings.of_run(out))
+    for leftover in out.glob(".*.tmp"):  # of a write that was killed
+        leftover.unlink()
     if not (out / "checkpoint.safetensors").exists():  # ended in its first epoch
         return []
     facts = checkpoint.load(out / "checkpoint.safetensors", model, optimizer)
@@ -269,8 +271,8 @@ def _check_state(model: Module, row: Row) -> None:
 
 def _bar(description: str, total: int) -> Any:
     """A progress bar on stderr where that is a terminal, else nothing."""
-    form = "{desc} {percentage:3.0f}% {bar:20} {rate_fmt}, {remaining} left, {postfix}"
-    return tqdm(total=total, desc=description, unit=" images", leave=False, disable=None, bar_format=form)
+    form = "{desc} {percentage:3.0f}% {bar:20} {remaining} left{postfix}"
+    return tqdm(total=total, desc=description, leave=False, disable=None, bar_format=form)
 
 
 def _line(row: Row, epochs: int) -> str:

@@ -1,10 +1,13 @@
 """Residual networks: He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition".
 
 The CIFAR family of section 4.2: 6n + 2 layers with weights, in three stages of n blocks with 16, 32 and 64 channels, on
-pictures of 32x32 (any size works). The plain nets are the same without shortcuts; the paper shows what those cost.
+pictures of 32x32 (any size works). The ImageNet family of section 4.1 and table 1: four stages behind a stem that makes
+224x224 pixels 56x56 (any size works). The plain nets are the same without shortcuts; the paper shows what those cost.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -77,6 +80,99 @@ class CifarResNet(nn.Module):
         return self.linear(ops.global_avg_pool2d(x))
 
 
+# ---- ImageNet
+
+
+class ProjectionBlock(PlainBlock):
+    """y = relu(F(x) + x), the two 3x3 convolutions of `PlainBlock` with the shortcut of option B"""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, rng: np.random.Generator) -> None:
+        super().__init__(c_in, c_out, stride, rng)
+        self.downsample = projection(c_in, c_out, stride, rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.relu(self.residual(x) + self.downsample(x))
+
+
+class Bottleneck(nn.Module):
+    """y = relu(F(x) + x), F a 3x3 convolution between two of 1x1, with a quarter of the channels: figure 5, right
+
+    The stride is that of the 3x3 convolution, as in torchvision, whose weights then fit; the paper's is of the first 1x1.
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int, rng: np.random.Generator) -> None:
+        c = c_out // 4
+        self.conv1 = nn.Conv2d(c_in, c, 1, bias=False, rng=rng)
+        self.bn1 = nn.BatchNorm2d(c)
+        self.conv2 = nn.Conv2d(c, c, 3, stride, padding=1, bias=False, rng=rng)
+        self.bn2 = nn.BatchNorm2d(c)
+        self.conv3 = nn.Conv2d(c, c_out, 1, bias=False, rng=rng)
+        self.bn3 = nn.BatchNorm2d(c_out)
+        self.downsample = projection(c_in, c_out, stride, rng)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """F(x)"""
+        y = ops.relu(self.bn1(self.conv1(x)))
+        y = ops.relu(self.bn2(self.conv2(y)))
+        return self.bn3(self.conv3(y))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.relu(self.residual(x) + self.downsample(x))
+
+
+def projection(c_in: int, c_out: int, stride: int, rng: np.random.Generator) -> nn.Module:
+    """The shortcut of option B: x itself, or a 1x1 convolution of it where the shape changes."""
+    if stride == 1 and c_in == c_out:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False, rng=rng), nn.BatchNorm2d(c_out))
+
+
+Block = Callable[[int, int, int, np.random.Generator], nn.Module]  # (c_in, c_out, stride, rng) -> a block
+WIDE = (64, 128, 256, 512)  # channels of the four stages
+WIDER = (256, 512, 1024, 2048)  # with bottlenecks
+
+
+class ResNet(nn.Module):
+    """Four stages of `blocks` with so many `channels`, each half as high and wide as the one before, the mean over the
+    picture, one linear layer: (N,in_channels,H,W) -> (N,num_classes)"""
+
+    def __init__(
+        self,
+        block: Block,
+        blocks: tuple[int, int, int, int],
+        channels: tuple[int, int, int, int],
+        num_classes: int,
+        in_channels: int,
+        seed: int,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+
+        def stage(c_in: int, c_out: int, n: int, stride: int) -> nn.Sequential:
+            return nn.Sequential(block(c_in, c_out, stride, rng), *(block(c_out, c_out, 1, rng) for _ in range(n - 1)))
+
+        c1, c2, c3, c4 = channels
+        self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, padding=3, bias=False, rng=rng)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        self.layer1 = stage(64, c1, blocks[0], stride=1)
+        self.layer2 = stage(c1, c2, blocks[1], stride=2)
+        self.layer3 = stage(c2, c3, blocks[2], stride=2)
+        self.layer4 = stage(c3, c4, blocks[3], stride=2)
+        self.fc = nn.Linear(c4, num_classes, rng=rng, init=nn.init.fan_in_uniform)
+        self.name_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(ops.relu(self.bn1(self.conv1(x))))  # (N,64,H/4,W/4)
+        x = self.layer1(x)
+        x = self.layer2(x)  # (N,c2,H/8,W/8)
+        x = self.layer3(x)  # (N,c3,H/16,W/16)
+        x = self.layer4(x)  # (N,c4,H/32,W/32)
+        return self.fc(ops.global_avg_pool2d(x))
+
+
+# ---- the nets of table 6
+
+
 def resnet8(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
     """One block a stage: smaller than any in the paper, for lessons and quick trials."""
     return CifarResNet(BasicBlock, 1, num_classes, in_channels, seed)
@@ -107,6 +203,11 @@ def resnet110(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> Cif
     return CifarResNet(BasicBlock, 18, num_classes, in_channels, seed)
 
 
+def resnet1202(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
+    """19.4 million parameters; 92.07%, less than `resnet110`: it fits the training set and overfits."""
+    return CifarResNet(BasicBlock, 200, num_classes, in_channels, seed)
+
+
 def plain20(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
     """`resnet20` without shortcuts."""
     return CifarResNet(PlainBlock, 3, num_classes, in_channels, seed)
@@ -130,3 +231,36 @@ def plain56(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> Cifar
 def plain110(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
     """`resnet110` without shortcuts."""
     return CifarResNet(PlainBlock, 18, num_classes, in_channels, seed)
+
+
+# ---- the nets of table 1, with the top-5 errors of table 3 on the ImageNet validation set (10 crops)
+
+
+def resnet18(num_classes: int = 1000, in_channels: int = 3, seed: int = 0) -> ResNet:
+    """11.7 million parameters."""
+    return ResNet(ProjectionBlock, (2, 2, 2, 2), WIDE, num_classes, in_channels, seed)
+
+
+def resnet34(num_classes: int = 1000, in_channels: int = 3, seed: int = 0) -> ResNet:
+    """21.8 million parameters; 7.46%."""
+    return ResNet(ProjectionBlock, (3, 4, 6, 3), WIDE, num_classes, in_channels, seed)
+
+
+def resnet50(num_classes: int = 1000, in_channels: int = 3, seed: int = 0) -> ResNet:
+    """25.6 million parameters; 6.71%."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), WIDER, num_classes, in_channels, seed)
+
+
+def resnet101(num_classes: int = 1000, in_channels: int = 3, seed: int = 0) -> ResNet:
+    """44.5 million parameters; 6.05%."""
+    return ResNet(Bottleneck, (3, 4, 23, 3), WIDER, num_classes, in_channels, seed)
+
+
+def resnet152(num_classes: int = 1000, in_channels: int = 3, seed: int = 0) -> ResNet:
+    """60.2 million parameters; 5.71%."""
+    return ResNet(Bottleneck, (3, 8, 36, 3), WIDER, num_classes, in_channels, seed)
+
+
+def plain34(num_classes: int = 1000, in_channels: int = 3, seed: int = 0) -> ResNet:
+    """`resnet34` without shortcuts: 21.6 million parameters; 10.02%."""
+    return ResNet(PlainBlock, (3, 4, 6, 3), WIDE, num_classes, in_channels, seed)

@@ -148,9 +148,10 @@ def test_a_tensor_used_twice_by_one_op(f: Any, derivative: Any) -> None:
     np.testing.assert_allclose(x.grad, derivative(x.data), atol=1e-12)
 
 
-def test_a_leaf_without_history_gets_the_gradient_itself() -> None:
+def test_a_leaf_without_history_gets_a_copy_of_the_gradient() -> None:
     x, gy = leaf(3), np.ones(3)
     x.backward(gy)
+    assert x.grad is not None and not np.shares_memory(x.grad, gy)
     x.backward(gy)
     np.testing.assert_array_equal(x.grad, [2, 2, 2])
     np.testing.assert_array_equal(gy, np.ones(3))
@@ -411,6 +412,14 @@ def test_a_neighbour_of_the_package_is_no_part_of_it() -> None:
     assert y.op.where[0].co_filename.endswith("minidl_user/script.py")
 
 
+def test_an_error_in_backward_leaves_every_leaf_as_it_was() -> None:
+    x, w = leaf(3), leaf(3, seed=1)
+    y = ops.sum(_Faulty()(x) * w)  # the gradient of w arrives before the error
+    with pytest.raises(FloatingPointError):
+        y.backward()
+    assert x.grad is None and w.grad is None
+
+
 def test_a_gradient_of_the_wrong_type_is_an_error_of_the_op() -> None:
     class _Widening(Op):
         def forward(self, x: Array) -> Array:
@@ -451,6 +460,29 @@ def test_without_backward_the_graph_goes_with_its_last_tensor(no_gc: None) -> No
     op = weakref.ref(loss.op)
     del loss
     assert [ref() for ref in [*held, op]] == [None] * (len(held) + 1)
+
+
+def test_the_step_before_is_forgotten_when_an_op_computes_its_gradient(no_gc: None) -> None:
+    outputs: list[weakref.ref[Array]] = []
+    gradients_seen: list[weakref.ref[Array]] = []
+    alive = []
+
+    class _Watch(Op):
+        def forward(self, x: Array) -> Array:
+            y = x + 1
+            outputs.append(weakref.ref(y))
+            return y
+
+        def backward(self, gy: Array) -> Grads:
+            gradients_seen.append(weakref.ref(gy))
+            alive.append([sum(ref() is not None for ref in refs) for refs in (outputs, gradients_seen)])
+            return (gy * 2,)
+
+    y = leaf(3)
+    for _ in range(4):
+        y = _Watch()(y)
+    ops.sum(y).backward()
+    assert alive == [[4, 1], [3, 1], [2, 1], [1, 1]]  # the last one is y, the others are inputs of ops not yet visited
 
 
 def test_memory_comes_back_while_backward_goes_on(no_gc: None) -> None:
@@ -534,6 +566,12 @@ def test_scalars_take_the_type_of_the_tensor() -> None:
         assert y.dtype == np.float32
     with pytest.raises(TypeError, match=r"x \*\* exponent: exponent must be a Python number, got Tensor"):
         x**x
+
+
+def test_the_power_zero_has_gradient_zero_also_at_zero() -> None:
+    x = Tensor(np.array([0.0, 2.0]), requires_grad=True)
+    ops.sum(x**0).backward()
+    np.testing.assert_array_equal(x.grad, [0, 0])
 
 
 def test_an_array_may_stand_on_either_side_of_an_operator() -> None:

@@ -49,11 +49,8 @@ def fold(cols: Array, x_shape: Shape, stride: Pair, padding: Pair, dilation: Pai
 
 def _padded_size(x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair) -> Pair:
     """Room for the padded picture and for every window, also where a stride or ceil_mode makes the last one stick out."""
-    H, W = (
-        max(size + 2 * p, (o - 1) * s + d * (k - 1) + s)
-        for size, k, s, p, d, o in zip(x_shape[2:], kernel, stride, padding, dilation, out, strict=True)
-    )
-    return H, W
+    (H, W), (kh, kw), (sh, sw), (ph, pw), (dh, dw), (OH, OW) = x_shape[2:], kernel, stride, padding, dilation, out
+    return max(H + 2 * ph, OH * sh + dh * (kh - 1)), max(W + 2 * pw, OW * sw + dw * (kw - 1))
 
 
 # ---- convolution

@@ -23,7 +23,8 @@ def gradient_pictures(
 ) -> None:
     """Pictures (N,C,H,W), each with its prediction and whether that is right, beside its gradient map (N,H,W), as PNG.
 
-    All maps share one scale, symmetric about 0: red is above, blue below, white is 0. labels (N,), probabilities (N,K).
+    All maps share one scale, symmetric about 0: red is above, blue below, white is 0, and the deepest red and blue stand for
+    the largest 0.5% of all sizes. labels (N,), probabilities (N,K).
     Raises ValueError where the lengths disagree or there is no picture.
     """
     if not 0 < len(images) == len(maps) == len(labels) == len(probabilities):
@@ -31,8 +32,9 @@ def gradient_pictures(
         raise ValueError(f"images, maps, labels, probabilities: expected as many of each and at least one, got {lengths}")
     N, columns = len(images), min(len(images), 4)
     lines = -(-N // columns)
-    limit = float(np.abs(maps).max()) or 1.0
-    picture = figure.new(3.3 * columns + 1.0, 2.0 * lines + 0.6, w_pad=0.02, h_pad=0.05, wspace=0, hspace=0)
+    size = np.abs(maps)
+    limit = float(np.quantile(size, 0.995)) or float(size.max()) or 1.0  # a few bright pixels must not darken all others
+    picture = figure.new(3.3 * columns + 1.0, 1.95 * lines + 0.55, w_pad=0.02, h_pad=0.05, wspace=0, hspace=0)
     cells = picture.subplots(lines, 3 * columns, width_ratios=(1, 1, 0.12) * columns, squeeze=False)
     for ax in cells.flat:
         ax.set_axis_off()
@@ -41,11 +43,12 @@ def gradient_pictures(
         shades = right.imshow(maps[n], cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         guess, label = int(probabilities[n].argmax()), labels[n]
         verdict, color = ("right", GREY) if guess == label else (f"wrong: it is {classes[label]}", RED)
-        left.set_title(f"{classes[guess]}, {probabilities[n, guess]:.1%}\n", fontsize=9.5, loc="left", pad=4)
+        p = probabilities[n, guess]
+        left.set_title(f"{classes[guess]}, {'>99.9%' if p > 0.999 else f'{p:.1%}'}\n", fontsize=9.5, loc="left", pad=4)
         left.text(0, 1.035, verdict, fontsize=9.5, color=color, transform=left.transAxes)
         right.set_title(f"∂ logit({classes[guess]}) / ∂ image", fontsize=8, color=GREY, loc="right", pad=4)
-    bar = picture.colorbar(shades, ax=cells, shrink=0.85, aspect=30)
-    bar.set_label("change of the logit per unit of brightness", color=GREY)
+    bar = picture.colorbar(shades, ax=cells, shrink=0.85, aspect=30, extend="both")
+    bar.set_label("change of the logit\nper unit of brightness", color=GREY)
     bar.outline.set_visible(False)
     picture.suptitle(title, fontsize=11, fontweight="bold")
     figure.save(picture, path)

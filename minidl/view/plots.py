@@ -66,7 +66,7 @@ def confusion(path: str | os.PathLike[str], matrix: Array, classes: Sequence[str
         raise ValueError(f"matrix: expected ({K}, {K}) for {K} classes, got {matrix.shape}")
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)  # (K,K), rows sum to 1, or to 0 for an absent class
     side = 2.2 + 0.55 * K if K <= NAMED else 9
-    picture = figure.new(side + 1, side, w_pad=0.1, h_pad=0.1)
+    picture = figure.new(side + 1.2, side, w_pad=0.1, h_pad=0.1)
     ax = picture.subplots()
     shades = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if K <= NAMED:
@@ -82,5 +82,5 @@ def confusion(path: str | os.PathLike[str], matrix: Array, classes: Sequence[str
     bar = picture.colorbar(shades, ax=ax, shrink=0.8, ticks=(0, 0.5, 1), format="{x:.0%}")
     bar.set_label("share of the true class", color=GREY)
     bar.outline.set_visible(False)
-    ax.set_title(title, fontsize=11, fontweight="bold", pad=12)
+    picture.suptitle(title, fontsize=11, fontweight="bold")
     figure.save(picture, path)

@@ -1,0 +1,197 @@
+"""Densely connected networks: Huang, Liu, van der Maaten and Weinberger 2017.
+
+Each layer of a block is given what all layers before it in the block have made, and adds k channels to it, k the growth:
+
+    x_l = H_l([x_0, x_1, ..., x_{l-1}])
+
+The transitions between blocks halve the height and width. The ImageNet family is that of table 1, the CIFAR family that of
+section 4.1: three blocks on pictures of 32x32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minidl import Tensor, nn, ops
+
+
+class DenseLayer(nn.Module):
+    """H(x) = conv3x3(relu(bn(x))): (N,C,H,W) -> (N,growth,H,W)"""
+
+    def __init__(self, c_in: int, growth: int, dropout: float, rng: np.random.Generator) -> None:
+        self.norm1 = nn.BatchNorm2d(c_in)
+        self.conv1 = nn.Conv2d(c_in, growth, 3, padding=1, bias=False, rng=rng)
+        self.dropout = maybe_dropout(dropout, rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(ops.relu(self.norm1(x)))
+        return self.dropout(y)
+
+
+class BottleneckLayer(nn.Module):
+    """H(x) = conv3x3(relu(bn(z))), z = conv1x1(relu(bn(x))) of 4 growth channels: (N,C,H,W) -> (N,growth,H,W)"""
+
+    def __init__(self, c_in: int, growth: int, dropout: float, rng: np.random.Generator) -> None:
+        self.norm1 = nn.BatchNorm2d(c_in)
+        self.conv1 = nn.Conv2d(c_in, 4 * growth, 1, bias=False, rng=rng)
+        self.norm2 = nn.BatchNorm2d(4 * growth)
+        self.conv2 = nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False, rng=rng)
+        self.dropout = maybe_dropout(dropout, rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.conv1(ops.relu(self.norm1(x)))
+        y = self.conv2(ops.relu(self.norm2(z)))
+        return self.dropout(y)
+
+
+def maybe_dropout(p: float, rng: np.random.Generator) -> nn.Module:
+    return nn.Identity() if p == 0 else nn.Dropout(p, rng)
+
+
+class DenseBlock(nn.Module):
+    """Layers that each see all before them: (N,C,H,W) -> (N, C + layers growth, H, W)"""
+
+    def __init__(
+        self,
+        layer: type[DenseLayer | BottleneckLayer],
+        layers: int,
+        c_in: int,
+        growth: int,
+        dropout: float,
+        rng: np.random.Generator,
+    ) -> None:
+        for i in range(layers):
+            setattr(self, f"denselayer{i + 1}", layer(c_in + i * growth, growth, dropout, rng))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _, layer in self.named_children():
+            x = ops.concat([x, layer(x)])
+        return x
+
+
+class Transition(nn.Module):
+    """A 1x1 convolution to c_out channels, and means over 2x2 pixels: (N,C,H,W) -> (N,c_out,H/2,W/2)"""
+
+    def __init__(self, c_in: int, c_out: int, rng: np.random.Generator) -> None:
+        self.norm = nn.BatchNorm2d(c_in)
+        self.conv = nn.Conv2d(c_in, c_out, 1, bias=False, rng=rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(ops.relu(self.norm(x)))
+        return ops.avg_pool2d(y, 2)
+
+
+class DenseNet(nn.Module):
+    """A stem, dense blocks with transitions between them, the mean over the picture, one linear layer:
+    (N,in_channels,H,W) -> (N,num_classes)
+
+    stem: named modules in their order, the last with c channels; blocks: the number of layers of each. The variant BC has
+    bottlenecks in its layers and transitions that compress to half the channels.
+    """
+
+    def __init__(
+        self,
+        stem: dict[str, nn.Module],
+        c: int,
+        blocks: Sequence[int],
+        growth: int,
+        bc: bool,
+        num_classes: int,
+        dropout: float,
+        rng: np.random.Generator,
+    ) -> None:
+        features = dict(stem)
+        for i, layers in enumerate(blocks, start=1):
+            features[f"denseblock{i}"] = DenseBlock(BottleneckLayer if bc else DenseLayer, layers, c, growth, dropout, rng)
+            c += layers * growth
+            if i < len(blocks):
+                features[f"transition{i}"] = Transition(c, c // 2 if bc else c, rng)
+                c = c // 2 if bc else c
+        features[f"norm{len(blocks) + 1}"] = nn.BatchNorm2d(c)
+
+        self.features = nn.Sequential()
+        for name, module in features.items():
+            setattr(self.features, name, module)
+        self.classifier = nn.Linear(c, num_classes, rng=rng, init=nn.init.fan_in_uniform)
+        self.name_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = ops.relu(self.features(x))
+        return self.classifier(ops.global_avg_pool2d(x))
+
+
+def imagenet(blocks: Sequence[int], growth: int, num_classes: int, in_channels: int, seed: int, dropout: float) -> DenseNet:
+    """Table 1: the stem makes 224x224 pixels 56x56; any size of at least 29x29 works."""
+    rng, c = np.random.default_rng(seed), 2 * growth
+    stem = {
+        "conv0": nn.Conv2d(in_channels, c, 7, 2, padding=3, bias=False, rng=rng),
+        "norm0": nn.BatchNorm2d(c),
+        "relu0": nn.ReLU(),
+        "pool0": nn.MaxPool2d(3, 2, padding=1),
+    }
+    return DenseNet(stem, c, blocks, growth, True, num_classes, dropout, rng)
+
+
+def cifar(layers: int, growth: int, bc: bool, num_classes: int, in_channels: int, seed: int, dropout: float) -> DenseNet:
+    """Section 3, implementation details: one convolution, then three blocks; any size of at least 4x4 works."""
+    rng, c = np.random.default_rng(seed), 2 * growth if bc else 16
+    stem: dict[str, nn.Module] = {"conv0": nn.Conv2d(in_channels, c, 3, padding=1, bias=False, rng=rng)}
+    return DenseNet(stem, c, (layers,) * 3, growth, bc, num_classes, dropout, rng)
+
+
+# ---- the nets of table 1, with the top-5 errors of table 3 on the ImageNet validation set (10 crops)
+# dropout: the probability behind the last convolution of each layer, 0 in torchvision
+
+
+def densenet121(num_classes: int = 1000, in_channels: int = 3, seed: int = 0, dropout: float = 0.0) -> DenseNet:
+    """8.0 million parameters; 6.66%."""
+    return imagenet((6, 12, 24, 16), 32, num_classes, in_channels, seed, dropout)
+
+
+def densenet161(num_classes: int = 1000, in_channels: int = 3, seed: int = 0, dropout: float = 0.0) -> DenseNet:
+    """28.7 million parameters: a growth of 48, in torchvision but not in the paper's table."""
+    return imagenet((6, 12, 36, 24), 48, num_classes, in_channels, seed, dropout)
+
+
+def densenet169(num_classes: int = 1000, in_channels: int = 3, seed: int = 0, dropout: float = 0.0) -> DenseNet:
+    """14.1 million parameters; 5.92%."""
+    return imagenet((6, 12, 32, 32), 32, num_classes, in_channels, seed, dropout)
+
+
+def densenet201(num_classes: int = 1000, in_channels: int = 3, seed: int = 0, dropout: float = 0.0) -> DenseNet:
+    """20.0 million parameters; 5.54%."""
+    return imagenet((6, 12, 48, 32), 32, num_classes, in_channels, seed, dropout)
+
+
+def densenet264(num_classes: int = 1000, in_channels: int = 3, seed: int = 0, dropout: float = 0.0) -> DenseNet:
+    """33.3 million parameters; 5.29%."""
+    return imagenet((6, 12, 64, 48), 32, num_classes, in_channels, seed, dropout)
+
+
+# ---- the nets of table 2, with the errors there on CIFAR-10 (shifted and mirrored pictures)
+
+
+def densenet_bc(
+    depth: int, growth: int, num_classes: int = 10, in_channels: int = 3, seed: int = 0, dropout: float = 0.0
+) -> DenseNet:
+    """DenseNet-BC of L = depth layers with weights on the longest way, 6n + 4, and k = growth.
+
+    Raises ValueError for another depth.
+    """
+    if depth < 10 or depth % 6 != 4:
+        raise ValueError(f"depth: expected 6n + 4 (10, 16, 22, ..., two layers in each of 3n bottlenecks), got {depth}")
+    if growth < 1:
+        raise ValueError(f"growth: expected at least 1, got {growth}")
+    return cifar((depth - 4) // 6, growth, True, num_classes, in_channels, seed, dropout)
+
+
+def densenet_bc100_12(num_classes: int = 10, in_channels: int = 3, seed: int = 0, dropout: float = 0.0) -> DenseNet:
+    """0.77 million parameters; 4.51%."""
+    return densenet_bc(100, 12, num_classes, in_channels, seed, dropout)
+
+
+def densenet40_12(num_classes: int = 10, in_channels: int = 3, seed: int = 0, dropout: float = 0.0) -> DenseNet:
+    """Without bottlenecks and compression: 1.0 million parameters; 5.24%."""
+    return cifar(12, 12, False, num_classes, in_channels, seed, dropout)

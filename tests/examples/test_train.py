@@ -1,0 +1,144 @@
+"""examples/train.py as it is used: interrupted and resumed, on folders of pictures, and asked for what cannot be."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minidl import weights
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "examples" / "train.py"
+spec = importlib.util.spec_from_file_location("train_example", SCRIPT)
+assert spec is not None and spec.loader is not None
+example = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(example)
+
+TINY = ["--limit", "96", "--epochs", "5", "--batch-size", "16"]
+FILES = ["checkpoint.safetensors", "metrics.jsonl", "model.safetensors", "settings.json"]
+PICTURES = ["confusion.png", "curves.png", "gradients.png"]
+
+
+def result(out: pathlib.Path) -> tuple[list[dict[str, object]], dict[str, bytes]]:
+    """Metrics without times, and weights."""
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    arrays, _ = weights.load_arrays(out / "model.safetensors")
+    times = ("seconds", "images_per_second")
+    return [{k: v for k, v in row.items() if k not in times} for row in rows], {k: a.tobytes() for k, a in arrays.items()}
+
+
+def test_ctrl_c_and_resume(tmp_path: pathlib.Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert example.main([*TINY, "--out", str(whole)]) == 0
+
+    command = [sys.executable, "-u", str(SCRIPT), *TINY, "--out", str(out)]
+    printed = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            printed += line
+            if line.startswith("epoch 2/5"):
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130 and "Traceback" not in printed and "epoch 5/5" not in printed
+    assert printed.endswith(f"To go on after the last finished epoch: python examples/train.py --resume --out {out}\n")
+    assert 2 <= len(result(out)[0]) < 5
+
+    assert example.main(["--resume", "--out", str(out), "--epochs", "5"]) == 0
+    assert result(out) == result(whole)
+    assert sorted(p.name for p in out.iterdir()) == sorted(FILES + PICTURES)
+
+
+def test_a_folder_of_pictures(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    for name, light in ("dark", 0), ("grey", 80), ("light", 160):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = (light + rng.integers(0, 90, (20 + i, 24))).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "mine" / name / f"{i}.png")
+    out = tmp_path / "run"
+    asked = ["--data", "folder", "--root", str(tmp_path / "mine"), "--size", "16", "--epochs", "2", "--batch-size", "8"]
+    assert example.main([*asked, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "48 training and 12 test pictures of 16x16, 3 classes" in printed and "AUC" not in printed
+    for name in PICTURES:
+        with Image.open(out / name) as picture:
+            assert min(picture.size) > 300
+    assert example.main(["--resume", "--out", str(out)]) == 0  # there is nothing left to do
+
+    parts = tmp_path / "parts"
+    for part in "train", "test":
+        parts.mkdir(exist_ok=True)
+        os.symlink(tmp_path / "mine", parts / part)
+    asked[3] = str(parts)
+    assert example.main([*asked, "--limit", "30", "--out", str(tmp_path / "parts-run")]) == 0
+    assert "30 training and 30 test pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--lr", "nan"], "lr: expected a finite number that is not negative, got nan"),
+        (["--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--limit", "20"], "batch_size: 64 is more than the 20 training pictures"),
+        (["--data", "folder", "--root", "no/such/place"], "no/such/place is not a folder; expected root/CLASS/picture.png"),
+        (["--data", "cifar10", "--size", "64"], "--size 64: the pictures of cifar10 are 32x32"),
+        (["--size", "8"], "size must be at least 32, got 8"),
+        (["--resume"], "nothing to resume in"),
+        (["--lr", "1e30", "--limit", "64"], "not finite"),
+    ],
+)
+def test_errors_in_a_line(asked: list[str], message: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert example.main([*asked, "--out", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error
+
+
+@pytest.mark.parametrize("flag", ["--model", "--data", "--device"])
+def test_unknown_names(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        example.main([flag, "nonsense"])
+    known = {
+        "--model": ["resnet8", "resnet20"],
+        "--data": ["lesions", "cifar10", "cifar100", "folder"],
+        "--device": ["cpu", "gpu"],
+    }
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and "invalid choice: 'nonsense'" in error
+    assert all(name in error for name in known[flag])
+
+
+def test_a_second_run_into_the_same_folder(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = ["--limit", "32", "--epochs", "1", "--batch-size", "16", "--out", str(tmp_path)]
+    assert example.main(tiny) == 0
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert example.main(tiny) == 1
+    assert f"error: {tmp_path} holds a run already" in capsys.readouterr().err
+    assert example.main([*tiny, "--resume", "--lr", "0.3"]) == 1
+    assert "a resumed run keeps its settings, but lr was 0.05 and now is 0.3" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_no_gpu(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if importlib.util.find_spec("cupy"):
+        pytest.skip("there is CuPy here")
+    assert example.main(["--limit", "64", "--device", "gpu", "--out", str(tmp_path / "run")]) == 1
+    assert "error: device 'gpu' needs CuPy" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+REAL = os.environ.get("MINIDL_TEST_DATA", "")
+
+
+@pytest.mark.skipif(not REAL, reason="MINIDL_TEST_DATA names no folder with cifar-10-batches-bin")
+def test_real_cifar(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--data", "cifar10", "--root", REAL, "--model", "resnet8", "--limit", "256", "--epochs", "1", "--batch-size", "64"]
+    assert example.main([*asked, "--out", str(tmp_path)]) == 0
+    assert "10 classes" in capsys.readouterr().out and all((tmp_path / name).exists() for name in PICTURES)
