@@ -21,7 +21,9 @@ def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, 
     """y = gamma (x - mean) / sqrt(var + eps) + beta; mean and (biased) var of each channel"""
     y = np.empty(x.shape, x.dtype)
     mean, var = np.empty_like(gamma), np.empty_like(gamma)
-    _batch_norm(_planes(x), _nothing(x), np.ascontiguousarray(gamma), np.ascontiguousarray(beta), eps, False, _planes(y), mean, var)
+    _batch_norm(
+        _planes(x), _nothing(x), np.ascontiguousarray(gamma), np.ascontiguousarray(beta), eps, False, _planes(y), mean, var
+    )
     return y, mean, var
 
 
@@ -37,7 +39,9 @@ def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, 
     """gbeta = sum gy, ggamma = sum gy x_hat, gx = gamma / sqrt(var + eps) (gy - gbeta / m - x_hat ggamma / m)"""
     gx = np.empty(x.shape, x.dtype)
     ggamma, gbeta, none = np.empty_like(gamma), np.empty_like(gamma), _nothing(x)
-    _batch_norm_grad(_planes(gy), none, _planes(x), np.ascontiguousarray(gamma), mean, var, eps, _planes(gx), none, ggamma, gbeta)
+    _batch_norm_grad(
+        _planes(gy), none, _planes(x), np.ascontiguousarray(gamma), mean, var, eps, _planes(gx), none, ggamma, gbeta
+    )
     return gx, ggamma, gbeta
 
 
@@ -48,7 +52,17 @@ def batch_norm_relu_grad(
     gx, gr = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
     ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
     _batch_norm_grad(
-        _planes(gy), _planes(y), _planes(x), np.ascontiguousarray(gamma), mean, var, eps, _planes(gx), _planes(gr), ggamma, gbeta
+        _planes(gy),
+        _planes(y),
+        _planes(x),
+        np.ascontiguousarray(gamma),
+        mean,
+        var,
+        eps,
+        _planes(gx),
+        _planes(gr),
+        ggamma,
+        gbeta,
     )
     return gx, gr, ggamma, gbeta
 
