@@ -164,7 +164,7 @@ def train_epoch(model: Module, loader: Loader, optimizer: Optimizer, schedule: S
             if not math.isfinite(loss.item()):
                 raise FloatingPointError(
                     f"the loss is {loss.item()} at step {step} (epoch {epoch + 1}, learning rate {optimizer.lr:.3g}). "
-                    f"The first values that are not finite: {first_nonfinite(loss)}"
+                    f"The first values that are not finite: {first_nonfinite(loss)}. A smaller learning rate often helps"
                 )
             loss.backward()
             optimizer.step()

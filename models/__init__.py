@@ -10,6 +10,8 @@ from models.densenet import (
     densenet_bc,
     densenet_bc100_12,
 )
+from models.googlenet import googlenet
+from models.inception import inception_v3
 from models.resnet import (
     plain20,
     plain32,
@@ -41,6 +43,8 @@ __all__ = [
     "densenet264",
     "densenet_bc",
     "densenet_bc100_12",
+    "googlenet",
+    "inception_v3",
     "plain20",
     "plain32",
     "plain34",

@@ -34,7 +34,7 @@ def gradient_pictures(
     lines = -(-N // columns)
     size = np.abs(maps)
     limit = float(np.quantile(size, 0.995)) or float(size.max()) or 1.0  # a few bright pixels must not darken all others
-    picture = figure.new(3.3 * columns + 1.0, 1.95 * lines + 0.55, w_pad=0.02, h_pad=0.05, wspace=0, hspace=0)
+    picture = figure.new(3.3 * columns + 1.0, 1.95 * lines + 0.55, w_pad=0.06, h_pad=0.05, wspace=0, hspace=0)
     cells = picture.subplots(lines, 3 * columns, width_ratios=(1, 1, 0.12) * columns, squeeze=False)
     for ax in cells.flat:
         ax.set_axis_off()
@@ -46,7 +46,7 @@ def gradient_pictures(
         p = probabilities[n, guess]
         left.set_title(f"{classes[guess]}, {'>99.9%' if p > 0.999 else f'{p:.1%}'}\n", fontsize=9.5, loc="left", pad=4)
         left.text(0, 1.035, verdict, fontsize=9.5, color=color, transform=left.transAxes)
-        right.set_title(f"∂ logit({classes[guess]}) / ∂ image", fontsize=8, color=GREY, loc="right", pad=4)
+        right.set_title("∂ logit / ∂ image", fontsize=8, color=GREY, loc="right", pad=4)
     bar = picture.colorbar(shades, ax=cells, shrink=0.85, aspect=30, extend="both")
     bar.set_label("change of the logit\nper unit of brightness", color=GREY)
     bar.outline.set_visible(False)
