@@ -203,6 +203,43 @@ def channel_sums(gy: Array, x: Array) -> tuple[Array, Array]:
     return gy.sum(axis=axes), (gy * x).sum(axis=axes)
 
 
+# ---- dense blocks: convolutions within one array X (N,C,H,W) whose channels are filled layer by layer
+
+
+def channel_statistics(X: Array, first: int, count: int) -> tuple[Array, Array]:
+    """mean and (biased) var of the channels first, ..., first + count - 1, each over batch and pixels: -> two of (count,)"""
+    x = X[:, first : first + count]
+    return x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
+
+
+def affine_relu_conv(X: Array, scale: Array, shift: Array, w: Array, padding: Pair, Y: Array, first: int) -> None:
+    """Y[:, first : first + F] = conv2d(max(scale x + shift, 0), w) with x = X[:, :C], scale, shift (C,), w (F,C,kh,kw)"""
+    z = channel_affine_relu(X[:, : w.shape[1]], None, scale, shift)
+    Y[:, first : first + len(w)] = conv2d(z, w, None, (1, 1), padding, (1, 1), 1)
+
+
+def affine_relu_conv_grad(
+    GY: Array, first: int, X: Array, scale: Array, shift: Array, mean: Array, w: Array, padding: Pair, GX: Array, add: bool
+) -> tuple[Array, Array, Array]:
+    """The gradients of `affine_relu_conv`, gy = GY[:, first : first + F] being that of its output.
+
+    With g the gradient of scale x + shift: GX[:, :C] += scale g, or = where `add` is False; -> gw, sum g, sum g (x - mean)
+    """
+    C, x = w.shape[1], X[:, : w.shape[1]]
+    z, gy = channel_affine_relu(x, None, scale, shift), GY[:, first : first + len(w)]
+    g = relu_grad(conv2d_grad_x(gy, w, z.shape, (1, 1), padding, (1, 1), 1), z)
+    gx = channel_affine(g, scale, 0 * scale)
+    GX[:, :C] = GX[:, :C] + gx if add else gx
+    gw = conv2d_grad_w(gy, z, w.shape, (1, 1), padding, (1, 1), 1)
+    return gw, *channel_sums(g, channel_affine(x, 1 + 0 * mean, -mean))
+
+
+def subtract_line(GX: Array, X: Array, first: int, mean: Array, a: Array, b: Array) -> None:
+    """GX[:, first + c] -= a[c] + b[c] (X[:, first + c] - mean[c]): mean, a, b (count,)"""
+    channels = slice(first, first + len(mean))
+    GX[:, channels] -= channel_affine(X[:, channels], b, a - b * mean)
+
+
 # ---- activation
 
 

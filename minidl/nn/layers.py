@@ -117,7 +117,7 @@ class BatchNorm2d(Module):
             return ops.batch_norm_frozen(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
         op = BatchNorm(self.eps)
         y = op(x, self.weight, self.bias)
-        self._follow(op, x.size // x.shape[1])
+        self.follow(op.mean, op.var, x.size // x.shape[1])
         return y
 
     def relu(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -130,14 +130,14 @@ class BatchNorm2d(Module):
             return ops.batch_norm_frozen_relu(x, self.weight, self.bias, *statistics, residual, self.eps)
         op = BatchNormReLU(self.eps)
         y = op(x, self.weight, self.bias, residual)
-        self._follow(op, x.size // x.shape[1])
+        self.follow(op.mean, op.var, x.size // x.shape[1])
         return y
 
-    def _follow(self, op: BatchNorm | BatchNormReLU, m: int) -> None:
-        """Move the running statistics towards those of a batch with m values a channel."""
+    def follow(self, mean: Array, var: Array, m: int) -> None:
+        """Move the running statistics towards those of a batch with m values a channel, the variance unbiased."""
         k = self.momentum
-        self.running_mean = (1 - k) * self.running_mean + k * op.mean  # new arrays: an older graph may hold the old ones
-        self.running_var = (1 - k) * self.running_var + k * op.var * (m / (m - 1))
+        self.running_mean = (1 - k) * self.running_mean + k * mean  # new arrays: an older graph may hold the old ones
+        self.running_var = (1 - k) * self.running_var + k * var * (m / (m - 1))
         self.num_batches_tracked += 1
 
     def settings(self) -> str:

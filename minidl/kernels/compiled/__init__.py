@@ -4,6 +4,7 @@ Compiled when first called, for float32 or float64, and kept on disk beside thes
 """
 
 from minidl.kernels.compiled.conv import conv2d, conv2d_grad_w, conv2d_grad_x
+from minidl.kernels.compiled.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
 from minidl.kernels.compiled.elementwise import adamw_update, relu, relu_grad, sgd_update
 from minidl.kernels.compiled.memory import keep_freed_memory
 from minidl.kernels.compiled.norm import (
@@ -24,6 +25,8 @@ wait_quietly()  # before Numba starts its threads, at the first call of a kernel
 
 __all__ = [
     "adamw_update",
+    "affine_relu_conv",
+    "affine_relu_conv_grad",
     "avg_pool2d",
     "avg_pool2d_grad",
     "batch_norm",
@@ -33,6 +36,7 @@ __all__ = [
     "channel_affine",
     "channel_affine_relu",
     "channel_affine_relu_grad",
+    "channel_statistics",
     "channel_sums",
     "conv2d",
     "conv2d_grad_w",
@@ -42,4 +46,5 @@ __all__ = [
     "relu",
     "relu_grad",
     "sgd_update",
+    "subtract_line",
 ]

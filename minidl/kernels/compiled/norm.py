@@ -13,8 +13,8 @@ from numba import njit, prange
 
 from minidl.array import Array
 
-# reassociated sums vectorise; no flag that would let NaN or infinity go unnoticed
-_parallel: Any = njit(parallel=True, cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+REASSOCIATE = {"reassoc", "contract", "nsz"}  # sums vectorise; no flag that would let NaN or infinity go unnoticed
+_parallel: Any = njit(parallel=True, cache=True, nogil=True, error_model="numpy", fastmath=REASSOCIATE)
 
 
 def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
