@@ -207,7 +207,7 @@ def channel_sums(gy: Array, x: Array) -> tuple[Array, Array]:
 
 
 def channel_statistics(X: Array, first: int, count: int) -> tuple[Array, Array]:
-    """mean and (biased) var of the channels first, ..., first + count - 1, each over batch and pixels: -> two of (count,)"""
+    """mean = sum x / m and var = sum (x - mean)^2 / m of the channels first, ..., first + count - 1: -> two of (count,)"""
     x = X[:, first : first + count]
     return x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
 

@@ -90,7 +90,7 @@ class DenseBlock(Op):
         m = X.size // X.shape[1]
         G = gy.copy()  # the gradient of X as far as it has come
         a, b = (xp.zeros(X.shape[1], gy.dtype) for _ in range(2))  # the line of each channel: a + b (x - mean)
-        G_target, parameters = G, list[Array]()
+        G_source, parameters = G, list[Array]()
         for step in reversed(self.steps):
             C, channels = step.w.shape[1], slice(step.first, step.first + len(step.w))
             if step.target is X and not self.frozen:  # all later layers have added to these channels: finish them
@@ -98,7 +98,16 @@ class DenseBlock(Op):
             G_target = G if step.target is X else G_source
             G_source = G if step.source is X else xp.empty_like(step.source)
             gw, sum_g, sum_gx = k.affine_relu_conv_grad(
-                G_target, step.first, step.source, step.scale, step.shift, step.mean, step.w, step.padding, G_source, G_source is G
+                G_target,
+                step.first,
+                step.source,
+                step.scale,
+                step.shift,
+                step.mean,
+                step.w,
+                step.padding,
+                G_source,
+                G_source is G,
             )
             parameters += [gw, sum_g, sum_gx * step.inv_std]
             if not self.frozen:

@@ -30,7 +30,11 @@ def _convolutions() -> list[np.ndarray]:
         y = compiled.conv2d(x, w, None, *GEOMETRY)
         ones = np.ones(F, np.float32)
         found += [y, compiled.conv2d_grad_x(y, w, x.shape, *GEOMETRY), compiled.conv2d_grad_w(y, x, w.shape, *GEOMETRY)]
-        found += [*compiled.batch_norm(y, ones, ones, 1e-5), compiled.relu(y), *compiled.max_pool2d(y, *((2, 2),) * 2, (1, 1), (2, 2))]
+        found += [
+            *compiled.batch_norm(y, ones, ones, 1e-5),
+            compiled.relu(y),
+            *compiled.max_pool2d(y, *((2, 2),) * 2, (1, 1), (2, 2)),
+        ]
     return found
 
 
@@ -87,7 +91,9 @@ while True:
 
 
 def test_ctrl_c_inside_a_kernel_ends_the_program() -> None:
-    process = subprocess.Popen([sys.executable, "-c", FOREVER], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", FOREVER], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.2)

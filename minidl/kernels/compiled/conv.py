@@ -224,6 +224,7 @@ class Plan(NamedTuple):
     """The geometry of one convolution, all a kernel needs beside the arrays. Positions (i, j) count on the output's grid."""
 
     groups: int
+    padded: int  # output channels of a group, with those that fill up the last tile
     sh: int  # of the planes: plane (c, a, b) holds x[c, i sh + a - top, j sw + b - left] at (i, j)
     sw: int
     top: int  # padding; negative where the picture is cropped
@@ -306,9 +307,9 @@ def _plan(
     ]
     offsets += [0] * (-len(offsets) % COLUMNS)
     return Plan(
-        groups, *stride, *padding, np.array(phases, np.int64), QH, QW, S, image, pictures, reach[0], band, bands,
-        chunk, -(-tiles * ROWS // chunk), length, plane, np.array(offsets, np.int64), np.array(taps, np.int64),
-        starts.astype(np.int64), *y_stride, np.array(y_first, np.int64),
+        groups, -(-rows // (ROWS // 2)) * (ROWS // 2), *stride, *padding, np.array(phases, np.int64), QH, QW, S, image,
+        pictures, reach[0], band, bands, chunk, -(-tiles * ROWS // chunk), length, plane, np.array(offsets, np.int64),
+        np.array(taps, np.int64), starts.astype(np.int64), *y_stride, np.array(y_first, np.int64),
     )  # fmt: skip
 
 
@@ -356,12 +357,6 @@ def grad_x_plan(
 
 
 # ---- the compiled loops
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def padded_rows(rows):
-    """rows, with those that fill up the last tile"""
-    return -(-rows // (ROWS // 2)) * (ROWS // 2)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -439,7 +434,7 @@ def _unpack(out, y, flat, bias, n, count, f0, channels, r0, rows, phase, p):
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _pack_weights(w, p, out):
+def pack_weights(w, p, out):
     """w (groups, rows, channels, taps), phase by phase and tile by tile, as `tile` reads it: [k][m], 0 beyond the rows"""
     groups, rows, channels, taps = w.shape
     tiles = -(-rows // ROWS)
@@ -448,7 +443,7 @@ def _pack_weights(w, p, out):
         height = ROWS if rows - m0 > ROWS // 2 else ROWS // 2
         for phase in range(len(p.starts) - 1):
             first, end = p.starts[phase], p.starts[phase + 1]
-            at = (g * taps + first) * channels * padded_rows(rows) + m0 * channels * (end - first)
+            at = (g * taps + first) * channels * p.padded + m0 * channels * (end - first)
             for m in range(height):
                 for c in range(channels):
                     for t in range(first, end):
@@ -479,7 +474,6 @@ def _convolve(x, scale, shift, channels, w, bias, rows, p, planes, out, y, y_fir
     """y[y_first + f, q] = bias[f] + sum_k w[f, k] planes[offset[k] + q], task by task; planes and out: scratch, a row a slot"""
     N, slots, phases = len(x), len(planes), len(p.starts) - 1
     tasks = -(-N // p.pictures) * p.bands * p.chunks
-    padded = padded_rows(rows)
     for slot in prange(slots):
         mine, sums, flat, flat_y = planes[slot], out[slot], x.reshape(x.size), y.reshape(y.size)
         mine[:] = 0
@@ -491,7 +485,7 @@ def _convolve(x, scale, shift, channels, w, bias, rows, p, planes, out, y, y_fir
                 pack(x, flat, scale, shift, n, count, g * channels, channels, r0, packed_rows(height, p), p, mine)
                 for phase in range(phases):
                     K, o_at = (p.starts[phase + 1] - p.starts[phase]) * channels, p.starts[phase] * channels
-                    w_at = g * padded * channels * p.starts[phases] + padded * o_at
+                    w_at = g * p.padded * channels * p.starts[phases] + p.padded * o_at
                     multiply(w, w_at, mine, o_at, K, rows, m_first, m_last, p, sums)
                     f0 = y_first + g * rows + m_first
                     _unpack(sums, y, flat_y, bias, n, count, f0, m_last - m_first, r0, height, phase, p)
@@ -502,7 +496,6 @@ def _correlate(gy, gy_first, rows, x, scale, shift, channels, p, planes, gradien
     """gw[slot, f, k] = sum_q gy[gy_first + f, q] planes[offset[k] + q] over the tasks of each slot"""
     N, slots, K = len(x), len(planes), len(p.offsets)
     tasks = -(-N // p.pictures) * p.bands * p.chunks
-    padded = padded_rows(rows)
     vectors = p.length // (VECTOR // x.itemsize)
     for slot in prange(slots):
         mine, gradient, sums, flat = planes[slot], gradients[slot], gw[slot], x.reshape(x.size)
@@ -516,7 +509,7 @@ def _correlate(gy, gy_first, rows, x, scale, shift, channels, p, planes, gradien
                 f0 = gy_first + g * rows + m_first
                 pack_gradient(gy, n, count, f0, m_last - m_first, r0, height, p, gradient)
                 for m in range(m_first, m_last, ROWS):
-                    g_at, w_at = (m - m_first) * p.length, (g * padded + m) * K
+                    g_at, w_at = (m - m_first) * p.length, (g * p.padded + m) * K
                     if rows - m > ROWS // 2:
                         for k in range(0, K, COLUMNS):
                             _dot_tile(gradient, g_at, p.length, mine, p.offsets, k, vectors, sums, w_at + k, K)
@@ -549,15 +542,17 @@ class _Scratch(threading.local):
     def __init__(self) -> None:
         self.held: dict[str, Array] = {}
 
-    def take(self, name: str, slots: int, size: int, dtype: Any) -> Array:
-        """(slots, size), every row on a cache line"""
-        size = -(-size // 16) * 16
-        needed = slots * size * np.dtype(dtype).itemsize
-        if name not in self.held or self.held[name].nbytes < needed + 64:
-            self.held[name] = np.empty(needed + 64, np.uint8)
-        memory = self.held[name]
-        start = -memory.ctypes.data % 64
-        return memory[start : start + needed].view(dtype).reshape(slots, size)
+    def take(self, dtype: Any, **sizes: Pair) -> list[Array]:
+        """An array (slots, size) for each name, every row on a cache line"""
+        found = []
+        for name, (slots, size) in sizes.items():
+            size = -(-size // 16) * 16
+            needed = slots * size * dtype.itemsize
+            if name not in self.held or self.held[name].nbytes < needed + 64:
+                self.held[name] = np.empty(needed + 64, np.uint8)
+            start = -self.held[name].ctypes.data % 64
+            found.append(self.held[name][start : start + needed].view(dtype).reshape(slots, size))
+        return found
 
 
 scratch = _Scratch()
@@ -593,33 +588,27 @@ def conv2d_grad_w(gy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Pa
 
 def convolve(x: Array, scale: Array, shift: Array, w: Array, bias: Array, p: Plan, y: Array, y_first: int) -> None:
     """y[:, y_first:] = bias + w (groups, rows, channels, taps) times the planes of x, or of max(scale x + shift, 0)"""
-    rows, channels = w.shape[1:3]
-    packed, slots = pack_weights(w, p), get_num_threads()
-    planes = scratch.take("planes", slots, channels * len(p.phases) * p.plane, x.dtype)
-    out = scratch.take("out", slots, p.chunk * p.length, x.dtype)
-    _convolve(x, scale, shift, channels, packed, bias, rows, p, planes, out, y, y_first)
+    groups, rows, channels, taps = w.shape
+    slots = get_num_threads()
+    packed, planes, out = scratch.take(
+        x.dtype,
+        weights=(1, groups * p.padded * channels * taps),
+        planes=(slots, channels * len(p.phases) * p.plane),
+        out=(slots, p.chunk * p.length),
+    )
+    pack_weights(np.ascontiguousarray(w), p, packed[0])
+    _convolve(x, scale, shift, channels, packed[0], bias, rows, p, planes, out, y, y_first)
 
 
 def correlate(gy: Array, gy_first: int, x: Array, scale: Array, shift: Array, w_shape: Shape, p: Plan) -> Array:
     """gw (F,C/groups,kh,kw) from gy[:, gy_first : gy_first + F] and the planes of x, or of max(scale x + shift, 0)"""
     F, C, kh, kw = w_shape
-    rows, K = F // p.groups, C * kh * kw
-    padded, tasks = padded_rows(rows), count_tasks(len(x), p)
-    sums = p.groups * padded * len(p.offsets)
+    rows, K, columns = F // p.groups, C * kh * kw, len(p.offsets)
+    sums = p.groups * p.padded * columns
+    tasks = -(-len(x) // p.pictures) * p.bands * p.chunks
     slots = min(tasks, TASKS, max(2, 2**26 // (sums * x.itemsize)))  # by shape alone, so that every sum has its order
-    planes = scratch.take("planes", slots, C * len(p.phases) * p.plane, x.dtype)
-    gradients = scratch.take("out", slots, p.chunk * p.length, x.dtype)
-    gw = scratch.take("sums", slots, sums, x.dtype)
-    _correlate(gy, gy_first, rows, x, scale, shift, C, p, planes, gradients, gw)
-    return gw[:, :sums].sum(axis=0).reshape(p.groups, padded, len(p.offsets))[:, :rows, :K].reshape(w_shape)
-
-
-def pack_weights(w: Array, p: Plan) -> Array:
-    groups, rows, channels, taps = w.shape
-    packed = scratch.take("weights", 1, groups * padded_rows(rows) * channels * taps, w.dtype)[0]
-    _pack_weights(np.ascontiguousarray(w), p, packed)
-    return packed
-
-
-def count_tasks(N: int, p: Plan) -> int:
-    return -(-N // p.pictures) * p.bands * p.chunks
+    planes, out, gw = scratch.take(
+        x.dtype, planes=(slots, C * len(p.phases) * p.plane), out=(slots, p.chunk * p.length), sums=(slots, sums)
+    )
+    _correlate(gy, gy_first, rows, x, scale, shift, C, p, planes, out, gw)
+    return gw[:, :sums].sum(axis=0).reshape(p.groups, p.padded, columns)[:, :rows, :K].reshape(w_shape)

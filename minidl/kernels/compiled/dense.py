@@ -18,7 +18,7 @@ from minidl.kernels.reference import Pair
 
 
 def channel_statistics(X: Array, first: int, count: int) -> tuple[Array, Array]:
-    """mean and (biased) var of the channels first, ..., first + count - 1, each a sum over batch and pixels / their number"""
+    """mean = sum x / m and var = sum (x - mean)^2 / m of each of the channels first, ..., first + count - 1"""
     mean, var = np.empty(count, X.dtype), np.empty(count, X.dtype)
     _channel_statistics(_planes(X), first, mean, var)
     return mean, var
@@ -43,12 +43,15 @@ def affine_relu_conv_grad(
     gw = conv.correlate(GY, first, X, scale, shift, w.shape, p)
 
     p = conv.grad_x_plan((len(GY), F, *GY.shape[2:]), w.shape, x_shape, (1, 1), padding, (1, 1), 1, X.itemsize)
-    packed = conv.pack_weights(w.reshape(1, F, C, kh * kw).swapaxes(1, 2), p)
-    slots = min(conv.count_tasks(len(X), p), TASKS)  # by shape alone, so that every sum has its order
-    planes = conv.scratch.take("planes", slots, F * p.plane, X.dtype)
-    out = conv.scratch.take("out", slots, p.chunk * p.length, X.dtype)
+    tasks = -(-len(X) // p.pictures) * p.bands * p.chunks
+    slots = min(tasks, TASKS)  # by shape alone, so that every sum has its order
+    packed, planes, out = conv.scratch.take(
+        X.dtype, weights=(1, p.padded * F * kh * kw), planes=(slots, F * p.plane), out=(slots, p.chunk * p.length)
+    )
+    transposed = np.ascontiguousarray(w.reshape(1, F, C, kh * kw).swapaxes(1, 2))
+    conv.pack_weights(transposed, p, packed[0])
     sums = np.zeros((slots, 2, C))
-    _convolve_gated(GY, first, F, packed, C, p, planes, out, X, scale, shift, mean, GX, add, sums)
+    _convolve_gated(GY, first, F, packed[0], C, p, planes, out, X, scale, shift, mean, GX, add, sums)
     total = sums.sum(axis=0).astype(X.dtype)
     return gw, total[0], total[1]
 
