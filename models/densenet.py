@@ -74,7 +74,7 @@ class DenseBlock(nn.Module):
             setattr(self, f"denselayer{i + 1}", layer(c_in + i * growth, growth, dropout, rng))
 
     def forward(self, x: Tensor) -> Tensor:
-        layers = [layer for _, layer in self.named_children()]
+        layers = [layer for _, layer in self.named_children() if isinstance(layer, DenseLayer | BottleneckLayer)]
         if ops.fusing() and not any(isinstance(layer.dropout, nn.Dropout) for layer in layers):
             return nn.dense_block(x, [layer.pairs() for layer in layers])  # the same, without copies
         for layer in layers:
