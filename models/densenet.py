@@ -26,8 +26,12 @@ class DenseLayer(nn.Module):
         self.dropout = maybe_dropout(dropout, rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(ops.relu(self.norm1(x)))
+        y = self.conv1(self.norm1.relu(x))
         return self.dropout(y)
+
+    def pairs(self) -> list[tuple[nn.BatchNorm2d, nn.Conv2d]]:
+        """Each normalisation with the convolution behind it."""
+        return [(self.norm1, self.conv1)]
 
 
 class BottleneckLayer(nn.Module):
@@ -41,9 +45,13 @@ class BottleneckLayer(nn.Module):
         self.dropout = maybe_dropout(dropout, rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        z = self.conv1(ops.relu(self.norm1(x)))
-        y = self.conv2(ops.relu(self.norm2(z)))
+        z = self.conv1(self.norm1.relu(x))
+        y = self.conv2(self.norm2.relu(z))
         return self.dropout(y)
+
+    def pairs(self) -> list[tuple[nn.BatchNorm2d, nn.Conv2d]]:
+        """Each normalisation with the convolution behind it."""
+        return [(self.norm1, self.conv1), (self.norm2, self.conv2)]
 
 
 def maybe_dropout(p: float, rng: np.random.Generator) -> nn.Module:
@@ -66,7 +74,10 @@ class DenseBlock(nn.Module):
             setattr(self, f"denselayer{i + 1}", layer(c_in + i * growth, growth, dropout, rng))
 
     def forward(self, x: Tensor) -> Tensor:
-        for _, layer in self.named_children():
+        layers = [layer for _, layer in self.named_children() if isinstance(layer, DenseLayer | BottleneckLayer)]
+        if ops.fusing() and not any(isinstance(layer.dropout, nn.Dropout) for layer in layers):
+            return nn.dense_block(x, [layer.pairs() for layer in layers])  # the same, without copies
+        for layer in layers:
             x = ops.concat([x, layer(x)])
         return x
 
@@ -79,8 +90,8 @@ class Transition(nn.Module):
         self.conv = nn.Conv2d(c_in, c_out, 1, bias=False, rng=rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(ops.relu(self.norm(x)))
-        return ops.avg_pool2d(y, 2)
+        y = ops.avg_pool2d(self.norm.relu(x), 2)  # both are linear: means of a convolution are a convolution of means,
+        return self.conv(y)  # and before it they leave it a quarter of the pixels
 
 
 class DenseNet(nn.Module):

@@ -25,11 +25,10 @@ class PlainBlock(nn.Module):
 
     def residual(self, x: Tensor) -> Tensor:
         """F(x)"""
-        y = ops.relu(self.bn1(self.conv1(x)))
-        return self.bn2(self.conv2(y))
+        return self.conv2(self.bn1.relu(self.conv1(x)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.relu(self.residual(x))
+        return self.bn2.relu(self.residual(x))
 
 
 class BasicBlock(PlainBlock):
@@ -41,8 +40,7 @@ class BasicBlock(PlainBlock):
         self.downsample = nn.Identity() if same_shape else SubsampleAndPad(c_in, c_out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.residual(x) + self.downsample(x)
-        return ops.relu(y)
+        return self.bn2.relu(self.residual(x), self.downsample(x))  # relu(bn2(...) + x)
 
 
 class SubsampleAndPad(nn.Module):
@@ -75,7 +73,7 @@ class CifarResNet(nn.Module):
         self.name_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = ops.relu(self.bn1(self.conv1(x)))  # (N,16,H,W)
+        x = self.bn1.relu(self.conv1(x))  # (N,16,H,W)
         x = self.layer1(x)
         x = self.layer2(x)  # (N,32,H/2,W/2)
         x = self.layer3(x)  # (N,64,H/4,W/4)

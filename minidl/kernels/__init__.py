@@ -4,12 +4,14 @@
 - `compiled`: the same functions in Numba for NumPy arrays, compiled when first called and kept on disk.
 
 All have the same functions with the same signatures and agree within rounding. `MINIDL_KERNELS=reference` in the
-environment, or `with minidl.kernels.use("reference"):`, steps through the plain text everywhere.
+environment, or `with minidl.kernels.use("reference"):`, steps through the plain text everywhere. So does a forked child of
+a process that has compiled kernels at work; a child that should be fast is started with the "spawn" method.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +40,16 @@ def of(x: Array) -> ModuleType:
     if _choice.name == "reference" or not isinstance(x, np.ndarray) or x.dtype.itemsize < 4:
         return reference
     return import_module("minidl.kernels.compiled")  # Numba is imported when a kernel is first called for, not with minidl
+
+
+def _after_fork() -> None:
+    """A forked child has none of the threads of its parent, and OpenMP does not start them again: plain text serves it."""
+    if "minidl.kernels.compiled" in sys.modules:
+        _choice.name = "reference"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager

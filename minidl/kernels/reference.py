@@ -161,6 +161,36 @@ def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, 
     return gx, ggamma, gbeta
 
 
+def batch_norm_relu(x: Array, r: Array | None, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
+    """y = max(batch_norm(x) + r, 0), r (N,C,...) or None for 0; and mean, var as from `batch_norm`"""
+    y, mean, var = batch_norm(x, gamma, beta, eps)
+    return relu(y if r is None else y + r), mean, var
+
+
+def batch_norm_relu_grad(
+    gy: Array, y: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array, Array]:
+    """gr = gy where y > 0, else 0, is the gradient of r; from it gx, ggamma, gbeta as from `batch_norm_grad`
+
+    -> gx, gr, ggamma, gbeta
+    """
+    gr = relu_grad(gy, y)
+    gx, ggamma, gbeta = batch_norm_grad(gr, x, gamma, mean, var, eps)
+    return gx, gr, ggamma, gbeta
+
+
+def channel_affine_relu(x: Array, r: Array | None, scale: Array, shift: Array) -> Array:
+    """y[n,c,...] = max(scale[c] x[n,c,...] + shift[c] + r[n,c,...], 0), r None for 0"""
+    y = channel_affine(x, scale, shift)
+    return relu(y if r is None else y + r)
+
+
+def channel_affine_relu_grad(gy: Array, y: Array, scale: Array) -> tuple[Array, Array]:
+    """gr = gy where y > 0, else 0; gx[n,c,...] = scale[c] gr[n,c,...] -> gx, gr"""
+    gr = relu_grad(gy, y)
+    return channel_affine(gr, scale, 0 * scale), gr
+
+
 def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
     """y[n,c,...] = scale[c] x[n,c,...] + shift[c]"""
     per_channel = (-1,) + (1,) * (x.ndim - 2)
@@ -171,6 +201,43 @@ def channel_sums(gy: Array, x: Array) -> tuple[Array, Array]:
     """(sum gy, sum gy x) over all but the channels: (N,C,...) -> two of (C,)"""
     axes = (0, *range(2, x.ndim))
     return gy.sum(axis=axes), (gy * x).sum(axis=axes)
+
+
+# ---- dense blocks: convolutions within one array X (N,C,H,W) whose channels are filled layer by layer
+
+
+def channel_statistics(X: Array, first: int, count: int) -> tuple[Array, Array]:
+    """mean = sum x / m and var = sum (x - mean)^2 / m of the channels first, ..., first + count - 1: -> two of (count,)"""
+    x = X[:, first : first + count]
+    return x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
+
+
+def affine_relu_conv(X: Array, scale: Array, shift: Array, w: Array, padding: Pair, Y: Array, first: int) -> None:
+    """Y[:, first : first + F] = conv2d(max(scale x + shift, 0), w) with x = X[:, :C], scale, shift (C,), w (F,C,kh,kw)"""
+    z = channel_affine_relu(X[:, : w.shape[1]], None, scale, shift)
+    Y[:, first : first + len(w)] = conv2d(z, w, None, (1, 1), padding, (1, 1), 1)
+
+
+def affine_relu_conv_grad(
+    GY: Array, first: int, X: Array, scale: Array, shift: Array, mean: Array, w: Array, padding: Pair, GX: Array, add: bool
+) -> tuple[Array, Array, Array]:
+    """The gradients of `affine_relu_conv`, gy = GY[:, first : first + F] being that of its output.
+
+    With g the gradient of scale x + shift: GX[:, :C] += scale g, or = where `add` is False; -> gw, sum g, sum g (x - mean)
+    """
+    C, x = w.shape[1], X[:, : w.shape[1]]
+    z, gy = channel_affine_relu(x, None, scale, shift), GY[:, first : first + len(w)]
+    g = relu_grad(conv2d_grad_x(gy, w, z.shape, (1, 1), padding, (1, 1), 1), z)
+    gx = channel_affine(g, scale, 0 * scale)
+    GX[:, :C] = GX[:, :C] + gx if add else gx
+    gw = conv2d_grad_w(gy, z, w.shape, (1, 1), padding, (1, 1), 1)
+    return gw, *channel_sums(g, channel_affine(x, 1 + 0 * mean, -mean))
+
+
+def subtract_line(GX: Array, X: Array, first: int, mean: Array, a: Array, b: Array) -> None:
+    """GX[:, first + c] -= a[c] + b[c] (X[:, first + c] - mean[c]): mean, a, b (count,)"""
+    channels = slice(first, first + len(mean))
+    GX[:, channels] -= channel_affine(X[:, channels], b, a - b * mean)
 
 
 # ---- activation

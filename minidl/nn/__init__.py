@@ -1,6 +1,7 @@
 """Modules: the layers, the containers, and how their weights start."""
 
 from minidl.nn import init
+from minidl.nn.dense import dense_block
 from minidl.nn.layers import (
     GELU,
     AdaptiveAvgPool2d,
@@ -43,6 +44,7 @@ __all__ = [
     "Sigmoid",
     "Summary",
     "Tanh",
+    "dense_block",
     "init",
     "summary",
     "watch",

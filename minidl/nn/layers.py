@@ -17,6 +17,7 @@ from minidl.core import Parameter, Tensor
 from minidl.nn import init as inits
 from minidl.nn.module import Module
 from minidl.ops.arguments import Pair, pair
+from minidl.ops.fused import BatchNormReLU
 from minidl.ops.norm import BatchNorm
 
 # ---- layers with parameters
@@ -116,11 +117,28 @@ class BatchNorm2d(Module):
             return ops.batch_norm_frozen(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
         op = BatchNorm(self.eps)
         y = op(x, self.weight, self.bias)
-        k, m = self.momentum, x.size // x.shape[1]
-        self.running_mean = (1 - k) * self.running_mean + k * op.mean  # new arrays: an older graph may hold the old ones
-        self.running_var = (1 - k) * self.running_var + k * op.var * (m / (m - 1))
-        self.num_batches_tracked += 1
+        self.follow(op.mean, op.var, x.size // x.shape[1])
         return y
+
+    def relu(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """relu(self(x) + residual), in one op unless `ops.unfused()`"""
+        if not ops.fusing():
+            y = self(x)
+            return ops.relu(y if residual is None else y + residual)
+        if not self.training:
+            statistics = self.running_mean, self.running_var
+            return ops.batch_norm_frozen_relu(x, self.weight, self.bias, *statistics, residual, self.eps)
+        op = BatchNormReLU(self.eps)
+        y = op(x, self.weight, self.bias, residual)
+        self.follow(op.mean, op.var, x.size // x.shape[1])
+        return y
+
+    def follow(self, mean: Array, var: Array, m: int) -> None:
+        """Move the running statistics towards those of a batch with m values a channel, the variance unbiased."""
+        k = self.momentum
+        self.running_mean = (1 - k) * self.running_mean + k * mean  # new arrays: an older graph may hold the old ones
+        self.running_var = (1 - k) * self.running_var + k * var * (m / (m - 1))
+        self.num_batches_tracked += 1
 
     def settings(self) -> str:
         return f"{self.weight.size}, eps={self.eps}, momentum={self.momentum}"

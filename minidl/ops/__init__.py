@@ -4,6 +4,7 @@ from minidl.core import getitem, matmul
 from minidl.ops.activation import gelu, leaky_relu, relu, sigmoid, softplus, tanh
 from minidl.ops.conv import conv2d
 from minidl.ops.elementwise import abs, clip, exp, log, maximum, sqrt, where
+from minidl.ops.fused import batch_norm_frozen_relu, batch_norm_relu, fusing, unfused
 from minidl.ops.linear import linear
 from minidl.ops.loss import (
     binary_cross_entropy_with_logits,
@@ -25,6 +26,8 @@ __all__ = [
     "avg_pool2d",
     "batch_norm",
     "batch_norm_frozen",
+    "batch_norm_frozen_relu",
+    "batch_norm_relu",
     "binary_cross_entropy_with_logits",
     "broadcast_to",
     "clip",
@@ -35,6 +38,7 @@ __all__ = [
     "exp",
     "flatten",
     "flip",
+    "fusing",
     "gaussian_blur",
     "gelu",
     "getitem",
@@ -62,6 +66,7 @@ __all__ = [
     "sum",
     "tanh",
     "transpose",
+    "unfused",
     "var",
     "where",
 ]

@@ -14,9 +14,7 @@ class BatchNorm(Op):
         self.eps = eps
 
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:  # (N,C,...) (C,) (C,)
-        _check(x, gamma=gamma, beta=beta)
-        if x.size == x.shape[1]:
-            raise ValueError(f"x: one value per channel has no variance, got shape {x.shape}")
+        check_batch(x, gamma, beta)
         y, self.mean, self.var = kernels.of(x).batch_norm(x, gamma, beta, self.eps)
         self.x, self.gamma = x, gamma
         return y
@@ -32,7 +30,7 @@ class BatchNormFrozen(Op):
         self.mean, self.var, self.eps = mean, var, eps
 
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:  # (N,C,...) (C,) (C,)
-        _check(x, gamma=gamma, beta=beta, mean=self.mean, var=self.var)
+        check(x, gamma=gamma, beta=beta, mean=self.mean, var=self.var)
         self.x, self.inv_std = x, 1 / (self.var + self.eps) ** 0.5
         self.scale = gamma * self.inv_std
         return kernels.of(x).channel_affine(x, self.scale, beta - self.mean * self.scale)
@@ -61,7 +59,14 @@ def batch_norm_frozen(x: Tensor, gamma: Tensor, beta: Tensor, mean: Array, var: 
     return BatchNormFrozen(mean, var, float(eps))(x, gamma, beta)
 
 
-def _check(x: Array, **vectors: Array) -> None:
+def check_batch(x: Array, gamma: Array, beta: Array) -> None:
+    """What normalisation by the statistics of a batch demands of its inputs."""
+    check(x, gamma=gamma, beta=beta)
+    if x.size == x.shape[1]:
+        raise ValueError(f"x: one value per channel has no variance, got shape {x.shape}")
+
+
+def check(x: Array, **vectors: Array) -> None:
     if x.ndim < 2:
         raise ValueError(f"x: expected (N, C, ...), got shape {x.shape}")
     for name, v in vectors.items():

@@ -111,8 +111,15 @@ def main() -> None:
         seconds = time.perf_counter() - start
         model.eval()
         with torch.no_grad():
-            hits = sum(int((model(x_test[i : i + 500]).argmax(1) == labels_test[i : i + 500]).sum()) for i in range(0, len(x_test), 500))
-        print(f"epoch {epoch + 1:3d}  loss {total / (len(x) // 128):.4f}  test accuracy {hits / len(x_test):.4f}  {seconds:.1f} s", flush=True)
+            hits = sum(
+                int((model(x_test[i : i + 500]).argmax(1) == labels_test[i : i + 500]).sum())
+                for i in range(0, len(x_test), 500)
+            )
+        print(
+            f"epoch {epoch + 1:3d}  loss {total / (len(x) // 128):.4f}  "
+            f"test accuracy {hits / len(x_test):.4f}  {seconds:.1f} s",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

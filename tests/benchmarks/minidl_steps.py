@@ -28,9 +28,12 @@ def training_step(name: str, batch: int, size: int = 32, num_classes: int = 10) 
     return step
 
 
+MODELS = ("resnet8", "resnet20", "resnet56", "densenet40_12", "densenet_bc100_12")
+
+
 def cases() -> dict[str, Callable[[], Callable[[], Any]]]:
     return {
         f"{name} {batch}": lambda name=name, batch=batch: training_step(name, batch)  # type: ignore[misc]
-        for name in ("resnet8", "resnet20", "resnet56")
+        for name in MODELS
         for batch in (16, 32, 64, 128, 256, 512)
     }

@@ -25,8 +25,16 @@ KERNELS = (
     "avg_pool2d_grad",
     "batch_norm",
     "batch_norm_grad",
+    "batch_norm_relu",
+    "batch_norm_relu_grad",
     "channel_affine",
+    "channel_affine_relu",
+    "channel_affine_relu_grad",
     "channel_sums",
+    "channel_statistics",
+    "affine_relu_conv",
+    "affine_relu_conv_grad",
+    "subtract_line",
     "relu",
     "relu_grad",
     "sgd_update",
@@ -304,3 +312,66 @@ def _update_alike(name: str, state: list[np.ndarray], g: np.ndarray, draw: Draw,
         assert got.dtype == draw.dtype
         assert not np.array_equal(got, old)
         np.testing.assert_allclose(got, want, rtol=64 * draw.eps, atol=64 * draw.eps)
+
+
+# ---- fused kernels
+
+
+@given(data=st.data())
+def test_affine_relu(data: st.DataObject) -> None:
+    draw = Draw(data)
+    x = draw.batch()
+    r = draw.array(x.shape) if draw.data.draw(st.booleans()) else None
+    scale, shift = draw.array(x.shape[1:2]), draw.array(x.shape[1:2])
+    _agree("channel_affine_relu", x, r, scale, shift, eps=draw.eps)
+    _agree("channel_affine_relu_grad", draw.array(x.shape), x, scale, eps=draw.eps)
+
+
+@given(data=st.data())
+def test_batch_norm_relu(data: st.DataObject) -> None:
+    """Adding and rectifying are exact enough: beside what `batch_norm` differs by, nothing more"""
+    draw = Draw(data)
+    x = draw.batch()
+    gamma, beta, eps = draw.array(x.shape[1:2]), draw.array(x.shape[1:2]), 1e-3
+    r = draw.array(x.shape) if draw.data.draw(st.booleans()) else None
+    y, mean, var = reference.batch_norm_relu(x, r, gamma, beta, eps)
+    size, slope = np.abs(x).max() + 1, (1 + np.abs(gamma).max()) / np.sqrt(var + eps).min()
+    _agree("batch_norm_relu", x, r, gamma, beta, eps, scale=(slope * size + 5, size, size**2), eps=draw.eps)
+    gy, largest = draw.array(x.shape), 1 + size / np.sqrt(var + eps).min()
+    total = np.abs(gy).sum(axis=(0, *range(2, x.ndim))).max()
+    scales = slope * np.abs(gy).max() * largest**2, 1, total * largest, total
+    _agree("batch_norm_relu_grad", gy, y, x, gamma, mean, var, eps, scale=scales, eps=draw.eps)
+
+
+@given(data=st.data())
+@settings(max_examples=30)
+def test_dense_block_kernels(data: st.DataObject) -> None:
+    """They work in place, on some of the channels of contiguous arrays; the other channels stay as they are"""
+    draw = Draw(data)
+    N, C, F, k = draw.int(1, 6), draw.int(1, 20), draw.int(1, 13), draw.data.draw(st.sampled_from((1, 3, 5)))
+    first, H, W = C + draw.int(0, 3), draw.int(1, 36), draw.int(1, 36)
+    rng, padding = draw.rng, (k // 2, k // 2)
+    X, GY, GX = (rng.standard_normal((N, first + F + draw.int(0, 2), H, W)).astype(draw.dtype) for _ in range(3))
+    scale, shift, mean = (rng.standard_normal(C).astype(draw.dtype) for _ in range(3))
+    w = rng.standard_normal((F, C, k, k)).astype(draw.dtype)
+
+    def both(name: str, *args: Any, out: int) -> None:
+        found = []
+        for kernels in (reference, compiled):
+            copies = [_copy(a) for a in args]
+            result = getattr(kernels, name)(*copies)
+            found.append([copies[out], *(result if isinstance(result, tuple) else ())])
+        for want, got in zip(*found, strict=True):
+            assert want.dtype == got.dtype
+            np.testing.assert_allclose(got, want, rtol=0, atol=256 * draw.eps * (1 + float(np.abs(want).max())))
+
+    both("affine_relu_conv", X, scale, shift, w, padding, GX, first, out=5)
+    both("affine_relu_conv_grad", GY, first, X, scale, shift, mean, w, padding, GX, draw.data.draw(st.booleans()), out=8)
+    both("subtract_line", GX, X, 1 if C < first else 0, mean, scale, shift, out=0)
+    for kernels in (reference, compiled):
+        got, want = (
+            kernels.channel_statistics(X, first, F),
+            (X[:, first : first + F].mean((0, 2, 3)), X[:, first : first + F].var((0, 2, 3))),
+        )
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=64 * draw.eps, atol=64 * draw.eps)

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minidl import Tensor, ops
+from minidl import Tensor, ops, tape
 from minidl.array import to_device
 from minidl.core import To
+from minidl.ops.activation import ReLU
+from minidl.ops.dense import DenseBlock
 
 Shape = tuple[int, ...]
 
@@ -393,6 +396,78 @@ def batch_norm_frozen(draw: Any, name: str) -> Case:
     rng = draw_rng(draw)
     x, gamma, beta, mean = (rng.uniform(-2, 2, shape) for shape in ((N, C, *pixels), C, C, C))
     return Case(ops.batch_norm_frozen, x, gamma, beta, mean=mean, var=rng.uniform(0.3, 2, C))
+
+
+def away_from_kinks(relus: Callable[[], Tensor]) -> None:
+    """Give the draw up where a relu in the graph of the function has an input that steps of the check may carry over 0."""
+    assume(all(np.abs(op.inputs[0].data).min() > 1e-4 for op in tape(relus()) if isinstance(op, ReLU)))
+
+
+@case("BatchNormReLU", "BatchNormFrozenReLU")
+def batch_norm_relu(draw: Any, name: str) -> Case:
+    N, C, pixels = draw(st.integers(3, 4)), draw(st.integers(1, 3)), draw(shapes(max_dims=2, max_side=3))
+    rng = draw_rng(draw)
+    (x,) = apart(rng, (N, C, *pixels))
+    gamma, beta, mean = rng.uniform(0.5, 2, C), rng.uniform(-1, 1, C), rng.uniform(-1, 1, C)
+    inputs = [x, gamma, beta] + ([rng.uniform(-1, 1, x.shape)] if draw(st.booleans()) else [])
+    statistics = {} if name == "BatchNormReLU" else {"mean": mean, "var": rng.uniform(0.3, 2, C)}
+    xs = [Tensor(a, requires_grad=True) for a in inputs]
+    norm, fused = ops.batch_norm, ops.batch_norm_relu
+    if statistics:
+        norm, fused = (
+            ops.batch_norm_frozen,
+            lambda x, gamma, beta, r=None, **more: ops.batch_norm_frozen_relu(x, gamma, beta, **more, residual=r),
+        )
+
+    def twin() -> Tensor:
+        y = norm(*xs[:3], **statistics)
+        return ops.relu(y + xs[3] if len(inputs) == 4 else y)
+
+    away_from_kinks(twin)
+    return Case(fused, *inputs, **statistics)
+
+
+def dense_block(x: Tensor, *parameters: Tensor, convolutions: tuple[int, ...], frozen: Any = None) -> Tensor:
+    return DenseBlock(list(convolutions), 1e-3, frozen)(x, *parameters)
+
+
+def unfused_dense_block(x: Tensor, *parameters: Tensor, convolutions: tuple[int, ...], frozen: Any = None) -> Tensor:
+    """What `DenseBlock` computes, op by op."""
+    triples, statistics = zip(*[iter(parameters)] * 3, strict=True), iter(frozen or ())
+    for count in convolutions:
+        y = x
+        for _ in range(count):
+            gamma, beta, w = next(triples)
+            mean_var = next(statistics, None)
+            y = (
+                ops.batch_norm(y, gamma, beta, 1e-3)
+                if mean_var is None
+                else ops.batch_norm_frozen(y, gamma, beta, *mean_var, 1e-3)
+            )
+            y = ops.conv2d(ops.relu(y), w, padding=(w.shape[2] // 2, w.shape[3] // 2))
+        x = ops.concat([x, y])
+    return x
+
+
+@case("DenseBlock")
+def draw_dense_block(draw: Any, name: str) -> Case:
+    N, C, H, W = draw(st.integers(2, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(2, 4))
+    convolutions = tuple(draw(st.lists(st.integers(1, 2), min_size=1, max_size=3)))
+    rng = draw_rng(draw)
+    inputs, statistics, channels = [apart(rng, (N, C, H, W))[0]], [], C
+    for count in convolutions:
+        into = channels
+        for _ in range(count):
+            out, k = draw(st.integers(1, 3)), draw(st.sampled_from((1, 3)))
+            inputs += [rng.uniform(0.5, 2, into), rng.uniform(-1, 1, into), rng.uniform(-1, 1, (out, into, k, k))]
+            statistics.append((rng.uniform(-1, 1, into), rng.uniform(0.3, 2, into)))
+            into = out
+        channels += into
+    frozen = tuple(statistics) if draw(st.booleans()) else None
+    away_from_kinks(
+        lambda: unfused_dense_block(*(Tensor(a, requires_grad=True) for a in inputs), convolutions=convolutions, frozen=frozen)
+    )
+    return Case(dense_block, *inputs, convolutions=convolutions, frozen=frozen)
 
 
 def draw_pictures(draw: Any) -> np.ndarray:

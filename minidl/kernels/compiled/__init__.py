@@ -4,20 +4,39 @@ Compiled when first called, for float32 or float64, and kept on disk beside thes
 """
 
 from minidl.kernels.compiled.conv import conv2d, conv2d_grad_w, conv2d_grad_x
+from minidl.kernels.compiled.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
 from minidl.kernels.compiled.elementwise import adamw_update, relu, relu_grad, sgd_update
-from minidl.kernels.compiled.norm import batch_norm, batch_norm_grad, channel_affine, channel_sums
+from minidl.kernels.compiled.memory import keep_freed_memory
+from minidl.kernels.compiled.norm import (
+    batch_norm,
+    batch_norm_grad,
+    batch_norm_relu,
+    batch_norm_relu_grad,
+    channel_affine,
+    channel_affine_relu,
+    channel_affine_relu_grad,
+    channel_sums,
+)
 from minidl.kernels.compiled.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from minidl.kernels.compiled.threads import wait_quietly
 
+keep_freed_memory()
 wait_quietly()  # before Numba starts its threads, at the first call of a kernel
 
 __all__ = [
     "adamw_update",
+    "affine_relu_conv",
+    "affine_relu_conv_grad",
     "avg_pool2d",
     "avg_pool2d_grad",
     "batch_norm",
     "batch_norm_grad",
+    "batch_norm_relu",
+    "batch_norm_relu_grad",
     "channel_affine",
+    "channel_affine_relu",
+    "channel_affine_relu_grad",
+    "channel_statistics",
     "channel_sums",
     "conv2d",
     "conv2d_grad_w",
@@ -27,4 +46,5 @@ __all__ = [
     "relu",
     "relu_grad",
     "sgd_update",
+    "subtract_line",
 ]

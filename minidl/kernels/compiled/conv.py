@@ -224,6 +224,7 @@ class Plan(NamedTuple):
     """The geometry of one convolution, all a kernel needs beside the arrays. Positions (i, j) count on the output's grid."""
 
     groups: int
+    padded: int  # output channels of a group, with those that fill up the last tile
     sh: int  # of the planes: plane (c, a, b) holds x[c, i sh + a - top, j sw + b - left] at (i, j)
     sw: int
     top: int  # padding; negative where the picture is cropped
@@ -306,14 +307,14 @@ def _plan(
     ]
     offsets += [0] * (-len(offsets) % COLUMNS)
     return Plan(
-        groups, *stride, *padding, np.array(phases, np.int64), QH, QW, S, image, pictures, reach[0], band, bands,
-        chunk, -(-tiles * ROWS // chunk), length, plane, np.array(offsets, np.int64), np.array(taps, np.int64),
-        starts.astype(np.int64), *y_stride, np.array(y_first, np.int64),
+        groups, -(-rows // (ROWS // 2)) * (ROWS // 2), *stride, *padding, np.array(phases, np.int64), QH, QW, S, image,
+        pictures, reach[0], band, bands, chunk, -(-tiles * ROWS // chunk), length, plane, np.array(offsets, np.int64),
+        np.array(taps, np.int64), starts.astype(np.int64), *y_stride, np.array(y_first, np.int64),
     )  # fmt: skip
 
 
 @lru_cache(1024)
-def _forward_plan(
+def forward_plan(
     x_shape: Shape, w_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int, itemsize: int
 ) -> Plan:
     """Tap (u, v) finds its pixel in plane (u d mod s, v d mod s), shifted by (u d div s, v d div s)."""
@@ -328,7 +329,7 @@ def _forward_plan(
 
 
 @lru_cache(1024)
-def _grad_x_plan(
+def grad_x_plan(
     gy_shape: Shape, w_shape: Shape, x_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int, itemsize: int
 ) -> Plan:
     """gx[y] with y + p = q s + r gets w[u] gy[q - (u d - r) / s] from the taps with u d mod s = r."""
@@ -359,18 +360,14 @@ def _grad_x_plan(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _padded(rows):
-    """rows, with those that fill up the last tile"""
-    return -(-rows // (ROWS // 2)) * (ROWS // 2)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _pack(x, flat, n, count, c0, channels, r0, rows, p, planes):
+def pack(x, flat, scale, shift, n, count, c0, channels, r0, rows, p, planes):
     """planes[(c, a, b)][g image + i S + j] = x[n + g, c0 + c, (r0 + i) sh + a - top, (j sw + b - left)], where that exists
 
-    What lies outside the picture is 0 in planes already. (Unsigned indices spare the loops the question whether an index counts
-    from the end; `flat` is x as a vector.)
+    What lies outside the picture is 0 in planes already. Where scale and shift (one a channel) are not empty, max(scale x +
+    shift, 0) takes the place of x. (Unsigned indices spare the loops the question whether an index counts from the end; `flat`
+    is x as a vector.)
     """
+    zero = x.dtype.type(0)
     C, H, W = x.shape[1:]
     plane = 0
     for c in range(channels):
@@ -383,7 +380,11 @@ def _pack(x, flat, n, count, c0, channels, r0, rows, p, planes):
                 for i in range(max(0, -((r0 * p.sh + a) // p.sh)), min(rows, (H - 1 - a) // p.sh + 1 - r0)):
                     row = (picture + (r0 + i) * p.sh + a) * W + b
                     at = plane + g * p.image + i * p.S
-                    if p.sw == 1:
+                    if len(scale):
+                        for j in range(first, end):
+                            value = flat[np.uintp(row + j * p.sw)] * scale[c0 + c] + shift[c0 + c]
+                            planes[np.uintp(at + j)] = zero if value < zero else value
+                    elif p.sw == 1:
                         _copy(planes, at + first, x, row + first, end - first)
                     elif p.sw == 2:  # a constant that the compiler can vectorise
                         for j in range(end - first):
@@ -395,7 +396,7 @@ def _pack(x, flat, n, count, c0, channels, r0, rows, p, planes):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _pack_gradient(gy, n, count, f0, channels, r0, rows, p, out):
+def pack_gradient(gy, n, count, f0, channels, r0, rows, p, out):
     """out[f][g image + i S + j] = gy[n + g, f0 + f, r0 + i, j]; out is 0 at all q that belong to no pixel"""
     F, OH, OW = gy.shape[1:]
     for f in range(channels):
@@ -433,7 +434,7 @@ def _unpack(out, y, flat, bias, n, count, f0, channels, r0, rows, phase, p):
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _pack_weights(w, p, out):
+def pack_weights(w, p, out):
     """w (groups, rows, channels, taps), phase by phase and tile by tile, as `tile` reads it: [k][m], 0 beyond the rows"""
     groups, rows, channels, taps = w.shape
     tiles = -(-rows // ROWS)
@@ -442,7 +443,7 @@ def _pack_weights(w, p, out):
         height = ROWS if rows - m0 > ROWS // 2 else ROWS // 2
         for phase in range(len(p.starts) - 1):
             first, end = p.starts[phase], p.starts[phase + 1]
-            at = (g * taps + first) * channels * _padded(rows) + m0 * channels * (end - first)
+            at = (g * taps + first) * channels * p.padded + m0 * channels * (end - first)
             for m in range(height):
                 for c in range(channels):
                     for t in range(first, end):
@@ -450,60 +451,65 @@ def _pack_weights(w, p, out):
                         out[at + k * height + m] = w[g, m0 + m, c, p.taps[t]] if m0 + m < rows else 0
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def multiply(w, w_at, planes, o_at, K, rows, m_first, m_last, p, out):
+    """out[m - m_first][q] = sum_{k<K} w[m, k] planes[offsets[o_at + k] + q] for the output channels m_first <= m < m_last"""
+    tile = COLUMNS * (VECTOR // planes.itemsize)
+    for k in range(0, max(K, 1), DEPTH):
+        deep = min(DEPTH, K - k)
+        for m in range(m_first, m_last, ROWS):
+            y_at = (m - m_first) * p.length
+            if rows - m > ROWS // 2:
+                at = w_at + m * K + k * ROWS
+                for q in range(0, p.length, tile):
+                    _tile(w, at, planes, q, p.offsets, o_at + k, deep, out, y_at + q, p.length, k > 0)
+            else:
+                at = w_at + m * K + k * (ROWS // 2)
+                for q in range(0, p.length, tile):
+                    _half_tile(w, at, planes, q, p.offsets, o_at + k, deep, out, y_at + q, p.length, k > 0)
+
+
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _convolve(x, w, bias, y, channels, rows, p, planes, out):
-    """y[f, q] = bias[f] + sum_k w[f, k] planes[offset[k] + q], task by task; planes and out are scratch, one row a slot"""
+def _convolve(x, scale, shift, channels, w, bias, rows, p, planes, out, y, y_first):
+    """y[y_first + f, q] = bias[f] + sum_k w[f, k] planes[offset[k] + q], task by task; planes and out: scratch, a row a slot"""
     N, slots, phases = len(x), len(planes), len(p.starts) - 1
     tasks = -(-N // p.pictures) * p.bands * p.chunks
-    padded = _padded(rows)
-    tile = COLUMNS * (VECTOR // x.itemsize)
     for slot in prange(slots):
         mine, sums, flat, flat_y = planes[slot], out[slot], x.reshape(x.size), y.reshape(y.size)
         mine[:] = 0
         for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
-            n, count, r0, height, m_first, m_last = _bounds(task, N, rows, p)
+            n, count, r0, height, m_first, m_last = bounds(task, N, rows, p)
             if p.bands > 1:  # another band has other rows outside the picture
                 mine[:] = 0
             for g in range(p.groups):
-                _pack(x, flat, n, count, g * channels, channels, r0, _packed_rows(height, p), p, mine)
+                pack(x, flat, scale, shift, n, count, g * channels, channels, r0, packed_rows(height, p), p, mine)
                 for phase in range(phases):
-                    K = (p.starts[phase + 1] - p.starts[phase]) * channels
-                    o_at = p.starts[phase] * channels
-                    w_at = g * padded * channels * p.starts[phases] + padded * o_at
-                    for k in range(0, max(K, 1), DEPTH):
-                        deep = min(DEPTH, K - k)
-                        for m in range(m_first, m_last, ROWS):
-                            y_at = (m - m_first) * p.length
-                            if rows - m > ROWS // 2:
-                                for q in range(0, p.length, tile):
-                                    at = w_at + m * K + k * ROWS
-                                    _tile(w, at, mine, q, p.offsets, o_at + k, deep, sums, y_at + q, p.length, k > 0)
-                            else:
-                                for q in range(0, p.length, tile):
-                                    at = w_at + m * K + k * (ROWS // 2)
-                                    _half_tile(w, at, mine, q, p.offsets, o_at + k, deep, sums, y_at + q, p.length, k > 0)
-                    _unpack(sums, y, flat_y, bias, n, count, g * rows + m_first, m_last - m_first, r0, height, phase, p)
+                    K, o_at = (p.starts[phase + 1] - p.starts[phase]) * channels, p.starts[phase] * channels
+                    w_at = g * p.padded * channels * p.starts[phases] + p.padded * o_at
+                    multiply(w, w_at, mine, o_at, K, rows, m_first, m_last, p, sums)
+                    f0 = y_first + g * rows + m_first
+                    _unpack(sums, y, flat_y, bias, n, count, f0, m_last - m_first, r0, height, phase, p)
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _correlate(gy, x, channels, rows, p, planes, gradients, gw):
-    """gw[slot, f, k] = sum_q gy[f, q] planes[offset[k] + q] over the tasks of each slot"""
+def _correlate(gy, gy_first, rows, x, scale, shift, channels, p, planes, gradients, gw):
+    """gw[slot, f, k] = sum_q gy[gy_first + f, q] planes[offset[k] + q] over the tasks of each slot"""
     N, slots, K = len(x), len(planes), len(p.offsets)
     tasks = -(-N // p.pictures) * p.bands * p.chunks
-    padded = _padded(rows)
     vectors = p.length // (VECTOR // x.itemsize)
     for slot in prange(slots):
         mine, gradient, sums, flat = planes[slot], gradients[slot], gw[slot], x.reshape(x.size)
         mine[:], gradient[:], sums[:] = 0, 0, 0
         for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
-            n, count, r0, height, m_first, m_last = _bounds(task, N, rows, p)
+            n, count, r0, height, m_first, m_last = bounds(task, N, rows, p)
             if p.bands > 1 or count < p.pictures or m_last - m_first < p.chunk:
                 mine[:], gradient[:] = 0, 0  # what an earlier task left there would be counted again
             for g in range(p.groups):
-                _pack(x, flat, n, count, g * channels, channels, r0, _packed_rows(height, p), p, mine)
-                _pack_gradient(gy, n, count, g * rows + m_first, m_last - m_first, r0, height, p, gradient)
+                pack(x, flat, scale, shift, n, count, g * channels, channels, r0, packed_rows(height, p), p, mine)
+                f0 = gy_first + g * rows + m_first
+                pack_gradient(gy, n, count, f0, m_last - m_first, r0, height, p, gradient)
                 for m in range(m_first, m_last, ROWS):
-                    g_at, w_at = (m - m_first) * p.length, (g * padded + m) * K
+                    g_at, w_at = (m - m_first) * p.length, (g * p.padded + m) * K
                     if rows - m > ROWS // 2:
                         for k in range(0, K, COLUMNS):
                             _dot_tile(gradient, g_at, p.length, mine, p.offsets, k, vectors, sums, w_at + k, K)
@@ -513,7 +519,7 @@ def _correlate(gy, x, channels, rows, p, planes, gradients, gw):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _bounds(task, N, rows, p):
+def bounds(task, N, rows, p):
     """the pictures n, ..., n + count - 1, the rows r0, ... and the output channels m_first, ..., m_last - 1 of a task"""
     block, rest = divmod(task, p.bands * p.chunks)
     band, chunk = divmod(rest, p.chunks)
@@ -522,7 +528,7 @@ def _bounds(task, N, rows, p):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _packed_rows(height, p):
+def packed_rows(height, p):
     """how many rows of a plane the taps of `height` output rows see; the rows that several pictures share, once"""
     return height + p.reach if p.pictures == 1 else p.image // p.S
 
@@ -536,59 +542,73 @@ class _Scratch(threading.local):
     def __init__(self) -> None:
         self.held: dict[str, Array] = {}
 
-    def take(self, name: str, slots: int, size: int, dtype: Any) -> Array:
-        """(slots, size), every row on a cache line"""
-        size = -(-size // 16) * 16
-        needed = slots * size * np.dtype(dtype).itemsize
-        if name not in self.held or self.held[name].nbytes < needed + 64:
-            self.held[name] = np.empty(needed + 64, np.uint8)
-        memory = self.held[name]
-        start = -memory.ctypes.data % 64
-        return memory[start : start + needed].view(dtype).reshape(slots, size)
+    def take(self, dtype: Any, **sizes: Pair) -> list[Array]:
+        """An array (slots, size) for each name, every row on a cache line"""
+        found = []
+        for name, (slots, size) in sizes.items():
+            size = -(-size // 16) * 16
+            needed = slots * size * dtype.itemsize
+            if name not in self.held or self.held[name].nbytes < needed + 64:
+                self.held[name] = np.empty(needed + 64, np.uint8)
+            start = -self.held[name].ctypes.data % 64
+            found.append(self.held[name][start : start + needed].view(dtype).reshape(slots, size))
+        return found
 
 
-_scratch = _Scratch()
+scratch = _Scratch()
 
 
 def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
     """y[n,f,i,j] = b[f] + sum_{c,u,v} w[f,c,u,v] x[n,c, i*s + u*d - p, j*s + v*d - p]"""
-    p = _forward_plan(x.shape, w.shape, stride, padding, dilation, groups, x.itemsize)
+    p = forward_plan(x.shape, w.shape, stride, padding, dilation, groups, x.itemsize)
     F, C, kh, kw = w.shape
     y = np.empty((len(x), F, p.QH, p.QW), x.dtype)
-    bias = np.empty(0, x.dtype) if b is None else np.ascontiguousarray(b)
-    return _product(x, w.reshape(groups, F // groups, C, kh * kw), bias, y, p)
+    nothing = np.empty(0, x.dtype)
+    bias = nothing if b is None else np.ascontiguousarray(b)
+    convolve(np.ascontiguousarray(x), nothing, nothing, w.reshape(groups, F // groups, C, kh * kw), bias, p, y, 0)
+    return y
 
 
 def conv2d_grad_x(gy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
     """gx[n,c, i*s + u*d - p, j*s + v*d - p] += sum_f w[f,c,u,v] gy[n,f,i,j]"""
-    p = _grad_x_plan(gy.shape, w.shape, x_shape, stride, padding, dilation, groups, gy.itemsize)
+    p = grad_x_plan(gy.shape, w.shape, x_shape, stride, padding, dilation, groups, gy.itemsize)
     F, C, kh, kw = w.shape
     transposed = w.reshape(groups, F // groups, C, kh * kw).swapaxes(1, 2)
-    return _product(gy, transposed, np.empty(0, gy.dtype), np.empty(x_shape, gy.dtype), p)
+    gx, nothing = np.empty(x_shape, gy.dtype), np.empty(0, gy.dtype)
+    convolve(np.ascontiguousarray(gy), nothing, nothing, transposed, nothing, p, gx, 0)
+    return gx
 
 
 def conv2d_grad_w(gy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
     """gw[f,c,u,v] = sum_{n,i,j} gy[n,f,i,j] x[n,c, i*s + u*d - p, j*s + v*d - p]"""
-    p = _forward_plan(x.shape, w_shape, stride, padding, dilation, groups, x.itemsize)
-    F, C, kh, kw = w_shape
-    rows, K = F // groups, C * kh * kw
-    padded, tasks = _padded(rows), -(-len(x) // p.pictures) * p.bands * p.chunks
-    sums = groups * padded * len(p.offsets)
-    slots = min(tasks, 16, max(2, 2**26 // (sums * x.itemsize)))  # by shape alone, so that every sum has its order
-    planes = _scratch.take("planes", slots, C * len(p.phases) * p.plane, x.dtype)
-    gradients = _scratch.take("out", slots, p.chunk * p.length, x.dtype)
-    gw = _scratch.take("sums", slots, sums, x.dtype)
-    _correlate(np.ascontiguousarray(gy), np.ascontiguousarray(x), C, rows, p, planes, gradients, gw)
-    return gw[:, :sums].sum(axis=0).reshape(groups, padded, len(p.offsets))[:, :rows, :K].reshape(w_shape)
+    p = forward_plan(x.shape, w_shape, stride, padding, dilation, groups, x.itemsize)
+    nothing = np.empty(0, x.dtype)
+    return correlate(np.ascontiguousarray(gy), 0, np.ascontiguousarray(x), nothing, nothing, w_shape, p)
 
 
-def _product(x: Array, w: Array, bias: Array, y: Array, p: Plan) -> Array:
-    """y = w (groups, rows, channels, taps) times the planes of x"""
+def convolve(x: Array, scale: Array, shift: Array, w: Array, bias: Array, p: Plan, y: Array, y_first: int) -> None:
+    """y[:, y_first:] = bias + w (groups, rows, channels, taps) times the planes of x, or of max(scale x + shift, 0)"""
     groups, rows, channels, taps = w.shape
-    packed = _scratch.take("weights", 1, groups * _padded(rows) * channels * taps, x.dtype)[0]
-    _pack_weights(np.ascontiguousarray(w), p, packed)
     slots = get_num_threads()
-    planes = _scratch.take("planes", slots, channels * len(p.phases) * p.plane, x.dtype)
-    out = _scratch.take("out", slots, p.chunk * p.length, x.dtype)
-    _convolve(np.ascontiguousarray(x), packed, bias, y, channels, rows, p, planes, out)
-    return y
+    packed, planes, out = scratch.take(
+        x.dtype,
+        weights=(1, groups * p.padded * channels * taps),
+        planes=(slots, channels * len(p.phases) * p.plane),
+        out=(slots, p.chunk * p.length),
+    )
+    pack_weights(np.ascontiguousarray(w), p, packed[0])
+    _convolve(x, scale, shift, channels, packed[0], bias, rows, p, planes, out, y, y_first)
+
+
+def correlate(gy: Array, gy_first: int, x: Array, scale: Array, shift: Array, w_shape: Shape, p: Plan) -> Array:
+    """gw (F,C/groups,kh,kw) from gy[:, gy_first : gy_first + F] and the planes of x, or of max(scale x + shift, 0)"""
+    F, C, kh, kw = w_shape
+    rows, K, columns = F // p.groups, C * kh * kw, len(p.offsets)
+    sums = p.groups * p.padded * columns
+    tasks = -(-len(x) // p.pictures) * p.bands * p.chunks
+    slots = min(tasks, TASKS, max(2, 2**26 // (sums * x.itemsize)))  # by shape alone, so that every sum has its order
+    planes, out, gw = scratch.take(
+        x.dtype, planes=(slots, C * len(p.phases) * p.plane), out=(slots, p.chunk * p.length), sums=(slots, sums)
+    )
+    _correlate(gy, gy_first, rows, x, scale, shift, C, p, planes, out, gw)
+    return gw[:, :sums].sum(axis=0).reshape(p.groups, p.padded, columns)[:, :rows, :K].reshape(w_shape)

@@ -13,24 +13,58 @@ from numba import njit, prange
 
 from minidl.array import Array
 
-# reassociated sums vectorise; no flag that would let NaN or infinity go unnoticed
-_parallel: Any = njit(parallel=True, cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+REASSOCIATE = {"reassoc", "contract", "nsz"}  # sums vectorise; no flag that would let NaN or infinity go unnoticed
+_parallel: Any = njit(parallel=True, cache=True, nogil=True, error_model="numpy", fastmath=REASSOCIATE)
 
 
 def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
     """y = gamma (x - mean) / sqrt(var + eps) + beta; mean and (biased) var of each channel"""
     y = np.empty(x.shape, x.dtype)
     mean, var = np.empty_like(gamma), np.empty_like(gamma)
-    _batch_norm(_planes(x), np.ascontiguousarray(gamma), np.ascontiguousarray(beta), eps, _planes(y), mean, var)
+    _batch_norm(
+        _planes(x), _nothing(x), np.ascontiguousarray(gamma), np.ascontiguousarray(beta), eps, False, _planes(y), mean, var
+    )
+    return y, mean, var
+
+
+def batch_norm_relu(x: Array, r: Array | None, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
+    """y = max(batch_norm(x) + r, 0), r None for 0; and mean, var of each channel"""
+    y = np.empty(x.shape, x.dtype)
+    mean, var, more = np.empty_like(gamma), np.empty_like(gamma), _nothing(x) if r is None else _planes(r)
+    _batch_norm(_planes(x), more, np.ascontiguousarray(gamma), np.ascontiguousarray(beta), eps, True, _planes(y), mean, var)
     return y, mean, var
 
 
 def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array, Array]:
     """gbeta = sum gy, ggamma = sum gy x_hat, gx = gamma / sqrt(var + eps) (gy - gbeta / m - x_hat ggamma / m)"""
     gx = np.empty(x.shape, x.dtype)
-    ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
-    _batch_norm_grad(_planes(gy), _planes(x), np.ascontiguousarray(gamma), mean, var, eps, _planes(gx), ggamma, gbeta)
+    ggamma, gbeta, none = np.empty_like(gamma), np.empty_like(gamma), _nothing(x)
+    _batch_norm_grad(
+        _planes(gy), none, _planes(x), np.ascontiguousarray(gamma), mean, var, eps, _planes(gx), none, ggamma, gbeta
+    )
     return gx, ggamma, gbeta
+
+
+def batch_norm_relu_grad(
+    gy: Array, y: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array, Array]:
+    """gr = gy where y > 0, else 0; gx, ggamma, gbeta as from `batch_norm_grad` of gr -> gx, gr, ggamma, gbeta"""
+    gx, gr = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
+    _batch_norm_grad(
+        _planes(gy),
+        _planes(y),
+        _planes(x),
+        np.ascontiguousarray(gamma),
+        mean,
+        var,
+        eps,
+        _planes(gx),
+        _planes(gr),
+        ggamma,
+        gbeta,
+    )
+    return gx, gr, ggamma, gbeta
 
 
 def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
@@ -38,6 +72,20 @@ def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
     y = np.empty(x.shape, x.dtype)
     _channel_affine(_planes(x), np.ascontiguousarray(scale), np.ascontiguousarray(shift), _planes(y))
     return y
+
+
+def channel_affine_relu(x: Array, r: Array | None, scale: Array, shift: Array) -> Array:
+    """y[n,c,...] = max(scale[c] x[n,c,...] + shift[c] + r[n,c,...], 0), r None for 0"""
+    y, more = np.empty(x.shape, x.dtype), _nothing(x) if r is None else _planes(r)
+    _channel_affine_relu(_planes(x), more, np.ascontiguousarray(scale), np.ascontiguousarray(shift), _planes(y))
+    return y
+
+
+def channel_affine_relu_grad(gy: Array, y: Array, scale: Array) -> tuple[Array, Array]:
+    """gr = gy where y > 0, else 0; gx[n,c,...] = scale[c] gr[n,c,...] -> gx, gr"""
+    gx, gr = np.empty(y.shape, y.dtype), np.empty(y.shape, y.dtype)
+    _channel_affine_relu_grad(_planes(gy), _planes(y), np.ascontiguousarray(scale), _planes(gx), _planes(gr))
+    return gx, gr
 
 
 def channel_sums(gy: Array, x: Array) -> tuple[Array, Array]:
@@ -52,8 +100,13 @@ def _planes(x: Array) -> Array:
     return np.ascontiguousarray(x).reshape(x.shape[0], x.shape[1], -1)
 
 
+def _nothing(x: Array) -> Array:
+    """what stands in the place of an array that a call does without"""
+    return np.empty((0, 0, 0), x.dtype)
+
+
 @_parallel
-def _batch_norm(x, gamma, beta, eps, y, mean, var):
+def _batch_norm(x, r, gamma, beta, eps, relu, y, mean, var):
     N, C, HW = x.shape
     zero = x.dtype.type(0)
     for c in prange(C):
@@ -75,21 +128,39 @@ def _batch_norm(x, gamma, beta, eps, y, mean, var):
         shift = beta[c] - mu * scale
         for n in range(N):
             source, target = x[n, c], y[n, c]
-            for i in range(HW):
-                target[i] = source[i] * scale + shift
+            if len(r):
+                more = r[n, c]
+                for i in range(HW):
+                    value = source[i] * scale + shift + more[i]
+                    target[i] = zero if value < zero else value
+            elif relu:
+                for i in range(HW):
+                    value = source[i] * scale + shift
+                    target[i] = zero if value < zero else value
+            else:
+                for i in range(HW):
+                    target[i] = source[i] * scale + shift
 
 
 @_parallel
-def _batch_norm_grad(gy, x, gamma, mean, var, eps, gx, ggamma, gbeta):
+def _batch_norm_grad(gy, y, x, gamma, mean, var, eps, gx, gr, ggamma, gbeta):
     N, C, HW = x.shape
     zero = x.dtype.type(0)
     for c in prange(C):
         mu, sum_g, sum_gd = mean[c], 0.0, 0.0
         for n in range(N):
             g, plane, s, t = gy[n, c], x[n, c], zero, zero
-            for i in range(HW):
-                s += g[i]
-                t += g[i] * (plane[i] - mu)
+            if len(y):
+                value, gate = y[n, c], gr[n, c]
+                for i in range(HW):
+                    e = g[i] if value[i] > zero else zero
+                    gate[i] = e
+                    s += e
+                    t += e * (plane[i] - mu)
+            else:
+                for i in range(HW):
+                    s += g[i]
+                    t += g[i] * (plane[i] - mu)
             sum_g += s
             sum_gd += t
         inv_std = 1 / np.sqrt(np.float64(var[c]) + eps)
@@ -99,7 +170,7 @@ def _batch_norm_grad(gy, x, gamma, mean, var, eps, gx, ggamma, gbeta):
         b = x.dtype.type(-gamma[c] * inv_std**3 * sum_gd / (N * HW))
         d = x.dtype.type(-gamma[c] * inv_std * sum_g / (N * HW))
         for n in range(N):
-            g, plane, target = gy[n, c], x[n, c], gx[n, c]
+            g, plane, target = gr[n, c] if len(y) else gy[n, c], x[n, c], gx[n, c]
             for i in range(HW):
                 target[i] = a * g[i] + b * (plane[i] - mu) + d
 
@@ -112,6 +183,37 @@ def _channel_affine(x, scale, shift, y):
         a, b = scale[nc % C], shift[nc % C]
         for i in range(HW):
             target[i] = source[i] * a + b
+
+
+@_parallel
+def _channel_affine_relu(x, r, scale, shift, y):
+    N, C, HW = x.shape
+    zero = x.dtype.type(0)
+    for nc in prange(N * C):
+        source, target = x[nc // C, nc % C], y[nc // C, nc % C]
+        a, b = scale[nc % C], shift[nc % C]
+        if len(r):
+            more = r[nc // C, nc % C]
+            for i in range(HW):
+                value = source[i] * a + b + more[i]
+                target[i] = zero if value < zero else value
+        else:
+            for i in range(HW):
+                value = source[i] * a + b
+                target[i] = zero if value < zero else value
+
+
+@_parallel
+def _channel_affine_relu_grad(gy, y, scale, gx, gr):
+    N, C, HW = y.shape
+    zero = y.dtype.type(0)
+    for nc in prange(N * C):
+        g, value, target, gate = gy[nc // C, nc % C], y[nc // C, nc % C], gx[nc // C, nc % C], gr[nc // C, nc % C]
+        a = scale[nc % C]
+        for i in range(HW):
+            e = g[i] if value[i] > zero else zero
+            gate[i] = e
+            target[i] = a * e
 
 
 @_parallel

@@ -1,0 +1,147 @@
+"""Dense blocks in Numba: normalisation and relu happen while the next convolution packs its input, and nothing is copied.
+
+The gradient comes back the same way. Where the product of gy and the transposed kernel is copied to its place, the gate of
+the relu is computed once more from x, the gradient is added to what later layers left there, and the sums that the gradients
+of scale and shift need are taken: one sweep, and no array but the block's own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from minidl.array import Array
+from minidl.kernels.compiled import conv
+from minidl.kernels.compiled.conv import TASKS, bounds, multiply, pack, packed_rows
+from minidl.kernels.compiled.norm import REASSOCIATE
+from minidl.kernels.reference import Pair
+
+
+def channel_statistics(X: Array, first: int, count: int) -> tuple[Array, Array]:
+    """mean = sum x / m and var = sum (x - mean)^2 / m of each of the channels first, ..., first + count - 1"""
+    mean, var = np.empty(count, X.dtype), np.empty(count, X.dtype)
+    _channel_statistics(_planes(X), first, mean, var)
+    return mean, var
+
+
+def affine_relu_conv(X: Array, scale: Array, shift: Array, w: Array, padding: Pair, Y: Array, first: int) -> None:
+    """Y[:, first : first + F] = conv2d(max(scale x + shift, 0), w) with x = X[:, :C]"""
+    F, C, kh, kw = w.shape
+    p = conv.forward_plan((len(X), C, *X.shape[2:]), w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
+    _contiguous(X=X, Y=Y)
+    conv.convolve(X, scale, shift, w.reshape(1, F, C, kh * kw), np.empty(0, X.dtype), p, Y, first)
+
+
+def affine_relu_conv_grad(
+    GY: Array, first: int, X: Array, scale: Array, shift: Array, mean: Array, w: Array, padding: Pair, GX: Array, add: bool
+) -> tuple[Array, Array, Array]:
+    """With g the gradient of scale x + shift: GX[:, :C] += scale g, or =; -> gw, sum g, sum g (x - mean)"""
+    _contiguous(GY=GY, X=X, GX=GX)
+    F, C, kh, kw = w.shape
+    x_shape = (len(X), C, *X.shape[2:])
+    p = conv.forward_plan(x_shape, w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
+    gw = conv.correlate(GY, first, X, scale, shift, w.shape, p)
+
+    p = conv.grad_x_plan((len(GY), F, *GY.shape[2:]), w.shape, x_shape, (1, 1), padding, (1, 1), 1, X.itemsize)
+    tasks = -(-len(X) // p.pictures) * p.bands * p.chunks
+    slots = min(tasks, TASKS)  # by shape alone, so that every sum has its order
+    packed, planes, out = conv.scratch.take(
+        X.dtype, weights=(1, p.padded * F * kh * kw), planes=(slots, F * p.plane), out=(slots, p.chunk * p.length)
+    )
+    transposed = np.ascontiguousarray(w.reshape(1, F, C, kh * kw).swapaxes(1, 2))
+    conv.pack_weights(transposed, p, packed[0])
+    sums = np.zeros((slots, 2, C))
+    _convolve_gated(GY, first, F, packed[0], C, p, planes, out, X, scale, shift, mean, GX, add, sums)
+    total = sums.sum(axis=0).astype(X.dtype)
+    return gw, total[0], total[1]
+
+
+def subtract_line(GX: Array, X: Array, first: int, mean: Array, a: Array, b: Array) -> None:
+    """GX[:, first + c] -= a[c] + b[c] (X[:, first + c] - mean[c])"""
+    _contiguous(GX=GX)
+    _subtract_line(_planes(GX), _planes(X), first, mean, a, b)
+
+
+def _planes(X: Array) -> Array:
+    return np.ascontiguousarray(X).reshape(X.shape[0], X.shape[1], -1)
+
+
+def _contiguous(**arrays: Array) -> None:
+    for name, a in arrays.items():
+        if not a.flags.c_contiguous:
+            raise ValueError(f"{name}: expected a contiguous array, got strides {a.strides} for shape {a.shape}")
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=REASSOCIATE)
+def _unpack_gated(out, n, count, f0, channels, r0, rows, p, C, flat_x, scale, shift, mean, F, flat_g, add, sums):
+    """g = out where scale x + shift > 0, else 0; gx (+)= scale g, sums += (g, g (x - mean)), channel by channel"""
+    H, W, zero = p.QH, p.QW, out.dtype.type(0)
+    for f in range(f0, f0 + channels):
+        a, b, mu = scale[f], shift[f], mean[f]
+        for g in range(count):
+            s, t = zero, zero
+            for i in range(rows):
+                start = (f - f0) * p.length + g * p.image + i * p.S
+                x_at, g_at = (((n + g) * C + f) * H + r0 + i) * W, (((n + g) * F + f) * H + r0 + i) * W
+                for j in range(W):
+                    x = flat_x[np.uintp(x_at + j)]
+                    e = out[np.uintp(start + j)] if x * a + b > zero else zero
+                    s += e
+                    t += e * (x - mu)
+                    if add:
+                        flat_g[np.uintp(g_at + j)] += a * e
+                    else:
+                        flat_g[np.uintp(g_at + j)] = a * e
+            sums[0, f] += s
+            sums[1, f] += t
+
+
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def _convolve_gated(gy, gy_first, F, w, C, p, planes, out, x, scale, shift, mean, gx, add, sums):
+    """the gradient of the picture, as in `conv2d_grad_x`, through the gates of the relu that `pack` applied"""
+    N, slots, nothing = len(gy), len(planes), np.empty(0, gy.dtype)
+    tasks = -(-N // p.pictures) * p.bands * p.chunks
+    for slot in prange(slots):
+        mine, results = planes[slot], out[slot]
+        flat, flat_x, flat_g = gy.reshape(gy.size), x.reshape(x.size), gx.reshape(gx.size)
+        mine[:] = 0
+        for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
+            n, count, r0, height, first, last = bounds(task, N, C, p)
+            if p.bands > 1:
+                mine[:] = 0
+            pack(gy, flat, nothing, nothing, n, count, gy_first, F, r0, packed_rows(height, p), p, mine)
+            multiply(w, 0, mine, 0, len(p.taps) * F, C, first, last, p, results)
+            _unpack_gated(
+                results, n, count, first, last - first, r0, height, p,
+                x.shape[1], flat_x, scale, shift, mean, gx.shape[1], flat_g, add, sums[slot],
+            )  # fmt: skip
+
+
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy", fastmath=REASSOCIATE)
+def _channel_statistics(x, first, mean, var):
+    N, _, HW = x.shape
+    zero = x.dtype.type(0)
+    for c in prange(len(mean)):
+        total, squares = 0.0, 0.0
+        for n in range(N):
+            plane, s = x[n, first + c], zero
+            for i in range(HW):
+                s += plane[i]
+            total += s
+        mu = x.dtype.type(total / (N * HW))
+        for n in range(N):
+            plane, s = x[n, first + c], zero
+            for i in range(HW):
+                s += (plane[i] - mu) * (plane[i] - mu)
+            squares += s
+        mean[c], var[c] = mu, squares / (N * HW)
+
+
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def _subtract_line(gx, x, first, mean, a, b):
+    N, _, HW = x.shape
+    for nc in prange(N * len(mean)):
+        n, c = nc // len(mean), nc % len(mean)
+        source, target = x[n, first + c], gx[n, first + c]
+        for i in range(HW):
+            target[i] -= a[c] + b[c] * (source[i] - mean[c])

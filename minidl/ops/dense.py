@@ -1,0 +1,123 @@
+"""A dense block as one op (Huang et al. 2017): what `concat([x, conv(relu(batch_norm(x)))])`, repeated, computes.
+
+Written op by op, every layer copies, normalises and keeps all channels before it once more: memory and time grow with the
+square of the depth. Here the block's channels lie in one array X from the start, and each layer
+
+- takes mean and variance of the new channels alone: those of the others are known;
+- normalises and rectifies while the convolution reads, z = max(scale x + shift, 0), and computes z again in backward;
+- writes its channels behind the others: nothing is concatenated.
+
+Backward fills one array G with the gradient of X, last layer first. Batch normalisation has, with g the gradient of its output,
+
+    gx = scale (g - mean(g) - x_hat mean(g x_hat)),    scale = gamma / sqrt(var + eps),  x_hat = (x - mean) / sqrt(var + eps)
+
+and all but the first term is, channel by channel, a line in x. The lines of all layers are added up, two numbers a channel,
+and subtracted once, when the channel's turn comes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minidl import kernels
+from minidl.array import Array, array_module
+from minidl.core import Grads, Op
+from minidl.ops.arguments import Pair, pictures
+
+Statistics = tuple[Array, Array]  # mean (C,) and var (C,)
+
+
+@dataclass
+class _Step:
+    """target[:, first : first + F] = conv2d(max(scale x + shift, 0), w), x the first C channels of source"""
+
+    source: Array
+    mean: Array
+    inv_std: Array
+    scale: Array
+    shift: Array
+    w: Array
+    padding: Pair
+    target: Array
+    first: int
+
+
+class DenseBlock(Op):
+    """x_l = [x_{l-1}, H_l(x_{l-1})], H one or several of conv2d(relu(batch_norm(x)), w); inputs x, then gamma, beta, w of each
+
+    convolutions: how many there are in each H. frozen: the statistics of each batch norm, in evaluation; None in training,
+    where those of the batch are taken and found in `statistics` afterwards.
+    """
+
+    def __init__(self, convolutions: list[int], eps: float, frozen: list[Statistics] | None = None) -> None:
+        self.convolutions, self.eps, self.frozen = convolutions, eps, frozen
+
+    def forward(self, x: Array, *parameters: Array) -> Array:  # (N,C,H,W), (C',) (C',) (F,C',k,k) each -> (N,C+sum F,H,W)
+        pictures(x)
+        xp, k, (N, C, H, W) = array_module(x), kernels.of(x), x.shape
+        triples = iter(zip(parameters[0::3], parameters[1::3], parameters[2::3], strict=True))
+        layers = [[next(triples) for _ in range(count)] for count in self.convolutions]
+        X = xp.empty((N, C + sum(len(layer[-1][2]) for layer in layers), H, W), x.dtype)
+        X[:, :C] = x
+        mean_X, var_X = (xp.empty(X.shape[1], x.dtype) for _ in range(2))  # of the channels that are there
+        if not self.frozen:
+            mean_X[:C], var_X[:C] = k.channel_statistics(X, 0, C)
+        frozen = iter(self.frozen or ())
+        self.X, self.x_channels, self.steps, self.statistics = X, C, list[_Step](), list[Statistics]()
+        for layer in layers:
+            source, known = X, (mean_X[:C], var_X[:C])
+            for i, (gamma, beta, w) in enumerate(layer, start=1):
+                F = len(w)
+                mean, var = next(frozen) if self.frozen else known
+                inv_std = 1 / (var + self.eps) ** 0.5
+                target, first = (X, C) if i == len(layer) else (xp.empty((N, F, H, W), x.dtype), 0)
+                scale, padding = gamma * inv_std, (w.shape[2] // 2, w.shape[3] // 2)
+                step = _Step(source, mean, inv_std, scale, beta - mean * scale, w, padding, target, first)
+                k.affine_relu_conv(source, step.scale, step.shift, w, padding, target, first)
+                self.steps.append(step)
+                self.statistics.append((mean, var))
+                if not self.frozen:
+                    known = k.channel_statistics(target, first, F)
+                source = target
+            if not self.frozen:
+                mean_X[C : C + F], var_X[C : C + F] = known
+            C += F
+        self.mean_X = mean_X
+        return X
+
+    def backward(self, gy: Array) -> Grads:  # (N,C+sum F,H,W)
+        xp, k, X = array_module(gy), kernels.of(gy), self.X
+        m = X.size // X.shape[1]
+        G = gy.copy()  # the gradient of X as far as it has come
+        a, b = (xp.zeros(X.shape[1], gy.dtype) for _ in range(2))  # the line of each channel: a + b (x - mean)
+        G_source, parameters = G, list[Array]()
+        for step in reversed(self.steps):
+            C, channels = step.w.shape[1], slice(step.first, step.first + len(step.w))
+            if step.target is X and not self.frozen:  # all later layers have added to these channels: finish them
+                k.subtract_line(G, X, step.first, self.mean_X[channels], a[channels], b[channels])
+            G_target = G if step.target is X else G_source
+            G_source = G if step.source is X else xp.empty_like(step.source)
+            gw, sum_g, sum_gx = k.affine_relu_conv_grad(
+                G_target,
+                step.first,
+                step.source,
+                step.scale,
+                step.shift,
+                step.mean,
+                step.w,
+                step.padding,
+                G_source,
+                G_source is G,
+            )
+            parameters += [gw, sum_g, sum_gx * step.inv_std]
+            if not self.frozen:
+                line_a, line_b = step.scale * sum_g / m, step.scale * step.inv_std**2 * sum_gx / m
+                if step.source is X:
+                    a[:C] += line_a
+                    b[:C] += line_b
+                else:
+                    k.subtract_line(G_source, step.source, 0, step.mean, line_a, line_b)
+        C = self.x_channels
+        if not self.frozen:
+            k.subtract_line(G, X, 0, self.mean_X[:C], a[:C], b[:C])
+        return G[:, :C].copy(), *reversed(parameters)

@@ -1,0 +1,107 @@
+"""Several ops in one sweep over memory.
+
+Small nets spend much of their time waiting for memory. An op that normalises, adds and rectifies reads and writes each value
+once, where three ops do so three times, and it leaves no array between them alive. Layers take these ops where a model calls
+for them, as in `bn.relu(x)`, and spell out the same in single ops inside `with unfused():`, or everywhere with MINIDL_FUSED=0
+in the environment: the same numbers within rounding, and every op a node of its own in the graph.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from minidl import kernels
+from minidl.array import Array
+from minidl.core import Grads, Op, Tensor
+from minidl.ops.norm import check, check_batch
+
+
+class _Fusing(threading.local):
+    on = os.environ.get("MINIDL_FUSED", "1") != "0"
+
+
+_fusing = _Fusing()
+
+
+def fusing() -> bool:
+    """Whether layers may take fused ops."""
+    return _fusing.on
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Inside `with unfused():` this thread's layers call single ops, one after the other."""
+    before, _fusing.on = _fusing.on, False
+    try:
+        yield
+    finally:
+        _fusing.on = before
+
+
+class BatchNormReLU(Op):
+    """y = max(gamma (x - mean) / sqrt(var + eps) + beta + r, 0), mean and var of this batch"""
+
+    def __init__(self, eps: float) -> None:
+        self.eps = eps
+
+    def forward(self, x: Array, gamma: Array, beta: Array, r: Array | None) -> Array:  # (N,C,...) (C,) (C,) (N,C,...)
+        check_batch(x, gamma, beta)
+        _check_residual(x, r)
+        self.y, self.mean, self.var = kernels.of(x).batch_norm_relu(x, r, gamma, beta, self.eps)
+        self.x, self.gamma = x, gamma
+        return self.y
+
+    def backward(self, gy: Array) -> Grads:  # (N,C,...)
+        k = kernels.of(gy)
+        gx, gr, ggamma, gbeta = k.batch_norm_relu_grad(gy, self.y, self.x, self.gamma, self.mean, self.var, self.eps)
+        return gx, ggamma, gbeta, gr
+
+    def gate(self) -> Array:
+        return self.y > 0
+
+
+class BatchNormFrozenReLU(Op):
+    """y = max(gamma (x - mean) / sqrt(var + eps) + beta + r, 0), mean and var given"""
+
+    def __init__(self, mean: Array, var: Array, eps: float) -> None:
+        self.mean, self.var, self.eps = mean, var, eps
+
+    def forward(self, x: Array, gamma: Array, beta: Array, r: Array | None) -> Array:  # (N,C,...) (C,) (C,) (N,C,...)
+        check(x, gamma=gamma, beta=beta, mean=self.mean, var=self.var)
+        _check_residual(x, r)
+        self.inv_std = 1 / (self.var + self.eps) ** 0.5
+        self.scale = gamma * self.inv_std
+        self.y = kernels.of(x).channel_affine_relu(x, r, self.scale, beta - self.mean * self.scale)
+        self.x = x if self.needs[1] else None  # only the gradient of gamma asks for it
+        return self.y
+
+    def backward(self, gy: Array) -> Grads:  # (N,C,...)
+        k, ggamma, gbeta = kernels.of(gy), None, None
+        gx, gr = k.channel_affine_relu_grad(gy, self.y, self.scale)
+        if self.needs[1] or self.needs[2]:
+            gbeta, gr_x = k.channel_sums(gr, gr if self.x is None else self.x)
+            ggamma = (gr_x - self.mean * gbeta) * self.inv_std
+        return gx, ggamma if self.needs[1] else None, gbeta, gr
+
+    def gate(self) -> Array:
+        return self.y > 0
+
+
+def batch_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """relu(batch_norm(x, gamma, beta) + residual): x, residual (N,C,...), gamma, beta (C,) -> (N,C,...)"""
+    return BatchNormReLU(float(eps))(x, gamma, beta, residual)
+
+
+def batch_norm_frozen_relu(
+    x: Tensor, gamma: Tensor, beta: Tensor, mean: Array, var: Array, residual: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """relu(batch_norm_frozen(x, gamma, beta, mean, var) + residual), shapes as above"""
+    return BatchNormFrozenReLU(mean, var, float(eps))(x, gamma, beta, residual)
+
+
+def _check_residual(x: Array, r: Array | None) -> None:
+    if r is not None and r.shape != x.shape:
+        raise ValueError(f"residual: expected the shape of x, {x.shape}, got {r.shape}")
