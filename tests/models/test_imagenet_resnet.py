@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import models
-from minidl import Tensor, kernels, nn
+from minidl import Tensor, kernels, nn, ops
 from models.resnet import Bottleneck, PlainBlock, ProjectionBlock
 from tests.models.reference import (
     Figures,
@@ -118,16 +118,28 @@ def test_the_grid_shrinks_as_in_table_1():
     assert stages == [(64, 112, 112), (64, 56, 56), (128, 28, 28), (256, 14, 14), (512, 7, 7)]
 
 
+def residual(block, x):
+    """F(x) of a block of two or three convolutions, each with its batch norm."""
+    y = block.bn2(block.conv2(ops.relu(block.bn1(block.conv1(x)))))
+    return block.bn3(block.conv3(ops.relu(y))) if hasattr(block, "conv3") else y
+
+
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("block", [ProjectionBlock, Bottleneck])
-def test_the_block_adds_its_input(block):
+def test_the_block_adds_its_input(block, training):
     rng = np.random.default_rng(0)
-    same, other = rebuilt(block(8, 8, 1, rng)).eval(), rebuilt(block(4, 8, 2, rng)).eval()
+    same = rebuilt(block(8, 8, 1, rng)).train(training)
     x = Tensor(normal(2, 8, 5, 5))
-    assert np.array_equal(same(x).data, np.maximum(same.residual(x).data + x.data, 0))
+    assert np.allclose(same(x).data, np.maximum(residual(same, x).data + x.data, 0), rtol=0, atol=1e-12)
+
+    other = rebuilt(block(4, 8, 2, rng)).train(training)
     x = Tensor(normal(2, 4, 5, 5))
     projected = other.downsample(x)
     assert projected.shape == (2, 8, 3, 3)
-    assert np.array_equal(other(x).data, np.maximum(other.residual(x).data + projected.data, 0))
+    assert np.allclose(other(x).data, np.maximum(residual(other, x).data + projected.data, 0), rtol=0, atol=1e-12)
+
+    plain = rebuilt(PlainBlock(4, 8, 2, rng)).train(training)
+    assert np.allclose(plain(x).data, np.maximum(residual(plain, x).data, 0), rtol=0, atol=1e-12)
 
 
 def test_a_bottleneck_is_narrow_and_strides_in_its_middle():
