@@ -23,24 +23,31 @@ class PlainBlock(nn.Module):
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False, rng=rng)
         self.bn2 = nn.BatchNorm2d(c_out)
 
-    def residual(self, x: Tensor) -> Tensor:
-        """F(x)"""
-        return self.conv2(self.bn1.relu(self.conv1(x)))
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1.relu(self.conv1(x))
+        return self.bn2.relu(self.conv2(y))
+
+
+class ResidualBlock(PlainBlock):
+    """y = relu(F(x) + x), F as in `PlainBlock`; `downsample` makes x fit where F changes its shape"""
+
+    downsample: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn2.relu(self.residual(x))
+        y = self.bn1.relu(self.conv1(x))
+        if ops.fusing():
+            return self.bn2.relu(self.conv2(y), self.downsample(x))  # the same in one op
+        y = self.bn2(self.conv2(y)) + self.downsample(x)  # F(x) + x
+        return ops.relu(y)
 
 
-class BasicBlock(PlainBlock):
-    """y = relu(F(x) + x)"""
+class BasicBlock(ResidualBlock):
+    """With the shortcut of option A, which has no parameters"""
 
     def __init__(self, c_in: int, c_out: int, stride: int, rng: np.random.Generator) -> None:
         super().__init__(c_in, c_out, stride, rng)
         same_shape = stride == 1 and c_in == c_out
         self.downsample = nn.Identity() if same_shape else SubsampleAndPad(c_in, c_out, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn2.relu(self.residual(x), self.downsample(x))  # relu(bn2(...) + x)
 
 
 class SubsampleAndPad(nn.Module):
@@ -83,15 +90,12 @@ class CifarResNet(nn.Module):
 # ---- ImageNet
 
 
-class ProjectionBlock(PlainBlock):
-    """y = relu(F(x) + x), the two 3x3 convolutions of `PlainBlock` with the shortcut of option B"""
+class ProjectionBlock(ResidualBlock):
+    """With the shortcut of option B"""
 
     def __init__(self, c_in: int, c_out: int, stride: int, rng: np.random.Generator) -> None:
         super().__init__(c_in, c_out, stride, rng)
         self.downsample = projection(c_in, c_out, stride, rng)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return ops.relu(self.residual(x) + self.downsample(x))
 
 
 class Bottleneck(nn.Module):
@@ -110,14 +114,13 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(c_out)
         self.downsample = projection(c_in, c_out, stride, rng)
 
-    def residual(self, x: Tensor) -> Tensor:
-        """F(x)"""
-        y = ops.relu(self.bn1(self.conv1(x)))
-        y = ops.relu(self.bn2(self.conv2(y)))
-        return self.bn3(self.conv3(y))
-
     def forward(self, x: Tensor) -> Tensor:
-        return ops.relu(self.residual(x) + self.downsample(x))
+        y = self.bn1.relu(self.conv1(x))
+        y = self.bn2.relu(self.conv2(y))
+        if ops.fusing():
+            return self.bn3.relu(self.conv3(y), self.downsample(x))  # the same in one op
+        y = self.bn3(self.conv3(y)) + self.downsample(x)  # F(x) + x
+        return ops.relu(y)
 
 
 def projection(c_in: int, c_out: int, stride: int, rng: np.random.Generator) -> nn.Module:

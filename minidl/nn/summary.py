@@ -13,6 +13,7 @@ from minidl.array import array_module
 from minidl.core import MatMul, Op, Parameter, Tensor, tape
 from minidl.nn.module import Module
 from minidl.ops.conv import Conv2d
+from minidl.ops.fused import unfused
 from minidl.ops.linear import Linear
 
 
@@ -92,7 +93,7 @@ class Summary:
 
 
 def summary(model: Module, input_shape: tuple[int, ...]) -> Summary:
-    """Run one input of zeros through `model` in evaluation mode and look at the graph that it leaves.
+    """Run one input of zeros through `model`, in evaluation mode and every op by itself, and look at the graph that it leaves.
 
     input_shape: of one example, without the batch, such as (3, 32, 32). The model comes back as it was.
     """
@@ -117,7 +118,7 @@ def summary(model: Module, input_shape: tuple[int, ...]) -> Summary:
 
     x = Tensor(array_module(like).zeros((1, *input_shape), like.dtype), requires_grad=True)  # so that every op is recorded
     try:
-        with watch(model.eval(), enter, leave):
+        with unfused(), watch(model.eval(), enter, leave):
             y = model(x)
     finally:
         for module, mode in modes:
