@@ -123,3 +123,29 @@ def test_agree_in_other_surroundings(environment: dict[str, str], tmp_path: Path
     environment = {**os.environ, **environment, "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-m", "pytest", *tests], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+HASHES = """
+import hashlib
+import numpy as np
+from minidl.kernels import compiled
+rng = np.random.default_rng(0)
+x, gy, X = (rng.standard_normal((9, C, 15, 13), dtype=np.float32) for C in (5, 7, 12))
+w, gamma, beta = (rng.standard_normal(s, dtype=np.float32) for s in ((7, 5, 3, 3), (5,), (5,)))
+geometry = (1, 1), (1, 1), (1, 1), 1
+y, mean, var = compiled.batch_norm_relu(x, None, gamma, beta, 1e-5)
+results = [y, mean, var, *compiled.batch_norm_relu_grad(x, y, x, gamma, mean, var, 1e-5), *compiled.channel_sums(x, y)]
+results += [compiled.conv2d(x, w, None, *geometry), compiled.conv2d_grad_x(gy, w, x.shape, *geometry)]
+results += [compiled.conv2d_grad_w(gy, x, w.shape, *geometry), *compiled.channel_statistics(X, 2, 3)]
+results += [*compiled.affine_relu_conv_grad(X, 5, X.copy(), gamma, beta, mean, w, (1, 1), X.copy(), True)]
+print([hashlib.md5(np.ascontiguousarray(a)).hexdigest() for a in results])
+"""
+
+
+def test_bits_are_the_same_from_the_cache(tmp_path: Path) -> None:
+    """Numba's compiler orders sums one way in a function that it has just compiled, and another way in its cached form."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", HASHES]
+    compiled_now, cached = (subprocess.check_output(command, cwd=ROOT, env=environment, text=True) for _ in range(2))
+    assert list(tmp_path.rglob("*.nbc"))
+    assert compiled_now == cached

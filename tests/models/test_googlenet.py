@@ -210,7 +210,7 @@ def test_gradients_of_a_module(module, norm, five):
 
 def test_gradients_of_an_auxiliary_head():
     head = rebuilt(AuxiliaryHead(1, 3, 0.0, False, np.random.default_rng(0)))
-    gradient_check(head, [normal(2, 1, 3, 4)])
+    gradient_check(head, [normal(1, 1, 2, 3)])
 
 
 def test_the_heads_of_the_paper_pool_14x14_with_windows_of_5x5():
@@ -235,7 +235,7 @@ def test_local_response_norm_is_its_formula():
 
 @pytest.mark.parametrize(
     ("C", "module", "paper", "smallest"),
-    [(1, "reduced", False, 15), (4, "reduced", True, 31), (4, "naive", False, 15), (1, "naive", True, 31)],
+    [(1, "reduced", False, 15), (4, "reduced", True, 31), (4, "naive", False, 15)],
 )
 def test_any_number_of_channels_and_the_smallest_picture(C, module, paper, smallest):
     model = models.googlenet(num_classes=7, in_channels=C, module=module, paper=paper, aux=False).eval()

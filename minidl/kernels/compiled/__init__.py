@@ -3,6 +3,7 @@
 Compiled when first called, for float32 or float64, and kept on disk beside these files.
 """
 
+from minidl.kernels.compiled import cache  # noqa: F401 - first of all: it empties a stale cache
 from minidl.kernels.compiled.conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from minidl.kernels.compiled.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
 from minidl.kernels.compiled.elementwise import adamw_update, relu, relu_grad, sgd_update

@@ -34,24 +34,12 @@ import numpy as np
 from llvmlite import ir
 from numba import get_num_threads, njit, prange, types
 from numba.core import cgutils
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from minidl.array import Array
+from minidl.kernels.compiled.vectors import REGISTERS, VECTOR, Vectors, copy, index, pointer
 from minidl.kernels.reference import Pair, Shape, conv_size
 
-
-def _vectors() -> tuple[int, int]:
-    """(bytes of a vector, number of vector registers) of the CPU that Numba compiles for"""
-    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
-    if "+avx512f" in features:
-        return 64, 32
-    if triple.startswith(("aarch64", "arm64")):
-        return 16, 32
-    return (16, 16) if name == "generic" else (32, 16)
-
-
-VECTOR, REGISTERS = _vectors()
 ROWS = 8 if REGISTERS == 32 else 4  # ROWS x COLUMNS vectors of sums, and what they are made of, fill the registers
 COLUMNS = 3
 SCRATCH = 256 * 1024  # bytes of planes and results that a task should keep in the second-level cache
@@ -60,57 +48,6 @@ TASKS = 8  # a convolution is cut into at least so many tasks, where it is large
 
 
 # ---- micro-kernels
-
-
-class _Vectors:
-    """Loads, stores and sums of vectors for the element type of a Numba array type"""
-
-    def __init__(self, builder: Any, array: Any) -> None:
-        bits = array.dtype.bitwidth
-        self.builder, self.bytes = builder, bits // 8
-        self.lanes = VECTOR // self.bytes
-        self.element = ir.FloatType() if bits == 32 else ir.DoubleType()
-        self.type = ir.VectorType(self.element, self.lanes)
-        self.zero = ir.Constant(self.type, [0.0] * self.lanes)
-        self.suffix = f"v{self.lanes}f{bits}"
-
-    def at(self, pointer: Any, index: Any) -> Any:
-        return self.builder.bitcast(self.builder.gep(pointer, [index]), self.type.as_pointer())
-
-    def load(self, pointer: Any, index: Any) -> Any:
-        value = self.builder.load(self.at(pointer, index))
-        value.align = self.bytes  # an element's alignment, not a vector's
-        return value
-
-    def store(self, value: Any, pointer: Any, index: Any) -> None:
-        self.builder.store(value, self.at(pointer, index)).align = self.bytes
-
-    def spread(self, scalar: Any) -> Any:
-        """a vector of copies of one number"""
-        first = self.builder.insert_element(ir.Constant(self.type, ir.Undefined), scalar, _index(0, 32))
-        nowhere = ir.Constant(self.type, ir.Undefined)
-        return self.builder.shuffle_vector(
-            first, nowhere, ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-        )
-
-    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
-        kind = ir.FunctionType(self.type, [self.type] * 3)
-        return self.builder.call(
-            cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.fmuladd.{self.suffix}"), [a, b, c]
-        )
-
-    def total(self, vector: Any) -> Any:
-        kind = ir.FunctionType(self.element, [self.element, self.type])
-        reduce = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.vector.reduce.fadd.{self.suffix}")
-        return self.builder.call(reduce, [ir.Constant(self.element, 0.0), vector], fastmath=("reassoc", "nsz"))
-
-
-def _index(value: int, bits: int = 64) -> Any:
-    return ir.Constant(ir.IntType(bits), value)
-
-
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, start: Any) -> Any:
-    return builder.gep(context.make_array(kind)(context, builder, array).data, [start])
 
 
 def _make_tile(rows: int) -> Any:
@@ -125,13 +62,13 @@ def _make_tile(rows: int) -> Any:
 
         def code(context, b, signature, args):
             w, w_at, planes, at, offsets, o_at, K, y, y_at, y_stride, add = args
-            v, kinds = _Vectors(b, signature.args[0]), signature.args
-            p_w = _pointer(context, b, kinds[0], w, w_at)
-            p_x = _pointer(context, b, kinds[2], planes, at)
-            p_o = _pointer(context, b, kinds[4], offsets, o_at)
-            p_y = _pointer(context, b, kinds[7], y, y_at)
+            v, kinds = Vectors(b, signature.args[0]), signature.args
+            p_w = pointer(context, b, kinds[0], w, w_at)
+            p_x = pointer(context, b, kinds[2], planes, at)
+            p_o = pointer(context, b, kinds[4], offsets, o_at)
+            p_y = pointer(context, b, kinds[7], y, y_at)
             cells = [(m, n) for m in range(rows) for n in range(COLUMNS)]
-            place = {(m, n): b.add(b.mul(y_stride, _index(m)), _index(n * v.lanes)) for m, n in cells}
+            place = {(m, n): b.add(b.mul(y_stride, index(m)), index(n * v.lanes)) for m, n in cells}
             sums = {cell: cgutils.alloca_once(b, v.type) for cell in cells}  # LLVM keeps them in registers
             with b.if_else(add) as (then, otherwise):
                 with then:
@@ -142,9 +79,9 @@ def _make_tile(rows: int) -> Any:
                         b.store(v.zero, sums[cell])
             with cgutils.for_range(b, K, intp=ir.IntType(64)) as loop:
                 start = b.load(b.gep(p_o, [loop.index]))
-                xs = [v.load(p_x, b.add(start, _index(n * v.lanes))) for n in range(COLUMNS)]
+                xs = [v.load(p_x, b.add(start, index(n * v.lanes))) for n in range(COLUMNS)]
                 for m in range(rows):
-                    weight = v.spread(b.load(b.gep(p_w, [b.add(b.mul(loop.index, _index(rows)), _index(m))])))
+                    weight = v.spread(b.load(b.gep(p_w, [b.add(b.mul(loop.index, index(rows)), index(m))])))
                     for n in range(COLUMNS):
                         b.store(v.multiply_add(weight, xs[n], b.load(sums[m, n])), sums[m, n])
             for cell in cells:
@@ -168,49 +105,31 @@ def _make_dot_tile(rows: int) -> Any:
 
         def code(context, b, signature, args):
             gy, g_at, g_stride, planes, offsets, o_at, vectors, gw, w_at, w_stride = args
-            v, kinds = _Vectors(b, signature.args[0]), signature.args
-            p_g = _pointer(context, b, kinds[0], gy, g_at)
-            p_x = _pointer(context, b, kinds[3], planes, _index(0))
-            p_o = _pointer(context, b, kinds[4], offsets, o_at)
-            p_w = _pointer(context, b, kinds[7], gw, w_at)
-            starts = [b.load(b.gep(p_o, [_index(n)])) for n in range(COLUMNS)]
+            v, kinds = Vectors(b, signature.args[0]), signature.args
+            p_g = pointer(context, b, kinds[0], gy, g_at)
+            p_x = pointer(context, b, kinds[3], planes, index(0))
+            p_o = pointer(context, b, kinds[4], offsets, o_at)
+            p_w = pointer(context, b, kinds[7], gw, w_at)
+            starts = [b.load(b.gep(p_o, [index(n)])) for n in range(COLUMNS)]
             cells = [(m, n) for m in range(rows) for n in range(COLUMNS)]
             sums = {cell: cgutils.alloca_once(b, v.type) for cell in cells}
             for cell in cells:
                 b.store(v.zero, sums[cell])
             with cgutils.for_range(b, vectors, intp=ir.IntType(64)) as loop:
-                q = b.mul(loop.index, _index(v.lanes))
+                q = b.mul(loop.index, index(v.lanes))
                 xs = [v.load(p_x, b.add(start, q)) for start in starts]
                 for m in range(rows):
-                    g = v.load(p_g, b.add(b.mul(g_stride, _index(m)), q))
+                    g = v.load(p_g, b.add(b.mul(g_stride, index(m)), q))
                     for n in range(COLUMNS):
                         b.store(v.multiply_add(g, xs[n], b.load(sums[m, n])), sums[m, n])
             for m, n in cells:
-                p = b.gep(p_w, [b.add(b.mul(w_stride, _index(m)), _index(n))])
+                p = b.gep(p_w, [b.add(b.mul(w_stride, index(m)), index(n))])
                 b.store(b.fadd(b.load(p), v.total(b.load(sums[m, n]))), p)
             return context.get_dummy_value()
 
         return signature, code
 
     return dot_tile
-
-
-@intrinsic
-def _copy(typing, target, at, source, start, n):
-    """target[at : at + n] = source[start : start + n], indices counting through contiguous arrays of any shape
-
-    A slice on either side would cost more than the few dozen numbers of a row.
-    """
-    i = types.intp
-
-    def code(context, b, signature, args):
-        target, at, source, start, n = args
-        kinds = signature.args
-        to = _pointer(context, b, kinds[0], target, at)
-        cgutils.memcpy(b, to, _pointer(context, b, kinds[2], source, start), n)
-        return context.get_dummy_value()
-
-    return types.void(target, i, source, i, i), code
 
 
 _tile, _half_tile = _make_tile(ROWS), _make_tile(ROWS // 2)
@@ -385,7 +304,7 @@ def pack(x, flat, scale, shift, n, count, c0, channels, r0, rows, p, planes):
                             value = flat[np.uintp(row + j * p.sw)] * scale[c0 + c] + shift[c0 + c]
                             planes[np.uintp(at + j)] = zero if value < zero else value
                     elif p.sw == 1:
-                        _copy(planes, at + first, x, row + first, end - first)
+                        copy(planes, at + first, x, row + first, end - first)
                     elif p.sw == 2:  # a constant that the compiler can vectorise
                         for j in range(end - first):
                             planes[np.uintp(at + first + j)] = flat[np.uintp(row + 2 * first + 2 * j)]
@@ -403,7 +322,7 @@ def pack_gradient(gy, n, count, f0, channels, r0, rows, p, out):
         for g in range(count):
             at, start = f * p.length + g * p.image, (((n + g) * F + f0 + f) * OH + r0) * OW
             for i in range(rows):
-                _copy(out, at + i * p.S, gy, start + i * OW, OW)
+                copy(out, at + i * p.S, gy, start + i * OW, OW)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -424,7 +343,7 @@ def _unpack(out, y, flat, bias, n, count, f0, channels, r0, rows, phase, p):
                     for j in range(n_columns):
                         flat[np.uintp(at + j * p.yw)] = out[np.uintp(start + j)] + shift
                 elif p.yw == 1:
-                    _copy(y, at, out, start, n_columns)
+                    copy(y, at, out, start, n_columns)
                 elif p.yw == 2:
                     for j in range(n_columns):
                         flat[np.uintp(at + 2 * j)] = out[np.uintp(start + j)]

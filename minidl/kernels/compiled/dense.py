@@ -13,7 +13,7 @@ from numba import njit, prange
 from minidl.array import Array
 from minidl.kernels.compiled import conv
 from minidl.kernels.compiled.conv import TASKS, bounds, multiply, pack, packed_rows
-from minidl.kernels.compiled.norm import REASSOCIATE
+from minidl.kernels.compiled.vectors import moments
 from minidl.kernels.reference import Pair
 
 
@@ -72,28 +72,28 @@ def _contiguous(**arrays: Array) -> None:
             raise ValueError(f"{name}: expected a contiguous array, got strides {a.strides} for shape {a.shape}")
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=REASSOCIATE)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _unpack_gated(out, n, count, f0, channels, r0, rows, p, C, flat_x, scale, shift, mean, F, flat_g, add, sums):
     """g = out where scale x + shift > 0, else 0; gx (+)= scale g, sums += (g, g (x - mean)), channel by channel"""
     H, W, zero = p.QH, p.QW, out.dtype.type(0)
     for f in range(f0, f0 + channels):
         a, b, mu = scale[f], shift[f], mean[f]
         for g in range(count):
-            s, t = zero, zero
             for i in range(rows):
                 start = (f - f0) * p.length + g * p.image + i * p.S
                 x_at, g_at = (((n + g) * C + f) * H + r0 + i) * W, (((n + g) * F + f) * H + r0 + i) * W
                 for j in range(W):
-                    x = flat_x[np.uintp(x_at + j)]
-                    e = out[np.uintp(start + j)] if x * a + b > zero else zero
-                    s += e
-                    t += e * (x - mu)
-                    if add:
-                        flat_g[np.uintp(g_at + j)] += a * e
-                    else:
-                        flat_g[np.uintp(g_at + j)] = a * e
-            sums[0, f] += s
-            sums[1, f] += t
+                    if not flat_x[np.uintp(x_at + j)] * a + b > zero:
+                        out[np.uintp(start + j)] = zero
+                if add:
+                    for j in range(W):
+                        flat_g[np.uintp(g_at + j)] += a * out[np.uintp(start + j)]
+                else:
+                    for j in range(W):
+                        flat_g[np.uintp(g_at + j)] = a * out[np.uintp(start + j)]
+                s, t = moments(out, start, zero, flat_x, x_at, mu, W)
+                sums[0, f] += s
+                sums[1, f] += t
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
@@ -117,23 +117,19 @@ def _convolve_gated(gy, gy_first, F, w, C, p, planes, out, x, scale, shift, mean
             )  # fmt: skip
 
 
-@njit(parallel=True, cache=True, nogil=True, error_model="numpy", fastmath=REASSOCIATE)
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
 def _channel_statistics(x, first, mean, var):
-    N, _, HW = x.shape
+    N, C, HW = x.shape
     zero = x.dtype.type(0)
     for c in prange(len(mean)):
         total, squares = 0.0, 0.0
         for n in range(N):
-            plane, s = x[n, first + c], zero
-            for i in range(HW):
-                s += plane[i]
-            total += s
+            at = (n * C + first + c) * HW
+            total += moments(x, at, zero, x, at, zero, HW)[0]
         mu = x.dtype.type(total / (N * HW))
         for n in range(N):
-            plane, s = x[n, first + c], zero
-            for i in range(HW):
-                s += (plane[i] - mu) * (plane[i] - mu)
-            squares += s
+            at = (n * C + first + c) * HW
+            squares += moments(x, at, mu, x, at, mu, HW)[1]
         mean[c], var[c] = mu, squares / (N * HW)
 
 

@@ -1,7 +1,7 @@
 """Batch normalisation in Numba: one channel at a time, so that its second and third sweep meet a warm cache.
 
-Sums run over a picture's plane in the array's type and over the pictures in float64; each channel belongs to one thread, so
-the bits do not depend on the number of threads.
+Sums run over a picture's plane in the array's type and over the pictures in float64, in an order of their own (`moments`); each
+channel belongs to one thread. So the bits depend neither on the number of threads nor on the compiler's mood.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 from numba import njit, prange
 
 from minidl.array import Array
+from minidl.kernels.compiled.vectors import moments
 
-REASSOCIATE = {"reassoc", "contract", "nsz"}  # sums vectorise; no flag that would let NaN or infinity go unnoticed
-_parallel: Any = njit(parallel=True, cache=True, nogil=True, error_model="numpy", fastmath=REASSOCIATE)
+_parallel: Any = njit(parallel=True, cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
 
 def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
@@ -112,17 +112,11 @@ def _batch_norm(x, r, gamma, beta, eps, relu, y, mean, var):
     for c in prange(C):
         total = 0.0
         for n in range(N):
-            plane, s = x[n, c], zero
-            for i in range(HW):
-                s += plane[i]
-            total += s
+            total += moments(x, (n * C + c) * HW, zero, x, (n * C + c) * HW, zero, HW)[0]
         mu = x.dtype.type(total / (N * HW))
         squares = 0.0
         for n in range(N):
-            plane, s = x[n, c], zero
-            for i in range(HW):
-                s += (plane[i] - mu) * (plane[i] - mu)
-            squares += s
+            squares += moments(x, (n * C + c) * HW, mu, x, (n * C + c) * HW, mu, HW)[1]
         mean[c], var[c] = mu, squares / (N * HW)
         scale = x.dtype.type(gamma[c] / np.sqrt(squares / (N * HW) + eps))
         shift = beta[c] - mu * scale
@@ -149,18 +143,14 @@ def _batch_norm_grad(gy, y, x, gamma, mean, var, eps, gx, gr, ggamma, gbeta):
     for c in prange(C):
         mu, sum_g, sum_gd = mean[c], 0.0, 0.0
         for n in range(N):
-            g, plane, s, t = gy[n, c], x[n, c], zero, zero
+            at = (n * C + c) * HW
             if len(y):
-                value, gate = y[n, c], gr[n, c]
+                g, value, gate = gy[n, c], y[n, c], gr[n, c]
                 for i in range(HW):
-                    e = g[i] if value[i] > zero else zero
-                    gate[i] = e
-                    s += e
-                    t += e * (plane[i] - mu)
+                    gate[i] = g[i] if value[i] > zero else zero
+                s, t = moments(gr, at, zero, x, at, mu, HW)
             else:
-                for i in range(HW):
-                    s += g[i]
-                    t += g[i] * (plane[i] - mu)
+                s, t = moments(gy, at, zero, x, at, mu, HW)
             sum_g += s
             sum_gd += t
         inv_std = 1 / np.sqrt(np.float64(var[c]) + eps)
@@ -223,10 +213,7 @@ def _channel_sums(gy, x, first, second):
     for c in prange(C):
         sum_g, sum_gx = 0.0, 0.0
         for n in range(N):
-            g, plane, s, t = gy[n, c], x[n, c], zero, zero
-            for i in range(HW):
-                s += g[i]
-                t += g[i] * plane[i]
+            s, t = moments(gy, (n * C + c) * HW, zero, x, (n * C + c) * HW, zero, HW)
             sum_g += s
             sum_gx += t
         first[c], second[c] = sum_g, sum_gx

@@ -1,0 +1,143 @@
+"""Vectors of numbers, written in LLVM's language: what the machine has, and the few loops that must be exactly as written.
+
+A sum that the compiler may reorder has other last bits whenever it decides otherwise, and Numba's compiler decides otherwise
+for a function that it has just compiled and for the same function from its cache. A run that is resumed must give the same
+numbers, bit for bit; so sums over many values have their order spelled out here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+
+
+def _vectors() -> tuple[int, int]:
+    """(bytes of a vector, number of vector registers) of the CPU that Numba compiles for"""
+    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
+    if "+avx512f" in features:
+        return 64, 32
+    if triple.startswith(("aarch64", "arm64")):
+        return 16, 32
+    return (16, 16) if name == "generic" else (32, 16)
+
+
+VECTOR, REGISTERS = _vectors()
+PARTS = 4  # sums that grow side by side, since each addition waits for the one before it
+
+
+class Vectors:
+    """Loads, stores and sums of vectors for the element type of a Numba array type"""
+
+    def __init__(self, builder: Any, array: Any) -> None:
+        bits = array.dtype.bitwidth
+        self.builder, self.bytes = builder, bits // 8
+        self.lanes = VECTOR // self.bytes
+        self.element = ir.FloatType() if bits == 32 else ir.DoubleType()
+        self.type = ir.VectorType(self.element, self.lanes)
+        self.zero = ir.Constant(self.type, [0.0] * self.lanes)
+        self.suffix = f"v{self.lanes}f{bits}"
+
+    def at(self, pointer: Any, index: Any) -> Any:
+        return self.builder.bitcast(self.builder.gep(pointer, [index]), self.type.as_pointer())
+
+    def load(self, pointer: Any, index: Any) -> Any:
+        value = self.builder.load(self.at(pointer, index))
+        value.align = self.bytes  # an element's alignment, not a vector's
+        return value
+
+    def store(self, value: Any, pointer: Any, index: Any) -> None:
+        self.builder.store(value, self.at(pointer, index)).align = self.bytes
+
+    def spread(self, scalar: Any) -> Any:
+        """a vector of copies of one number"""
+        first = self.builder.insert_element(ir.Constant(self.type, ir.Undefined), scalar, index(0, 32))
+        nowhere = ir.Constant(self.type, ir.Undefined)
+        return self.builder.shuffle_vector(
+            first, nowhere, ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        )
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        kind = ir.FunctionType(self.type, [self.type] * 3)
+        return self.builder.call(
+            cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.fmuladd.{self.suffix}"), [a, b, c]
+        )
+
+    def total(self, vector: Any) -> Any:
+        kind = ir.FunctionType(self.element, [self.element, self.type])
+        reduce = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.vector.reduce.fadd.{self.suffix}")
+        return self.builder.call(reduce, [ir.Constant(self.element, 0.0), vector], fastmath=("reassoc", "nsz"))
+
+
+def index(value: int, bits: int = 64) -> Any:
+    return ir.Constant(ir.IntType(bits), value)
+
+
+def pointer(context: Any, builder: Any, kind: Any, array: Any, start: Any) -> Any:
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [start])
+
+
+@intrinsic
+def copy(typing, target, at, source, start, n):
+    """target[at : at + n] = source[start : start + n], indices counting through contiguous arrays of any shape
+
+    A slice on either side would cost more than the few dozen numbers of a row.
+    """
+    i = types.intp
+
+    def code(context, b, signature, args):
+        target, at, source, start, n = args
+        kinds = signature.args
+        to = pointer(context, b, kinds[0], target, at)
+        cgutils.memcpy(b, to, pointer(context, b, kinds[2], source, start), n)
+        return context.get_dummy_value()
+
+    return types.void(target, i, source, i, i), code
+
+
+@intrinsic
+def moments(typing, a, a_at, a_mean, b, b_at, b_mean, n):
+    """(sum_i a_i - a_mean, sum_i (a_i - a_mean) (b_i - b_mean)) with a_i = a[a_at + i], b_i = b[b_at + i], i < n
+
+    The indices count through contiguous arrays of any shape. The sums of PARTS vectors are added up at the end, then the rest.
+    """
+    i = types.intp
+
+    def code(context, b_, signature, args):
+        a, a_at, a_mean, b, b_at, b_mean, n = args
+        v, kinds = Vectors(b_, signature.args[0]), signature.args
+        p_a, p_b = pointer(context, b_, kinds[0], a, a_at), pointer(context, b_, kinds[3], b, b_at)
+        means = v.spread(a_mean), v.spread(b_mean)
+        parts = [[cgutils.alloca_once_value(b_, v.zero) for _ in range(2)] for _ in range(PARTS)]
+
+        def add(sums: Any, at: Any) -> None:
+            da, db = b_.fsub(v.load(p_a, at), means[0]), b_.fsub(v.load(p_b, at), means[1])
+            b_.store(b_.fadd(b_.load(sums[0]), da), sums[0])
+            b_.store(v.multiply_add(da, db, b_.load(sums[1])), sums[1])
+
+        width = PARTS * v.lanes
+        whole = b_.mul(b_.sdiv(n, index(width)), index(width))  # as far as all parts reach together
+        with cgutils.for_range_slice(b_, index(0), whole, index(width), intp=ir.IntType(64)) as (at, _):
+            for k, sums in enumerate(parts):
+                add(sums, b_.add(at, index(k * v.lanes)))
+        vectors = b_.mul(b_.sdiv(n, index(v.lanes)), index(v.lanes))
+        with cgutils.for_range_slice(b_, whole, vectors, index(v.lanes), intp=ir.IntType(64)) as (at, _):
+            add(parts[0], at)
+        totals = []
+        for which in range(2):
+            total = b_.load(parts[0][which])
+            for sums in parts[1:]:
+                total = b_.fadd(total, b_.load(sums[which]))
+            totals.append(cgutils.alloca_once_value(b_, v.total(total)))
+        with cgutils.for_range_slice(b_, vectors, n, index(1), intp=ir.IntType(64)) as (at, _):
+            da = b_.fsub(b_.load(b_.gep(p_a, [at])), a_mean)
+            db = b_.fsub(b_.load(b_.gep(p_b, [at])), b_mean)
+            b_.store(b_.fadd(b_.load(totals[0]), da), totals[0])
+            b_.store(b_.fadd(b_.load(totals[1]), b_.fmul(da, db)), totals[1])
+        return context.make_tuple(b_, signature.return_type, [b_.load(t) for t in totals])
+
+    return types.UniTuple(a.dtype, 2)(a, i, a.dtype, b, i, b.dtype, i), code
