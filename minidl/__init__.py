@@ -1,6 +1,6 @@
 """minidl: a small deep-learning engine to read, step through and train with."""
 
-from minidl import check, kernels, nn, ops, optim, weights
+from minidl import check, data, kernels, nn, ops, optim, weights
 from minidl.core import OPS, Op, Parameter, Step, Tensor, gradients, no_grad, tape, walk
 from minidl.trace import trace
 
@@ -11,6 +11,7 @@ __all__ = [
     "Step",
     "Tensor",
     "check",
+    "data",
     "gradients",
     "kernels",
     "nn",

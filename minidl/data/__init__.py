@@ -1,11 +1,11 @@
 """Datasets in their published formats, augmentation, and the loader that feeds training."""
 
-from .augment import Augmentation, Compose, Cutout, Normalize, RandomCrop, RandomFlip
-from .cifar import cifar10, cifar100
-from .dataset import Dataset
-from .folder import image_folder
-from .lesions import lesions
-from .loader import Loader
+from minidl.data.augment import Augmentation, Compose, Cutout, Normalize, RandomCrop, RandomFlip
+from minidl.data.cifar import cifar10, cifar100
+from minidl.data.dataset import Dataset
+from minidl.data.folder import image_folder
+from minidl.data.lesions import lesions
+from minidl.data.loader import Loader
 
 __all__ = [
     "Augmentation",

@@ -17,7 +17,7 @@ from numbers import Real
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from .checks import Array, integer
+from minidl.data.checks import Array, integer
 
 Augmentation = Callable[[Array, np.random.Generator], Array]
 Fill = float | Sequence[float] | Array

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .checks import Array
-from .dataset import Dataset
-from .download import fetch
+from minidl.data.checks import Array
+from minidl.data.dataset import Dataset
+from minidl.data.download import fetch
 
 PIXELS = 3 * 32 * 32
 

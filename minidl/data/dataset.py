@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .checks import Array, integer
+from minidl.data.checks import Array, integer
 
 
 @dataclass(frozen=True, eq=False, repr=False)

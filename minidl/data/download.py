@@ -10,8 +10,6 @@ import tarfile
 import tempfile
 import zlib
 
-import pooch
-
 
 def fetch(url: str, known_hash: str, root: pathlib.Path, folder: str) -> None:
     """Download the tar archive at `url` into `root` and unpack it, so that `root/folder` exists.
@@ -25,6 +23,8 @@ def fetch(url: str, known_hash: str, root: pathlib.Path, folder: str) -> None:
         OSError: the archive could not be downloaded or written.
         ValueError: what came has another hash, or `extract` refuses it.
     """
+    import pooch  # heavy, and few need it
+
     root.mkdir(parents=True, exist_ok=True)
     name = url.rsplit("/", 1)[-1]
     try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
-from .checks import Array, integer
-from .dataset import Dataset
+from minidl.data.checks import Array, integer
+from minidl.data.dataset import Dataset
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> Pillow's name
@@ -76,6 +79,8 @@ def _files(root: pathlib.Path) -> list[tuple[pathlib.Path, int]]:
 
 def _read(file: pathlib.Path, size: tuple[int, int] | None, channels: int | None) -> Array:
     """(C,H,W), uint8 or, for 16-bit greyscale, float32 in [0, 1]."""
+    from PIL import Image  # not with minidl: it takes its time
+
     try:
         with Image.open(file) as opened:
             opened.load()
@@ -100,6 +105,8 @@ def _read_grey16(file: pathlib.Path, picture: Image.Image, size: tuple[int, int]
         raise ValueError(f"{file} has grey values from {grey.min():.0f} to {grey.max():.0f}, expected 0..65535")
     grey /= np.float32(65535)
     if size is not None:
+        from PIL import Image
+
         grey = np.asarray(Image.fromarray(grey).resize((size[1], size[0]), Image.Resampling.BILINEAR))
     return grey[None]
 

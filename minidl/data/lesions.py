@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .checks import Array, integer
-from .dataset import Dataset
+from minidl.data.checks import Array, integer
+from minidl.data.dataset import Dataset
 
 CLASSES = ("benign", "malignant")
 

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from .augment import Augmentation
-from .checks import Array, integer
-from .dataset import Dataset
+from minidl.data.augment import Augmentation
+from minidl.data.checks import Array, integer
+from minidl.data.dataset import Dataset
 
 A = TypeVar("A")
 B = TypeVar("B")
