@@ -99,7 +99,7 @@ def test_all_published_figures(name, dtype, kernel):
 
 
 @pytest.mark.parametrize("make", [models.resnet18, models.plain34])
-@pytest.mark.parametrize(("C", "size"), [(1, (32, 32)), (4, (65, 33)), (1, (1, 1))])
+@pytest.mark.parametrize(("C", "size"), [(4, (65, 33)), (1, (1, 1))])
 def test_any_number_of_channels_and_size_of_picture(make, C, size):
     model = make(num_classes=7, in_channels=C).eval()
     x = Tensor(normal(2, C, *size).astype(np.float32), requires_grad=True)
