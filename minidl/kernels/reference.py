@@ -168,15 +168,15 @@ def batch_norm_relu(x: Array, r: Array | None, gamma: Array, beta: Array, eps: f
 
 
 def batch_norm_relu_grad(
-    gy: Array, y: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float
-) -> tuple[Array, Array, Array, Array]:
+    gy: Array, y: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float, residual: bool
+) -> tuple[Array, Array | None, Array, Array]:
     """gr = gy where y > 0, else 0, is the gradient of r; from it gx, ggamma, gbeta as from `batch_norm_grad`
 
-    -> gx, gr, ggamma, gbeta
+    -> gx, gr (None without `residual`), ggamma, gbeta
     """
     gr = relu_grad(gy, y)
     gx, ggamma, gbeta = batch_norm_grad(gr, x, gamma, mean, var, eps)
-    return gx, gr, ggamma, gbeta
+    return gx, gr if residual else None, ggamma, gbeta
 
 
 def channel_affine_relu(x: Array, r: Array | None, scale: Array, shift: Array) -> Array:

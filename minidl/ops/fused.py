@@ -56,7 +56,9 @@ class BatchNormReLU(Op):
 
     def backward(self, gy: Array) -> Grads:  # (N,C,...)
         k = kernels.of(gy)
-        gx, gr, ggamma, gbeta = k.batch_norm_relu_grad(gy, self.y, self.x, self.gamma, self.mean, self.var, self.eps)
+        gx, gr, ggamma, gbeta = k.batch_norm_relu_grad(
+            gy, self.y, self.x, self.gamma, self.mean, self.var, self.eps, self.needs[3]
+        )
         return gx, ggamma, gbeta, gr
 
     def gate(self) -> Array:

@@ -51,9 +51,7 @@ def main() -> None:
         )
     copy = statistics.median(duel({"copy": (mine, "copy of 128 MiB")}, args.rounds, args.seconds)["copy"])
     best = max((row["gflops"] for row in rows if row["gflops"] is not None), default=math.nan)
-    print(
-        f"this machine: {best:.0f} GFLOP/s in the best convolution above, {2 * 2**27 / 1e9 / copy:.1f} GB/s in a copy of 128 MiB"
-    )
+    print(f"this machine: {best:.0f} GFLOP/s in the best convolution, {2 * 2**27 / 1e9 / copy:.1f} GB/s in a copy of 128 MiB")
     for worker in (mine, peer):
         if worker:
             worker.close()

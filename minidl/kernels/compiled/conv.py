@@ -122,9 +122,9 @@ def _make_dot_tile(rows: int) -> Any:
                     g = v.load(p_g, b.add(b.mul(g_stride, index(m)), q))
                     for n in range(COLUMNS):
                         b.store(v.multiply_add(g, xs[n], b.load(sums[m, n])), sums[m, n])
-            for m, n in cells:
+            for (m, n), total in zip(cells, v.totals([b.load(sums[cell]) for cell in cells]), strict=True):
                 p = b.gep(p_w, [b.add(b.mul(w_stride, index(m)), index(n))])
-                b.store(b.fadd(b.load(p), v.total(b.load(sums[m, n]))), p)
+                b.store(b.fadd(b.load(p), total), p)
             return context.get_dummy_value()
 
         return signature, code

@@ -40,31 +40,22 @@ def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, 
     gx = np.empty(x.shape, x.dtype)
     ggamma, gbeta, none = np.empty_like(gamma), np.empty_like(gamma), _nothing(x)
     _batch_norm_grad(
-        _planes(gy), none, _planes(x), np.ascontiguousarray(gamma), mean, var, eps, _planes(gx), none, ggamma, gbeta
+        _planes(gy), none, _planes(x), np.ascontiguousarray(gamma), mean, var, eps, _planes(gx), none, True, ggamma, gbeta
     )
     return gx, ggamma, gbeta
 
 
 def batch_norm_relu_grad(
-    gy: Array, y: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float
-) -> tuple[Array, Array, Array, Array]:
-    """gr = gy where y > 0, else 0; gx, ggamma, gbeta as from `batch_norm_grad` of gr -> gx, gr, ggamma, gbeta"""
-    gx, gr = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    gy: Array, y: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float, residual: bool
+) -> tuple[Array, Array | None, Array, Array]:
+    """gr = gy where y > 0, else 0; gx, ggamma, gbeta as from `batch_norm_grad` of gr -> gx, gr or None, ggamma, gbeta"""
+    gx = np.empty(x.shape, x.dtype)
+    gr = np.empty(x.shape, x.dtype) if residual else gx  # which then takes the place of gr
     ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
-    _batch_norm_grad(
-        _planes(gy),
-        _planes(y),
-        _planes(x),
-        np.ascontiguousarray(gamma),
-        mean,
-        var,
-        eps,
-        _planes(gx),
-        _planes(gr),
-        ggamma,
-        gbeta,
-    )
-    return gx, gr, ggamma, gbeta
+    gamma, planes = np.ascontiguousarray(gamma), _planes(gx)
+    gate = _planes(gr) if residual else planes
+    _batch_norm_grad(_planes(gy), _planes(y), _planes(x), gamma, mean, var, eps, planes, gate, residual, ggamma, gbeta)
+    return gx, gr if residual else None, ggamma, gbeta
 
 
 def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
@@ -137,7 +128,7 @@ def _batch_norm(x, r, gamma, beta, eps, relu, y, mean, var):
 
 
 @_parallel
-def _batch_norm_grad(gy, y, x, gamma, mean, var, eps, gx, gr, ggamma, gbeta):
+def _batch_norm_grad(gy, y, x, gamma, mean, var, eps, gx, gr, apart, ggamma, gbeta):
     N, C, HW = x.shape
     zero = x.dtype.type(0)
     for c in prange(C):
@@ -160,9 +151,14 @@ def _batch_norm_grad(gy, y, x, gamma, mean, var, eps, gx, gr, ggamma, gbeta):
         b = x.dtype.type(-gamma[c] * inv_std**3 * sum_gd / (N * HW))
         d = x.dtype.type(-gamma[c] * inv_std * sum_g / (N * HW))
         for n in range(N):
-            g, plane, target = gr[n, c] if len(y) else gy[n, c], x[n, c], gx[n, c]
-            for i in range(HW):
-                target[i] = a * g[i] + b * (plane[i] - mu) + d
+            plane, target = x[n, c], gx[n, c]
+            if apart:
+                g = gr[n, c] if len(y) else gy[n, c]
+                for i in range(HW):
+                    target[i] = a * g[i] + b * (plane[i] - mu) + d
+            else:  # gr is gx: as one name for one array, so that the compiler sees that nothing else overlaps
+                for i in range(HW):
+                    target[i] = a * target[i] + b * (plane[i] - mu) + d
 
 
 @_parallel
