@@ -73,7 +73,9 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     settings = choose(asked, out, resume)
     train_set, test_set = load(settings)
     N, C, H, W = train_set.images.shape
-    model = MODELS[settings.model](num_classes=len(train_set.classes), in_channels=C, seed=settings.seed)
+    constructor = MODELS[settings.model]
+    plain = {"aux": False} if "aux" in signature(constructor).parameters else {}  # without auxiliary heads
+    model = constructor(num_classes=len(train_set.classes), in_channels=C, seed=settings.seed, **plain)
     title = f"{settings.model} on {settings.data}"
     print(f"{title}: {sum(p.size for p in model.parameters()):,} parameters, {N:,} training and {len(test_set):,} test "
           f"pictures of {H}x{W}, {len(train_set.classes)} classes; everything goes into {out}")  # fmt: skip

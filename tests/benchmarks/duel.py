@@ -1,7 +1,7 @@
 """Side-by-side timing: every contestant in a worker process of its own, run in turns.
 
 In one process the idle thread pools of two libraries spin and spoil each other's timings; and on a noisy machine only figures
-that were taken in turns can be compared. A worker is a module with a function `cases()`: name -> (setup() -> step()).
+that were taken in turns can be compared. A worker is a module with a function `setup(*case)` that returns the step to time.
 """
 
 from __future__ import annotations
@@ -44,15 +44,13 @@ class Worker:
 
 
 def serve(module: str) -> None:
-    cases: dict[str, Callable[[], Callable[[], Any]]] = importlib.import_module(module).cases()
+    setup: Callable[..., Callable[[], Any]] = importlib.import_module(module).setup
     step: Callable[[], Any] = lambda: None  # noqa: E731
     for line in sys.stdin:
         answer: Any = None
         match json.loads(line):
-            case ["names"]:
-                answer = list(cases)
-            case ["prepare", name]:
-                step = cases[name]()
+            case ["prepare", *case]:
+                step = setup(*case)
                 start = time.perf_counter()
                 step()
                 answer = time.perf_counter() - start
@@ -69,16 +67,18 @@ def serve(module: str) -> None:
         print("@" + json.dumps(answer), flush=True)
 
 
-def duel(workers: dict[str, tuple[Worker, str]], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """The median step time of each round for each contestant {label: (worker, case)}, in seconds."""
-    for worker, case in workers.values():
-        worker.ask("prepare", case)
+Contestants = dict[str, tuple[Worker, tuple[Any, ...]]]  # label: (worker, case)
+
+
+def duel(workers: Contestants, rounds: int, seconds: float) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """For each contestant the median step time of each round, in seconds, and the time of its very first step."""
+    first = {label: worker.ask("prepare", *case) for label, (worker, case) in workers.items()}
     times: dict[str, list[float]] = {label: [] for label in workers}
     for _ in range(rounds):
         for label, (worker, _case) in workers.items():
             times[label].append(worker.ask("time", seconds))
             time.sleep(0.02)  # until the thread pools are quiet
-    return times
+    return times, first
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl import Tensor, ops
 from minidl.kernels import compiled
-from tests.benchmarks.shapes import CONVOLUTIONS, PASSES, PICTURES, SWEEPS, Conv
+from tests.benchmarks.shapes import CONVOLUTIONS, PICTURES, Conv
 
 Step = Callable[[], Any]
 
@@ -55,12 +55,7 @@ def copy(n: int = 2**25) -> Step:
     return lambda: np.copyto(a, b)
 
 
-def cases() -> dict[str, Callable[[], Step]]:
-    found: dict[str, Callable[[], Step]] = {"copy of 128 MiB": copy}
-    for name, c in CONVOLUTIONS.items():
-        for what in PASSES:
-            found[f"{name} {what}"] = lambda c=c, what=what: convolution(c, what)  # type: ignore[misc]
-    for what in SWEEPS:
-        for name, shape in PICTURES.items():
-            found[f"{what} {name}"] = lambda what=what, shape=shape: sweep(what, shape)  # type: ignore[misc]
-    return found
+def setup(name: str, what: str) -> Step:
+    if name == "copy":
+        return copy()
+    return convolution(CONVOLUTIONS[name], what) if name in CONVOLUTIONS else sweep(what, PICTURES[name])

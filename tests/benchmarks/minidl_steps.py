@@ -1,4 +1,4 @@
-"""minidl's side of the comparison: one training step (forward, loss, backward, update) per case."""
+"""minidl's side of the comparison: a training step, forward and backward alone, or the saliency maps of a batch."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ from typing import Any
 import numpy as np
 
 import models
-from minidl import Tensor, ops, optim
+from minidl import Tensor, gradients, ops, optim
 
 
-def training_step(name: str, batch: int, size: int = 32, num_classes: int = 10) -> Callable[[], Any]:
-    model = getattr(models, name)(num_classes=num_classes)
+def setup(name: str, what: str, batch: int, size: int) -> Callable[[], Any]:
+    classes = 1000 if name in ("vgg16", "resnet18") else 10
+    without_dropout = {"dropout": 0.0} if name == "vgg16" else {}
+    model = getattr(models, name)(num_classes=classes, **without_dropout)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, 3, size, size), dtype=np.float32)
-    labels = rng.integers(0, num_classes, batch)
+    if what == "saliency":
+        model.eval()
+
+        def saliency() -> float:
+            with model.frozen():
+                picture = Tensor(x, requires_grad=True)
+                (gx,) = gradients(ops.sum(ops.max(model(picture), axis=1)), [picture])
+            return float(np.abs(gx).max(axis=1).sum())
+
+        return saliency
+    labels = rng.integers(0, classes, batch)
     optimizer = optim.SGD(optim.decay_groups(model, 5e-4), lr=1e-3, momentum=0.9, nesterov=True)
 
     def step() -> float:
         loss = ops.cross_entropy(model(Tensor(x)), labels)
         optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        if what == "step":
+            optimizer.step()
         return loss.item()
 
     return step
-
-
-MODELS = ("resnet8", "resnet20", "resnet56", "densenet40_12", "densenet_bc100_12")
-
-
-def cases() -> dict[str, Callable[[], Callable[[], Any]]]:
-    return {
-        f"{name} {batch}": lambda name=name, batch=batch: training_step(name, batch)  # type: ignore[misc]
-        for name in MODELS
-        for batch in (16, 32, 64, 128, 256, 512)
-    }

@@ -1,10 +1,12 @@
 """How long one training step takes (forward, loss, backward, update), beside PyTorch where it is installed.
 
-    python -m tests.benchmarks.step [--model resnet20] [--batch 128] [--rounds 7] [--json FILE]
+    python -m tests.benchmarks.step [--model resnet20] [--batch 128] [--what step] [--peers torch,reference] [--json FILE]
 
-Each contestant runs in a process of its own, in turns; the table gives the median of the rounds, the median of the ratios
-round by round, the peak memory of the process and the time of the very first step (minidl: compilation, or its cache).
-PyTorch runs three times: as it comes, in channels_last, and in channels_last with glibc told to keep freed memory.
+--what also takes "forward+backward" (no update) and "saliency" (d logit / d picture of the batch, weights frozen). Each
+contestant runs in a process of its own, in turns; the table gives the median of the rounds, the median of the ratios round by
+round, the peak memory of the process and the time of the very first step (minidl: compilation, or its cache). The peer "torch"
+runs as it comes, in channels_last, and in channels_last with glibc told to keep freed memory; "compile" is torch.compile;
+"reference" is minidl's own plain NumPy text, the im2col of the textbooks.
 """
 
 from __future__ import annotations
@@ -15,35 +17,46 @@ import json
 import platform
 import statistics
 from pathlib import Path
+from typing import Any
 
 from tests.benchmarks.duel import Worker, duel
 
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_TOP_PAD_": "268435456"}
+MODELS = ("resnet8", "resnet20", "resnet56", "densenet40_12", "densenet_bc100_12", "vgg16", "resnet18")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="resnet20", choices=("resnet8", "resnet20", "resnet56"))
-    parser.add_argument("--batch", type=int, default=128, choices=(16, 32, 64, 128, 256, 512))
+    parser.add_argument("--model", default="resnet20", choices=MODELS)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--size", type=int, default=32, help="pixels of a picture's side")
+    parser.add_argument("--what", default="step", choices=("step", "forward+backward", "saliency"))
+    parser.add_argument("--peers", default="torch", help="some of torch,compile,reference, separated by commas")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="per contestant and round")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
-    case = f"{args.model} {args.batch}"
-    contestants = {"minidl": (Worker("tests.benchmarks.minidl_steps"), case)}
+    work = args.model, args.what, args.batch, args.size
+    contestants: dict[str, tuple[Worker, tuple[Any, ...]]] = {"minidl": (Worker("tests.benchmarks.minidl_steps"), work)}
+    peers = args.peers.split(",")
+    if "reference" in peers:
+        contestants["minidl, reference text"] = (Worker("tests.benchmarks.minidl_steps", {"MINIDL_KERNELS": "reference"}), work)
     if importlib.util.find_spec("torch"):
         peer = "tests.benchmarks.torch_steps"
-        contestants["torch"] = (Worker(peer), case)
-        contestants["torch, channels_last"] = (Worker(peer), f"{case} channels_last")
-        contestants["torch, channels_last, tuned malloc"] = (Worker(peer, KEEP_MEMORY), f"{case} channels_last")
-    first = {label: worker.ask("prepare", name) for label, (worker, name) in contestants.items()}
-    times = duel(contestants, args.rounds, args.seconds)
+        if "torch" in peers:
+            contestants["torch"] = (Worker(peer), (*work, "", ""))
+            contestants["torch, channels_last"] = (Worker(peer), (*work, "channels_last", ""))
+            contestants["torch, channels_last, tuned malloc"] = (Worker(peer, KEEP_MEMORY), (*work, "channels_last", ""))
+        if "compile" in peers:
+            contestants["torch.compile"] = (Worker(peer), (*work, "", "compiled"))
+    times, first = duel(contestants, args.rounds, args.seconds)
     peak = {label: worker.ask("peak") / 2**20 for label, (worker, _) in contestants.items()}
     for worker, _ in contestants.values():
         worker.close()
 
-    print(f"{case}: one training step, medians of {args.rounds} rounds on {platform.processor() or platform.machine()}")
+    name = f"{args.model}, {args.what}, batch {args.batch}, {args.size}x{args.size}"
+    print(f"{name}: medians of {args.rounds} rounds on {platform.processor() or platform.machine()}")
     print(f"{'':36}{'ms':>8}{'minidl / it':>14}{'peak MiB':>10}{'first step s':>14}")
     rows = []
     for label, ts in times.items():
@@ -52,7 +65,7 @@ def main() -> None:
         rows[-1]["first_s"] = first[label]
         print("{name:36}{ms:8.1f}{ratio:14.2f}{peak_mib:10.0f}{first_s:14.2f}".format(**rows[-1]))
     if args.json:
-        args.json.write_text(json.dumps({"case": case, "rounds": args.rounds, "rows": rows}, indent=1))
+        args.json.write_text(json.dumps({"case": name, "rounds": args.rounds, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

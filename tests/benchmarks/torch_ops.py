@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tests.benchmarks.shapes import CONVOLUTIONS, PASSES, PICTURES, SWEEPS, Conv
+from tests.benchmarks.shapes import CONVOLUTIONS, PICTURES, Conv
 
 Step = Callable[[], Any]
 
@@ -45,12 +45,5 @@ def sweep(what: str, shape: tuple[int, int, int, int]) -> Step:
     return step
 
 
-def cases() -> dict[str, Callable[[], Step]]:
-    found: dict[str, Callable[[], Step]] = {}
-    for name, c in CONVOLUTIONS.items():
-        for what in PASSES:
-            found[f"{name} {what}"] = lambda c=c, what=what: convolution(c, what)  # type: ignore[misc]
-    for what in SWEEPS:
-        for name, shape in PICTURES.items():
-            found[f"{what} {name}"] = lambda what=what, shape=shape: sweep(what, shape)  # type: ignore[misc]
-    return found
+def setup(name: str, what: str) -> Step:
+    return convolution(CONVOLUTIONS[name], what) if name in CONVOLUTIONS else sweep(what, PICTURES[name])

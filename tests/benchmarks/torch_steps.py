@@ -1,4 +1,4 @@
-"""PyTorch's side of the comparison: the same nets, the same step."""
+"""PyTorch's side of the comparison: the same nets, the same work."""
 
 from __future__ import annotations
 
@@ -8,34 +8,38 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tests.benchmarks.cifar_peer import ResNet
+from tests.benchmarks.torch_models import MODELS
 
 
-def training_step(depth: int, batch: int, channels_last: bool = False) -> Callable[[], Any]:
+def setup(name: str, what: str, batch: int, size: int, layout: str, compiled: str) -> Callable[[], Any]:
     torch.manual_seed(0)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = ResNet((depth - 2) // 6).to(memory_format=layout)  # type: ignore[call-overload]
-    x = torch.randn(batch, 3, 32, 32).contiguous(memory_format=layout)
-    labels = torch.randint(0, 10, (batch,))
+    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    model = MODELS[name]().to(memory_format=memory_format)  # type: ignore[no-untyped-call]
+    call = torch.compile(model) if compiled == "compiled" else model
+    x = torch.randn(batch, 3, size, size).contiguous(memory_format=memory_format)
+    if what == "saliency":
+        model.eval().requires_grad_(False)
+
+        def saliency() -> float:
+            picture = x.detach().requires_grad_()
+            call(picture).amax(1).sum().backward()
+            assert picture.grad is not None
+            return float(picture.grad.abs().amax(1).sum())
+
+        return saliency
+    classes = 1000 if name in ("vgg16", "resnet18") else 10
+    labels = torch.randint(0, classes, (batch,))
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": 5e-4}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.SGD(groups, lr=1e-3, momentum=0.9, nesterov=True)
 
     def step() -> float:
-        loss = F.cross_entropy(model(x), labels)
+        loss = F.cross_entropy(call(x), labels)
         optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        if what == "step":
+            optimizer.step()
         return loss.item()
 
     return step
-
-
-def cases() -> dict[str, Callable[[], Callable[[], Any]]]:
-    return {
-        f"resnet{depth} {batch}{suffix}": lambda d=depth, b=batch, last=suffix != "": training_step(d, b, last)  # type: ignore[misc]
-        for depth in (8, 20, 56)
-        for batch in (16, 32, 64, 128, 256, 512)
-        for suffix in ("", " channels_last")
-    }
