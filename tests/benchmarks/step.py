@@ -5,8 +5,9 @@
 --what also takes "forward+backward" (no update) and "saliency" (d logit / d picture of the batch, weights frozen). Each
 contestant runs in a process of its own, in turns; the table gives the median of the rounds, the median of the ratios round by
 round, the peak memory of the process and the time of the very first step (minidl: compilation, or its cache). The peer "torch"
-runs as it comes, in channels_last, and in channels_last with glibc told to keep freed memory; "compile" is torch.compile;
-"reference" is minidl's own plain NumPy text, the im2col of the textbooks.
+runs as it comes, in channels_last, and in channels_last with glibc told to keep freed memory; "compile" is torch.compile; "dezero"
+is DeZero (pip install dezero), for training steps of the residual nets; "reference" is minidl's own plain NumPy text, the
+im2col of Chainer and the textbooks.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--size", type=int, default=32, help="pixels of a picture's side")
     parser.add_argument("--what", default="step", choices=("step", "forward+backward", "saliency"))
-    parser.add_argument("--peers", default="torch", help="some of torch,compile,reference, separated by commas")
+    parser.add_argument("--peers", default="torch", help="some of torch,compile,dezero,reference, with commas")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="per contestant and round")
     parser.add_argument("--json", type=Path)
@@ -42,6 +43,8 @@ def main() -> None:
     peers = args.peers.split(",")
     if "reference" in peers:
         contestants["minidl, reference text"] = (Worker("tests.benchmarks.minidl_steps", {"MINIDL_KERNELS": "reference"}), work)
+    if "dezero" in peers:
+        contestants["DeZero"] = (Worker("tests.benchmarks.dezero_steps"), work)
     if importlib.util.find_spec("torch"):
         peer = "tests.benchmarks.torch_steps"
         if "torch" in peers:
