@@ -4,10 +4,12 @@
 
 --what also takes "forward+backward" (no update) and "saliency" (d logit / d picture of the batch, weights frozen). Each
 contestant runs in a process of its own, in turns; the table gives the median of the rounds, the median of the ratios round by
-round, the peak memory of the process and the time of the very first step (minidl: compilation, or its cache). The peer "torch"
-runs as it comes, in channels_last, and in channels_last with glibc told to keep freed memory; "compile" is torch.compile; "dezero"
-is DeZero (pip install dezero), for training steps of the residual nets; "reference" is minidl's own plain NumPy text, the
-im2col of Chainer and the textbooks.
+round, the peak memory of the process and the time of the very first step (minidl: compilation, or its cache). Peers:
+
+torch       PyTorch three times: as it comes, in channels_last, and in channels_last with glibc told to keep freed memory
+compile     torch.compile
+dezero      DeZero (pip install dezero), for training steps of the residual nets
+reference   minidl's own plain NumPy text, the im2col of Chainer and the textbooks
 """
 
 from __future__ import annotations
