@@ -1,6 +1,7 @@
 """Settings of every test: hypothesis draws the same examples in each run, unless HYPOTHESIS_PROFILE=explore."""
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -9,3 +10,7 @@ settings.register_profile(
 )
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a shell starts its background jobs so, and a child would inherit it: the tests of Ctrl-C would wait forever
+    signal.signal(signal.SIGINT, signal.default_int_handler)

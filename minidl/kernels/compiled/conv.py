@@ -37,7 +37,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minidl.array import Array
-from minidl.kernels.compiled.vectors import REGISTERS, VECTOR, Vectors, copy, index, pointer
+from minidl.kernels.compiled.vectors import REGISTERS, VECTOR, Vectors, copy, copy_every_second, index, pointer, prefetch
 from minidl.kernels.reference import Pair, Shape, conv_size
 
 ROWS = 8 if REGISTERS == 32 else 4  # ROWS x COLUMNS vectors of sums, and what they are made of, fill the registers
@@ -305,9 +305,8 @@ def pack(x, flat, scale, shift, n, count, c0, channels, r0, rows, p, planes):
                             planes[np.uintp(at + j)] = zero if value < zero else value
                     elif p.sw == 1:
                         copy(planes, at + first, x, row + first, end - first)
-                    elif p.sw == 2:  # a constant that the compiler can vectorise
-                        for j in range(end - first):
-                            planes[np.uintp(at + first + j)] = flat[np.uintp(row + 2 * first + 2 * j)]
+                    elif p.sw == 2:
+                        copy_every_second(planes, at + first, x, row + 2 * first, end - first)
                     else:
                         for j in range(first, end):
                             planes[np.uintp(at + j)] = flat[np.uintp(row + j * p.sw)]
@@ -371,27 +370,32 @@ def pack_weights(w, p, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def multiply(w, w_at, planes, o_at, K, rows, m_first, m_last, p, out):
-    """out[m - m_first][q] = sum_{k<K} w[m, k] planes[offsets[o_at + k] + q] for the output channels m_first <= m < m_last"""
+def multiply(w, w_at, planes, o_at, K, rows, m_first, m_last, p, out, x, x_at, x_size):
+    """out[m - m_first][q] = sum_{k<K} w[m, k] planes[offsets[o_at + k] + q] for the output channels m_first <= m < m_last
+
+    Beside the arithmetic, which leaves the memory idle, x[x_at : x_at + x_size] is brought near: the next task's pictures.
+    """
     tile = COLUMNS * (VECTOR // planes.itemsize)
+    calls = -(-max(K, 1) // DEPTH) * -(-(m_last - m_first) // ROWS) * (p.length // tile)
+    lines = -(-x_size * x.itemsize // 64 // calls)
     for k in range(0, max(K, 1), DEPTH):
         deep = min(DEPTH, K - k)
         for m in range(m_first, m_last, ROWS):
-            y_at = (m - m_first) * p.length
-            if rows - m > ROWS // 2:
-                at = w_at + m * K + k * ROWS
-                for q in range(0, p.length, tile):
+            y_at, whole = (m - m_first) * p.length, rows - m > ROWS // 2
+            at = w_at + m * K + k * (ROWS if whole else ROWS // 2)
+            for q in range(0, p.length, tile):
+                prefetch(x, x_at, lines)
+                x_at += lines * (64 // x.itemsize)
+                if whole:
                     _tile(w, at, planes, q, p.offsets, o_at + k, deep, out, y_at + q, p.length, k > 0)
-            else:
-                at = w_at + m * K + k * (ROWS // 2)
-                for q in range(0, p.length, tile):
+                else:
                     _half_tile(w, at, planes, q, p.offsets, o_at + k, deep, out, y_at + q, p.length, k > 0)
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
 def _convolve(x, scale, shift, channels, w, bias, rows, p, planes, out, y, y_first):
     """y[y_first + f, q] = bias[f] + sum_k w[f, k] planes[offset[k] + q], task by task; planes and out: scratch, a row a slot"""
-    N, slots, phases = len(x), len(planes), len(p.starts) - 1
+    N, slots, phases, x_picture = len(x), len(planes), len(p.starts) - 1, x.size // len(x)
     tasks = -(-N // p.pictures) * p.bands * p.chunks
     for slot in prange(slots):
         mine, sums, flat, flat_y = planes[slot], out[slot], x.reshape(x.size), y.reshape(y.size)
@@ -405,7 +409,8 @@ def _convolve(x, scale, shift, channels, w, bias, rows, p, planes, out, y, y_fir
                 for phase in range(phases):
                     K, o_at = (p.starts[phase + 1] - p.starts[phase]) * channels, p.starts[phase] * channels
                     w_at = g * p.padded * channels * p.starts[phases] + p.padded * o_at
-                    multiply(w, w_at, mine, o_at, K, rows, m_first, m_last, p, sums)
+                    ahead = count * x_picture if p.bands * p.chunks * p.groups * phases == 1 else 0
+                    multiply(w, w_at, mine, o_at, K, rows, m_first, m_last, p, sums, x, (n + count) * x_picture, ahead)
                     f0 = y_first + g * rows + m_first
                     _unpack(sums, y, flat_y, bias, n, count, f0, m_last - m_first, r0, height, phase, p)
 
@@ -414,6 +419,7 @@ def _convolve(x, scale, shift, channels, w, bias, rows, p, planes, out, y, y_fir
 def _correlate(gy, gy_first, rows, x, scale, shift, channels, p, planes, gradients, gw):
     """gw[slot, f, k] = sum_q gy[gy_first + f, q] planes[offset[k] + q] over the tasks of each slot"""
     N, slots, K = len(x), len(planes), len(p.offsets)
+    x_picture, gy_picture = x.size // N, gy.size // N
     tasks = -(-N // p.pictures) * p.bands * p.chunks
     vectors = p.length // (VECTOR // x.itemsize)
     for slot in prange(slots):
@@ -427,10 +433,20 @@ def _correlate(gy, gy_first, rows, x, scale, shift, channels, p, planes, gradien
                 pack(x, flat, scale, shift, n, count, g * channels, channels, r0, packed_rows(height, p), p, mine)
                 f0 = gy_first + g * rows + m_first
                 pack_gradient(gy, n, count, f0, m_last - m_first, r0, height, p, gradient)
+                x_at, g_next = (n + count) * x_picture, (n + count) * gy_picture
+                calls = -(-(m_last - m_first) // ROWS) * (K // COLUMNS)
+                x_lines, g_lines = 0, 0
+                if p.bands * p.chunks * p.groups == 1:
+                    x_lines = -(-count * x_picture * x.itemsize // 64 // calls)
+                    g_lines = -(-count * gy_picture * x.itemsize // 64 // calls)
                 for m in range(m_first, m_last, ROWS):
                     g_at, w_at = (m - m_first) * p.length, (g * p.padded + m) * K
                     if rows - m > ROWS // 2:
                         for k in range(0, K, COLUMNS):
+                            prefetch(x, x_at, x_lines)
+                            prefetch(gy, g_next, g_lines)
+                            x_at += x_lines * (64 // x.itemsize)
+                            g_next += g_lines * (64 // x.itemsize)
                             _dot_tile(gradient, g_at, p.length, mine, p.offsets, k, vectors, sums, w_at + k, K)
                     else:
                         for k in range(0, K, COLUMNS):

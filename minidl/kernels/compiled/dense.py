@@ -110,7 +110,7 @@ def _convolve_gated(gy, gy_first, F, w, C, p, planes, out, x, scale, shift, mean
             if p.bands > 1:
                 mine[:] = 0
             pack(gy, flat, nothing, nothing, n, count, gy_first, F, r0, packed_rows(height, p), p, mine)
-            multiply(w, 0, mine, 0, len(p.taps) * F, C, first, last, p, results)
+            multiply(w, 0, mine, 0, len(p.taps) * F, C, first, last, p, results, gy, 0, 0)
             _unpack_gated(
                 results, n, count, first, last - first, r0, height, p,
                 x.shape[1], flat_x, scale, shift, mean, gx.shape[1], flat_g, add, sums[slot],

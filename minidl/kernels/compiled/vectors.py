@@ -123,6 +123,53 @@ def copy(typing, target, at, source, start, n):
 
 
 @intrinsic
+def copy_every_second(typing, target, at, source, start, n):
+    """target[at + i] = source[start + 2 i], i < n, indices counting through contiguous arrays of any shape"""
+    i = types.intp
+
+    def code(context, b, signature, args):
+        target, at, source, start, n = args
+        v, kinds = Vectors(b, signature.args[0]), signature.args
+        to, of = pointer(context, b, kinds[0], target, at), pointer(context, b, kinds[2], source, start)
+        lanes, two = index(v.lanes), index(2)
+        # of the first vector its even places, of the second, which starts one early to end at the last number, the odd ones
+        places = [*range(0, v.lanes, 2), *range(v.lanes + 1, 2 * v.lanes, 2)]
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), v.lanes), places)
+        whole = b.mul(b.sdiv(n, lanes), lanes)
+        with cgutils.for_range_slice(b, index(0), whole, lanes, intp=ir.IntType(64)) as (k, _):
+            first = b.mul(k, two)
+            second = b.add(first, index(v.lanes - 1))
+            v.store(b.shuffle_vector(v.load(of, first), v.load(of, second), mask), to, k)
+        with cgutils.for_range_slice(b, whole, n, index(1), intp=ir.IntType(64)) as (k, _):
+            b.store(b.load(b.gep(of, [b.mul(k, two)])), b.gep(to, [k]))
+        return context.get_dummy_value()
+
+    return types.void(target, i, source, i, i), code
+
+
+@intrinsic
+def prefetch(typing, array, at, lines):
+    """Ask for `lines` cache lines of a contiguous array, from element `at` on, to be brought into the second-level cache."""
+
+    def code(context, b, signature, args):
+        array, at, lines = args
+        kind = signature.args[0]
+        word = ir.IntType(32)
+        line = 64 // (kind.dtype.bitwidth // 8)
+        byte = ir.IntType(8).as_pointer()
+        ask = cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), "llvm.prefetch.p0"
+        )
+        start = pointer(context, b, kind, array, at)
+        with cgutils.for_range(b, lines, intp=ir.IntType(64)) as loop:
+            place = b.bitcast(b.gep(start, [b.mul(loop.index, index(line))]), byte)
+            b.call(ask, [place, index(0, 32), index(2, 32), index(1, 32)])  # to read, into the second level, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), code
+
+
+@intrinsic
 def moments(typing, a, a_at, a_mean, b, b_at, b_mean, n):
     """(sum_i a_i - a_mean, sum_i (a_i - a_mean) (b_i - b_mean)) with a_i = a[a_at + i], b_i = b[b_at + i], i < n
 
