@@ -352,21 +352,34 @@ def _unpack(out, y, flat, bias, n, count, f0, channels, r0, rows, phase, p):
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def pack_weights(w, p, out):
-    """w (groups, rows, channels, taps), phase by phase and tile by tile, as `tile` reads it: [k][m], 0 beyond the rows"""
+def pack_weights(w, transposed, p, out):
+    """w phase by phase and tile by tile, as `tile` reads it: [k][m], 0 beyond the rows
+
+    w (groups, rows, channels, taps), or, `transposed`, (groups, channels, rows, taps); contiguous.
+    """
     groups, rows, channels, taps = w.shape
-    tiles = -(-rows // ROWS)
+    row, channel = channels * taps, taps  # strides
+    if transposed:
+        rows, channels = channels, rows
+        row, channel = channel, row
+    flat, tiles, zero = w.reshape(w.size), -(-rows // ROWS), w.dtype.type(0)
     for g_tile in prange(groups * tiles):
         g, m0 = g_tile // tiles, g_tile % tiles * ROWS
         height = ROWS if rows - m0 > ROWS // 2 else ROWS // 2
         for phase in range(len(p.starts) - 1):
             first, end = p.starts[phase], p.starts[phase + 1]
             at = (g * taps + first) * channels * p.padded + m0 * channels * (end - first)
-            for m in range(height):
-                for c in range(channels):
-                    for t in range(first, end):
-                        k = c * (end - first) + t - first
-                        out[at + k * height + m] = w[g, m0 + m, c, p.taps[t]] if m0 + m < rows else 0
+            for c in range(channels):
+                for t in range(first, end):
+                    start = (g * rows + m0) * row if not transposed else g * channels * channel + m0 * row
+                    start += c * channel + p.taps[t]
+                    if m0 + ROWS <= rows:
+                        for m in range(ROWS):
+                            out[np.uintp(at + m)] = flat[np.uintp(start + m * row)]
+                    else:
+                        for m in range(height):
+                            out[at + m] = flat[start + m * row] if m0 + m < rows else zero
+                    at += height
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -417,17 +430,20 @@ def _convolve(x, scale, shift, channels, w, bias, rows, p, planes, out, y, y_fir
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
 def _correlate(gy, gy_first, rows, x, scale, shift, channels, p, planes, gradients, gw):
-    """gw[slot, f, k] = sum_q gy[gy_first + f, q] planes[offset[k] + q] over the tasks of each slot"""
-    N, slots, K = len(x), len(planes), len(p.offsets)
+    """gw[slot, f, k] = sum_q gy[gy_first + f, q] planes[offset[k] + q] over the pictures (or bands) of each slot"""
+    N, slots, K = len(x), len(gw), len(p.offsets)
     x_picture, gy_picture = x.size // N, gy.size // N
-    tasks = -(-N // p.pictures) * p.bands * p.chunks
+    items = -(-N // p.pictures) * p.bands
     vectors = p.length // (VECTOR // x.itemsize)
-    for slot in prange(slots):
-        mine, gradient, sums, flat = planes[slot], gradients[slot], gw[slot], x.reshape(x.size)
-        mine[:], gradient[:], sums[:] = 0, 0, 0
-        for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
-            n, count, r0, height, m_first, m_last = bounds(task, N, rows, p)
-            if p.bands > 1 or count < p.pictures or m_last - m_first < p.chunk:
+    for unit in prange(slots * p.chunks):  # the chunks of a slot write to different rows of its sums
+        slot, chunk = unit // p.chunks, unit % p.chunks
+        mine, gradient, sums, flat = planes[unit], gradients[unit], gw[slot], x.reshape(x.size)
+        mine[:], gradient[:] = 0, 0
+        for g in range(p.groups):
+            sums[(g * p.padded + chunk * p.chunk) * K : (g * p.padded + min((chunk + 1) * p.chunk, p.padded)) * K] = 0
+        for item in range(slot * items // slots, (slot + 1) * items // slots):
+            n, count, r0, height, m_first, m_last = bounds(item * p.chunks + chunk, N, rows, p)
+            if p.bands > 1 or count < p.pictures:
                 mine[:], gradient[:] = 0, 0  # what an earlier task left there would be counted again
             for g in range(p.groups):
                 pack(x, flat, scale, shift, n, count, g * channels, channels, r0, packed_rows(height, p), p, mine)
@@ -508,9 +524,8 @@ def conv2d_grad_x(gy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Pa
     """gx[n,c, i*s + u*d - p, j*s + v*d - p] += sum_f w[f,c,u,v] gy[n,f,i,j]"""
     p = grad_x_plan(gy.shape, w.shape, x_shape, stride, padding, dilation, groups, gy.itemsize)
     F, C, kh, kw = w.shape
-    transposed = w.reshape(groups, F // groups, C, kh * kw).swapaxes(1, 2)
     gx, nothing = np.empty(x_shape, gy.dtype), np.empty(0, gy.dtype)
-    convolve(np.ascontiguousarray(gy), nothing, nothing, transposed, nothing, p, gx, 0)
+    convolve(np.ascontiguousarray(gy), nothing, nothing, w.reshape(groups, F // groups, C, kh * kw), nothing, p, gx, 0, True)
     return gx
 
 
@@ -521,9 +536,16 @@ def conv2d_grad_w(gy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Pa
     return correlate(np.ascontiguousarray(gy), 0, np.ascontiguousarray(x), nothing, nothing, w_shape, p)
 
 
-def convolve(x: Array, scale: Array, shift: Array, w: Array, bias: Array, p: Plan, y: Array, y_first: int) -> None:
-    """y[:, y_first:] = bias + w (groups, rows, channels, taps) times the planes of x, or of max(scale x + shift, 0)"""
+def convolve(
+    x: Array, scale: Array, shift: Array, w: Array, bias: Array, p: Plan, y: Array, y_first: int, transposed: bool = False
+) -> None:
+    """y[:, y_first:] = bias + w (groups, rows, channels, taps) times the planes of x, or of max(scale x + shift, 0)
+
+    `transposed`: w is (groups, channels, rows, taps).
+    """
     groups, rows, channels, taps = w.shape
+    if transposed:
+        rows, channels = channels, rows
     slots = get_num_threads()
     packed, planes, out = scratch.take(
         x.dtype,
@@ -531,7 +553,7 @@ def convolve(x: Array, scale: Array, shift: Array, w: Array, bias: Array, p: Pla
         planes=(slots, channels * len(p.phases) * p.plane),
         out=(slots, p.chunk * p.length),
     )
-    pack_weights(np.ascontiguousarray(w), p, packed[0])
+    pack_weights(np.ascontiguousarray(w), transposed, p, packed[0])
     _convolve(x, scale, shift, channels, packed[0], bias, rows, p, planes, out, y, y_first)
 
 
@@ -540,10 +562,11 @@ def correlate(gy: Array, gy_first: int, x: Array, scale: Array, shift: Array, w_
     F, C, kh, kw = w_shape
     rows, K, columns = F // p.groups, C * kh * kw, len(p.offsets)
     sums = p.groups * p.padded * columns
-    tasks = -(-len(x) // p.pictures) * p.bands * p.chunks
-    slots = min(tasks, TASKS, max(2, 2**26 // (sums * x.itemsize)))  # by shape alone, so that every sum has its order
+    items, most = -(-len(x) // p.pictures) * p.bands, 2**26 // (sums * x.itemsize)
+    slots = min(items, max(1, TASKS // p.chunks), max(2, most))  # by shape alone, so that every sum has its order
+    units = slots * p.chunks
     planes, out, gw = scratch.take(
-        x.dtype, planes=(slots, C * len(p.phases) * p.plane), out=(slots, p.chunk * p.length), sums=(slots, sums)
+        x.dtype, planes=(units, C * len(p.phases) * p.plane), out=(units, p.chunk * p.length), sums=(slots, sums)
     )
     _correlate(gy, gy_first, rows, x, scale, shift, C, p, planes, out, gw)
     return gw[:, :sums].sum(axis=0).reshape(p.groups, p.padded, columns)[:, :rows, :K].reshape(w_shape)

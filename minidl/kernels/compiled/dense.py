@@ -48,8 +48,7 @@ def affine_relu_conv_grad(
     packed, planes, out = conv.scratch.take(
         X.dtype, weights=(1, p.padded * F * kh * kw), planes=(slots, F * p.plane), out=(slots, p.chunk * p.length)
     )
-    transposed = np.ascontiguousarray(w.reshape(1, F, C, kh * kw).swapaxes(1, 2))
-    conv.pack_weights(transposed, p, packed[0])
+    conv.pack_weights(np.ascontiguousarray(w).reshape(1, F, C, kh * kw), True, p, packed[0])
     sums = np.zeros((slots, 2, C))
     _convolve_gated(GY, first, F, packed[0], C, p, planes, out, X, scale, shift, mean, GX, add, sums)
     total = sums.sum(axis=0).astype(X.dtype)
