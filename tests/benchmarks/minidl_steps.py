@@ -28,14 +28,22 @@ def setup(name: str, what: str, batch: int, size: int) -> Callable[[], Any]:
 
         return saliency
     labels = rng.integers(0, classes, batch)
+    parameters = model.parameters()
+
+    def forward_backward() -> float:
+        loss = ops.cross_entropy(model(Tensor(x)), labels)
+        for p in parameters:
+            p.grad = None
+        loss.backward()
+        return loss.item()
+
+    if what == "forward+backward":
+        return forward_backward
     optimizer = optim.SGD(optim.decay_groups(model, 5e-4), lr=1e-3, momentum=0.9, nesterov=True)
 
     def step() -> float:
-        loss = ops.cross_entropy(model(Tensor(x)), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        if what == "step":
-            optimizer.step()
-        return loss.item()
+        loss = forward_backward()
+        optimizer.step()
+        return loss
 
     return step
