@@ -45,7 +45,7 @@ def of(x: Array) -> ModuleType:
 def _after_fork() -> None:
     """A forked child has none of the threads of its parent, and OpenMP does not start them again: plain text serves it."""
     if "minidl.kernels.compiled" in sys.modules:
-        _choice.name = "reference"
+        _Choice.name = _choice.name = "reference"  # of threads that the child starts, and of this one
 
 
 if hasattr(os, "register_at_fork"):
