@@ -219,18 +219,29 @@ def affine_relu_conv(X: Array, scale: Array, shift: Array, w: Array, padding: Pa
 
 
 def affine_relu_conv_grad(
-    GY: Array, first: int, X: Array, scale: Array, shift: Array, mean: Array, w: Array, padding: Pair, GX: Array, add: bool
-) -> tuple[Array, Array, Array]:
+    GY: Array,
+    first: int,
+    X: Array,
+    scale: Array,
+    shift: Array,
+    mean: Array,
+    w: Array,
+    padding: Pair,
+    GX: Array,
+    add: bool,
+    need_w: bool,
+) -> tuple[Array | None, Array, Array]:
     """The gradients of `affine_relu_conv`, gy = GY[:, first : first + F] being that of its output.
 
-    With g the gradient of scale x + shift: GX[:, :C] += scale g, or = where `add` is False; -> gw, sum g, sum g (x - mean)
+    With g the gradient of scale x + shift: GX[:, :C] += scale g, or = where `add` is False; -> gw (None unless
+    `need_w`), sum g, sum g (x - mean)
     """
     C, x = w.shape[1], X[:, : w.shape[1]]
     z, gy = channel_affine_relu(x, None, scale, shift), GY[:, first : first + len(w)]
     g = relu_grad(conv2d_grad_x(gy, w, z.shape, (1, 1), padding, (1, 1), 1), z)
     gx = channel_affine(g, scale, 0 * scale)
     GX[:, :C] = GX[:, :C] + gx if add else gx
-    gw = conv2d_grad_w(gy, z, w.shape, (1, 1), padding, (1, 1), 1)
+    gw = conv2d_grad_w(gy, z, w.shape, (1, 1), padding, (1, 1), 1) if need_w else None
     return gw, *channel_sums(g, channel_affine(x, 1 + 0 * mean, -mean))
 
 

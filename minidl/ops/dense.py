@@ -90,25 +90,16 @@ class DenseBlock(Op):
         m = X.size // X.shape[1]
         G = gy.copy()  # the gradient of X as far as it has come
         a, b = (xp.zeros(X.shape[1], gy.dtype) for _ in range(2))  # the line of each channel: a + b (x - mean)
-        G_source, parameters = G, list[Array]()
-        for step in reversed(self.steps):
+        G_source, parameters = G, list[Array | None]()
+        for i, step in reversed(list(enumerate(self.steps))):
             C, channels = step.w.shape[1], slice(step.first, step.first + len(step.w))
             if step.target is X and not self.frozen:  # all later layers have added to these channels: finish them
                 k.subtract_line(G, X, step.first, self.mean_X[channels], a[channels], b[channels])
             G_target = G if step.target is X else G_source
             G_source = G if step.source is X else xp.empty_like(step.source)
-            gw, sum_g, sum_gx = k.affine_relu_conv_grad(
-                G_target,
-                step.first,
-                step.source,
-                step.scale,
-                step.shift,
-                step.mean,
-                step.w,
-                step.padding,
-                G_source,
-                G_source is G,
-            )
+            z = step.source, step.scale, step.shift, step.mean  # what the convolution saw is max(scale x + shift, 0)
+            add, need_w = G_source is G, self.needs[3 * i + 3]
+            gw, sum_g, sum_gx = k.affine_relu_conv_grad(G_target, step.first, *z, step.w, step.padding, G_source, add, need_w)
             parameters += [gw, sum_g, sum_gx * step.inv_std]
             if not self.frozen:
                 line_a, line_b = step.scale * sum_g / m, step.scale * step.inv_std**2 * sum_gx / m

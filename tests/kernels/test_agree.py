@@ -371,7 +371,9 @@ def test_dense_block_kernels(data: st.DataObject) -> None:
             np.testing.assert_allclose(got, want, rtol=0, atol=256 * draw.eps * (1 + float(np.abs(want).max())))
 
     both("affine_relu_conv", X, scale, shift, w, padding, GX, first, out=5)
-    both("affine_relu_conv_grad", GY, first, X, scale, shift, mean, w, padding, GX, draw.data.draw(st.booleans()), out=8)
+    both("affine_relu_conv_grad", GY, first, X, scale, shift, mean, w, padding, GX, draw.data.draw(st.booleans()), True, out=8)
+    for kernels in (reference, compiled):
+        assert kernels.affine_relu_conv_grad(GY, first, X, scale, shift, mean, w, padding, GX.copy(), True, False)[0] is None
     both("subtract_line", GX, X, 1 if C < first else 0, mean, scale, shift, out=0)
     for kernels in (reference, compiled):
         got, want = (

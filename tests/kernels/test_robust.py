@@ -73,6 +73,11 @@ def test_a_forked_child_computes_with_the_reference() -> None:
     pid = os.fork()
     if pid == 0:
         good = kernels.of(x) is reference and np.allclose(kernels.of(x).conv2d(x, w, None, *GEOMETRY), expected)
+        others: list[object] = []
+        thread = threading.Thread(target=lambda: others.append(kernels.of(x)))
+        thread.start()
+        thread.join()
+        good = good and others == [reference]
         os._exit(0 if good else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert kernels.of(x) is compiled  # the parent goes on as before
@@ -140,7 +145,7 @@ y, mean, var = compiled.batch_norm_relu(x, None, gamma, beta, 1e-5)
 results = [y, mean, var, *compiled.batch_norm_relu_grad(x, y, x, gamma, mean, var, 1e-5, True), *compiled.channel_sums(x, y)]
 results += [compiled.conv2d(x, w, None, *geometry), compiled.conv2d_grad_x(gy, w, x.shape, *geometry)]
 results += [compiled.conv2d_grad_w(gy, x, w.shape, *geometry), *compiled.channel_statistics(X, 2, 3)]
-results += [*compiled.affine_relu_conv_grad(X, 5, X.copy(), gamma, beta, mean, w, (1, 1), X.copy(), True)]
+results += [*compiled.affine_relu_conv_grad(X, 5, X.copy(), gamma, beta, mean, w, (1, 1), X.copy(), True, True)]
 print([hashlib.md5(np.ascontiguousarray(a)).hexdigest() for a in results])
 """
 

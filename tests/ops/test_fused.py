@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import models
-from minidl import Tensor, nn, ops, tape
+from minidl import Tensor, nn, ops, tape, walk
 from minidl.core import Op
 
 NETS: dict[str, Callable[[], nn.Module]] = {
@@ -76,3 +76,13 @@ def test_dense_block_refuses_what_it_does_not_compute() -> None:
 def test_a_dropout_in_a_dense_layer_is_not_skipped() -> None:
     model = models.densenet.cifar(2, 4, False, 10, 3, 0, 0.5)
     assert "Dropout" in {kind.__name__ for kind in kinds(lambda: model)}
+
+
+def test_a_frozen_dense_block_computes_no_gradient_of_its_weights() -> None:
+    model = models.densenet_bc(16, 4).eval()
+    x = Tensor(np.ones((2, 3, 8, 8), np.float32), requires_grad=True)
+    with model.frozen():
+        y = ops.sum(model(x))
+    blocks = [step for step in walk(y, leaves={}) if type(step.op).__name__ == "DenseBlock"]
+    assert len(blocks) == 3
+    assert all(step.gxs[0] is not None and set(map(type, step.gxs[3::3])) == {type(None)} for step in blocks)

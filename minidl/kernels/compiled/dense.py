@@ -13,6 +13,7 @@ from numba import njit, prange
 from minidl.array import Array
 from minidl.kernels.compiled import conv
 from minidl.kernels.compiled.conv import TASKS, bounds, multiply, pack, packed_rows
+from minidl.kernels.compiled.norm import mean_and_variance, planes
 from minidl.kernels.compiled.vectors import moments
 from minidl.kernels.reference import Pair
 
@@ -20,7 +21,7 @@ from minidl.kernels.reference import Pair
 def channel_statistics(X: Array, first: int, count: int) -> tuple[Array, Array]:
     """mean = sum x / m and var = sum (x - mean)^2 / m of each of the channels first, ..., first + count - 1"""
     mean, var = np.empty(count, X.dtype), np.empty(count, X.dtype)
-    _channel_statistics(_planes(X), first, mean, var)
+    _channel_statistics(planes(X), first, mean, var)
     return mean, var
 
 
@@ -33,24 +34,36 @@ def affine_relu_conv(X: Array, scale: Array, shift: Array, w: Array, padding: Pa
 
 
 def affine_relu_conv_grad(
-    GY: Array, first: int, X: Array, scale: Array, shift: Array, mean: Array, w: Array, padding: Pair, GX: Array, add: bool
-) -> tuple[Array, Array, Array]:
-    """With g the gradient of scale x + shift: GX[:, :C] += scale g, or =; -> gw, sum g, sum g (x - mean)"""
+    GY: Array,
+    first: int,
+    X: Array,
+    scale: Array,
+    shift: Array,
+    mean: Array,
+    w: Array,
+    padding: Pair,
+    GX: Array,
+    add: bool,
+    need_w: bool,
+) -> tuple[Array | None, Array, Array]:
+    """With g the gradient of scale x + shift: GX[:, :C] += scale g, or =; -> gw or None, sum g, sum g (x - mean)"""
     _contiguous(GY=GY, X=X, GX=GX)
     F, C, kh, kw = w.shape
     x_shape = (len(X), C, *X.shape[2:])
-    p = conv.forward_plan(x_shape, w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
-    gw = conv.correlate(GY, first, X, scale, shift, w.shape, p)
+    gw = None
+    if need_w:
+        p = conv.forward_plan(x_shape, w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
+        gw = conv.correlate(GY, first, X, scale, shift, w.shape, p)
 
     p = conv.grad_x_plan((len(GY), F, *GY.shape[2:]), w.shape, x_shape, (1, 1), padding, (1, 1), 1, X.itemsize)
     tasks = -(-len(X) // p.pictures) * p.bands * p.chunks
     slots = min(tasks, TASKS)  # by shape alone, so that every sum has its order
-    packed, planes, out = conv.scratch.take(
+    packed, packed_gy, out = conv.scratch.take(
         X.dtype, weights=(1, p.padded * F * kh * kw), planes=(slots, F * p.plane), out=(slots, p.chunk * p.length)
     )
     conv.pack_weights(np.ascontiguousarray(w).reshape(1, F, C, kh * kw), True, p, packed[0])
     sums = np.zeros((slots, 2, C))
-    _convolve_gated(GY, first, F, packed[0], C, p, planes, out, X, scale, shift, mean, GX, add, sums)
+    _convolve_gated(GY, first, F, packed[0], C, p, packed_gy, out, X, scale, shift, mean, GX, add, sums)
     total = sums.sum(axis=0).astype(X.dtype)
     return gw, total[0], total[1]
 
@@ -58,11 +71,7 @@ def affine_relu_conv_grad(
 def subtract_line(GX: Array, X: Array, first: int, mean: Array, a: Array, b: Array) -> None:
     """GX[:, first + c] -= a[c] + b[c] (X[:, first + c] - mean[c])"""
     _contiguous(GX=GX)
-    _subtract_line(_planes(GX), _planes(X), first, mean, a, b)
-
-
-def _planes(X: Array) -> Array:
-    return np.ascontiguousarray(X).reshape(X.shape[0], X.shape[1], -1)
+    _subtract_line(planes(GX), planes(X), first, mean, a, b)
 
 
 def _contiguous(**arrays: Array) -> None:
@@ -96,12 +105,12 @@ def _unpack_gated(out, n, count, f0, channels, r0, rows, p, C, flat_x, scale, sh
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _convolve_gated(gy, gy_first, F, w, C, p, planes, out, x, scale, shift, mean, gx, add, sums):
+def _convolve_gated(gy, gy_first, F, w, C, p, packed_gy, out, x, scale, shift, mean, gx, add, sums):
     """the gradient of the picture, as in `conv2d_grad_x`, through the gates of the relu that `pack` applied"""
-    N, slots, nothing = len(gy), len(planes), np.empty(0, gy.dtype)
+    N, slots, nothing = len(gy), len(packed_gy), np.empty(0, gy.dtype)
     tasks = -(-N // p.pictures) * p.bands * p.chunks
     for slot in prange(slots):
-        mine, results = planes[slot], out[slot]
+        mine, results = packed_gy[slot], out[slot]
         flat, flat_x, flat_g = gy.reshape(gy.size), x.reshape(x.size), gx.reshape(gx.size)
         mine[:] = 0
         for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
@@ -118,18 +127,8 @@ def _convolve_gated(gy, gy_first, F, w, C, p, planes, out, x, scale, shift, mean
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
 def _channel_statistics(x, first, mean, var):
-    N, C, HW = x.shape
-    zero = x.dtype.type(0)
     for c in prange(len(mean)):
-        total, squares = 0.0, 0.0
-        for n in range(N):
-            at = (n * C + first + c) * HW
-            total += moments(x, at, zero, x, at, zero, HW)[0]
-        mu = x.dtype.type(total / (N * HW))
-        for n in range(N):
-            at = (n * C + first + c) * HW
-            squares += moments(x, at, mu, x, at, mu, HW)[1]
-        mean[c], var[c] = mu, squares / (N * HW)
+        mean[c], var[c] = mean_and_variance(x, first + c)
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")

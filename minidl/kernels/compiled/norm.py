@@ -22,7 +22,7 @@ def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, 
     y = np.empty(x.shape, x.dtype)
     mean, var = np.empty_like(gamma), np.empty_like(gamma)
     _batch_norm(
-        _planes(x), _nothing(x), np.ascontiguousarray(gamma), np.ascontiguousarray(beta), eps, False, _planes(y), mean, var
+        planes(x), _nothing(x), np.ascontiguousarray(gamma), np.ascontiguousarray(beta), eps, False, planes(y), mean, var
     )
     return y, mean, var
 
@@ -30,8 +30,8 @@ def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, 
 def batch_norm_relu(x: Array, r: Array | None, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
     """y = max(batch_norm(x) + r, 0), r None for 0; and mean, var of each channel"""
     y = np.empty(x.shape, x.dtype)
-    mean, var, more = np.empty_like(gamma), np.empty_like(gamma), _nothing(x) if r is None else _planes(r)
-    _batch_norm(_planes(x), more, np.ascontiguousarray(gamma), np.ascontiguousarray(beta), eps, True, _planes(y), mean, var)
+    mean, var, more = np.empty_like(gamma), np.empty_like(gamma), _nothing(x) if r is None else planes(r)
+    _batch_norm(planes(x), more, np.ascontiguousarray(gamma), np.ascontiguousarray(beta), eps, True, planes(y), mean, var)
     return y, mean, var
 
 
@@ -40,7 +40,7 @@ def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, 
     gx = np.empty(x.shape, x.dtype)
     ggamma, gbeta, none = np.empty_like(gamma), np.empty_like(gamma), _nothing(x)
     _batch_norm_grad(
-        _planes(gy), none, _planes(x), np.ascontiguousarray(gamma), mean, var, eps, _planes(gx), none, True, ggamma, gbeta
+        planes(gy), none, planes(x), np.ascontiguousarray(gamma), mean, var, eps, planes(gx), none, True, ggamma, gbeta
     )
     return gx, ggamma, gbeta
 
@@ -52,41 +52,41 @@ def batch_norm_relu_grad(
     gx = np.empty(x.shape, x.dtype)
     gr = np.empty(x.shape, x.dtype) if residual else gx  # which then takes the place of gr
     ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
-    gamma, planes = np.ascontiguousarray(gamma), _planes(gx)
-    gate = _planes(gr) if residual else planes
-    _batch_norm_grad(_planes(gy), _planes(y), _planes(x), gamma, mean, var, eps, planes, gate, residual, ggamma, gbeta)
+    gamma, target = np.ascontiguousarray(gamma), planes(gx)
+    gate = planes(gr) if residual else target
+    _batch_norm_grad(planes(gy), planes(y), planes(x), gamma, mean, var, eps, target, gate, residual, ggamma, gbeta)
     return gx, gr if residual else None, ggamma, gbeta
 
 
 def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
     """y[n,c,...] = scale[c] x[n,c,...] + shift[c]"""
     y = np.empty(x.shape, x.dtype)
-    _channel_affine(_planes(x), np.ascontiguousarray(scale), np.ascontiguousarray(shift), _planes(y))
+    _channel_affine(planes(x), np.ascontiguousarray(scale), np.ascontiguousarray(shift), planes(y))
     return y
 
 
 def channel_affine_relu(x: Array, r: Array | None, scale: Array, shift: Array) -> Array:
     """y[n,c,...] = max(scale[c] x[n,c,...] + shift[c] + r[n,c,...], 0), r None for 0"""
-    y, more = np.empty(x.shape, x.dtype), _nothing(x) if r is None else _planes(r)
-    _channel_affine_relu(_planes(x), more, np.ascontiguousarray(scale), np.ascontiguousarray(shift), _planes(y))
+    y, more = np.empty(x.shape, x.dtype), _nothing(x) if r is None else planes(r)
+    _channel_affine_relu(planes(x), more, np.ascontiguousarray(scale), np.ascontiguousarray(shift), planes(y))
     return y
 
 
 def channel_affine_relu_grad(gy: Array, y: Array, scale: Array) -> tuple[Array, Array]:
     """gr = gy where y > 0, else 0; gx[n,c,...] = scale[c] gr[n,c,...] -> gx, gr"""
     gx, gr = np.empty(y.shape, y.dtype), np.empty(y.shape, y.dtype)
-    _channel_affine_relu_grad(_planes(gy), _planes(y), np.ascontiguousarray(scale), _planes(gx), _planes(gr))
+    _channel_affine_relu_grad(planes(gy), planes(y), np.ascontiguousarray(scale), planes(gx), planes(gr))
     return gx, gr
 
 
 def channel_sums(gy: Array, x: Array) -> tuple[Array, Array]:
     """(sum gy, sum gy x) over all but the channels"""
     first, second = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
-    _channel_sums(_planes(gy), _planes(x), first, second)
+    _channel_sums(planes(gy), planes(x), first, second)
     return first, second
 
 
-def _planes(x: Array) -> Array:
+def planes(x: Array) -> Array:
     """(N,C,...) as (N,C,all the rest)"""
     return np.ascontiguousarray(x).reshape(x.shape[0], x.shape[1], -1)
 
@@ -96,20 +96,29 @@ def _nothing(x: Array) -> Array:
     return np.empty((0, 0, 0), x.dtype)
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def mean_and_variance(x, c):
+    """mean and (biased) var of channel c of x (N,C,HW), the first in the type of x, the second in float64"""
+    N, C, HW = x.shape
+    zero, total, squares = x.dtype.type(0), 0.0, 0.0
+    for n in range(N):
+        at = (n * C + c) * HW
+        total += moments(x, at, zero, x, at, zero, HW)[0]
+    mean = x.dtype.type(total / (N * HW))
+    for n in range(N):
+        at = (n * C + c) * HW
+        squares += moments(x, at, mean, x, at, mean, HW)[1]
+    return mean, squares / (N * HW)
+
+
 @_parallel
 def _batch_norm(x, r, gamma, beta, eps, relu, y, mean, var):
     N, C, HW = x.shape
     zero = x.dtype.type(0)
     for c in prange(C):
-        total = 0.0
-        for n in range(N):
-            total += moments(x, (n * C + c) * HW, zero, x, (n * C + c) * HW, zero, HW)[0]
-        mu = x.dtype.type(total / (N * HW))
-        squares = 0.0
-        for n in range(N):
-            squares += moments(x, (n * C + c) * HW, mu, x, (n * C + c) * HW, mu, HW)[1]
-        mean[c], var[c] = mu, squares / (N * HW)
-        scale = x.dtype.type(gamma[c] / np.sqrt(squares / (N * HW) + eps))
+        mu, variance = mean_and_variance(x, c)
+        mean[c], var[c] = mu, variance
+        scale = x.dtype.type(gamma[c] / np.sqrt(variance + eps))
         shift = beta[c] - mu * scale
         for n in range(N):
             source, target = x[n, c], y[n, c]
