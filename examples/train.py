@@ -96,7 +96,7 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
 def look(model: Module, pictures: Dataset, normalize: Normalize, title: str, out: pathlib.Path) -> None:
     """Draw pictures and d logit / d picture. The net sees x = (picture - mean) / std, so d x / d picture is 1 / std."""
     x = to_device(normalize(pictures.images), model.parameters()[0].device)  # (N,C,H,W)
-    logits, gx = (to_cpu(a) for a in explain.logit_gradients(model, x))  # (N,K) (N,C,H,W)
+    logits, gx = to_cpu(explain.predict(model, x)), to_cpu(explain.saliency(model, x).raw)  # (N,K) (N,C,H,W)
     maps = (gx / np.asarray(normalize.std)[:, None, None]).sum(1)  # (N,H,W): all channels lighten together
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)  # softmax

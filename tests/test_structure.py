@@ -37,8 +37,11 @@ ARROWS = {
     "weights": "nn array files",
     "checkpoint": "nn optim weights files array",
     "train": "nn optim data weights checkpoint metrics nonfinite core ops array files",
-    "explain": "core ops nn trace array",
-    "view": "trace explain core array files",
+    "rules": "core ops array",
+    "explain": "core ops nn trace array files rules view",
+    "attack": "explain core ops nn array files view",
+    "evaluate": "explain core ops nn data array files view",
+    "view": "trace rules core ops nn array files",
     "models": "core ops nn",
 }
 
@@ -51,7 +54,7 @@ LIBRARIES = {
     "pooch": "data",
     "safetensors": "weights",
     "torch": "",
-    "tqdm": "train",
+    "tqdm": "train explain",
 }
 
 

@@ -1,28 +1,53 @@
-"""Gradients of a logit in the picture."""
+"""The gradient of the score in the picture: which pixels, changed a little, change it most."""
 
 from __future__ import annotations
 
-from minidl import ops
 from minidl.array import Array, array_module
-from minidl.core import Tensor, gradients
+from minidl.explain.explanation import Explanation
+from minidl.explain.passes import (
+    Progress,
+    Target,
+    batches,
+    check_pictures,
+    input_gradient,
+    looked_at,
+    of_part,
+    over_channels,
+)
 from minidl.nn import Module
 
 
-def logit_gradients(model: Module, x: Array) -> tuple[Array, Array]:
-    """Logits (N,K) of pictures x (N,C,H,W), normalised as in training, and the gradient (N,C,H,W) of each one's largest logit.
+def saliency(
+    model: Module,
+    x: Array,
+    target: Target = None,
+    output: str = "logit",
+    reduce: str = "maxabs",
+    batch_size: int = 32,
+    progress: Progress = False,
+) -> Explanation:
+    """raw = d score_c / d x, and map_ij = max_k |raw_kij|, the largest over the channels.
 
-    gx[n] = d logit[n, argmax_k logit[n, k]] / d x[n], with frozen parameters and in evaluation mode. No picture's logit
-    depends on another picture, so that one walk from their sum serves all. x, and so the results, are where the model is.
-    Simonyan, Vedaldi and Zisserman 2014, "Deep inside convolutional networks", section 3.
+    Simonyan, Vedaldi and Zisserman 2014, "Deep inside convolutional networks", section 3: the picture is x (N,C,H,W),
+    normalised as in training; no weight gradient is computed, and batch norm uses its running statistics.
+
+    Args:
+        target: the class c, one for all or one for each picture; None: the one that the model predicts.
+        output: the score: "logit" S_c, "prob" p_c, "logprob" log p_c or "margin" S_c - max S_k of the others. The gradient of
+            p_c = p_c (dS_c - sum_k p_k dS_k) vanishes where the model is sure, and no longer tells why it is.
+        reduce: over the channels: "maxabs", "sumabs", or "sum", which keeps the sign.
+        batch_size: pictures in memory at a time.
+        progress: False, True (a bar), or a function of (done, total).
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        with model.frozen():
-            picture = Tensor(x, requires_grad=True)
-            logits = model(picture)
-            largest = logits[array_module(x).arange(len(x)), logits.data.argmax(1)]  # (N,)
-            (gx,) = gradients(ops.sum(largest), [picture])
-    finally:
-        model.train(was_training)
-    return logits.data, gx
+    check_pictures(model, x, target)
+    xp = array_module(x)
+    parts = []
+    with looked_at(model):
+        for part in batches(len(x), batch_size, progress, "saliency"):
+            parts.append(input_gradient(model, x[part], of_part(target, part), output))
+    raw, classes, scores = (xp.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    params = {"method": "saliency", "output": output, "reduce": reduce}
+    return Explanation(over_channels(raw, reduce), raw, classes, scores, params=params)

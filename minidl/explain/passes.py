@@ -1,0 +1,124 @@
+"""What all methods share: the model as it is looked at, its pictures checked and in batches, and progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from tqdm import tqdm
+
+from minidl.array import Array, array_module, device_of, is_array
+from minidl.core import Tensor, gradients, no_grad
+from minidl.explain.scores import score, targets
+from minidl.nn import Module
+
+REDUCE = ("maxabs", "sumabs", "sum")
+Target = int | Array | None  # one class for all pictures, one for each (N,), or None: the class that the model predicts
+Progress = bool | Callable[[int, int], None]  # False, True (a bar), or what is called with (done, total)
+
+
+@contextmanager
+def looked_at(model: Module) -> Iterator[Module]:
+    """Inside, the model evaluates and its parameters are frozen; then every module is in its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with model.eval().frozen():
+            yield model
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def check_pictures(model: Module, x: Array, target: Target = None) -> None:
+    """x: (N,C,H,W), at least one, finite, of the type of the model's parameters and where they are; N targets, or one."""
+    if not is_array(x) or x.dtype.kind != "f":
+        what = x.dtype if is_array(x) else type(x).__name__
+        raise TypeError(f"x: expected an array of floats, pictures as the model was trained on them, got {what}")
+    if x.ndim != 4 or 0 in x.shape:
+        raise ValueError(f"x: expected pictures (N,C,H,W), none of these 0, got shape {x.shape}")
+    for p in model.parameters()[:1]:
+        if (p.dtype, p.device) != (x.dtype, device_of(x)):
+            raise ValueError(f"x: the model is {p.dtype} on the {p.device}, x is {x.dtype} on the {device_of(x)}")
+    if not bool(array_module(x).isfinite(x).all()):
+        raise ValueError("x: holds NaN or infinity")
+    if np.shape(target) not in ((), (len(x),)):
+        raise ValueError(f"target: expected one class, or one for each of the {len(x)} pictures, got {target!r}")
+
+
+def logits_of(model: Module, x: Array) -> Tensor:
+    """The logits (N,K) of one batch. Raises ValueError for a model that returns something else."""
+    logits = model(x if isinstance(x, Tensor) else Tensor(x))
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        got = f"shape {logits.shape}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"model: expected one row of logits a picture, (N,K), got {got}")
+    return logits
+
+
+def predict(model: Module, x: Array, batch_size: int = 32) -> Array:
+    """The logits (N,K) of pictures x (N,C,H,W), in evaluation mode, without a graph."""
+    with looked_at(model), no_grad():
+        parts = [logits_of(model, x[part]).data for part in batches(len(x), batch_size)]
+    return array_module(x).concatenate(parts)
+
+
+def input_gradient(model: Module, x: Array, target: Target, output: str) -> tuple[Array, Array, Array]:
+    """d score / d x (N,C,H,W) of one batch, and target (N,) and score (N,); inside `looked_at`.
+
+    No picture's score depends on another picture, so that one walk from their sum serves all.
+    """
+    picture = Tensor(x, requires_grad=True)
+    logits = logits_of(model, picture)
+    classes = targets(logits.data, target)
+    scores = score(logits, classes, output)
+    (gx,) = gradients(scores, [picture], array_module(x).ones_like(scores.data))
+    return gx, classes, scores.data
+
+
+def batches(n: int, size: int, progress: Progress = False, name: str = "") -> Iterator[slice]:
+    """0 to n in slices of at most `size`, reported as they are done."""
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"batch_size: expected a positive integer, got {size!r}")
+    with reporting(n, progress, name) as advance:
+        for start in range(0, n, size):
+            part = slice(start, min(start + size, n))
+            yield part
+            advance(part.stop - start)
+
+
+@contextmanager
+def reporting(total: int, progress: Progress, name: str = "") -> Iterator[Callable[[int], None]]:
+    """A function that takes how much more is done, and shows it as `progress` asks."""
+    if callable(progress):
+        done = 0
+
+        def tell(more: int) -> None:
+            nonlocal done
+            done += more
+            progress(done, total)
+
+        yield tell
+    elif isinstance(progress, bool):
+        with tqdm(total=total, desc=name, leave=False, disable=not progress) as bar:
+
+            def show(more: int) -> None:
+                bar.update(more)
+
+            yield show
+    else:
+        raise TypeError(f"progress: expected False, True or a function of (done, total), got {progress!r}")
+
+
+def of_part(target: Target, part: slice) -> Target:
+    """The targets of one batch: those of its pictures, where there is one for each."""
+    return target if target is None or np.ndim(target) == 0 else target[part]  # type: ignore[index]
+
+
+def over_channels(raw: Array, reduce: str) -> Array:
+    """(N,C,H,W) -> (N,H,W): "maxabs" the largest size, "sumabs" the sum of sizes, "sum" the sum, which keeps the sign."""
+    if reduce not in REDUCE:
+        raise ValueError(f"reduce: expected one of {REDUCE}, got {reduce!r}")
+    if reduce == "sum":
+        return raw.sum(1)
+    size = array_module(raw).abs(raw)
+    return size.max(1) if reduce == "maxabs" else size.sum(1)
