@@ -42,7 +42,7 @@ def check_pictures(model: Module, x: Array, target: Target = None) -> None:
             raise ValueError(f"x: the model is {p.dtype} on the {p.device}, x is {x.dtype} on the {device_of(x)}")
     if not bool(array_module(x).isfinite(x).all()):
         raise ValueError("x: holds NaN or infinity")
-    if np.shape(target) not in ((), (len(x),)):
+    if target is not None and np.shape(target) not in ((), (len(x),)):
         raise ValueError(f"target: expected one class, or one for each of the {len(x)} pictures, got {target!r}")
 
 

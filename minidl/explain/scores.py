@@ -1,9 +1,9 @@
 """The number that is explained: one score a picture, read off the logits of a model.
 
-    logit      S_c
-    prob       p_c = exp(S_c) / sum_k exp(S_k)
-    logprob    log p_c
-    margin     S_c - max_{k != c} S_k
+logit      S_c
+prob       p_c = exp(S_c) / sum_k exp(S_k)
+logprob    log p_c
+margin     S_c - max_{k != c} S_k
 """
 
 from __future__ import annotations
