@@ -45,7 +45,7 @@ def image_folder(root: str | os.PathLike[str], size: tuple[int, int] | None = No
 
     pictures: list[Array] = []
     for file, _ in files:
-        pictures.append(_read(file, size, channels))
+        pictures.append(read_picture(file, size, channels))
         first, last = pictures[0].shape, pictures[-1].shape  # (C,H,W)
         if first[0] != last[0]:
             raise ValueError(f"{file} has {last[0]} channels, {files[0][0]} has {first[0]}; pass channels= to convert them")
@@ -77,14 +77,19 @@ def _files(root: pathlib.Path) -> list[tuple[pathlib.Path, int]]:
     return files
 
 
-def _read(file: pathlib.Path, size: tuple[int, int] | None, channels: int | None) -> Array:
-    """(C,H,W), uint8 or, for 16-bit greyscale, float32 in [0, 1]."""
+def read_picture(file: str | os.PathLike[str], size: tuple[int, int] | None = None, channels: int | None = None) -> Array:
+    """One picture (C,H,W), uint8 or, for 16-bit greyscale, float32 in [0, 1]; `size` and `channels` as in `image_folder`.
+
+    Raises ValueError where it cannot be read, and FileNotFoundError where there is none.
+    """
     from PIL import Image  # not with minidl: it takes its time
 
     try:
         with Image.open(file) as opened:
             opened.load()
             picture: Image.Image = opened.copy()
+    except FileNotFoundError:
+        raise
     except Exception as error:  # the decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise ValueError(f"{file} is no picture that can be read, it may be cut off or damaged: {error}") from error
 
@@ -99,7 +104,7 @@ def _read(file: pathlib.Path, size: tuple[int, int] | None, channels: int | None
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _read_grey16(file: pathlib.Path, picture: Image.Image, size: tuple[int, int] | None) -> Array:
+def _read_grey16(file: str | os.PathLike[str], picture: Image.Image, size: tuple[int, int] | None) -> Array:
     grey = np.asarray(picture).astype(np.float32)  # (H,W)
     if grey.min() < 0 or grey.max() > 65535:
         raise ValueError(f"{file} has grey values from {grey.min():.0f} to {grey.max():.0f}, expected 0..65535")
@@ -111,7 +116,7 @@ def _read_grey16(file: pathlib.Path, picture: Image.Image, size: tuple[int, int]
     return grey[None]
 
 
-def _plain_mode(file: pathlib.Path, picture: Image.Image) -> str:
+def _plain_mode(file: str | os.PathLike[str], picture: Image.Image) -> str:
     """The mode of `MODES` that holds what the picture holds."""
     if picture.mode in ("1", "L"):
         return "L"

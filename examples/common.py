@@ -1,0 +1,110 @@
+"""What the examples that explain a net begin with: a trained net, and pictures for it.
+
+Without arguments, the net is the one that `examples/train.py` trains on generated lesions, and the pictures are its test
+pictures; where runs/lesions-resnet8 holds no finished training, that is done first, in a minute or two. Nothing is
+downloaded. With `--image` the pictures are files of your own, and with `--weights` and `--model` so is the net.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+from inspect import signature
+from typing import Any, NamedTuple
+
+import numpy as np
+import train as training  # examples/train.py
+
+from minidl import data, weights
+from minidl.array import Array
+from minidl.data import Normalize
+from minidl.nn import Module
+from minidl.train import Settings
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std of the nets that torchvision publishes
+
+
+class Loaded(NamedTuple):
+    """A net, and pictures for it: images (N,C,H,W) uint8, labels (N,) or None where nobody knows, the names of the classes.
+
+    The net takes normalize(images), which is (images / 255 - mean) / std, channel by channel.
+    """
+
+    model: Module
+    images: Array
+    labels: Array | None
+    classes: tuple[str, ...]
+    normalize: Normalize
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the net and the pictures")
+    group.add_argument("--run", default="runs/lesions-resnet8", metavar="FOLDER",
+                       help="that of a training by examples/train.py; the default one is trained if need be")  # fmt: skip
+    group.add_argument("--image", nargs="+", metavar="FILE", help="look at these pictures instead of generated lesions")
+    group.add_argument("--weights", metavar="FILE", help="weights of another net, as safetensors or as PyTorch writes them")
+    group.add_argument("--model", choices=training.MODELS, metavar="NAME",
+                       help=f"the net that --weights belongs to, one of {', '.join(training.MODELS)}")  # fmt: skip
+    group.add_argument("--size", type=int, help="resize the pictures to SIZE x SIZE; by default as the net was trained, or 224")
+    group.add_argument("--mean", type=float, nargs="+", help="of each channel in [0, 1], where --weights does not tell")
+    group.add_argument("--std", type=float, nargs="+", help="by default mean and std of ImageNet, or 0.5 and 0.5")
+
+
+def load(args: argparse.Namespace, count: int = 8) -> Loaded:
+    """The net in evaluation mode and the pictures that `args` ask for; `count` of them where they are generated.
+
+    Raises ValueError or OSError for arguments, pictures or weights that do not go together, and SystemExit where the net had
+    to be trained and the training was interrupted.
+    """
+    if args.weights and not args.model:
+        raise ValueError("--weights needs --model, the name of the net that the weights are of")
+    if args.model and not args.weights:
+        raise ValueError("--model needs --weights; train one with examples/train.py, and pass its folder as --run")
+    path = pathlib.Path(args.weights or finished(pathlib.Path(args.run)) / "model.safetensors")
+    settings = Settings.of_run(path.parent) if (path.parent / "settings.json").exists() else None
+    if not args.image and (settings is None or settings.data != "lesions"):
+        raise ValueError(f"--image is needed: {path} was not trained on lesions, which alone can be generated")
+    model, classes, normalize = net(path, args.model or settings.model, args.mean, args.std)  # type: ignore[union-attr]
+    if not args.image:
+        pictures = data.lesions(count, args.size or settings.size or 32, len(normalize.mean), seed=1)  # type: ignore[union-attr]
+        return Loaded(model, pictures.images, pictures.labels, classes, normalize)
+    size = args.size or (224 if settings is None else settings.size or 32)
+    images = [picture(file, size, len(normalize.mean)) for file in args.image]
+    return Loaded(model, np.stack(images), None, classes, normalize)
+
+
+def picture(file: str, size: int, channels: int) -> Array:
+    """(channels,size,size) uint8"""
+    pixels = data.read_picture(file, (size, size), channels)
+    return pixels if pixels.dtype == np.uint8 else np.rint(255 * pixels).astype(np.uint8)
+
+
+def finished(run: pathlib.Path) -> pathlib.Path:
+    """The folder of a training with all its epochs done; those of the default folder are done here where they are missing."""
+    rows = run / "metrics.jsonl"
+    begun = (run / "checkpoint.safetensors").exists()
+    if not begun or len(rows.read_text().splitlines()) < Settings.of_run(run).epochs:
+        if run != pathlib.Path("runs/lesions-resnet8"):
+            raise ValueError(f"--run: {run} holds no finished training; examples/train.py --out {run} makes one")
+        print(f"{run} holds no finished training yet, so the net is trained first, in a minute or two.", flush=True)
+        if code := training.main(["--resume"] if begun else []):
+            raise SystemExit(code)
+    return run
+
+
+def net(
+    path: pathlib.Path, name: str, mean: list[float] | None = None, std: list[float] | None = None
+) -> tuple[Module, tuple[str, ...], Normalize]:
+    """The net `name` with the weights in the file `path`, the names of its classes, and how its pictures are normalised."""
+    arrays, metadata = weights.load_arrays(path)
+    about: dict[str, Any] = json.loads(metadata.get("data", "{}"))  # minidl.train writes it
+    channels = min(a.shape[1] for a in arrays.values() if a.ndim == 4)  # no convolution takes fewer than the first
+    classes = [a for a in arrays.values() if a.ndim == 2][-1].shape[0]  # of the last linear layer
+    constructor = training.MODELS[name]
+    plain = {"aux": False} if "aux" in signature(constructor).parameters else {}  # without auxiliary heads
+    model = constructor(num_classes=classes, in_channels=channels, **plain).eval()
+    weights.load(model, path)
+    known = IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
+    normalize = Normalize(mean or about.get("mean") or known[0], std or about.get("std") or known[1])
+    return model, tuple(about.get("classes") or (f"class {k}" for k in range(classes))), normalize
