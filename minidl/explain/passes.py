@@ -30,8 +30,11 @@ def looked_at(model: Module) -> Iterator[Module]:
             module.training = mode
 
 
-def check_pictures(model: Module, x: Array, target: Target = None) -> None:
-    """x: (N,C,H,W), at least one, finite, of the type of the model's parameters and where they are; N targets, or one."""
+def check_pictures(model: Module, x: Array, target: Target = None, name: str = "target") -> None:
+    """x: (N,C,H,W), at least one, finite, of the type of the model's parameters and where they are; N targets, or one.
+
+    name: what the target is called in the error.
+    """
     if not is_array(x) or x.dtype.kind != "f":
         what = x.dtype if is_array(x) else type(x).__name__
         raise TypeError(f"x: expected an array of floats, pictures as the model was trained on them, got {what}")
@@ -43,7 +46,7 @@ def check_pictures(model: Module, x: Array, target: Target = None) -> None:
     if not bool(array_module(x).isfinite(x).all()):
         raise ValueError("x: holds NaN or infinity")
     if target is not None and np.shape(target) not in ((), (len(x),)):
-        raise ValueError(f"target: expected one class, or one for each of the {len(x)} pictures, got {target!r}")
+        raise ValueError(f"{name}: expected one class, or one for each of the {len(x)} pictures, got {target!r}")
 
 
 def logits_of(model: Module, x: Array) -> Tensor:

@@ -41,19 +41,20 @@ def runner_up(logits: Array, target: Array) -> Array:
     return others.argmax(1)
 
 
-def targets(logits: Array, target: int | Array | None) -> Array:
+def targets(logits: Array, target: int | Array | None, name: str = "target") -> Array:
     """One class a picture (N,) int64: the given ones, one for all, or with None the largest of the logits (N,K).
 
-    Raises TypeError where they are no integers, ValueError where they are not N of the classes 0 to K-1.
+    Raises TypeError where they are no integers, ValueError where they are not N of the classes 0 to K-1; `name` is what the
+    error calls them.
     """
     xp, (N, K) = array_module(logits), logits.shape
     if target is None:
         return logits.argmax(1).astype("int64")
     classes = xp.asarray(target)
     if classes.dtype.kind not in "iu":
-        raise TypeError(f"target: expected a class as an integer, or an array of {N} of them, got {target!r}")
+        raise TypeError(f"{name}: expected a class as an integer, or an array of {N} of them, got {target!r}")
     if classes.shape not in ((), (N,)):
-        raise ValueError(f"target: expected one class, or one for each of the {N} pictures, got shape {classes.shape}")
+        raise ValueError(f"{name}: expected one class, or one for each of the {N} pictures, got shape {classes.shape}")
     if not bool(((classes >= 0) & (classes < K)).all()):
-        raise ValueError(f"target: the model has the classes 0 to {K - 1}, got {target!r}")
+        raise ValueError(f"{name}: the model has the classes 0 to {K - 1}, got {target!r}")
     return xp.broadcast_to(classes, (N,)).astype("int64")
