@@ -9,9 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from minidl.array import Array, array_module, device_of, is_array
-from minidl.core import Tensor, gradients, no_grad
+from minidl.core import Tensor, no_grad, walk
 from minidl.explain.scores import score, targets
 from minidl.nn import Module
+from minidl.rules import Rule, plain
 
 REDUCE = ("maxabs", "sumabs", "sum")
 Target = int | Array | None  # one class for all pictures, one for each (N,), or None: the class that the model predicts
@@ -65,23 +66,78 @@ def predict(model: Module, x: Array, batch_size: int = 32) -> Array:
     return array_module(x).concatenate(parts)
 
 
-def input_gradient(model: Module, x: Array, target: Target, output: str) -> tuple[Array, Array, Array]:
+def explained(model: Module, x: Array, target: Target, output: str, batch_size: int = 32) -> tuple[Array, Array]:
+    """The classes (N,) that `target` means for the pictures x, and their scores (N,)."""
+    logits = predict(model, x, batch_size)
+    classes = targets(logits, target)
+    return classes, score(Tensor(logits), classes, output).data
+
+
+def input_gradient(model: Module, x: Array, target: Target, output: str, rule: Rule = plain) -> tuple[Array, Array, Array]:
     """d score / d x (N,C,H,W) of one batch, and target (N,) and score (N,); inside `looked_at`.
 
-    No picture's score depends on another picture, so that one walk from their sum serves all.
+    No picture's score depends on another picture, so that one walk from their sum serves all; `rule` acts on its steps.
     """
     picture = Tensor(x, requires_grad=True)
     logits = logits_of(model, picture)
     classes = targets(logits.data, target)
     scores = score(logits, classes, output)
-    (gx,) = gradients(scores, [picture], array_module(x).ones_like(scores.data))
-    return gx, classes, scores.data
+    xp, leaves = array_module(x), dict[Tensor, Array]()
+    for step in walk(scores, xp.ones_like(scores.data), leaves=leaves, keep_graph=False):
+        rule(step)
+        del step  # or its arrays would live on through the next step
+    return leaves.get(picture, xp.zeros_like(x)), classes, scores.data
+
+
+def input_gradients(
+    model: Module,
+    x: Array,
+    target: Target,
+    output: str,
+    batch_size: int,
+    progress: Progress = False,
+    name: str = "",
+    rule: Rule = plain,
+) -> tuple[Array, Array, Array]:
+    """`input_gradient` of any number of pictures, `batch_size` at a time."""
+    parts = []
+    with looked_at(model):
+        for part in batches(len(x), batch_size, progress, name):
+            parts.append(input_gradient(model, x[part], of_part(target, part), output, rule))
+    gx, classes, scores = (array_module(x).concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return gx, classes, scores
+
+
+def gradients_at(
+    model: Module,
+    point: Callable[[int, int], Array],
+    samples: int,
+    classes: Array,
+    output: str,
+    batch_size: int,
+    progress: Progress = False,
+    name: str = "",
+) -> Iterator[tuple[int, int, Array]]:
+    """(i, k, d score of classes[i] / d x at point(i, k), (C,H,W)) for each picture i and each k of so many samples, in turn."""
+    xp = array_module(classes)
+    with looked_at(model):
+        for pairs in pairs_in_batches(len(classes), samples, batch_size, progress, name):
+            x = xp.stack([point(i, k) for i, k in pairs])
+            gx, _, _ = input_gradient(model, x, classes[[i for i, _ in pairs]], output)
+            yield from ((i, k, g) for (i, k), g in zip(pairs, gx, strict=True))
+
+
+def pairs_in_batches(
+    n: int, m: int, batch_size: int, progress: Progress = False, name: str = ""
+) -> Iterator[list[tuple[int, int]]]:
+    """(0, 0), (0, 1), ... (0, m-1), (1, 0), ... (n-1, m-1), at most `batch_size` at a time."""
+    for part in batches(n * m, batch_size, progress, name):
+        yield [divmod(pair, m) for pair in range(part.start, part.stop)]
 
 
 def batches(n: int, size: int, progress: Progress = False, name: str = "") -> Iterator[slice]:
     """0 to n in slices of at most `size`, reported as they are done."""
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueError(f"batch_size: expected a positive integer, got {size!r}")
+    check_count("batch_size", size)
     with reporting(n, progress, name) as advance:
         for start in range(0, n, size):
             part = slice(start, min(start + size, n))
@@ -117,10 +173,33 @@ def of_part(target: Target, part: slice) -> Target:
     return target if target is None or np.ndim(target) == 0 else target[part]  # type: ignore[index]
 
 
-def over_channels(raw: Array, reduce: str) -> Array:
-    """(N,C,H,W) -> (N,H,W): "maxabs" the largest size, "sumabs" the sum of sizes, "sum" the sum, which keeps the sign."""
+def as_pictures(value: float | Array, x: Array, name: str) -> Array:
+    """`value`, one number or what broadcasts to (N,C,H,W), such as (C,1,1) for a colour, in the form of the pictures x."""
+    xp = array_module(x)
+    try:
+        pictures = xp.broadcast_to(xp.asarray(value, x.dtype), x.shape)
+    except (ValueError, TypeError):
+        got = f"shape {value.shape}" if is_array(value) else repr(value)
+        raise ValueError(f"{name}: expected a number, or an array that broadcasts to {x.shape}, got {got}") from None
+    if not bool(xp.isfinite(pictures).all()):
+        raise ValueError(f"{name}: holds NaN or infinity")
+    return pictures
+
+
+def check_count(name: str, value: int) -> None:
+    """A positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+
+
+def check_reduce(reduce: str) -> None:
     if reduce not in REDUCE:
         raise ValueError(f"reduce: expected one of {REDUCE}, got {reduce!r}")
+
+
+def over_channels(raw: Array, reduce: str) -> Array:
+    """(N,C,H,W) -> (N,H,W): "maxabs" the largest size, "sumabs" the sum of sizes, "sum" the sum, which keeps the sign."""
+    check_reduce(reduce)
     if reduce == "sum":
         return raw.sum(1)
     size = array_module(raw).abs(raw)

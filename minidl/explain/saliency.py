@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from minidl.array import Array, array_module
+from minidl.array import Array
 from minidl.explain.explanation import Explanation
-from minidl.explain.passes import (
-    Progress,
-    Target,
-    batches,
-    check_pictures,
-    input_gradient,
-    looked_at,
-    of_part,
-    over_channels,
-)
+from minidl.explain.passes import Progress, Target, check_pictures, check_reduce, input_gradients, over_channels
 from minidl.nn import Module
 
 
@@ -43,11 +34,7 @@ def saliency(
         TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
     """
     check_pictures(model, x, target)
-    xp = array_module(x)
-    parts = []
-    with looked_at(model):
-        for part in batches(len(x), batch_size, progress, "saliency"):
-            parts.append(input_gradient(model, x[part], of_part(target, part), output))
-    raw, classes, scores = (xp.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    check_reduce(reduce)
+    raw, classes, scores = input_gradients(model, x, target, output, batch_size, progress, "saliency")
     params = {"method": "saliency", "output": output, "reduce": reduce}
     return Explanation(over_channels(raw, reduce), raw, classes, scores, params=params)
