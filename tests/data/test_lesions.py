@@ -161,6 +161,80 @@ def test_the_class_can_be_told(train: Dataset, test: Dataset) -> None:
     assert least_squares(x, train.labels, x_test, test.labels, 1e-3) > 0.82
 
 
+# ---- the confounder, evidence in one channel, and pictures without a part
+
+
+def same(a: Dataset, b: Dataset, where: np.ndarray) -> bool:
+    """Whether all channels agree in the pixels `where` (N,H,W)."""
+    return bool(((a.images == b.images).all(1) | ~where).all())
+
+
+@pytest.mark.parametrize(("size", "n"), [(32, 1200), (64, 60), (150, 12)])
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_a_mark_is_apart_from_all_else(size: int, n: int, channels: int) -> None:
+    plain, marked = lesions(n, size, channels, seed=3), lesions(n, size, channels, seed=3, mark=(1, 1))
+    ink = marked.masks["mark"]
+    assert ink.any((1, 2)).all()
+    for name, mask in plain.masks.items():
+        assert np.array_equal(mask, marked.masks[name]) and not (mask & ink).any()
+    assert same(plain, marked, ~ink)
+    green = min(1, channels - 1)
+    darker = (plain.images[:, green].astype(int) - marked.images[:, green]).sum((1, 2), where=ink) / ink.sum((1, 2))
+    assert darker.min() > 5
+    assert 0.05 < (ink.sum((1, 2)) / marked.masks["lesion"].sum((1, 2))).mean() < 0.35
+
+
+def test_a_mark_follows_its_probabilities() -> None:
+    never, half, telling = (lesions(2000, mark=p, seed=4) for p in ((0, 0), (0.5, 0.5), (0.05, 0.95)))
+    assert np.array_equal(never.images, lesions(2000, seed=4).images) and not never.masks["mark"].any()
+    for d, expected in (half, (0.5, 0.5)), (telling, (0.05, 0.95)):
+        has = d.masks["mark"].any((1, 2))
+        assert [has[d.labels == k].mean() for k in (0, 1)] == pytest.approx(expected, abs=0.05)  # 3 standard errors
+    both = half.masks["mark"].any((1, 2)) & telling.masks["mark"].any((1, 2))
+    assert both.sum() > 500 and np.array_equal(half.images[both], telling.images[both])  # a mark is the same in either
+    pair = lesions(2000, mark=(0.5, 0.5), seed=4, flip=True)
+    assert np.array_equal(pair.masks["mark"], half.masks["mark"])
+    assert np.array_equal((half.images != pair.images).any(1), half.masks["evidence"])
+    few = lesions(130, mark=(0.5, 0.5), seed=4)
+    assert np.array_equal(few.images, half.images[:130])
+
+
+@pytest.mark.parametrize("part", ["lesion", "distractor", "mark"])
+@pytest.mark.parametrize("size", [32, 96])
+def test_without_a_part(part: str, size: int) -> None:
+    n, mark = (40, (1, 1)) if size == 32 else (8, (0.5, 0.5))
+    whole, less = lesions(n, size, seed=6, mark=mark), lesions(n, size, seed=6, mark=mark, without=[part])
+    grown = whole.masks[part].copy()
+    for _ in range(3):  # the soft edge reaches up to 0.15 radii, and a disc's neighbours are at most one pixel on
+        for axis in (1, 2):
+            grown |= np.roll(grown, 1, axis) | np.roll(grown, -1, axis)
+    assert same(whole, less, ~grown) and not less.masks[part].any()
+    changed = (whole.images != less.images).any((1, 2, 3))
+    assert np.array_equal(changed, whole.masks[part].any((1, 2)))
+    gone = {part, "evidence"} if part == "lesion" else {part}
+    assert all(np.array_equal(mask, whole.masks[name]) for name, mask in less.masks.items() if name not in gone)
+    assert less.masks["evidence"].any() == (part != "lesion")
+
+
+@pytest.mark.parametrize(("channels", "k"), [(1, 0), (3, 0), (3, 2), (4, 3)])
+def test_evidence_in_one_channel(channels: int, k: int) -> None:
+    d, pair = (lesions(60, 48, channels, seed=2, evidence_channel=k, flip=flip) for flip in (False, True))
+    differs = d.images != pair.images
+    assert differs[:, k].any((1, 2)).all() and not np.delete(differs, k, 1).any()
+    assert np.array_equal(d.masks["evidence"], differs[:, k])
+    full = lesions(60, 48, channels, seed=2)
+    assert np.array_equal(d.images[:, k], full.images[:, k])
+    assert np.array_equal(d.images[::2], full.images[::2])  # benign
+    assert all((d.masks["lesion"] >= full.masks["lesion"]).ravel())
+
+
+def test_a_large_picture() -> None:
+    d = lesions(1, 1024, 4, mark=(1, 1))
+    share = {name: mask.mean() for name, mask in d.masks.items()}
+    assert 0.0045 < share["lesion"] < 0.0215 and share["distractor"] < share["lesion"] / 3
+    assert 0.0003 < share["mark"] < share["lesion"] / 3 and 0 < share["evidence"] < 2 * share["lesion"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -170,6 +244,15 @@ def test_the_class_can_be_told(train: Dataset, test: Dataset) -> None:
         ({"channels": 2}, ValueError, "channels must be 1, 3 or 4, got 2"),
         ({"channels": [3]}, ValueError, "channels must be 1, 3 or 4"),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+        ({"mark": 0.5}, ValueError, "mark must be two probabilities, .* got 0.5"),
+        ({"mark": (0.5, 1.5)}, ValueError, "mark must be two probabilities, .* got "),
+        ({"mark": (0.5, np.nan)}, ValueError, "mark must be two probabilities"),
+        ({"mark": ("a", "b")}, ValueError, "mark must be two probabilities"),
+        ({"evidence_channel": 3}, ValueError, "evidence_channel must be below channels = 3, got 3"),
+        ({"evidence_channel": -1}, ValueError, "evidence_channel must be at least 0, got -1"),
+        ({"evidence_channel": 0.0}, TypeError, "evidence_channel must be an integer"),
+        ({"without": "lesion"}, ValueError, "without must be a collection of names"),
+        ({"without": ["nevus"]}, ValueError, "without must be a collection of names out of .*, got .*nevus"),
     ],
 )
 def test_bad_arguments(arguments: dict, error: type[Exception], message: str) -> None:
