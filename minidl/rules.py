@@ -32,7 +32,7 @@ def plain(step: Step) -> None:
 def guided(step: Step) -> None:
     """gx = gy * (gy > 0) * (x > 0). Raises ValueError at an op that holds a ReLU inside."""
     if is_relu(step):
-        step.gxs[0] *= step.gy > 0
+        step.gxs[0] = step.gy * (step.gy > 0) * step.op.gate()
 
 
 def deconvnet(step: Step) -> None:

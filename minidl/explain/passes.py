@@ -31,21 +31,22 @@ def looked_at(model: Module) -> Iterator[Module]:
             module.training = mode
 
 
-def check_pictures(model: Module, x: Array, target: Target = None, name: str = "target") -> None:
+def check_pictures(model: Module, x: Array, target: Target = None, name: str = "target", pictures: str = "x") -> None:
     """x: (N,C,H,W), at least one, finite, of the type of the model's parameters and where they are; N targets, or one.
 
-    name: what the target is called in the error.
+    name, pictures: what target and x are called in the error.
     """
     if not is_array(x) or x.dtype.kind != "f":
         what = x.dtype if is_array(x) else type(x).__name__
-        raise TypeError(f"x: expected an array of floats, pictures as the model was trained on them, got {what}")
+        raise TypeError(f"{pictures}: expected an array of floats, pictures as the model was trained on them, got {what}")
     if x.ndim != 4 or 0 in x.shape:
-        raise ValueError(f"x: expected pictures (N,C,H,W), none of these 0, got shape {x.shape}")
+        raise ValueError(f"{pictures}: expected pictures (N,C,H,W), none of these 0, got shape {x.shape}")
     for p in model.parameters()[:1]:
         if (p.dtype, p.device) != (x.dtype, device_of(x)):
-            raise ValueError(f"x: the model is {p.dtype} on the {p.device}, x is {x.dtype} on the {device_of(x)}")
+            model_is, x_is = f"{p.dtype} on the {p.device}", f"{x.dtype} on the {device_of(x)}"
+            raise ValueError(f"{pictures}: the model is {model_is}, {pictures} is {x_is}")
     if not bool(array_module(x).isfinite(x).all()):
-        raise ValueError("x: holds NaN or infinity")
+        raise ValueError(f"{pictures}: holds NaN or infinity")
     if target is not None and np.shape(target) not in ((), (len(x),)):
         raise ValueError(f"{name}: expected one class, or one for each of the {len(x)} pictures, got {target!r}")
 
@@ -86,7 +87,7 @@ def input_gradient(model: Module, x: Array, target: Target, output: str, rule: R
     for step in walk(scores, xp.ones_like(scores.data), leaves=leaves, keep_graph=False):
         rule(step)
         del step  # or its arrays would live on through the next step
-    return leaves.get(picture, xp.zeros_like(x)), classes, scores.data
+    return leaves[picture], classes, scores.data
 
 
 def input_gradients(
@@ -179,17 +180,17 @@ def as_pictures(value: float | Array, x: Array, name: str) -> Array:
     try:
         pictures = xp.broadcast_to(xp.asarray(value, x.dtype), x.shape)
     except (ValueError, TypeError):
-        got = f"shape {value.shape}" if is_array(value) else repr(value)
+        got = f"shape {np.shape(value)}" if is_array(value) else repr(value)
         raise ValueError(f"{name}: expected a number, or an array that broadcasts to {x.shape}, got {got}") from None
     if not bool(xp.isfinite(pictures).all()):
         raise ValueError(f"{name}: holds NaN or infinity")
     return pictures
 
 
-def check_count(name: str, value: int) -> None:
-    """A positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+def check_count(name: str, value: int, at_least: int = 1) -> None:
+    """An integer, of no less than that."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise ValueError(f"{name}: expected an integer of at least {at_least}, got {value!r}")
 
 
 def check_reduce(reduce: str) -> None:

@@ -1,0 +1,87 @@
+"""Evidence for each of several answers: one map for every output head of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from minidl import ops
+from minidl.array import Array
+from minidl.core import Tensor, no_grad
+from minidl.explain.explanation import Explanation
+from minidl.explain.passes import Progress, Target, check_pictures, looked_at
+from minidl.explain.saliency import saliency
+from minidl.nn import Module
+
+
+class Head(Module):
+    """One head of a model with several, as a model of its own: (N,C,H,W) -> logits (N,K). All methods take it.
+
+    A model has several heads where it returns a NamedTuple or a mapping of logits, whose fields or keys are their names, or a
+    plain tuple or list, whose heads are named "0", "1", ...; one that returns plain logits has the head "".
+    """
+
+    def __init__(self, model: Module, name: str) -> None:
+        self.model, self.name = model, name
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = heads_of(self.model(x))
+        if self.name not in heads:
+            raise ValueError(f"head: the model has {list(heads)}, got {self.name!r}")
+        return heads[self.name]
+
+
+def heads_of(y: object) -> dict[str, Tensor]:
+    """What a model returned, by the names of its heads. Raises ValueError where it is none of what `Head` tells."""
+    heads: dict[str, Tensor]
+    if isinstance(y, Tensor):
+        heads = {"": y}
+    elif isinstance(y, Mapping):
+        heads = dict(y)
+    elif isinstance(y, tuple | list):
+        heads = dict(zip(getattr(y, "_fields", map(str, range(len(y)))), y, strict=True))
+    else:
+        heads = {}
+    if not heads or not all(isinstance(logits, Tensor) for logits in heads.values()):
+        raise ValueError(f"model: expected logits, or a tuple or a mapping of them, got {type(y).__name__}")
+    return heads
+
+
+def evidence_maps(
+    model: Module,
+    x: Array,
+    target: Mapping[str, Target] | None = None,
+    output: str = "logit",
+    sigma: float | None = None,
+    batch_size: int = 32,
+    progress: Progress = False,
+) -> dict[str, Explanation]:
+    """For each head of the model, map = max_k |d score_c / d x_k|, smoothed by a Gaussian, c the class that the head predicts.
+
+    In the style of the evidence hotspots of Jamaludin, Kadir and Zisserman 2017, "SpineNet: automated classification and
+    evidence visualization in spinal MRIs": a style, not a reproduction. Draw them over the picture with `Explanation.plot`.
+    raw is the gradient, not smoothed.
+
+    Args:
+        target: classes by the name of the head, each as in `saliency`; heads that are not there, and None: what they predict.
+        sigma: of the Gaussian, in pixels; by default a sixteenth of the shorter side.
+        output, batch_size, progress: as in `saliency`.
+
+    Raises:
+        ValueError: the model returns something that has no heads (see `Head`), or `target` names a head that it has not.
+    """
+    check_pictures(model, x)
+    asked = dict(target or {})
+    with looked_at(model), no_grad():
+        names = list(heads_of(model(x[:1])))
+    if unknown := sorted(asked.keys() - set(names)):
+        raise ValueError(f"target: the model has the heads {names}, got {unknown}")
+    sigma = min(x.shape[2:]) / 16 if sigma is None else sigma
+    found = {}
+    for name in names:
+        plain = saliency(Head(model, name), x, asked.get(name), output, "maxabs", batch_size, progress)
+        with no_grad():
+            smooth = ops.gaussian_blur(Tensor(plain.map[:, None]), sigma).data[:, 0]
+        params = {"method": "evidence_maps", "head": name, "output": output, "sigma": sigma}
+        found[name] = replace(plain, map=smooth, params=params)
+    return found

@@ -1,0 +1,67 @@
+"""Gradients along the line from a baseline to the picture: contributions that add up to the change of the score."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl.array import Array, array_module
+from minidl.explain.explanation import Explanation
+from minidl.explain.passes import (
+    Progress,
+    Target,
+    as_pictures,
+    check_count,
+    check_pictures,
+    check_reduce,
+    explained,
+    gradients_at,
+    over_channels,
+)
+from minidl.nn import Module
+
+
+def integrated_gradients(
+    model: Module,
+    x: Array,
+    target: Target = None,
+    output: str = "logit",
+    reduce: str = "sum",
+    baseline: float | Array = 0.0,
+    nodes: int = 50,
+    batch_size: int = 32,
+    progress: Progress = False,
+) -> Explanation:
+    """raw = (x - x0) * integral from 0 to 1 of d score_c / d x at x0 + a (x - x0) da
+
+    Sundararajan, Taly and Yan 2017, "Axiomatic attribution for deep networks", section 3. They sum to S(x) - S(x0), and what
+    is missing from that, because the integral is a sum over so many nodes, is `delta`.
+
+    Args:
+        baseline: x0, a number or what broadcasts to x, such as (C,1,1). The default 0 is the mean colour of pictures that were
+            normalised. A pixel that is as in the baseline gets 0.
+        nodes: of Gauss-Legendre quadrature, which is exact for polynomials in a up to degree 2 nodes - 1.
+        target, output, reduce, batch_size, progress: as in `saliency`; the class is that of x.
+    """
+    check_pictures(model, x, target)
+    check_reduce(reduce)
+    start = as_pictures(baseline, x, "baseline")
+    a, w = quadrature(nodes)
+    classes, scores = explained(model, x, target, output, batch_size)
+
+    def point(i: int, k: int) -> Array:
+        return start[i] + a[k] * (x[i] - start[i])
+
+    mean = array_module(x).zeros_like(x)
+    for i, k, gx in gradients_at(model, point, nodes, classes, output, batch_size, progress, "integrated gradients"):
+        mean[i] += w[k] * gx
+    raw = (x - start) * mean
+    delta = scores - explained(model, start, classes, output, batch_size)[1] - raw.sum((1, 2, 3))
+    params = {"method": "integrated_gradients", "output": output, "reduce": reduce, "baseline": baseline, "nodes": nodes}
+    return Explanation(over_channels(raw, reduce), raw, classes, scores, delta, params=params)
+
+
+def quadrature(nodes: int) -> tuple[list[float], list[float]]:
+    """Places a_k in (0, 1) and weights w_k of Gauss and Legendre: integral_0^1 f(a) da = sum_k w_k f(a_k)."""
+    check_count("nodes", nodes)
+    a, w = np.polynomial.legendre.leggauss(nodes)  # for -1 to 1
+    return ((a + 1) / 2).tolist(), (w / 2).tolist()

@@ -1,0 +1,83 @@
+"""What is lost when a window of the picture is covered."""
+
+from __future__ import annotations
+
+from minidl.array import Array, array_module
+from minidl.core import no_grad
+from minidl.explain.explanation import Explanation
+from minidl.explain.passes import (
+    Progress,
+    Target,
+    as_pictures,
+    check_pictures,
+    explained,
+    logits_of,
+    looked_at,
+    pairs_in_batches,
+)
+from minidl.explain.scores import score
+from minidl.nn import Module
+from minidl.ops.arguments import Pair, pair
+
+
+def occlusion(
+    model: Module,
+    x: Array,
+    target: Target = None,
+    output: str = "logit",
+    window: int | Pair | None = None,
+    stride: int | Pair | None = None,
+    fill: float | Array = 0.0,
+    batch_size: int = 32,
+    progress: Progress = False,
+) -> Explanation:
+    """raw_ij = mean over the windows that cover pixel ij of score(x) - score(x with that window filled), (N,1,H,W), and map
+
+    Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks", section 4.2. Positive where the score needs
+    what is there.
+
+    Args:
+        window: height and width in pixels; an eighth of the picture by default, at least 1.
+        stride: pixels from one window to the next, half a window by default, at least 1; the last one of each row and column is
+            moved in, so that windows cover every pixel. At most `window`.
+        fill: a number or what broadcasts to x, such as (C,1,1). The default 0 is the mean colour of normalised pictures.
+        target, output, batch_size, progress: as in `saliency`.
+
+    Raises:
+        ValueError: a window larger than the picture, or a stride larger than the window, among others.
+    """
+    check_pictures(model, x, target)
+    xp, (N, _, H, W) = array_module(x), x.shape
+    h, w = (max(1, H // 8), max(1, W // 8)) if window is None else pair(window, "window", 1)
+    if h > H or w > W:
+        raise ValueError(f"window: {h}x{w} is larger than the pictures, which are {H}x{W}")
+    down, right = (max(1, h // 2), max(1, w // 2)) if stride is None else pair(stride, "stride", 1)
+    if down > h or right > w:
+        raise ValueError(f"stride: {down}x{right} skips pixels, the window is {h}x{w}")
+    cover = as_pictures(fill, x, "fill")
+    classes, scores = explained(model, x, target, output, batch_size)
+
+    corners = [(top, left) for top in _starts(H, h, down) for left in _starts(W, w, right)]
+    windows = [(slice(top, top + h), slice(left, left + w)) for top, left in corners]
+    lost, count = xp.zeros((N, 1, H, W), x.dtype), xp.zeros((H, W), x.dtype)
+    for rows, columns in windows:
+        count[rows, columns] += 1
+    with looked_at(model), no_grad():
+        for pairs in pairs_in_batches(N, len(windows), batch_size, progress, "occlusion"):
+            pictures = xp.stack([x[i] for i, _ in pairs])
+            for picture, (i, k) in zip(pictures, pairs, strict=True):
+                rows, columns = windows[k]
+                picture[:, rows, columns] = cover[i][:, rows, columns]
+            of = [i for i, _ in pairs]
+            drops = scores[of] - score(logits_of(model, pictures), classes[of], output).data
+            for drop, (i, k) in zip(drops, pairs, strict=True):
+                rows, columns = windows[k]
+                lost[i, 0, rows, columns] += drop
+    raw = lost / count
+    params = {"method": "occlusion", "output": output, "window": (h, w), "stride": (down, right), "fill": fill}
+    return Explanation(raw[:, 0], raw, classes, scores, params=params)
+
+
+def _starts(size: int, window: int, stride: int) -> list[int]:
+    """Where windows begin, from 0 to the last that fits."""
+    return [*range(0, size - window, stride), size - window]

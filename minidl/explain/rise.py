@@ -1,0 +1,84 @@
+"""The mean of random masks, each weighed by what the model still sees through it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl import ops
+from minidl.array import Array, array_module
+from minidl.core import Tensor, no_grad
+from minidl.explain.explanation import Explanation
+from minidl.explain.passes import (
+    Progress,
+    Target,
+    as_pictures,
+    check_count,
+    check_pictures,
+    explained,
+    logits_of,
+    looked_at,
+    pairs_in_batches,
+)
+from minidl.explain.scores import score
+from minidl.nn import Module
+
+
+def rise(
+    model: Module,
+    x: Array,
+    target: Target = None,
+    output: str = "prob",
+    samples: int = 2000,
+    grid: int = 7,
+    p: float = 0.5,
+    fill: float | Array = 0.0,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: Progress = False,
+) -> Explanation:
+    """raw_ij = 1/(n p) sum_k score(m_k x + (1 - m_k) fill) m_kij, (N,1,H,W), and map: large where a pixel's presence helps
+
+    Petsiuk, Das and Saenko 2018, "RISE: randomized input sampling for explanation of black-box models", section 3; there, n is
+    4000 to 8000. The masks m are `random_mask`; all pictures share them. It takes the model as a black box: no gradients.
+
+    Args:
+        samples: n. grid: cells along each side of a mask. p: the share of cells that let the picture through.
+        fill: what is seen elsewhere, a number or what broadcasts to x. The default 0 is the mean colour of normalised pictures.
+        seed: the same masks on every device and for every batch_size.
+        target, output, batch_size, progress: as in `saliency`.
+    """
+    check_pictures(model, x, target)
+    check_count("samples", samples)
+    check_count("grid", grid)
+    check_count("seed", seed, 0)
+    if not 0 < p < 1:
+        raise ValueError(f"p: expected a share between 0 and 1, got {p!r}")
+    xp, (N, _, H, W) = array_module(x), x.shape
+    cover = as_pictures(fill, x, "fill")
+    classes, scores = explained(model, x, target, output, batch_size)
+    raw = xp.zeros((N, 1, H, W), x.dtype)
+    with looked_at(model), no_grad():
+        for pairs in pairs_in_batches(N, samples, batch_size, progress, "RISE"):
+            of = [i for i, _ in pairs]
+            masks = xp.asarray(np.stack([random_mask((H, W), grid, p, (seed, k)) for _, k in pairs]), x.dtype)[:, None]
+            pictures = masks * x[of] + (1 - masks) * cover[of]
+            seen = score(logits_of(model, pictures), classes[of], output).data
+            for i, share, mask in zip(of, seen, masks, strict=True):
+                raw[i] += share / (samples * p) * mask
+    params = {"method": "rise", "output": output, "samples": samples, "grid": grid, "p": p, "fill": fill, "seed": seed}
+    return Explanation(raw[:, 0], raw, classes, scores, params=params)
+
+
+def random_mask(size: tuple[int, int], grid: int, p: float, seed: int | tuple[int, ...]) -> Array:
+    """(H,W) float64 in [0, 1], p in the mean: grid x grid cells, each open with probability p, enlarged and shifted.
+
+    The cells become ceil(H/grid) by ceil(W/grid) pixels, which is one cell more than the picture in each direction, bilinear;
+    the picture is a window of that, anywhere.
+    """
+    rng, (H, W) = np.random.default_rng(seed), size
+    h, w = -(-H // grid), -(-W // grid)  # of a cell
+    cells = (rng.random((1, 1, grid, grid)) < p).astype(np.float64)
+    top, left = rng.integers(0, h), rng.integers(0, w)
+    with no_grad():
+        large = ops.resize(Tensor(cells), ((grid + 1) * h, (grid + 1) * w)).data[0, 0]
+    return large[top : top + H, left : left + W]

@@ -1,0 +1,82 @@
+"""Gradients of the picture under noise: their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from minidl.array import Array, array_module
+from minidl.explain.explanation import Explanation
+from minidl.explain.passes import (
+    Progress,
+    Target,
+    check_count,
+    check_pictures,
+    check_reduce,
+    explained,
+    gradients_at,
+    over_channels,
+)
+from minidl.nn import Module
+
+
+def smoothgrad(
+    model: Module,
+    x: Array,
+    target: Target = None,
+    output: str = "logit",
+    reduce: str = "maxabs",
+    samples: int = 50,
+    noise: float = 0.15,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: Progress = False,
+) -> Explanation:
+    """raw = 1/n sum_k d score_c / d x at x + e_k, e_k ~ N(0, sigma^2), sigma = noise * (max x - min x) of each picture.
+
+    Smilkov, Thorat, Kim, Viegas and Wattenberg 2017, "SmoothGrad: removing noise by adding noise". The class is that of the
+    picture without noise. All pictures share the n draws, so that a picture's map does not depend on those beside it.
+
+    Args:
+        samples: n. noise: the share of the range. seed: the same numbers on every device and for every batch_size.
+        target, output, reduce, batch_size, progress: as in `saliency`.
+    """
+    check_reduce(reduce)
+    classes, scores, gradients = noisy_gradients(
+        model, x, target, output, samples, noise, batch_size, seed, progress, "SmoothGrad"
+    )
+    raw = array_module(x).zeros_like(x)
+    for i, _, gx in gradients:
+        raw[i] += gx / samples
+    params = {"method": "smoothgrad", "output": output, "reduce": reduce, "samples": samples, "noise": noise, "seed": seed}
+    return Explanation(over_channels(raw, reduce), raw, classes, scores, params=params)
+
+
+def noisy_gradients(
+    model: Module,
+    x: Array,
+    target: Target,
+    output: str,
+    samples: int,
+    noise: float,
+    batch_size: int,
+    seed: int,
+    progress: Progress,
+    name: str,
+) -> tuple[Array, Array, Iterator[tuple[int, int, Array]]]:
+    """Classes and scores of the pictures x, and (i, k, gradient of picture i under the k-th draw of the noise)."""
+    check_pictures(model, x, target)
+    check_count("samples", samples)
+    check_count("seed", seed, 0)
+    if not np.isfinite(noise) or noise < 0:
+        raise ValueError(f"noise: expected a share of the range of a picture, 0 or more, got {noise!r}")
+    xp = array_module(x)
+    classes, scores = explained(model, x, target, output, batch_size)
+    sigma = noise * (x.max((1, 2, 3)) - x.min((1, 2, 3)))  # (N,)
+
+    def point(i: int, k: int) -> Array:
+        e = np.random.default_rng((seed, k)).standard_normal(x.shape[1:]).astype(x.dtype)
+        return x[i] + sigma[i] * xp.asarray(e)
+
+    return classes, scores, gradients_at(model, point, samples, classes, output, batch_size, progress, name)
