@@ -2,6 +2,7 @@
 
 from minidl import check, data, kernels, nn, ops, optim, weights
 from minidl.core import OPS, Op, Parameter, Step, Tensor, gradients, no_grad, tape, walk
+from minidl.nn import cost
 from minidl.trace import trace
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Step",
     "Tensor",
     "check",
+    "cost",
     "data",
     "gradients",
     "kernels",

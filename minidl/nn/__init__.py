@@ -1,6 +1,7 @@
 """Modules: the layers, the containers, and how their weights start."""
 
 from minidl.nn import init
+from minidl.nn.cost import Cost, cost
 from minidl.nn.dense import dense_block
 from minidl.nn.layers import (
     GELU,
@@ -22,7 +23,7 @@ from minidl.nn.layers import (
     Tanh,
 )
 from minidl.nn.module import Module
-from minidl.nn.summary import Summary, summary, watch
+from minidl.nn.watch import watch
 
 __all__ = [
     "GELU",
@@ -30,6 +31,7 @@ __all__ = [
     "AvgPool2d",
     "BatchNorm2d",
     "Conv2d",
+    "Cost",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",
@@ -42,10 +44,9 @@ __all__ = [
     "ReLU",
     "Sequential",
     "Sigmoid",
-    "Summary",
     "Tanh",
+    "cost",
     "dense_block",
     "init",
-    "summary",
     "watch",
 ]

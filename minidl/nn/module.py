@@ -13,7 +13,7 @@ from minidl.core import Parameter, Tensor
 from minidl.state import compare, overwrite
 
 if TYPE_CHECKING:
-    from minidl.nn.summary import Summary
+    from minidl.nn.cost import Cost
 
 T = TypeVar("T")
 
@@ -172,11 +172,11 @@ class Module:
 
     # ---- looking at it
 
-    def summary(self, input_shape: tuple[int, ...]) -> Summary:
-        """Parameters, multiply-adds and activation bytes of every layer for one input of this shape; print it."""
-        from minidl.nn.summary import summary
+    def summary(self, input_shape: tuple[int, ...]) -> Cost:
+        """`minidl.cost` of this model for one input of this shape: what every layer costs and sees; print it."""
+        from minidl.nn.cost import cost
 
-        return summary(self, input_shape)
+        return cost(self, input_shape)
 
     def settings(self) -> str:
         """What `repr` shows between the brackets."""
