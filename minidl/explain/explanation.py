@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from minidl.array import Array
+from minidl import view
+from minidl.array import Array, to_cpu
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,3 +31,29 @@ class Explanation:
     delta: Array | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     params: dict[str, Any] = field(default_factory=dict)
+
+    def plot(
+        self, path: str | os.PathLike[str], images: Array, classes: Sequence[str] | None = None, title: str | None = None
+    ) -> None:
+        """Draw the maps beside and over their pictures, as PNG: see `minidl.view.overlays`.
+
+        images: (N,C,H,W) as they were before normalising, uint8 or in [0, 1]. classes: the names of the model's classes.
+        title: by default the method's name.
+        """
+        view.overlays(path, images, self.map, self.captions(classes), self.name if title is None else title, self.unit)
+
+    @property
+    def name(self) -> str:
+        """Of the method, for people."""
+        return str(self.params.get("method", "")).replace("_", " ")
+
+    @property
+    def unit(self) -> str:
+        """What the colours of the maps stand for."""
+        return f"{self.name}, of the {self.params['output']}" if "output" in self.params else self.name
+
+    def captions(self, classes: Sequence[str] | None = None) -> list[str]:
+        """For each picture, the class and its score."""
+        names = [f"class {t}" if classes is None else classes[t] for t in to_cpu(self.target).tolist()]
+        output = self.params.get("output", "score")
+        return [f"{name}\n{output} {score:.3g}" for name, score in zip(names, to_cpu(self.score).tolist(), strict=True)]

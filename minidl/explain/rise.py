@@ -36,10 +36,12 @@ def rise(
     seed: int = 0,
     progress: Progress = False,
 ) -> Explanation:
-    """raw_ij = 1/(n p) sum_k score(m_k x + (1 - m_k) fill) m_kij, (N,1,H,W), and map: large where a pixel's presence helps
+    """raw_ij = 1/(n p) sum_k s_k m_kij, s_k = score(m_k x + (1 - m_k) fill), (N,1,H,W), and map the same of s_k - mean s
 
     Petsiuk, Das and Saenko 2018, "RISE: randomized input sampling for explanation of black-box models", section 3; there, n is
-    4000 to 8000. The masks m are `random_mask`; all pictures share them. It takes the model as a black box: no gradients.
+    4000 to 8000. raw, which is what they define, is the mean score with pixel ij in sight; map compares that with the mean of
+    all scores, is positive where seeing a pixel helps, and does not show which pixels happened to be in sight more often. The
+    masks m are `random_mask`; all pictures share them. The model is a black box: no gradients.
 
     Args:
         samples: n. grid: cells along each side of a mask. p: the share of cells that let the picture through.
@@ -56,7 +58,8 @@ def rise(
     xp, (N, _, H, W) = array_module(x), x.shape
     cover = as_pictures(fill, x, "fill")
     classes, scores = explained(model, x, target, output, batch_size)
-    raw = xp.zeros((N, 1, H, W), x.dtype)
+    raw, density = xp.zeros((N, 1, H, W), x.dtype), xp.zeros((H, W), x.dtype)  # of s_k and of 1
+    mean = xp.zeros((N, 1, 1), x.dtype)
     with looked_at(model), no_grad():
         for pairs in pairs_in_batches(N, samples, batch_size, progress, "RISE"):
             of = [i for i, _ in pairs]
@@ -65,8 +68,10 @@ def rise(
             seen = score(logits_of(model, pictures), classes[of], output).data
             for i, share, mask in zip(of, seen, masks, strict=True):
                 raw[i] += share / (samples * p) * mask
+                mean[i] += share / samples
+                density += mask[0] / (N * samples * p)
     params = {"method": "rise", "output": output, "samples": samples, "grid": grid, "p": p, "fill": fill, "seed": seed}
-    return Explanation(raw[:, 0], raw, classes, scores, params=params)
+    return Explanation(raw[:, 0] - mean * density, raw, classes, scores, params=params)
 
 
 def random_mask(size: tuple[int, int], grid: int, p: float, seed: int | tuple[int, ...]) -> Array:

@@ -1,6 +1,7 @@
 """Plots and pictures as PNG files. matplotlib is imported when the first one is drawn."""
 
+from minidl.view.maps import comparison, overlays
 from minidl.view.pictures import gradient_pictures
 from minidl.view.plots import confusion, curves
 
-__all__ = ["confusion", "curves", "gradient_pictures"]
+__all__ = ["comparison", "confusion", "curves", "gradient_pictures", "overlays"]

@@ -32,14 +32,13 @@ def gradient_pictures(
         raise ValueError(f"images, maps, labels, probabilities: expected as many of each and at least one, got {lengths}")
     N, columns = len(images), min(len(images), 4)
     lines = -(-N // columns)
-    size = np.abs(maps)
-    limit = float(np.quantile(size, 0.995)) or float(size.max()) or 1.0  # a few bright pixels must not darken all others
+    limit = limit_of(maps)
     picture = figure.new(3.3 * columns + 1.0, 1.95 * lines + 0.55, w_pad=0.06, h_pad=0.05, wspace=0, hspace=0)
     cells = picture.subplots(lines, 3 * columns, width_ratios=(1, 1, 0.12) * columns, squeeze=False)
     for ax in cells.flat:
         ax.set_axis_off()
     for n, (left, right, _) in enumerate(cells.reshape(-1, 3)[:N]):
-        left.imshow(_for_the_eye(images[n]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        left.imshow(for_the_eye(images[n]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         shades = right.imshow(maps[n], cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         guess, label = int(probabilities[n].argmax()), labels[n]
         verdict, color = ("right", GREY) if guess == label else (f"wrong: it is {classes[label]}", RED)
@@ -54,7 +53,13 @@ def gradient_pictures(
     figure.save(picture, path)
 
 
-def _for_the_eye(image: Array) -> Array:
+def for_the_eye(image: Array) -> Array:
     """(C,H,W) uint8 or in [0, 1] -> (H,W) grey or (H,W,3) red, green, blue in [0, 1]; further channels are left out."""
     x = image / 255 if image.dtype == np.uint8 else np.clip(image, 0, 1)
     return x[0] if len(x) < 3 else x[:3].transpose(1, 2, 0)
+
+
+def limit_of(maps: Array) -> float:
+    """The end of a scale for all of them; a few bright pixels must not darken all others."""
+    size = np.abs(maps)
+    return float(np.quantile(size, 0.995)) or float(size.max()) or 1.0
