@@ -69,7 +69,8 @@ def rise(
             for i, share, mask in zip(of, seen, masks, strict=True):
                 raw[i] += share / (samples * p) * mask
                 mean[i] += share / samples
-                density += mask[0] / (N * samples * p)
+                if i == 0:
+                    density += mask[0] / (samples * p)
     params = {"method": "rise", "output": output, "samples": samples, "grid": grid, "p": p, "fill": fill, "seed": seed}
     return Explanation(raw[:, 0] - mean * density, raw, classes, scores, params=params)
 

@@ -49,11 +49,11 @@ def overlays(
     cells = picture.subplots(lines, 4 * columns, width_ratios=(1, 1, 1, 0.15) * columns, squeeze=False)
     for ax in cells.flat:
         ax.set_axis_off()
-    colors = _colors(maps)
+    colors = scale(maps)
     for n, (plain, alone, over, _) in enumerate(cells.reshape(-1, 4)[:N]):
-        _draw(plain, images[n])
-        shades = _draw(alone, None, maps[n], colors)
-        _draw(over, images[n], maps[n], colors)
+        draw(plain, images[n])
+        shades = draw(alone, None, maps[n], colors)
+        draw(over, images[n], maps[n], colors)
         if captions is not None:
             plain.set_title(captions[n], fontsize=9, loc="left", pad=4)
     _bar(picture, shades, cells, unit)
@@ -81,22 +81,21 @@ def comparison(
     for ax in (*cells[:N].flat, cells[N, 0]):
         ax.set_axis_off()
     for n, (image, ax) in enumerate(zip(images, cells[:N, 0], strict=True)):
-        _draw(ax, image)
+        draw(ax, image)
         if captions is not None:
             ax.set_title(captions[n], fontsize=8.5, loc="left", pad=3)
     for name, values, column in zip(maps, arrays, cells.T[1:], strict=True):
-        colors = _colors(values)
+        colors = scale(values)
         for image, one, ax in zip(images, values, column[:N], strict=True):
-            shades = _draw(ax, image, one, colors)
+            shades = draw(ax, image, one, colors)
         column[0].text(0.5, 1.05, name, fontsize=9.5, ha="center", va="bottom", transform=column[0].transAxes)
         least, most = shades.get_clim()
-        bar = picture.colorbar(shades, cax=column[N], orientation="horizontal", ticks=sorted({least, 0, most}))
-        bar.ax.set_xticklabels([f"{tick:.2g}" for tick in sorted({least, 0, most})], fontsize=8, color=GREY)
+        ticks = sorted({least, 0, most})
+        bar = picture.colorbar(shades, cax=column[N], orientation="horizontal", ticks=ticks)
+        labels = bar.ax.set_xticklabels([f"{tick:.2g}" for tick in ticks], fontsize=8, color=GREY)
+        labels[0].set_horizontalalignment("left")  # or those of the next bar would touch it
+        labels[-1].set_horizontalalignment("right")
         bar.ax.tick_params(length=0)
-        for label, align in zip(
-            bar.ax.get_xticklabels(), ("left", "right") if least == 0 else ("left", "center", "right"), strict=True
-        ):
-            label.set_horizontalalignment(align)
         bar.outline.set_visible(False)
     picture.suptitle(title, fontsize=11, fontweight="bold")
     figure.save(picture, path)
@@ -127,7 +126,7 @@ def _checked(images: Array, maps: Mapping[str, Array]) -> tuple[Array, list[Arra
     return images, arrays
 
 
-def _colors(maps: Array) -> dict[str, Any]:
+def scale(maps: Array) -> dict[str, Any]:
     """The scale of some maps, for `imshow`: colours that are the more opaque the larger a value."""
     limit = limit_of(maps)
     if maps.min() < 0:
@@ -145,7 +144,7 @@ def _fading(name: str, signed: bool) -> Colormap:
     return ListedColormap(colors)
 
 
-def _draw(ax: Axes, image: Array | None, values: Array | None = None, colors: Mapping[str, Any] | None = None) -> AxesImage:
+def draw(ax: Axes, image: Array | None, values: Array | None = None, colors: Mapping[str, Any] | None = None) -> AxesImage:
     """A picture, a map, or a map over the picture in pale grey. Returns what was drawn last."""
     if image is not None:
         pixels = for_the_eye(image)

@@ -1,0 +1,169 @@
+"""Ask a net what part of a picture decided, in eleven ways, and see why the gradient of a probability is the wrong question.
+
+    python examples/saliency.py
+
+takes the net of `examples/train.py` (and trains it first where it is not there) and its test pictures, and draws into
+runs/saliency
+
+    saturation.png  the gradient of the score S_c of the predicted class c, beside that of its probability p_c
+    methods.png     all methods beside each other: pictures down, methods across
+
+Where a net is sure, dp/dx vanishes, for any picture: with z = log p_c / (1 - p_c), the log-odds,
+
+    dp_c = p_c (dS_c - sum_k p_k dS_k) = p_c (1 - p_c) dz
+
+and p (1 - p) is 1/4 for an undecided net, but 1/1000 for one that is 99.9% sure. The score has no such end. Your own picture,
+and your own net (weights as safetensors or as PyTorch writes them):
+
+    python examples/saliency.py --image mole.jpg
+    python examples/saliency.py --image cat.jpg dog.jpg --model resnet50 --weights resnet50.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+
+import common
+import numpy as np
+
+from minidl import explain, view
+from minidl.array import Array
+from minidl.explain import Explanation
+from minidl.view import figure
+from minidl.view.figure import BLUE, GREY, ORANGE
+from minidl.view.maps import draw, scale
+
+SHOWN = (0.55, 0.8, 0.95, 0.99, 0.999)  # saturation.png shows the pictures for which the net is about as sure as this
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0, or 130 after Ctrl-C, or 1 after anything that went wrong and could be told in a few words."""
+    args = parser().parse_args(arguments)
+    out = pathlib.Path(args.out)
+    try:
+        loaded = common.load(args, count=200)
+        out.mkdir(parents=True, exist_ok=True)
+        saturation(out / "saturation.png", loaded)
+        print(f"{out / 'saturation.png'}: the gradients of score and probability")
+        methods(out / "methods.png", loaded, args)
+        print(f"{out / 'methods.png'}: all methods beside each other")
+    except KeyboardInterrupt:
+        print("\nStopped.")
+        return 130
+    except (OSError, RuntimeError, ValueError) as error:
+        if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+# ---- why not the gradient of the probability
+
+
+def saturation(path: pathlib.Path, loaded: common.Loaded) -> None:
+    """Maps of dS/dx and dp/dx for some pictures, and the size of both for all pictures, by how sure the net is."""
+    x = loaded.normalize(loaded.images)
+    of_score = explain.saliency(loaded.model, x, output="logit")
+    of_p = explain.saliency(loaded.model, x, output="prob")
+    sure = log_odds(explain.predict(loaded.model, x), of_score.target)  # (N,)
+    wanted = np.log(SHOWN) - np.log1p(-np.array(SHOWN))
+    shown = sorted({int(np.abs(sure - z).argmin()) for z in wanted}, key=sure.__getitem__)
+
+    picture = figure.new(13, 5.3, w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0)
+    left, right = picture.subfigures(1, 2, width_ratios=(2, 1))
+    cells = left.subplots(3, len(shown), squeeze=False)
+    for ax in cells.flat:
+        ax.set_axis_off()
+    for ax, i in zip(cells[0], shown, strict=True):
+        draw(ax, loaded.images[i])
+        ax.set_title(f"{loaded.classes[of_score.target[i]]}\np {percent(sure[i])}", fontsize=9, loc="left", pad=4)
+    for row, maps, name in (cells[1], of_score.map, "|∂ score / ∂ x|"), (cells[2], of_p.map, "|∂ probability / ∂ x|"):
+        colors = scale(maps[shown])
+        for ax, i in zip(row, shown, strict=True):
+            shades = draw(ax, loaded.images[i], maps[i], colors)
+        bar = left.colorbar(shades, ax=list(row), shrink=0.85, aspect=14, extend="max")
+        bar.outline.set_visible(False)
+        bar.set_label(name, color=GREY)
+
+    ax = right.subplots()
+    p = 1 / (1 + np.exp(-sure))
+    for maps, color, name in (of_score.raw, BLUE, "∂ score / ∂ x"), (of_p.raw, ORANGE, "∂ probability / ∂ x"):
+        length = np.sqrt(np.square(maps, dtype=np.float64).sum((1, 2, 3)))
+        seen = length > 0  # the others do not fit onto a logarithmic scale
+        ax.semilogy(sure[seen], length[seen], "o", ms=3, alpha=0.6, color=color, label=name)
+    typical = np.median(length / (p * (1 - p)))
+    z = np.linspace(min(0.0, sure.min()), sure.max(), 100)
+    ax.semilogy(z, typical * np.exp(-z) / (1 + np.exp(-z)) ** 2, color=GREY, lw=1.2, label="p (1 − p), to scale")
+    ax.set_title("length of the gradient, all pictures", fontsize=10, loc="left")
+    ax.set_xlabel("how sure: log p / (1 − p) of the predicted class", color=GREY)
+    ax.grid(color="#e6e6e6", lw=0.8)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(colors=GREY, labelsize=9)
+    ax.legend(frameon=False, fontsize=9)
+    picture.suptitle(
+        "The surer the net, the less its probability can still change, whatever decided", fontsize=11, fontweight="bold"
+    )
+    figure.save(picture, path)
+
+
+def log_odds(logits: Array, target: Array) -> Array:
+    """log p / (1 - p) = S_c - log sum_{k != c} exp(S_k) of the classes `target` (N,), float64."""
+    logits, row = logits.astype(np.float64), np.arange(len(target))
+    others = logits.copy()
+    others[row, target] = -np.inf
+    top = others.max(1)
+    odds: Array = logits[row, target] - top - np.log(np.exp(others - top[:, None]).sum(1))
+    return odds
+
+
+def percent(log_odds: float) -> str:
+    """A probability, as in "p = 97%"."""
+    p = 1 / (1 + np.exp(-log_odds))
+    return "> 99.99%" if p > 0.9999 else f"= {p:.2%}" if p > 0.99 else f"= {p:.0%}"
+
+
+# ---- all methods
+
+
+def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace) -> None:
+    """One row for each of the first pictures, one column for each method, all of the logit of the predicted class."""
+    images = loaded.images[: args.count]
+    model, x = loaded.model, loaded.normalize(images)
+    rest = loaded.images[args.count :][:50]  # the background of expected gradients, where there are further pictures
+    bar = {"progress": sys.stderr.isatty()}
+    found: dict[str, Explanation] = {
+        "gradient": explain.saliency(model, x),
+        "gradient\nx input": explain.grad_times_input(model, x),
+        "guided\nbackprop": explain.guided_backprop(model, x),
+        "deconvnet": explain.deconvnet(model, x),
+        "SmoothGrad": explain.smoothgrad(model, x, **bar),
+        "VarGrad": explain.vargrad(model, x, **bar),
+        "integrated\ngradients": explain.integrated_gradients(model, x, **bar),
+    }
+    if len(rest):
+        found["expected\ngradients"] = explain.expected_gradients(model, x, loaded.normalize(rest), **bar)
+    found |= {
+        "Grad-CAM": explain.grad_cam(model, x, layer=args.layer),
+        "occlusion": explain.occlusion(model, x, **bar),
+        "RISE": explain.rise(model, x, samples=args.masks, **bar),
+    }
+    sure = log_odds(explain.predict(model, x), found["gradient"].target)
+    captions = [f"{loaded.classes[c]}\np {percent(z)}" for c, z in zip(found["gradient"].target, sure, strict=True)]
+    view.comparison(path, images, {name: e.map for name, e in found.items()}, captions, "What decided? Eleven answers")
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    common.add_arguments(p)
+    p.add_argument("--count", type=int, default=4, help="how many pictures methods.png shows")
+    p.add_argument("--layer", help="of Grad-CAM; by default the last one with spatial extent")
+    p.add_argument("--masks", type=int, default=2000, help="of RISE; fewer are faster, and noisier")
+    p.add_argument("--out", default="runs/saliency", help="the folder for the pictures")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())
