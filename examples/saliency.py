@@ -64,8 +64,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def saturation(path: pathlib.Path, loaded: common.Loaded) -> None:
-    """Maps of dS/dx and dp/dx for some pictures, and the size of both for all pictures, by how sure the net is."""
-    x = loaded.normalize(loaded.images)
+    """Maps of dS/dx and dp/dx for some pictures, and the size of both for all pictures, by how sure the net is.
+
+    Of pictures that nobody has generated there may be few: then they are those in which the first one fades away.
+    """
+    images = loaded.images if loaded.labels is not None else faded(loaded.images[0], loaded.normalize.mean)
+    x = loaded.normalize(images)
     of_score = explain.saliency(loaded.model, x, output="logit")
     of_p = explain.saliency(loaded.model, x, output="prob")
     sure = log_odds(explain.predict(loaded.model, x), of_score.target)  # (N,)
@@ -74,16 +78,16 @@ def saturation(path: pathlib.Path, loaded: common.Loaded) -> None:
 
     picture = figure.new(13, 5.3, w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0)
     left, right = picture.subfigures(1, 2, width_ratios=(2, 1))
-    cells = left.subplots(3, len(shown), squeeze=False)
+    cells = left.subplots(3, len(SHOWN))
     for ax in cells.flat:
         ax.set_axis_off()
-    for ax, i in zip(cells[0], shown, strict=True):
-        draw(ax, loaded.images[i])
+    for ax, i in zip(cells[0], shown, strict=False):
+        draw(ax, images[i])
         ax.set_title(f"{loaded.classes[of_score.target[i]]}\np {percent(sure[i])}", fontsize=9, loc="left", pad=4)
     for row, maps, name in (cells[1], of_score.map, "|∂ score / ∂ x|"), (cells[2], of_p.map, "|∂ probability / ∂ x|"):
         colors = scale(maps[shown])
-        for ax, i in zip(row, shown, strict=True):
-            shades = draw(ax, loaded.images[i], maps[i], colors)
+        for ax, i in zip(row, shown, strict=False):
+            shades = draw(ax, images[i], maps[i], colors)
         bar = left.colorbar(shades, ax=list(row), shrink=0.85, aspect=14, extend="max")
         bar.outline.set_visible(False)
         bar.set_label(name, color=GREY)
@@ -97,7 +101,8 @@ def saturation(path: pathlib.Path, loaded: common.Loaded) -> None:
     typical = np.median(length / (p * (1 - p)))
     z = np.linspace(min(0.0, sure.min()), sure.max(), 100)
     ax.semilogy(z, typical * np.exp(-z) / (1 + np.exp(-z)) ** 2, color=GREY, lw=1.2, label="p (1 − p), to scale")
-    ax.set_title("length of the gradient, all pictures", fontsize=10, loc="left")
+    what = "all pictures" if loaded.labels is not None else "as the picture fades"
+    ax.set_title(f"length of the gradient, {what}", fontsize=10, loc="left")
     ax.set_xlabel("how sure: log p / (1 − p) of the predicted class", color=GREY)
     ax.grid(color="#e6e6e6", lw=0.8)
     ax.spines[["top", "right"]].set_visible(False)
@@ -107,6 +112,13 @@ def saturation(path: pathlib.Path, loaded: common.Loaded) -> None:
         "The surer the net, the less its probability can still change, whatever decided", fontsize=11, fontweight="bold"
     )
     figure.save(picture, path)
+
+
+def faded(image: Array, mean: Array, steps: int = 40) -> Array:
+    """A picture (C,H,W) uint8 in so many degrees of contrast, from a tenth of its own to its own: (steps,C,H,W) uint8."""
+    grey = 255 * np.asarray(mean)[:, None, None]
+    contrast = np.linspace(0.1, 1, steps)[:, None, None, None]
+    return np.clip(np.rint(grey + contrast * (image - grey)), 0, 255).astype(np.uint8)
 
 
 def log_odds(logits: Array, target: Array) -> Array:
@@ -152,7 +164,7 @@ def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace)
     }
     sure = log_odds(explain.predict(model, x), found["gradient"].target)
     captions = [f"{loaded.classes[c]}\np {percent(z)}" for c, z in zip(found["gradient"].target, sure, strict=True)]
-    view.comparison(path, images, {name: e.map for name, e in found.items()}, captions, "What decided? Eleven answers")
+    view.comparison(path, images, {name: e.map for name, e in found.items()}, captions, f"What decided? {len(found)} answers")
 
 
 def parser() -> argparse.ArgumentParser:
