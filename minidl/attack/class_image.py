@@ -1,0 +1,96 @@
+"""What would the model most like to see? Gradient ascent from noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from minidl import ops
+from minidl.array import Array, array_module, to_device
+from minidl.attack.ball import Bounds, draw, unit
+from minidl.attack.passes import PerChannel, attacked, class_gradients, number, on_pictures, whole
+from minidl.attack.result import AttackResult
+from minidl.core import Tensor
+from minidl.explain.passes import Progress
+from minidl.nn import Module
+
+
+def class_image(
+    model: Module,
+    shape: tuple[int, int, int],
+    y: int | Array,
+    bounds: Bounds = (0, 1),
+    step: float = 0.5,
+    steps: int = 200,
+    decay: float = 0.02,
+    blur_every: int = 2,
+    sigma: float = 0.5,
+    jitter: int = 4,
+    noise: float = 0.1,
+    mean: PerChannel = None,
+    std: PerChannel = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: Progress = False,
+    keep_path: bool = False,
+) -> AttackResult:
+    """x <- x + step g / ||g||_2 - decay (x - grey), g = dS_y/dx, from noise around grey, clipped to the bounds.
+
+    Simonyan, Vedaldi and Zisserman 2014, "Deep inside convolutional networks", section 2, made smoother as in Stanford's
+    course cs231n, assignment 3: in each step the picture is shifted at random while g is computed, and it is blurred every
+    few steps. Grey is the mean of the pictures, where that is given, else the middle of the bounds.
+
+    Args:
+        shape: (C,H,W) of the picture.
+        y: the class, or several (N,), for one picture each.
+        step: the length of a step, in the units of the picture.
+        decay: the share of its distance from grey that every value loses in a step.
+        blur_every, sigma: after so many steps, a Gaussian blur with a standard deviation of so many pixels; 0: never.
+        jitter: shifts of up to so many pixels, each way; what leaves at one side comes in at the other.
+        noise: the start is grey + uniform(-noise, noise), in the units of the picture.
+        seed: of the start and the shifts; the start of picture i depends on (seed, i) alone.
+
+    The other arguments, and what is raised, are those of `fgsm`. `delta` is the way from the noise.
+    """
+    for name, value in (("step", step), ("decay", decay), ("sigma", sigma), ("noise", noise)):
+        number(name, value)
+    for name, count in (("steps", steps), ("blur_every", blur_every), ("jitter", jitter), ("seed", seed)):
+        whole(name, count, 0)
+    if len(shape) != 3 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
+        raise ValueError(f"shape: expected (C,H,W), positive integers, got {shape!r}")
+    like = next(iter(model.parameters()), None)
+    dtype, device = ("float32", "cpu") if like is None else (like.dtype, like.device)
+    y = y if np.ndim(y) else np.full(1, y)
+    middle = np.full(shape[0], sum(bounds) / 2) if mean is None else np.asarray(mean)
+    blank = to_device(np.zeros((len(y), *shape), dtype), device)  # type: ignore[arg-type]
+    xp = array_module(blank)
+    net = on_pictures(model, blank, mean, std)
+    grey = xp.asarray(middle.reshape(1, -1, 1, 1), dtype=dtype)
+    start = xp.clip(blank + grey + draw(blank, range(len(blank)), noise, "linf", seed), *bounds)
+    shifts = np.random.default_rng(seed).integers(-jitter, jitter + 1, (steps, 2)).tolist()
+
+    def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:
+        for t, (rows, columns) in enumerate(shifts, 1):
+            _, gx = class_gradients(net, xp.roll(x, (rows, columns), (2, 3)), classes[:, None])
+            up = xp.roll(unit(gx[:, 0]), (-rows, -columns), (2, 3))
+            x = x + step * up - decay * (x - grey)
+            if blur_every and sigma and t % blur_every == 0:
+                x = ops.gaussian_blur(Tensor(x), sigma).data
+            x = xp.clip(x, *bounds)
+            yield x
+
+    params = {
+        "method": "class_image",
+        "bounds": bounds,
+        "targeted": True,
+        "step": step,
+        "steps": steps,
+        "decay": decay,
+        "blur_every": blur_every,
+        "sigma": sigma,
+        "jitter": jitter,
+        "noise": noise,
+        "seed": seed,
+    }
+    return attacked(net, start, y, core, steps, bounds, True, batch_size, progress, keep_path, params)

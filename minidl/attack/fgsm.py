@@ -1,0 +1,57 @@
+"""One step to the corner of the box around the picture at which a linear model would be most wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from minidl.array import Array, array_module
+from minidl.attack.ball import Bounds, project
+from minidl.attack.passes import PerChannel, attacked, number, on_pictures
+from minidl.attack.result import AttackResult
+from minidl.explain.passes import Progress, Target, input_gradient
+from minidl.nn import Module
+
+
+def fgsm(
+    model: Module,
+    x: Array,
+    y: Target = None,
+    eps: float = 8 / 255,
+    bounds: Bounds = (0, 1),
+    targeted: bool = False,
+    output: str = "logprob",
+    mean: PerChannel = None,
+    std: PerChannel = None,
+    batch_size: int = 32,
+    progress: Progress = False,
+    keep_path: bool = False,
+) -> AttackResult:
+    """x' = x - eps sign(d score_y / dx), and for a targeted attack x + eps sign(...), clipped to the bounds.
+
+    The fast gradient sign method: Goodfellow, Shlens and Szegedy 2015, "Explaining and harnessing adversarial examples",
+    section 4. With the score log p_y this is the paper's step up the cross-entropy.
+
+    Args:
+        x: pictures (N,C,H,W) in bounds; the model is given (x - mean) / std.
+        y: the class to leave, or with `targeted` the one to reach, one for all or one for each picture; None: the one that
+            the model predicts.
+        eps: the largest change of a value, in the units of x.
+        output: the score, as in `explain.saliency`. In float32 the gradient of "logprob" loses its larger part where
+            1 - p_y rounds to 0, above a margin of about 17; "margin" does not.
+        mean, std: (C,) each, of the pictures that the model was trained on; None: it was trained on x as it is.
+        batch_size: pictures in memory at a time.
+        progress: False, True (a bar), or a function of (done, total).
+        keep_path: keep the pictures before and after.
+
+    Raises:
+        TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
+    """
+    number("eps", eps)
+    net, towards = on_pictures(model, x, mean, std), 1 if targeted else -1
+
+    def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:
+        gx, _, _ = input_gradient(net, x, classes, output)
+        yield project(x, towards * eps * array_module(x).sign(gx), eps, "linf", bounds)
+
+    params = {"method": "fgsm", "eps": eps, "bounds": bounds, "targeted": targeted, "output": output}
+    return attacked(net, x, y, core, 1, bounds, targeted, batch_size, progress, keep_path, params)

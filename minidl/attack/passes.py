@@ -1,0 +1,156 @@
+"""What all attacks share: the model as a function of pictures in bounds, the arguments checked, the steps of every batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl.array import Array, array_module
+from minidl.attack.ball import Bounds
+from minidl.attack.result import AttackResult
+from minidl.core import Tensor, gradients, no_grad
+from minidl.explain.passes import (
+    Progress,
+    Target,
+    batches,
+    check_pictures,
+    logits_of,
+    looked_at,
+    of_part,
+    reporting,
+)
+from minidl.explain.scores import targets
+from minidl.nn import Module
+
+PerChannel = Sequence[float] | Array | None  # one number a channel
+Core = Callable[[Array, Array, slice], Iterator[Array]]  # (x, classes, which of all) -> the pictures after every step
+
+
+class Normalised(Module):
+    """y = model((x - mean) / std), so that gradients are those in the picture x (N,C,H,W)"""
+
+    def __init__(self, model: Module, mean: Array, std: Array) -> None:
+        self.model, self.mean, self.std = model, mean, std  # (1,C,1,1) each
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model((x - self.mean) / self.std)
+
+
+def on_pictures(model: Module, x: Array, mean: PerChannel, std: PerChannel) -> Module:
+    """The model as a function of pictures like x (N,C,H,W); mean and std are what it was trained on them with, or None."""
+    check_pictures(model, x)
+    if mean is None and std is None:
+        return model
+    xp, C = array_module(x), x.shape[1]
+    if mean is None or std is None:
+        raise TypeError(f"mean, std: expected {C} numbers each, or None twice, got {mean!r} and {std!r}")
+    shift, scale = xp.asarray(mean, dtype=x.dtype), xp.asarray(std, dtype=x.dtype)
+    if shift.shape != (C,) or scale.shape != (C,):
+        raise ValueError(f"mean, std: expected one number for each of {C} channels, got shapes {shift.shape}, {scale.shape}")
+    if not bool((xp.isfinite(shift) & xp.isfinite(scale) & (scale > 0)).all()):
+        raise ValueError(f"mean, std: expected finite numbers, std above 0, got {mean!r} and {std!r}")
+    return Normalised(model, shift.reshape(1, C, 1, 1), scale.reshape(1, C, 1, 1))
+
+
+def check_inside(x: Array, bounds: Bounds) -> None:
+    """bounds are (low, high), low < high, and x is between them."""
+    low, high = bounds
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"bounds: expected (low, high), finite, low < high, got {bounds!r}")
+    if not bool(((x >= low) & (x <= high)).all()):
+        least, most = float(x.min()), float(x.max())
+        raise ValueError(
+            f"x: expected values in the bounds [{low:g}, {high:g}], got {least:.4g} to {most:.4g} "
+            "(normalised input? pass mean and std, and the pictures as they were before)"
+        )
+
+
+def number(name: str, value: float, above: float = 0) -> None:
+    """A finite number, not below `above`."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not math.isfinite(value) or value < above:
+        raise ValueError(f"{name}: expected a finite number of at least {above:g}, got {value!r}")
+
+
+def whole(name: str, value: int, least: int) -> None:
+    """An integer, not below `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value!r}")
+
+
+def class_gradients(net: Module, x: Array, classes: Array) -> tuple[Array, Array]:
+    """The logits (N,K) of one batch, and dS_c/dx (N,k,C,H,W) of the k classes c of each picture, classes (N,k)."""
+    xp, picture = array_module(x), Tensor(x, requires_grad=True)
+    logits = logits_of(net, picture)
+    found = []
+    for j in range(classes.shape[1]):
+        gy = xp.zeros_like(logits.data)
+        gy[xp.arange(len(x)), classes[:, j]] = 1
+        found += gradients(logits, [picture], gy)
+    return logits.data, xp.stack(found, axis=1)
+
+
+def answers(net: Module, x: Array) -> Array:
+    """The logits (N,K) of one batch, without a graph. Raises ValueError for a model that has no second class."""
+    with no_grad():
+        logits = logits_of(net, x).data
+    if logits.shape[1] < 2:
+        raise ValueError(f"model: an attack needs at least two classes, got logits of shape {logits.shape}")
+    return logits
+
+
+def reached(logits: Array, classes: Array, targeted: bool) -> Array:
+    """(N,) bool: whether the answer is `classes` (N,), for a targeted attack, or anything else, for another."""
+    return (logits.argmax(1) == classes) == targeted
+
+
+def check_target(y: Target, targeted: bool) -> None:
+    if targeted and y is None:
+        raise ValueError("y: a targeted attack needs the class that it is to reach, got None")
+
+
+def attacked(
+    net: Module,
+    x: Array,
+    y: Target,
+    core: Core,
+    steps: int,
+    bounds: Bounds,
+    targeted: bool,
+    batch_size: int,
+    progress: Progress,
+    keep_path: bool,
+    params: dict[str, Any],
+) -> AttackResult:
+    """Run `core`, of at most so many `steps`, on one batch after the other, and collect what it did."""
+    check_pictures(net, x, y, "y")
+    check_inside(x, bounds)
+    check_target(y, targeted)
+    xp, parts, paths = array_module(x), [], []
+    with looked_at(net), reporting(len(x) * steps, progress, params["method"]) as advance:
+        for part in batches(len(x), batch_size):
+            start, n = x[part], part.stop - part.start
+            before = answers(net, start)
+            classes = targets(before, of_part(y, part), "y")
+            now, moved, path = start, xp.zeros(n, dtype="int64"), [start]
+            left = n * steps
+            for after in core(start, classes, part):
+                moved += (after != now).any(axis=(1, 2, 3))
+                now = after
+                path += [now] if keep_path else []
+                left -= n
+                advance(n)
+            advance(left)  # of a batch that was done before
+            if keep_path:
+                paths.append(xp.stack([*path, *[now] * (steps + 1 - len(path))]))
+            logits = answers(net, now)
+            parts.append((now, now - start, reached(logits, classes, targeted), classes, before, logits, moved))
+    now, delta, success, classes, before, logits, moved = (xp.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    kept = xp.concatenate(paths, axis=1) if keep_path else None
+    return AttackResult(now, delta, success, classes, before, logits, moved, kept, params)

@@ -1,0 +1,81 @@
+"""Many small steps down the score, each followed by a projection back into the ball."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from minidl.array import Array, array_module
+from minidl.attack.ball import Bounds, check_norm, draw, project, unit
+from minidl.attack.passes import PerChannel, attacked, number, on_pictures, whole
+from minidl.attack.result import AttackResult
+from minidl.explain.passes import Progress, Target, input_gradient
+from minidl.nn import Module
+
+
+def pgd(
+    model: Module,
+    x: Array,
+    y: Target = None,
+    eps: float = 8 / 255,
+    bounds: Bounds = (0, 1),
+    targeted: bool = False,
+    norm: str = "linf",
+    step: float | None = None,
+    steps: int = 40,
+    random_start: bool = True,
+    output: str = "logprob",
+    mean: PerChannel = None,
+    std: PerChannel = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: Progress = False,
+    keep_path: bool = False,
+) -> AttackResult:
+    """x <- project(x - step sign(d score_y / dx)), or with norm "l2" x <- project(x - step g / ||g||_2), `steps` times.
+
+    Projected gradient descent: Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks", section
+    2.1. It starts at random in the ball of eps around the picture, and stays in it and in the bounds. A targeted attack
+    goes up instead of down.
+
+    Args:
+        eps: the radius of the ball, in the units of x: of the largest change of a value with norm "linf", of the length of
+            the whole change with "l2" (where 0.5 is usual on pictures of 32x32).
+        step: of one step; None: eps / 4, which makes 2/255 of 8/255.
+        random_start: False: start at the picture itself.
+        seed: of the start; that of picture i depends on (seed, i) alone.
+        keep_path: keep the pictures of every step: steps + 2 times the memory of x, as the start in the ball is one of them.
+
+    The other arguments, and what is raised, are those of `fgsm`.
+    """
+    check_norm(norm)
+    number("eps", eps)
+    whole("steps", steps, 0)
+    whole("seed", seed, 0)
+    length = eps / 4 if step is None else step
+    number("step", length)
+    net, towards = on_pictures(model, x, mean, std), 1 if targeted else -1
+
+    def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:
+        now = x
+        if random_start:
+            now = project(x, draw(x, range(part.start, part.stop), eps, norm, seed), eps, norm, bounds)
+            yield now
+        for _ in range(steps):
+            gx, _, _ = input_gradient(net, now, classes, output)
+            direction = array_module(x).sign(gx) if norm == "linf" else unit(gx)
+            now = project(x, now + towards * length * direction - x, eps, norm, bounds)
+            yield now
+
+    params = {
+        "method": "pgd",
+        "eps": eps,
+        "bounds": bounds,
+        "targeted": targeted,
+        "norm": norm,
+        "step": length,
+        "steps": steps,
+        "random_start": random_start,
+        "output": output,
+        "seed": seed,
+    }
+    return attacked(net, x, y, core, steps + random_start, bounds, targeted, batch_size, progress, keep_path, params)

@@ -1,0 +1,39 @@
+"""What an attack returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from minidl.array import Array
+from minidl.attack.ball import sizes
+
+
+@dataclass(frozen=True, eq=False)
+class AttackResult:
+    """Attacked pictures, where x is, and what the model makes of them.
+
+    x: (N,C,H,W), the attacked pictures, in bounds.
+    delta: (N,C,H,W), attacked minus original; of `universal` (1,C,H,W), the one that all pictures share.
+    success: (N,) bool, whether the model answers something else than y or, of a targeted attack, y.
+    y: (N,) int64, the class to leave or, of a targeted attack, to reach.
+    before, logits: (N,K), of the original and of the attacked pictures.
+    steps: (N,) int64, in how many steps a picture moved.
+    path: (T+1,N,C,H,W), the pictures at the start and after every step, where `keep_path` asked for it.
+    params: all settings, those that were left to their defaults too.
+    """
+
+    x: Array
+    delta: Array
+    success: Array
+    y: Array
+    before: Array
+    logits: Array
+    steps: Array
+    path: Array | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def norms(self) -> dict[str, Array]:
+        """How large delta is, in the units of the pictures: "linf", its largest value, and "l2", its length, (N,) each."""
+        return {norm: sizes(self.delta, norm).reshape(-1) for norm in ("linf", "l2")}

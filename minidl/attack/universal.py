@@ -1,0 +1,101 @@
+"""One perturbation for all pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl.array import Array, array_module
+from minidl.attack.ball import Bounds, check_norm, shrink
+from minidl.attack.deepfool import to_the_border
+from minidl.attack.passes import PerChannel, check_inside, check_target, number, on_pictures, reached, whole
+from minidl.attack.result import AttackResult
+from minidl.explain.passes import Progress, Target, check_pictures, looked_at, predict, reporting
+from minidl.explain.scores import targets
+from minidl.nn import Module
+
+
+def universal(
+    model: Module,
+    x: Array,
+    y: Target = None,
+    eps: float = 10 / 255,
+    bounds: Bounds = (0, 1),
+    targeted: bool = False,
+    norm: str = "linf",
+    rate: float = 0.8,
+    passes: int = 10,
+    overshoot: float = 0.02,
+    steps: int = 50,
+    candidates: int = 10,
+    mean: PerChannel = None,
+    std: PerChannel = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: Progress = False,
+    keep_path: bool = False,
+) -> AttackResult:
+    """v such that the model, on most pictures, answers differently to x + v than to x:
+
+        for every x_i that x_i + v does not fool:    v <- shrink(v + deepfool(x_i + v))
+
+    pass after pass, until `rate` of the pictures are fooled. Moosavi-Dezfooli, Fawzi, Fawzi and Frossard 2017, "Universal
+    adversarial perturbations", algorithm 1.
+
+    Returns the pictures clip(x + v), and v itself as `delta` (1,C,H,W); `path` holds v at the start and after every pass,
+    (T+1,1,C,H,W), and `steps` the passes that it took. Try v on other pictures too, to learn how universal it is.
+
+    Args:
+        y: None: the classes that the model predicts; v is to change them. With `targeted`, the class to reach.
+        eps: how large v may be, in the units of x, as `norm` ("linf" or "l2") measures it.
+        rate: the share of fooled pictures that is enough.
+        passes: at most so many over all pictures, each in another order.
+        overshoot, steps, candidates: of `deepfool`.
+        batch_size: pictures in memory at a time, where v is tried; it is made one picture at a time, as in the paper.
+        seed: of the orders.
+
+    The other arguments, and what is raised, are those of `fgsm`.
+    """
+    check_norm(norm)
+    number("eps", eps)
+    number("overshoot", overshoot)
+    number("rate", rate)
+    for name, value, least in ("passes", passes, 0), ("steps", steps, 0), ("candidates", candidates, 1), ("seed", seed, 0):
+        whole(name, value, least)
+    net = on_pictures(model, x, mean, std)
+    check_pictures(net, x, y, "y")
+    check_inside(x, bounds)
+    check_target(y, targeted)
+    xp, rng, N = array_module(x), np.random.default_rng(seed), len(x)
+    v = xp.zeros_like(x[:1])
+    path = [v]
+    with looked_at(net), reporting(N * passes, progress, "universal") as advance:
+        before = logits = predict(net, x, batch_size)
+        classes = targets(before, y, "y")
+        while len(path) <= passes and float(reached(logits, classes, targeted).mean()) < rate:
+            for i in rng.permutation(N).tolist():
+                start = now = xp.clip(x[i : i + 1] + v, *bounds)
+                for now in to_the_border(  # noqa: B007 - the last one is wanted
+                    net, start, classes[i : i + 1], targeted, overshoot, steps, candidates, bounds
+                ):
+                    pass
+                v = shrink(v + now - start, eps, norm)
+                advance(1)
+            path.append(v)
+            logits = predict(net, xp.clip(x + v, *bounds), batch_size)
+    params = {
+        "method": "universal",
+        "eps": eps,
+        "bounds": bounds,
+        "targeted": targeted,
+        "norm": norm,
+        "rate": rate,
+        "passes": passes,
+        "overshoot": overshoot,
+        "steps": steps,
+        "candidates": candidates,
+        "seed": seed,
+    }
+    took = xp.full((N,), len(path) - 1, dtype="int64")
+    fooled = reached(logits, classes, targeted)
+    kept = xp.stack(path) if keep_path else None
+    return AttackResult(xp.clip(x + v, *bounds), v, fooled, classes, before, logits, took, kept, params)
