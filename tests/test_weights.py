@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from minidl import nn, weights
+import models
+from minidl import nn, ops, weights
+from tests.checkpoints.make import FOLDER, small_net
+from tests.models.test_resnet import torch_resnet
 
 
 def net(width=4, seed=0):
@@ -172,6 +175,174 @@ def test_not_strict(tmp_path):
     missing, unexpected = weights.load(model, tmp_path / "w", strict=False)
     assert "3.weight" in missing and "0.weight" not in missing and unexpected == []
     assert np.array_equal(model[0].weight.data, nn.Conv2d(3, 4, 3, rng=np.random.default_rng(5)).weight.data)
+
+
+# ---- PyTorch's checkpoints, and weights that almost fit
+
+
+class Small(nn.Module):
+    """The net of tests/checkpoints/small.pth and small.th"""
+
+    def __init__(self, num_classes=5, in_channels=3):
+        rng = np.random.default_rng(9)
+        self.conv1 = nn.Conv2d(in_channels, 4, 3, padding=1, bias=False, rng=rng)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.linear = nn.Linear(4, num_classes, rng=rng)
+
+    def forward(self, x):
+        return self.linear(ops.global_avg_pool2d(self.bn1.relu(self.conv1(x))))
+
+
+PTH = pytest.mark.parametrize("path", [FOLDER / "small.pth", FOLDER / "small.th"], ids=["zip", "legacy"])
+
+
+@PTH
+def test_a_checkpoint_of_pytorch(path):
+    model = Small()
+    assert weights.load(model, path, key="state_dict", prefix="module.") == ([], [])
+    assert same(model.state_dict(), small_net() | {"bn1.num_batches_tracked": np.array(7)})
+
+
+def refusal(model, path, **options):
+    """The message of an error that leaves the model as it was"""
+    before = model.state_dict()
+    with pytest.raises(ValueError) as caught:
+        weights.load(model, path, **options)
+    assert same(model.state_dict(), before) and str(caught.value).startswith(f"{path}: ")
+    return str(caught.value)
+
+
+@PTH
+def test_errors_name_the_option_that_helps(path):
+    model = Small(num_classes=2, in_channels=1)
+    assert "the weights lie in an entry of their own: pass key='state_dict' (8 tensors)" in refusal(model, path)
+    message = refusal(model, path, key="state_dict")
+    assert "(every name begins with 'module.': pass prefix='module.'; conv1.weight is for 3 input channels, " in message
+    options = {"key": "state_dict", "prefix": "module."}
+    message = refusal(model, path, **options)
+    assert "(conv1.weight is for 3 input channels, the model's for 1: pass adapt_input=True; linear: 5 outputs, " in message
+    assert "pass prefix" not in message
+    options["adapt_input"] = True
+    message = refusal(model, path, **options)
+    assert "(linear: 5 outputs, 2 in the model: pass skip='linear' to leave it as it is): state of Small: 2 of" in message
+    options["skip"] = "linear"
+    assert weights.load(model, path, **options) == (["linear.weight", "linear.bias"], [])
+    message = refusal(model, path, **options | {"skip": "fc"})
+    assert "skip='fc': the model has no layer of that name; its last is 'linear'" in message
+    message = refusal(model, path, **options | {"prefix": "net."})
+    assert "prefix='net.': no name begins with it; the first is 'module.conv1.weight'" in message
+
+
+def test_a_head_is_left_as_it_is(tmp_path):
+    weights.save(Small(num_classes=7), tmp_path / "w")
+    head = Small().linear.weight.data.copy()
+    for skip in ("linear", ["linear"], ["linear.weight", "linear.bias"]):
+        model = Small()
+        for p in model.parameters():
+            p.data += 1
+        assert weights.load(model, tmp_path / "w", skip=skip) == (["linear.weight", "linear.bias"], [])
+        assert np.array_equal(model.linear.weight.data, head + 1) and model.linear.weight.shape == (5, 4)
+        assert np.array_equal(model.conv1.weight.data, Small().conv1.weight.data)
+    weights.save_arrays(tmp_path / "w", {n: a for n, a in Small().state_dict().items() if "linear" not in n})
+    assert weights.load(model, tmp_path / "w", skip="linear") == (["linear.weight", "linear.bias"], [])
+    assert "skip='lin': the model has no layer of that name" in refusal(model, tmp_path / "w", skip="lin")
+
+
+@pytest.mark.parametrize("C", [1, 3, 5])
+@pytest.mark.parametrize("N", [1, 2, 3, 4])
+def test_other_input_channels_answer_to_grey_as_before(tmp_path, C, N):
+    source, target = Small(in_channels=C).to(dtype=np.float64), Small(in_channels=N).to(dtype=np.float64)
+    weights.save(source, tmp_path / "w")
+    assert weights.load(target, tmp_path / "w", adapt_input=True) == ([], [])
+    grey = np.random.default_rng(0).normal(size=(2, 1, 6, 5))
+    before, after = (m.conv1(np.repeat(grey, n, axis=1)).data for m, n in ((source, C), (target, N)))
+    assert np.allclose(before, after, rtol=1e-12, atol=1e-12)
+    w, adapted = source.conv1.weight.data, target.conv1.weight.data
+    if N == 1:
+        assert np.allclose(adapted, w.sum(1, keepdims=True))
+    elif C != N:
+        assert np.allclose(adapted, C / N * w.mean(1, keepdims=True))
+    else:
+        assert np.array_equal(adapted, w)
+    if C != N:
+        assert f"is for {C} input channels, the model's for {N}: pass adapt_input=True" in refusal(target, tmp_path / "w")
+
+
+def test_only_the_channels_of_the_first_convolution_are_adapted(tmp_path):
+    def two(c_in, between, kernel=3):
+        return nn.Sequential(nn.Conv2d(c_in, between, kernel), nn.Conv2d(between, 2, 1))
+
+    weights.save(two(3, 4), tmp_path / "w")
+    assert "1.weight: (2, 4, 1, 1) float32, expected (2, 5, 1, 1)" in refusal(two(1, 5), tmp_path / "w", adapt_input=True)
+    assert "0.weight: (4, 3, 3, 3) float32, expected (4, 1, 5, 5)" in refusal(two(1, 4, 5), tmp_path / "w", adapt_input=True)
+    weights.save(nn.Linear(2, 3), tmp_path / "w")
+    assert weights.load(nn.Linear(2, 3), tmp_path / "w", adapt_input=True) == ([], [])
+
+
+def test_prefixes(tmp_path):
+    state = small_net()
+    weights.save_arrays(tmp_path / "w", {f"module.net.{n}": a for n, a in state.items()})
+    assert "every name begins with 'module.net.': pass prefix='module.net.'" in refusal(Small(), tmp_path / "w")
+    assert weights.load(Small(), tmp_path / "w", prefix="module.net.") == ([], [])
+    weights.save_arrays(tmp_path / "w", {f"net.{n}": a for n, a in state.items()} | {"step": np.array(3)})
+    assert weights.load(Small(), tmp_path / "w", prefix="net.", strict=False) == ([], ["step"])
+    assert "step: unexpected" in refusal(Small(), tmp_path / "w", prefix="net.")
+    weights.save_arrays(tmp_path / "w", state | {"net.linear.bias": state["linear.bias"]})
+    message = refusal(Small(), tmp_path / "w", prefix="net.")
+    assert "prefix='net.': there are entries of the same name with and without it" in message
+    assert "key='x': a safetensors file holds the weights and no other entries" in refusal(Small(), tmp_path / "w", key="x")
+
+
+def test_batches_that_were_not_counted_are_none(tmp_path):
+    """PyTorch has counted the batches of batch norm since 0.4.1; older weights have no entry for it."""
+    state = {n: a for n, a in small_net().items() if "num_batches" not in n}
+    weights.save_arrays(tmp_path / "w", state)
+    model = Small()
+    model.bn1.num_batches_tracked += 5
+    assert weights.load(model, tmp_path / "w") == ([], []) and model.bn1.num_batches_tracked == 0
+    weights.save_arrays(tmp_path / "w", {n: a for n, a in state.items() if "running" not in n})
+    assert "bn1.num_batches_tracked: missing" in refusal(model, tmp_path / "w")
+
+
+def test_a_checkpoint_that_is_damaged_leaves_the_model_as_it_was(tmp_path):
+    raw = (FOLDER / "small.pth").read_bytes()
+    (tmp_path / "w").write_bytes(raw[:-100])
+    options = {"key": "state_dict", "prefix": "module."}
+    assert f"{tmp_path / 'w'}: a zip archive that is damaged or cut short" in refusal(Small(), tmp_path / "w", **options)
+    entry = raw.index(b"module.linear.bias")
+    (tmp_path / "w").write_bytes(raw[:entry] + b"m\xff" + raw[entry + 2 :])
+    assert f"{tmp_path / 'w'}: 'small/data.pkl': damaged, its checksum differs" in refusal(Small(), tmp_path / "w", **options)
+
+
+def test_pytorch_reads_what_is_written_here(tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is to read the file")
+    from safetensors.torch import load_file
+
+    model = models.resnet20(seed=3)
+    model(np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32))
+    weights.save(model, tmp_path / "w")
+    theirs = torch_resnet(torch, 3, 10, 3, True)
+    theirs.load_state_dict(load_file(tmp_path / "w"))
+    assert same({n: x.numpy() for n, x in theirs.state_dict().items()}, model.state_dict())
+
+
+@pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
+def test_the_published_layout_of_the_cifar_resnets(tmp_path, zip_format):
+    """{"state_dict": {"module.conv1.weight": ...}, "best_prec1": ...}, saved behind DataParallel"""
+    torch = pytest.importorskip("torch", reason="torch writes the file")
+    torch.manual_seed(0)
+    theirs = torch_resnet(torch, 3, 10, 3, True)
+    x = np.random.default_rng(0).normal(size=(8, 3, 16, 16)).astype(np.float32)
+    theirs(torch.from_numpy(x))
+    content = {"state_dict": torch.nn.DataParallel(theirs).state_dict(), "best_prec1": 91.73}
+    torch.save(content, tmp_path / "resnet20.th", _use_new_zipfile_serialization=zip_format)
+    model = models.resnet20()
+    assert weights.load(model, tmp_path / "resnet20.th", key="state_dict", prefix="module.") == ([], [])
+    assert same(model.state_dict(), {n: a.numpy() for n, a in theirs.state_dict().items()})
+    expected = theirs.eval()(torch.from_numpy(x)).detach().numpy()
+    assert np.allclose(model.eval()(x).data, expected, rtol=0, atol=1e-4)
+    torch.save(theirs.state_dict(), tmp_path / "plain.pth", _use_new_zipfile_serialization=zip_format)
+    assert weights.load(models.resnet20(seed=1), tmp_path / "plain.pth") == ([], [])
 
 
 # ---- bad input
