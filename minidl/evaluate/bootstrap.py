@@ -1,0 +1,65 @@
+"""How sure is a mean over pictures? The bootstrap: as sure as means of other draws from the same pictures agree.
+
+Efron 1979, "Bootstrap methods: another look at the jackknife"; the intervals are those of its percentiles.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from minidl.array import Array, is_array, to_cpu
+
+
+class Interval(NamedTuple):
+    """A mean and where it may well be."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bootstrap(values: Array, groups: Array | None = None, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:
+    """The mean of `values` (N,), and the interval that holds the middle `level` of the means of `draws` samples of them.
+
+    Each sample is as large as `values` and drawn from them with replacement.
+
+    To compare two methods on the same pictures, pass the differences: they differ where the interval does not hold 0.
+
+    Args:
+        groups: (N,) integers. Values with the same number (several nets on one picture) depend on each other, so that whole
+            groups are drawn; None: each value is its own.
+
+    Raises TypeError or ValueError: no values, or not finite ones; other groups; level outside (0, 1); no draws.
+    """
+    if not is_array(values) or values.ndim != 1 or values.dtype.kind not in "fiub":
+        got = f"{values.dtype} {values.shape}" if is_array(values) else type(values).__name__
+        raise TypeError(f"values: expected a flat array of numbers, got {got}")
+    v = to_cpu(values).astype(np.float64)
+    if len(v) == 0 or not np.isfinite(v).all():
+        raise ValueError(
+            f"values: expected at least one, all of them finite, got {v[~np.isfinite(v)][:5] if len(v) else 'none'}"
+        )
+    if not 0 < level < 1 or draws < 1:
+        raise ValueError(f"level, draws: expected a share between 0 and 1, and at least one draw, got {level} and {draws}")
+    number = np.arange(len(v)) if groups is None else _numbers(groups, len(v))
+    sums, counts = np.bincount(number, v), np.bincount(number)  # of each group
+    rng = np.random.default_rng(seed)
+    means = np.empty(draws)
+    for d in range(draws):
+        pick = rng.integers(0, len(sums), len(sums))
+        means[d] = sums[pick].sum() / counts[pick].sum()
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(v.mean()), float(low), float(high))
+
+
+def _numbers(groups: Array, n: int) -> Array:
+    """The groups, numbered 0, 1, ..."""
+    if np.shape(groups) != (n,):
+        raise ValueError(f"groups: expected one number for each of the {n} values, got shape {np.shape(groups)}")
+    numbered: Array = np.unique(to_cpu(groups), return_inverse=True)[1]
+    return numbered

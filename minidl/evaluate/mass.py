@@ -1,0 +1,29 @@
+"""How much of a map lies on the object?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl.array import Array
+from minidl.evaluate.checks import check_maps, check_masks
+from minidl.evaluate.measured import Measured
+
+
+def mass_in_mask(maps: Array, masks: Array) -> Measured:
+    """sum of the map in the mask / sum of the map, in [0, 1]; chance is the mask's share of the picture, its area.
+
+    A uniform map scores exactly chance, and so does one that is 0 everywhere, which tells nothing. `enrichment` = mass / area.
+
+    Args:
+        maps, masks: (N,H,W). The maps hold no negative value: of a signed map, take its size or what is positive in it.
+
+    Raises TypeError and ValueError for a negative value, and as `pointing_game` does.
+    """
+    maps = check_maps(maps)
+    masks = check_masks(masks, maps)
+    if (maps < 0).any():
+        raise ValueError(f"maps: expected no negative value (take the size, or the positive part), got {maps.min():.3g}")
+    area = masks.mean((1, 2))
+    total = maps.sum((1, 2))
+    inside = maps.sum((1, 2), where=masks)
+    return Measured(np.divide(inside, total, out=area.copy(), where=total > 0), area)

@@ -1,0 +1,24 @@
+"""A measure of each of N maps, and beside it what chance would score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minidl.array import Array
+from minidl.evaluate.bootstrap import bootstrap
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """value (N,), and chance (N,): the expected value of a map that knows nothing. Print it for both means."""
+
+    value: Array
+    chance: Array
+
+    @property
+    def enrichment(self) -> Array:
+        """value / chance (N,): how many times better than chance; of mass in a mask, mass / area."""
+        return self.value / self.chance
+
+    def __str__(self) -> str:
+        return f"{bootstrap(self.value)}, chance {self.chance.mean():.3f}, {len(self.value)} pictures"

@@ -1,0 +1,48 @@
+"""The pointing game: is the map's highest pixel on the object?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl.array import Array
+from minidl.evaluate.checks import check_maps, check_masks
+from minidl.evaluate.measured import Measured
+
+FURTHEST = 0.25  # more tolerance than this, and a miss is called a hit
+
+
+def pointing_game(maps: Array, masks: Array, tolerance: float = 0.0) -> Measured:
+    """1 where the map's highest pixel is in the mask or at most `tolerance` radii from it, else 0; chance is that area's share.
+
+    Where several pixels are highest, value is the share of them that are hits, so that a uniform map scores exactly chance.
+    Zhang et al. 2016, "Top-down neural attention by excitation backprop", section 4.1, allow 15 pixels whatever the size of the
+    object, which calls half of the picture a hit where objects are small.
+
+    Args:
+        maps, masks: (N,H,W).
+        tolerance: in radii of the mask, sqrt(area / pi) pixels; at most 1/4.
+
+    Raises:
+        TypeError, ValueError: maps that are not finite, masks of another shape or empty, a tolerance beyond 1/4.
+    """
+    maps = check_maps(maps)
+    masks = check_masks(masks, maps)
+    if not isinstance(tolerance, int | float) or not 0 <= tolerance <= FURTHEST:
+        raise ValueError(f"tolerance: expected at most {FURTHEST} radii of the mask, and at least 0, got {tolerance!r}")
+    near = np.stack([grown(mask, tolerance * np.sqrt(mask.sum() / np.pi)) for mask in masks])
+    highest = maps == maps.max((1, 2), keepdims=True)
+    return Measured((highest & near).sum((1, 2)) / highest.sum((1, 2)), near.mean((1, 2)))
+
+
+def grown(mask: Array, by: float) -> Array:
+    """The pixels (H,W) whose distance to one in the mask is at most `by` pixels."""
+    H, W = mask.shape
+    reach = int(by)
+    padded = np.pad(mask, reach)
+    counts = np.cumsum(np.pad(padded, ((0, 0), (1, 0))), axis=1)  # (H+2 reach, W+2 reach+1): mask pixels left of here, by row
+    near = np.zeros_like(mask)
+    for dy in range(-reach, reach + 1):
+        dx = int(np.sqrt(by**2 - dy**2))  # of the row that is dy away, the pixels up to dx to either side
+        rows = counts[reach + dy : reach + dy + H]
+        near |= rows[:, reach + dx + 1 : reach + dx + 1 + W] > rows[:, reach - dx : reach - dx + W]
+    return near
