@@ -22,6 +22,7 @@ from minidl.ops.dense import DenseBlock
 from minidl.ops.fused import unfused
 from minidl.ops.linear import Linear
 from minidl.ops.pool import AvgPool2d, MaxPool2d
+from minidl.ops.resize import RowsAndColumns
 
 
 class Call(NamedTuple):
@@ -36,10 +37,10 @@ class Call(NamedTuple):
 class Row:
     """One op of the forward pass, or in a folded table one call of a module.
 
-    calls: the modules that were running, outermost first; window: kernel, stride, dilation and groups, where there are any;
+    calls: the modules that were running, outermost first; window: kernel, stride, dilation and groups, or the kind of resizing;
     shape: of the output; parameters: how many are used here first; multiply_adds: see `cost`; bytes: of the output, 0 for a
     view of the input; field: what an element of the output sees of the picture's rows and columns, () of no picture;
-    inputs: the rows that made the inputs, -1 for the input of the model.
+    inputs: the rows that made the inputs, -1 for the input of the model; ops: how many ops this is.
     """
 
     calls: tuple[Call, ...]
@@ -51,6 +52,7 @@ class Row:
     bytes: int
     field: Field
     inputs: tuple[int, ...]
+    ops: int = 1
 
     @property
     def name(self) -> str:
@@ -204,6 +206,7 @@ def _sum(rows: list[Row], call: Call, inputs: tuple[int, ...]) -> Row:
         sum(r.bytes for r in rows),
         last.field,
         tuple(dict.fromkeys(inputs)),
+        sum(r.ops for r in rows),
     )
 
 
@@ -227,6 +230,8 @@ def _bytes(op: Op, y: Tensor) -> int:
 
 
 def _window(op: Op) -> str:
+    if isinstance(op, RowsAndColumns):
+        return op.kind
     if not isinstance(op, Conv2d | MaxPool2d | AvgPool2d):
         return ""
     kernel = op.w.shape[2:] if isinstance(op, Conv2d) else op.kernel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 from minidl import files
@@ -23,7 +24,11 @@ def new(width: float, height: float, **layout: Any) -> Figure:
 
 
 def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 120) -> None:
-    """Write the figure as PNG, whole or not at all."""
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=dpi)
-    files.write(path, png.getvalue())
+    """Write the figure as PNG, or as SVG if the path ends so, whole or not at all. The text of an SVG stays text."""
+    from matplotlib import rc_context
+
+    svg = pathlib.Path(path).suffix.lower() == ".svg"
+    content = io.BytesIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "minidl"}):  # and the same figure makes the same file
+        figure.savefig(content, format="svg" if svg else "png", dpi=dpi, metadata={"Date": None} if svg else None)
+    files.write(path, content.getvalue())
