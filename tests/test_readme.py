@@ -8,20 +8,34 @@ import re
 import numpy as np
 import pytest
 
-from minidl import OPS
+import models
+from minidl import OPS, nn
 from minidl.check import gradient_check
+from tests.checkpoints.by_hand import entries, number, row, tensor, zipped
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", TEXT, re.DOTALL)
 
 
+def published(model: nn.Module) -> bytes:
+    """The layout of the published CIFAR ResNets: {"state_dict": {"module.conv1.weight": ...}, "best_prec1": 91}"""
+    arrays = {f"module.{n}": a for n, a in model.state_dict().items() if "num_batches" not in n}
+    tensors = {n: tensor(row(n, a.size), 0, a.shape, [s // 4 for s in a.strides]) for n, a in arrays.items()}
+    return zipped(entries(state_dict=entries(**tensors), best_prec1=number(91)), {n: a.tobytes() for n, a in arrays.items()})
+
+
 def test_it_shows_examples() -> None:
-    assert len(BLOCKS) == 3 and sum(bool(output) for _, output in BLOCKS) == 1
+    assert len(BLOCKS) == 4 and sum(bool(output) for _, output in BLOCKS) == 1
 
 
 @pytest.mark.parametrize(("code", "output"), BLOCKS)
-def test_an_example(code: str, output: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_example(
+    code: str, output: str, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "resnet20.th" in code:
+        (tmp_path / "resnet20.th").write_bytes(published(models.resnet20(seed=5)))
     scope: dict[str, object] = {"__name__": "readme"}
     before = set(OPS)
     try:
@@ -30,6 +44,10 @@ def test_an_example(code: str, output: str, capsys: pytest.CaptureFixture[str]) 
         for name in set(OPS) - before:
             del OPS[name]
     assert capsys.readouterr().out == output
+    if "resnet20.th" in code:
+        source, target = models.resnet20(seed=5).state_dict(), scope["model"].state_dict()  # type: ignore[attr-defined]
+        assert np.allclose(target["conv1.weight"], source["conv1.weight"].sum(1, keepdims=True))
+        assert np.array_equal(target["layer3.2.bn2.weight"], source["layer3.2.bn2.weight"])
     if "square" in scope:
         gradient_check(scope["square"], [np.random.default_rng(0).normal(size=(2, 3))])  # type: ignore[arg-type]
 
