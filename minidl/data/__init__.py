@@ -4,6 +4,7 @@ from minidl.data.augment import Augmentation, Compose, Cutout, Normalize, Random
 from minidl.data.cifar import cifar10, cifar100
 from minidl.data.dataset import Dataset
 from minidl.data.folder import image_folder, read_picture
+from minidl.data.ham10000 import ham10000
 from minidl.data.lesions import lesions
 from minidl.data.loader import Loader
 
@@ -18,6 +19,7 @@ __all__ = [
     "RandomFlip",
     "cifar10",
     "cifar100",
+    "ham10000",
     "image_folder",
     "lesions",
     "read_picture",

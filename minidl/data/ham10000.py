@@ -1,0 +1,120 @@
+"""HAM10000, dermoscopic pictures of 7,470 skin lesions, in the published layout.
+
+Tschandl, Rosendahl and Kittler 2018, "The HAM10000 dataset", Scientific Data 5; the outlines of the lesions are those of
+Tschandl et al. 2020, "Human-computer collaboration for skin cancer recognition", Nature Medicine 26.
+https://doi.org/10.7910/DVN/DBW86T (CC BY-NC 4.0): unpack the archives into one folder, so that it holds
+
+    HAM10000_metadata.csv                   lesion_id, image_id, dx, ...; as it comes, also without .csv, or .tab
+    HAM10000_images_part_1/ISIC_*.jpg       one or more folders whose names begin with HAM10000_images
+    HAM10000_segmentations_lesion_tschandl/ISIC_*_segmentation.png
+
+Many lesions were photographed several times. All pictures of a lesion are on one side of the split, or the test would ask for
+lesions that were seen in training.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from minidl.data.checks import integer
+from minidl.data.dataset import Dataset
+from minidl.data.folder import read_picture
+
+DIAGNOSES = {  # what `dx` says, and whether it is malignant: akiec are carcinomas in situ and their precursors
+    "akiec": True,
+    "bcc": True,
+    "bkl": False,
+    "df": False,
+    "mel": True,
+    "nv": False,
+    "vasc": False,
+}
+METADATA = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab")
+IMAGES = "HAM10000_images"
+MASKS = "HAM10000_segmentations_lesion_tschandl"
+SOURCE = "get HAM10000 from https://doi.org/10.7910/DVN/DBW86T and unpack its archives there"
+
+
+def ham10000(
+    root: str | os.PathLike[str],
+    train: bool = True,
+    size: tuple[int, int] = (72, 96),
+    labels: str = "malignant",
+    test: float = 0.2,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """The training or the test pictures (N,3,H,W) uint8 in the folder `root`, in the order of the metadata.
+
+    masks: "lesion", (N,H,W) bool, as dermatologists outlined it.
+
+    Args:
+        size: (H, W) to resize pictures and masks to (bilinear, with antialiasing); those published are 450x600.
+        labels: "malignant", for the classes "benign" and "malignant", or "diagnosis" for the seven of `DIAGNOSES`.
+        test: the share of lesions of each diagnosis that is kept for the test, between 0 and 1.
+        seed: of the split, which depends on it and on the metadata alone.
+        progress: called with (done, total) after each picture.
+
+    Raises:
+        FileNotFoundError: there is no metadata, or a picture or a mask that it lists is missing.
+        ValueError: the metadata are not those of HAM10000, a file is damaged, or an argument cannot be.
+    """
+    root = pathlib.Path(root)
+    if labels not in ("malignant", "diagnosis"):
+        raise ValueError(f'labels must be "malignant" or "diagnosis", got {labels!r}')
+    if not isinstance(test, float) or not 0 < test < 1:
+        raise ValueError(f"test must be a share between 0 and 1, got {test!r}")
+    rows = _rows(root)
+    held_back = _test_lesions(rows, test, integer("seed", seed, 0))
+    rows = [row for row in rows if (row["lesion_id"] in held_back) != train]
+    files = {path.stem: path for folder in sorted(root.glob(f"{IMAGES}*")) for path in folder.glob("*.jpg")}
+    H, W = size
+    images, lesion = np.empty((len(rows), 3, H, W), np.uint8), np.empty((len(rows), H, W), bool)
+    for i, row in enumerate(rows):
+        name = row["image_id"]
+        mask = root / MASKS / f"{name}_segmentation.png"
+        if name not in files or not mask.is_file():
+            what = f"{name}.jpg, which is in no folder {root}/{IMAGES}*" if name not in files else str(mask)
+            raise FileNotFoundError(f"the metadata list {name}, but there is no {what}; {SOURCE}")
+        images[i] = read_picture(files[name], size, 3)
+        lesion[i] = read_picture(mask, size, 1)[0] > 127
+        if progress is not None:
+            progress(i + 1, len(rows))
+    names = tuple(DIAGNOSES) if labels == "diagnosis" else ("benign", "malignant")
+    number = [names.index(row["dx"]) if labels == "diagnosis" else int(DIAGNOSES[row["dx"]]) for row in rows]
+    return Dataset(images, np.array(number, np.int64), names, {"lesion": lesion}, f"HAM10000 {'train' if train else 'test'}")
+
+
+def _rows(root: pathlib.Path) -> list[dict[str, str]]:
+    """The metadata, checked, one row a picture."""
+    found = [root / name for name in METADATA if (root / name).is_file()]
+    if not found:
+        raise FileNotFoundError(f"{root / METADATA[0]} is missing; {SOURCE}")
+    with open(found[0], newline="", encoding="utf-8-sig") as file:
+        header = file.readline()
+        file.seek(0)
+        rows = list(csv.DictReader(file, delimiter="\t" if "\t" in header else ","))
+    needed = ("lesion_id", "image_id", "dx")
+    for number, row in enumerate(rows, start=2):
+        if not all(row.get(key) for key in needed) or row["dx"] not in DIAGNOSES:
+            raise ValueError(
+                f"{found[0]}, line {number}: expected {', '.join(needed)}, with dx one of {', '.join(DIAGNOSES)}, got {row}"
+            )
+    if not rows:
+        raise ValueError(f"{found[0]} lists no picture")
+    return rows
+
+
+def _test_lesions(rows: list[dict[str, str]], share: float, seed: int) -> set[str]:
+    """That share of the lesions of each diagnosis, rounded, drawn at random."""
+    rng = np.random.default_rng(seed)
+    drawn: set[str] = set()
+    for dx in DIAGNOSES:
+        lesions = sorted({row["lesion_id"] for row in rows if row["dx"] == dx})
+        drawn.update(rng.permutation(lesions)[: round(share * len(lesions))].tolist())
+    return drawn
