@@ -1,0 +1,124 @@
+"""The rules of guided backprop and the deconvnet, on nets whose answer is known; and each rule broken on purpose."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minidl import Step, Tensor, nn, ops, rules, walk
+from minidl.array import Array
+from minidl.explain import deconvnet, guided_backprop, saliency
+from minidl.ops.activation import ReLU
+
+from .explain.nets import Net, linear, pictures
+
+
+class Functional(nn.Module):
+    """S = V relu(W relu(U x)), the ReLUs a function, a module, or one module twice."""
+
+    def __init__(self, kind: str) -> None:
+        rng = np.random.default_rng(0)
+        self.U, self.W, self.V = (nn.Linear(a, b, bias=False, rng=rng) for a, b in ((12, 20), (20, 20), (20, 3)))
+        self.kind, self.relu, self.other = kind, nn.ReLU(), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.relu if self.kind != "function" else ops.relu
+        second = {"function": ops.relu, "modules": self.other, "reused": self.relu}[self.kind]
+        return self.V(second(self.W(first(self.U(ops.flatten(x))))))
+
+
+def by_hand(net: Functional, x: Array, target: int, gate: bool, positive: bool) -> Array:
+    """What arrives at x (1,3,2,2) when a ReLU looks at its own input (`gate`), at the sign of what comes back, or both."""
+    U, W, V = (layer.weight.data for layer in (net.U, net.W, net.V))
+    a = U @ x.ravel()
+    b = W @ np.maximum(a, 0)
+    g = V[target]
+    for pre, weight in ((b, W), (a, U)):
+        g = weight.T @ (g * ((pre > 0) if gate else 1) * ((g > 0) if positive else 1))
+    return g.reshape(x.shape)
+
+
+METHODS = {"gradient": (saliency, True, False), "guided": (guided_backprop, True, True), "deconvnet": (deconvnet, False, True)}
+
+
+def check(kind: str, method: str) -> None:
+    """Raises AssertionError where the method is not what it is by hand."""
+    net, (function, gate, positive) = Functional(kind).to(dtype="float64"), METHODS[method]
+    for seed in range(5):
+        x = pictures(1, 3, 2, 2, seed=seed)
+        for target in range(3):
+            np.testing.assert_allclose(
+                function(net, x, target).raw, by_hand(net, x, target, gate, positive), rtol=1e-9, atol=1e-12
+            )
+
+
+@pytest.mark.parametrize("kind", ["function", "modules", "reused"])
+@pytest.mark.parametrize("method", METHODS)
+def test_by_hand(kind: str, method: str) -> None:
+    check(kind, method)
+
+
+def without_gate(step: Step) -> None:
+    if isinstance(step.op, ReLU):
+        step.gxs[0] = step.gy * (step.gy > 0)
+
+
+def without_sign(step: Step) -> None:
+    if isinstance(step.op, ReLU):
+        step.gxs[0] = step.gy * step.op.gate()
+
+
+def negative(step: Step) -> None:
+    if isinstance(step.op, ReLU):
+        step.gxs[0] = step.gy * (step.gy < 0) * step.op.gate()
+
+
+@pytest.mark.parametrize(
+    ("method", "rule"),
+    [
+        ("guided", without_gate),
+        ("guided", without_sign),
+        ("guided", negative),
+        ("guided", rules.plain),
+        ("deconvnet", without_sign),
+        ("deconvnet", negative),
+        ("deconvnet", rules.guided),
+        ("deconvnet", rules.plain),
+    ],
+)
+def test_a_broken_rule_is_noticed(method: str, rule: rules.Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, method, rule)
+    with pytest.raises(AssertionError):
+        check("modules", method)
+
+
+def test_without_a_relu_all_are_the_gradient() -> None:
+    model, w, _ = linear()
+    x = pictures(3, 2, 6, 6)
+    for method in guided_backprop, deconvnet:
+        np.testing.assert_allclose(method(model, x, 1).raw, np.broadcast_to(w[1], x.shape), rtol=1e-12)
+
+
+@pytest.mark.parametrize("rule", [rules.guided, rules.deconvnet])
+def test_an_op_with_a_relu_inside_is_refused(rule: rules.Rule) -> None:
+    model, picture = Net().eval(), Tensor(pictures(1, 3, 8, 8).astype(np.float32), requires_grad=True)
+    with pytest.raises(ValueError, match=r"BatchNormFrozenReLU holds a ReLU inside .* use minidl.ops.unfused\(\)"):
+        for step in walk(ops.sum(model(picture)), leaves={}):
+            rule(step)
+    with ops.unfused():
+        y = ops.sum(model(picture))
+    gates = [step.op for step in walk(y, leaves={}) if rule(step) is None and isinstance(step.op, ReLU)]
+    assert len(gates) == 6
+
+
+def test_nothing_is_changed_in_place() -> None:
+    """The arrays that came in, which the graph or somebody else may hold, stay as they are."""
+    with ops.unfused():
+        x = Tensor(pictures(1, 1, 4, 4), requires_grad=True)
+        y = ops.relu(x)
+    for rule in rules.guided, rules.deconvnet:
+        (step,) = walk(y, pictures(1, 1, 4, 4, seed=1), leaves={})
+        gy, gx = step.gy.copy(), step.gxs[0]
+        before = gx.copy()
+        rule(step)
+        assert (step.gy == gy).all() and (gx == before).all() and step.gxs[0] is not gx
