@@ -3,6 +3,7 @@
 from minidl.core import getitem, matmul
 from minidl.ops.activation import gelu, leaky_relu, relu, sigmoid, softplus, tanh
 from minidl.ops.conv import conv2d
+from minidl.ops.dilation import smooth_max_convolution
 from minidl.ops.elementwise import abs, clip, exp, log, maximum, sqrt, where
 from minidl.ops.fused import batch_norm_frozen_relu, batch_norm_relu, fusing, unfused
 from minidl.ops.linear import linear
@@ -59,6 +60,7 @@ __all__ = [
     "reshape",
     "resize",
     "sigmoid",
+    "smooth_max_convolution",
     "softmax",
     "softplus",
     "split",

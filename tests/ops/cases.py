@@ -493,3 +493,11 @@ def gaussian_blur(draw: Any) -> Case:
 
 
 CASES["RowsAndColumns"] = resize() | adaptive_avg_pool2d() | gaussian_blur()
+
+
+@case("SmoothMaxConvolution")
+def smooth_max_convolution(draw: Any, name: str) -> Case:
+    rng, (r, s) = draw_rng(draw), (draw(st.integers(0, 2)), draw(st.integers(1, 3)))
+    kernel = rng.uniform(0, 1, (2 * r + 1, 2 * r + 1, s, s))
+    x = rng.uniform(0, 1, draw(shapes(4, 4, 4)))
+    return Case(ops.smooth_max_convolution, x, kernel=kernel, coldness=draw(st.sampled_from((0.0, 1.0, 5.0))))

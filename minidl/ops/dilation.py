@@ -1,0 +1,72 @@
+"""Smooth dilation: every pixel takes the largest of the values around it, each weighed by how near it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from minidl.array import Array, array_module
+from minidl.core import Grads, Op, Tensor
+from minidl.ops.arguments import pictures
+
+
+class SmoothMaxConvolution(Op):
+    """y[n,c,p] = sum_q f_pq exp(T f_pq) / sum_q exp(T f_pq),  f_pq = kernel[p - q] x[n,c,q], q the cells around pixel p
+
+    Pixel (i s + u, j s + v) lies in cell (i, j) and looks at the cells (i + a - r, j + b - r), weighed by kernel[a,b,u,v].
+    """
+
+    def __init__(self, kernel: Array, coldness: float) -> None:
+        self.kernel, self.T = kernel, coldness
+
+    def forward(self, x: Array) -> Array:  # (N,C,h,w)
+        pictures(x)
+        self.x_shape = x.shape
+        K, s = self.kernel.shape[0], self.kernel.shape[2]
+        N, C, h, w = x.shape
+        xp, r = array_module(x), K // 2
+        self.padded = xp.pad(x, ((0, 0), (0, 0), (r, r), (r, r)))
+        self.total = xp.zeros((N, C, h, s, w, s), x.dtype)
+        weighed = xp.zeros_like(self.total)
+        for _, _, f in self.terms():
+            e = xp.exp(self.T * f)
+            self.total += e
+            weighed += f * e
+        self.y = weighed / self.total
+        return self.y.reshape(N, C, h * s, w * s)
+
+    def backward(self, gy: Array) -> Grads:  # (N,C,h s,w s)
+        xp = array_module(gy)
+        share = gy.reshape(self.y.shape) / self.total
+        gpadded = xp.zeros_like(self.padded)
+        for window, k, f in self.terms():
+            gf = share * xp.exp(self.T * f) * (1 + self.T * (f - self.y))  # dy/df = exp(T f) / total (1 + T (f - y))
+            gpadded[window] += (gf * k).sum((3, 5))
+        r = self.kernel.shape[0] // 2
+        return (gpadded[:, :, r : r + self.x_shape[2], r : r + self.x_shape[3]],)
+
+    def terms(self) -> Iterator[tuple[tuple[slice, ...], Array, Array]]:
+        """Of one neighbour (a, b) after the other: where it stands for all cells, kernel[a,b] and f (N,C,h,s,w,s)."""
+        h, w = self.x_shape[2:]
+        for a, b in np.ndindex(self.kernel.shape[:2]):
+            window = (slice(None), slice(None), slice(a, a + h), slice(b, b + w))
+            k = self.kernel[a, b][:, None, :]  # (s,1,s)
+            yield window, k, self.padded[window][:, :, :, None, :, None] * k
+
+
+def smooth_max_convolution(x: Tensor, kernel: Array, coldness: float) -> Tensor:
+    """The maximum over the neighbours of each pixel, of kernel times x, made smooth: (N,C,h,w) -> (N,C,h s,w s).
+
+        y = sum f exp(T f) / sum exp(T f),  which is max f for a large coldness T, and mean f for T = 0.
+
+    kernel: (2r+1,2r+1,s,s): of a cell of s x s pixels, whose corner pixel is [0,0], the weight of the cell a - r further down
+    and b - r to the right is kernel[a,b,u,v] at its pixel (u, v). Beyond the border x is 0. x is meant to lie in [0, 1]:
+    exp(T f) must be finite. Fong, Patrick and Vedaldi 2019, section 3.2.
+    """
+    K, L, s, t = kernel.shape if kernel.ndim == 4 else (0, 0, 0, 0)
+    if K != L or s != t or K % 2 == 0:
+        raise ValueError(f"kernel: expected (2r+1,2r+1,s,s), got shape {kernel.shape}")
+    if not 0 <= coldness < np.inf:
+        raise ValueError(f"coldness: expected a finite number that is not negative, got {coldness!r}")
+    return SmoothMaxConvolution(array_module(x.data).asarray(kernel, x.dtype), float(coldness))(x)
