@@ -1,0 +1,98 @@
+"""What the comparisons of nets share: each net is trained on the same pictures, in a folder of its own.
+
+A comparison that was interrupted is started again with the same command: nets that are done are not trained again, and the
+one that was interrupted goes on after its last finished epoch, to the same numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from train import load  # the lesson beside this file
+
+from minidl.data import Dataset
+from minidl.nn import Module
+from minidl.train import Row, Settings, fit
+
+Maker = Callable[[int, int, int], Module]  # (classes, channels of a picture, seed) -> a net with drawn weights
+Recipes = Mapping[str, Mapping[str, Any]]  # data -> where it wants other settings than the defaults of `Settings`
+
+
+def parser(doc: str | None, recipes: Recipes) -> argparse.ArgumentParser:
+    """The arguments that all comparisons take."""
+    p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", choices=recipes, default="lesions", help=f"one of {', '.join(recipes)}; by default lesions")
+    p.add_argument("--root", help="the folder that holds the data; by default data")
+    p.add_argument("--pictures", type=int, help="take only the first PICTURES of the training and of the test set")
+    p.add_argument("--epochs", type=int)
+    p.add_argument("--batch-size", type=int)
+    p.add_argument("--lr", type=float, help="the highest learning rate of the one-cycle schedule")
+    p.add_argument("--seeds", type=int, nargs="+", default=[0], help="train each net once with each of these")
+    p.add_argument("--out", type=pathlib.Path, help="the folder of this comparison; by default runs/NAME-DATA")
+    return p
+
+
+def settings(asked: argparse.Namespace, recipes: Recipes) -> Settings:
+    """The recipe for these data with what was asked for in its place."""
+    names = {"data": "data", "root": "root", "pictures": "limit", "epochs": "epochs", "batch_size": "batch_size", "lr": "lr"}
+    given = {to: getattr(asked, name) for name, to in names.items() if getattr(asked, name) is not None}
+    return Settings(**{**recipes[asked.data], **given})
+
+
+def train_all(
+    nets: Mapping[str, Maker], settings: Settings, seeds: Sequence[int], out: pathlib.Path
+) -> tuple[Dataset, dict[str, list[list[Row]]]]:
+    """Train every net with every seed, in `out`/NAME-SEED; the training pictures, and for each net the rows of each seed.
+
+    Raises ValueError, before it trains, where a folder holds a run with other settings; and what `minidl.train.fit` raises.
+    """
+    runs = [(name, replace(settings, model=name, seed=seed), out / f"{name}-{seed}") for name in nets for seed in seeds]
+    begun = {folder for _, _, folder in runs if (folder / "settings.json").exists()}
+    for _, asked, folder in runs:
+        if folder in begun:
+            try:
+                asked.continues(Settings.of_run(folder))
+            except ValueError as error:
+                raise ValueError(f"{folder} holds a run already, and {error}; choose another folder with --out") from error
+    train_set, test_set = load(settings)
+    K, C = len(train_set.classes), train_set.images.shape[1]
+    print(f"{len(train_set):,} training and {len(test_set):,} test pictures of {settings.data}, {K} classes; {settings.epochs} "
+          f"epochs, batches of {settings.batch_size}, learning rate {settings.lr:g}; everything goes into {out}")  # fmt: skip
+    rows: dict[str, list[list[Row]]] = {name: [] for name in nets}
+    for name, each, folder in runs:
+        print(f"{name}, seed {each.seed}" + (", begun before" if folder in begun else ""))
+        rows[name].append(fit(nets[name](K, C, each.seed), train_set, test_set, each, folder, resume=folder in begun))
+    return train_set, rows
+
+
+def count(model: Module) -> int:
+    """Its parameters."""
+    return sum(p.size for p in model.parameters())
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Markdown; the columns after the first are numbers, and stand to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    cells = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in (head, *lines)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (cells[0], rule, *cells[1:]))
+
+
+def guarded(run: Callable[[], None]) -> int:
+    """The exit code of `run`: 0, or 130 after Ctrl-C, or 1 after anything that went wrong and could be told in a few words."""
+    try:
+        run()
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on after the last finished epoch.")
+        return 130
+    except (FloatingPointError, OSError, RuntimeError, ValueError) as error:
+        if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
