@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minidl.data import image_folder
+from minidl.data import image_folder, read_picture
 
 
 def save(file: pathlib.Path, pixels: np.ndarray, mode: str | None = None) -> None:
@@ -34,6 +34,17 @@ def test_classes_and_files_by_name(tmp_path: pathlib.Path) -> None:
     assert d.name == tmp_path.name
     for image, name in zip(d.images, ("ant/x.bmp", "zebra/1.PNG", "zebra/2.png", "Ä/é.tif"), strict=True):
         assert np.array_equal(image, np.asarray(Image.open(tmp_path / name)).transpose(2, 0, 1))
+
+
+def test_one_picture(tmp_path: pathlib.Path) -> None:
+    save(tmp_path / "a" / "x.png", noise(4, 6, 3))
+    save(tmp_path / "a" / "y.png", noise(5, 4), "L")
+    d = image_folder(tmp_path, size=(3, 3), channels=1)
+    for name, image in zip("xy", d.images, strict=True):
+        assert np.array_equal(read_picture(tmp_path / "a" / f"{name}.png", (3, 3), 1), image)
+    assert np.array_equal(read_picture(str(tmp_path / "a" / "x.png")), noise(4, 6, 3).transpose(2, 0, 1))
+    with pytest.raises(FileNotFoundError, match=r"z\.png"):
+        read_picture(tmp_path / "z.png")
 
 
 @pytest.mark.parametrize(
