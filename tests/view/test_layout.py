@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from minidl.view.layout import _increasing, layered
 
-
 Graph = tuple[list[tuple[float, float]], list[tuple[int, int]]]
 
 
