@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import train as training  # examples/train.py
 
-from minidl import data, weights
-from minidl.array import Array
+from minidl import data, torch_checkpoint, weights
+from minidl.array import Array, is_array
 from minidl.data import Normalize
 from minidl.nn import Module
 from minidl.train import Settings
@@ -46,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--weights", metavar="FILE", help="weights of another net, as safetensors or as PyTorch writes them")
     group.add_argument("--model", choices=training.MODELS, metavar="NAME",
                        help=f"the net that --weights belongs to, one of {', '.join(training.MODELS)}")  # fmt: skip
+    group.add_argument("--key", help="the entry of a PyTorch checkpoint that holds the weights, where there are several")
+    group.add_argument("--prefix", default="", help="what the names of the weights begin with there, such as module.")
     group.add_argument("--size", type=int, help="resize the pictures to SIZE x SIZE; by default as the net was trained, or 224")
     group.add_argument("--mean", type=float, nargs="+", help="of each channel in [0, 1], where --weights does not tell")
     group.add_argument("--std", type=float, nargs="+", help="by default mean and std of ImageNet, or 0.5 and 0.5")
@@ -65,7 +67,8 @@ def load(args: argparse.Namespace, count: int = 8) -> Loaded:
     settings = Settings.of_run(path.parent) if (path.parent / "settings.json").exists() else None
     if not args.image and (settings is None or settings.data != "lesions"):
         raise ValueError(f"--image is needed: {path} was not trained on lesions, which alone can be generated")
-    model, classes, normalize = net(path, args.model or settings.model, args.mean, args.std)  # type: ignore[union-attr]
+    name = args.model or settings.model  # type: ignore[union-attr]
+    model, classes, normalize = net(path, name, args.mean, args.std, args.key, args.prefix)
     if not args.image:
         pictures = data.lesions(count, args.size or settings.size or 32, len(normalize.mean), seed=1)  # type: ignore[union-attr]
         return Loaded(model, pictures.images, pictures.labels, classes, normalize)
@@ -94,17 +97,31 @@ def finished(run: pathlib.Path) -> pathlib.Path:
 
 
 def net(
-    path: pathlib.Path, name: str, mean: list[float] | None = None, std: list[float] | None = None
+    path: pathlib.Path,
+    name: str,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    key: str | None = None,
+    prefix: str = "",
 ) -> tuple[Module, tuple[str, ...], Normalize]:
-    """The net `name` with the weights in the file `path`, the names of its classes, and how its pictures are normalised."""
-    arrays, metadata = weights.load_arrays(path)
+    """The net `name` with the weights in the file `path`, the names of its classes, and how its pictures are normalised.
+
+    How many classes and channels it has, the weights tell. key, prefix: as in `weights.load`.
+    """
+    raw, metadata = path.read_bytes(), dict[str, str]()
+    if torch_checkpoint.is_checkpoint(raw):
+        arrays = {name: a for name, a in torch_checkpoint.state_dict(raw, key).items() if is_array(a)}
+    else:
+        arrays, metadata = weights.load_arrays(path)
     about: dict[str, Any] = json.loads(metadata.get("data", "{}"))  # minidl.train writes it
+    if not {2, 4} <= {a.ndim for a in arrays.values()}:
+        raise ValueError(f"{path}: expected the weights of a convolutional net, got {', '.join(list(arrays)[:5]) or 'none'}")
     channels = min(a.shape[1] for a in arrays.values() if a.ndim == 4)  # no convolution takes fewer than the first
     classes = [a for a in arrays.values() if a.ndim == 2][-1].shape[0]  # of the last linear layer
     constructor = training.MODELS[name]
     plain = {"aux": False} if "aux" in signature(constructor).parameters else {}  # without auxiliary heads
     model = constructor(num_classes=classes, in_channels=channels, **plain).eval()
-    weights.load(model, path)
+    weights.load(model, path, key=key, prefix=prefix)
     known = IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
     normalize = Normalize(mean or about.get("mean") or known[0], std or about.get("std") or known[1])
     return model, tuple(about.get("classes") or (f"class {k}" for k in range(classes))), normalize

@@ -84,6 +84,20 @@ def test_classes_and_channels_are_read_off_the_weights(name: str, classes: int, 
     assert predict(model, np.zeros((1, channels, 32, 32), np.float32)).shape == (1, classes)
 
 
+def test_a_checkpoint_of_pytorch(tmp_path: pathlib.Path) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    model, mine = models.resnet8(num_classes=6, seed=2), png(tmp_path / "mine.png")
+    state = {f"module.{name}": torch.tensor(a) for name, a in model.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "w.pth")
+    asked = ["--weights", tmp_path / "w.pth", "--model", "resnet8", "--image", mine, "--size", "32", "--prefix", "module."]
+    with pytest.raises(ValueError, match="pass key='state_dict'"):
+        load(*asked)
+    loaded = load(*asked, "--key", "state_dict")
+    x = loaded.normalize(loaded.images)
+    np.testing.assert_array_equal(predict(loaded.model, x), predict(model, x))
+    assert len(loaded.classes) == 6 and loaded.normalize.mean == common.IMAGENET[0]
+
+
 def test_the_default_net_is_trained_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(training.RECIPES, "lesions", {"epochs": 2, "batch_size": 16, "lr": 0.01})
@@ -133,6 +147,7 @@ def test_the_example(run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.C
         (["--run", "nowhere"], "--run: nowhere holds no finished training; examples/train.py --out nowhere makes one"),
         (["--weights", "no.safetensors", "--model", "resnet8"], "no.safetensors"),
         (["--image", "no.png"], "no.png"),
+        (["--key", "x"], "key='x': a safetensors file holds the weights and no other entries"),
         (["--layer", "linear"], "layer: 'linear' is none of those with spatial extent"),
     ],
 )
