@@ -3,17 +3,25 @@
     print(trace(loss))
     Path("loss.dot").write_text(trace(loss).dot())
 
-and `dot -Tsvg loss.dot > loss.svg` in a shell draws the graph.
+and `dot -Tsvg loss.dot > loss.svg` in a shell draws the graph. Where the walk ends in a picture, so does
+
+    print(trace(score, pixel="strongest").arithmetic())
+
+write out, op by op, the sum that a cell's gradient is, from the score down to the pixel with the largest one.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from minidl.array import Array, array_module
+import numpy as np
+
+from minidl.array import Array, array_module, to_cpu
 from minidl.core import Parameter, Step, Tensor, walk
+from minidl.flow import Passed, strongest_path
+from minidl.flow.written import written
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,11 @@ class Trace:
     """The records of a walk, newest op first. `str` makes the table."""
 
     records: list[Record]
+    sums: list[str] = field(default_factory=list, repr=False)  # of each op on the way to the pixel, the score first
+
+    def arithmetic(self) -> str:
+        """The sum in each op on the strongest path of the pixel that was asked for, written out."""
+        return "\n\n".join(self.sums)
 
     def __str__(self) -> str:
         head = ("step", "op", "layer", "inputs -> output", "|gy|", "open", "made at")
@@ -70,13 +83,35 @@ class Trace:
         return "\n".join([*lines, "}"]) + "\n"
 
 
-def trace(y: Tensor, gy: Array | None = None) -> Trace:
+def trace(y: Tensor, gy: Array | None = None, *, pixel: tuple[int, ...] | str | None = None) -> Trace:
     """Walk back from y, a scalar or with its gradient gy given, and write down every step. Leaves every `.grad` alone.
 
     The graph stays usable: `y.backward()` may follow. The records hold numbers and names, no arrays.
+
+    pixel: the place of an element of the input, of which `arithmetic()` then tells, or "strongest" for that of the largest
+    gradient. It needs an input that requires a gradient, frozen parameters and single ops:
+
+        with model.eval().frozen(), ops.unfused():
+            print(trace(model(Tensor(x, requires_grad=True))[0, target], pixel="strongest").arithmetic())
+
+    Raises ValueError where there is not one such input, or no such element.
     """
     leaves: dict[Tensor, int] = {}
-    return Trace([_record(i, step, leaves) for i, step in enumerate(walk(y, gy, leaves={}), start=1)])
+    records = [_record(i, step, leaves) for i, step in enumerate(walk(y, gy, leaves={}), start=1)]
+    return Trace(records, [] if pixel is None else _sums(y, gy, pixel))
+
+
+def _sums(y: Tensor, gy: Array | None, pixel: tuple[int, ...] | str) -> list[str]:
+    passed = Passed(y, gy)
+    inputs = [x for x in passed.uses if x.op is None]
+    if len(inputs) != 1:
+        raise ValueError(f"pixel: expected one input that requires a gradient, got {len(inputs)}")
+    if pixel == "strongest":
+        size = np.abs(to_cpu(passed.gradient(inputs[0])))
+        pixel = tuple(int(i) for i in np.unravel_index(size.argmax(), size.shape))
+    if not isinstance(pixel, tuple):
+        raise ValueError(f"pixel: expected a tuple of integers, or 'strongest', got {pixel!r}")
+    return [written(cell) for cell in reversed(strongest_path(passed, inputs[0], pixel))]
 
 
 def _record(i: int, step: Step, leaves: dict[Tensor, int]) -> Record:

@@ -29,7 +29,8 @@ ARROWS = {
     "kernels": "array",
     "core": "array",
     "check": "core array",
-    "trace": "core array",
+    "flow": "core ops kernels array",
+    "trace": "core array flow",
     "nonfinite": "core array",
     "ops": "core kernels array",
     "nn": "core ops array state",
@@ -40,10 +41,10 @@ ARROWS = {
     "checkpoint": "nn optim weights files array",
     "train": "nn optim data weights checkpoint metrics nonfinite core ops array files",
     "rules": "core ops array",
-    "explain": "core ops nn trace array files rules view",
+    "explain": "core ops nn optim trace array files rules view",
     "attack": "explain core ops nn array files view",
     "evaluate": "explain core ops nn data array files view",
-    "view": "trace rules core ops nn array files",
+    "view": "trace rules flow core ops nn array files",
     "models": "core ops nn",
 }
 

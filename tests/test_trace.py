@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import Parameter, Tensor, nn, no_grad, ops, trace, walk
+from minidl import Parameter, Tensor, gradients, nn, no_grad, ops, trace, walk
 from minidl.trace import Trace
 
 
@@ -134,6 +134,52 @@ def test_it_walks_as_backward_does():
     assert [r.op for r in t.records] == [type(s.op).__name__ for s in steps]
     assert [r.gradient_norm for r in t.records] == pytest.approx([np.linalg.norm(s.gy) for s in steps], rel=1e-5)
     assert [r.layer for r in t.records] == ["", "4", "", "", "1", "0"]
+
+
+def picture_score():
+    rng = np.random.default_rng(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 2)
+    )
+    net.name_parameters().eval().to(dtype="float64")
+    x = Tensor(rng.normal(size=(1, 1, 6, 6)), requires_grad=True, name="picture")
+    with net.frozen(), ops.unfused():
+        return net(x)[0, 1], x
+
+
+def test_the_arithmetic_of_a_pixel():
+    y, x = picture_score()
+    gx = gradients(y, [x])[0]
+    blocks = trace(y, pixel=(0, 0, 2, 3)).arithmetic().split("\n\n")
+    assert [b.partition(":")[0] for b in blocks] == [
+        "GetItem", "Linear", "Reshape", "MaxPool2d", "ReLU", "BatchNormFrozen", "Conv2d"
+    ]  # fmt: skip
+    for block in blocks:
+        value, engine = re.search(r"= (\S+), the engine's (\S+)", block).groups()
+        assert value == engine and float(value) != 0
+    last = blocks[-1].splitlines()
+    assert f"gradient of picture[0, 0, 2, 3] = {gx[0, 0, 2, 3]:+.6g}" in last[-1]
+    assert "kernel, turned" in last[2] and re.search(r"filters: \d: \S+, \d: \S+$", last[-2])
+    grid = [line.replace("x", "|").replace("=", "|").split("|") for line in last[3:6]]
+    gy, kernel, products = (np.array([[float(n) for n in row[k].split()] for row in grid if len(row) > 2]) for k in range(3))
+    np.testing.assert_allclose(gy * kernel, products, rtol=1e-2, atol=1e-9)
+    assert "the cell wins 1 of the 1 windows that see it" in blocks[3] and "the gate is open" in blocks[4]
+    strongest = np.unravel_index(np.abs(gx).argmax(), gx.shape)
+    assert f"picture[{', '.join(map(str, strongest))}]" in trace(y, pixel="strongest").arithmetic()
+    assert trace(y).arithmetic() == "" and len(trace(y, pixel="strongest").records) == 7
+
+
+def test_pixels_that_cannot_be():
+    y, _ = picture_score()
+    with pytest.raises(ValueError, match=r"index: expected one of each axis of \(1, 1, 6, 6\), got \(0, 0, 6, 0\)"):
+        trace(y, pixel=(0, 0, 6, 0))
+    with pytest.raises(ValueError, match="pixel: expected a tuple of integers, or 'strongest', got 'top'"):
+        trace(y, pixel="top")
+    a, b = Tensor(np.ones(2), requires_grad=True), Tensor(np.ones(2), requires_grad=True)
+    with pytest.raises(ValueError, match="pixel: expected one input that requires a gradient, got 2"):
+        trace(ops.sum(a * b), pixel="strongest")
+    with pytest.raises(ValueError, match="freeze the parameters"):
+        trace(small()[0], pixel="strongest")
 
 
 def test_the_package_exports_the_function():

@@ -1,0 +1,66 @@
+"""A backward pass that is kept, so that it can be looked at from both ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minidl.array import Array
+from minidl.core import Op, Parameter, Tensor, walk
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One use of a tensor: `source` goes into op `to` as its input number `input`. to is None where it is read by us."""
+
+    source: Tensor
+    to: Op | None
+    input: int = 0
+
+
+class Passed:
+    """The walk from y back to the leaves, with every gradient.
+
+    y, gy: the score and its gradient, 1 for a scalar. ops: newest first, as the walk meets them. outputs: of each op its
+    tensor. uses: of each tensor its wires. gy_of: of each op the gradient of its output. gx: of each wire the gradient that
+    came back along it; those of all uses of a tensor add up to the gradient of the tensor.
+
+    cuts: what separates the steps already taken from those to come. cuts[0] is y itself; cuts[k] holds the wires from what is
+    still in front to the first k ops of the walk. A tensor that is used on both sides (a shortcut) lies in the cut with one of
+    its wires, so that joins need no special case.
+
+    Raises ValueError where a parameter requires a gradient: it would be a second picture.
+    """
+
+    def __init__(self, y: Tensor, gy: Array | None = None) -> None:
+        self.y, self.ops = y, list[Op]()
+        self.gy_of: dict[Op, Array] = {}
+        self.gx: dict[Wire, Array] = {}
+        self.uses: dict[Tensor, list[Wire]] = {}
+        self.outputs: dict[Op, Tensor] = {} if y.op is None else {y.op: y}
+        cut = [Wire(y, None)]
+        self.cuts = [cut]
+        leaves: dict[Tensor, Array] = {}
+        for step in walk(y, gy, leaves=leaves):
+            op = step.op
+            self.ops.append(op)
+            self.gy_of[op] = step.gy
+            cut = [wire for wire in cut if wire.source.op is not op]
+            for i, (x, need, gx) in enumerate(zip(op.inputs, op.needs, step.gxs, strict=True)):
+                if need and x is not None:
+                    if isinstance(x, Parameter):
+                        raise ValueError(f"{x!r} requires a gradient; freeze the parameters, as in `with model.frozen():`")
+                    if x.op is not None:
+                        self.outputs[x.op] = x
+                    wire = Wire(x, op, i)
+                    self.gx[wire] = gx
+                    self.uses.setdefault(x, []).append(wire)
+                    cut = [*cut, wire]
+            self.cuts.append(cut)
+        self.gx[Wire(y, None)] = self.gy_of[y.op] if y.op is not None else leaves[y]
+
+    def gradient(self, x: Tensor) -> Array:
+        """dy/dx"""
+        if x.op is not None:
+            return self.gy_of[x.op]
+        first, *rest = (self.gx[wire] for wire in self.uses[x])
+        return sum(rest, first)
