@@ -183,7 +183,7 @@ def explanations(counted: dict[str, Cost]) -> list[str]:
             "2.5 of the paper is about computation: in section 6 against GoogLeNet, in section 11 against its larger successor "
             "with batch norm (Ioffe and Szegedy 2015). Counted here, against GoogLeNet: "
             f"{three.multiply_adds / google.multiply_adds:.1f} times the multiply-adds with pictures of 299x299 against "
-            f"224x224, {small.multiply_adds / google.multiply_adds:.1f} times with 224x224 for both. The longest way through it "
+            f"224x224, {small.multiply_adds / google.multiply_adds:.1f} times with 224x224 for both. Its longest way "
             f"has {depth(three)} layers with weights; the paper says 42."
         )
     if "densenet121" in counted:

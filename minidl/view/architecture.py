@@ -244,8 +244,7 @@ def _frame(ax: Axes, call: Call, members: list[int], layout: Layout, sizes: list
         style = "round,pad=0,rounding_size=0.06"
         ax.add_patch(FancyBboxPatch((x, y), w, h, boxstyle=style, fc="#f7f7f7", ec="#c4c4c4", lw=0.7, zorder=1))
         around = {"fc": "#f7f7f7", "ec": "none", "pad": 0.3}  # no arrow through the words
-        text = f"{call.name}  {call.kind}"
-        ax.text(x + 0.05, y + 0.075, text, fontsize=5.5, color=GREY, va="center", bbox=around, parse_math=False, zorder=4)
+        ax.text(x + 0.05, y + 0.075, call.name, fontsize=5.5, color=GREY, va="center", bbox=around, parse_math=False, zorder=4)
 
 
 def _legend(ax: Axes, kinds: set[str], x: float, y: float) -> None:
