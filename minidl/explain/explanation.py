@@ -10,6 +10,15 @@ from typing import Any
 from minidl import view
 from minidl.array import Array, to_cpu
 
+NAMES = {  # of methods, for people, where it is not that of the function
+    "grad_times_input": "gradient x input",
+    "smoothgrad": "SmoothGrad",
+    "vargrad": "VarGrad",
+    "grad_cam": "Grad-CAM",
+    "rise": "RISE",
+    "evidence_maps": "evidence",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
@@ -44,8 +53,9 @@ class Explanation:
 
     @property
     def name(self) -> str:
-        """Of the method, for people."""
-        return str(self.params.get("method", "")).replace("_", " ")
+        """Of the method, and of the head where there are several, for people."""
+        method, head = str(self.params.get("method", "")), self.params.get("head")
+        return NAMES.get(method, method.replace("_", " ")) + (f" for {head}" if head else "")
 
     @property
     def unit(self) -> str:

@@ -9,9 +9,10 @@ import pytest
 
 from minidl.data import lesions
 from minidl.explain import Explanation, grad_cam, grad_times_input, saliency
+from minidl.explain.explanation import NAMES
 from tests.view.test_plots import pixels
 
-from .nets import Net
+from .nets import METHODS, Net
 
 
 def test_plot(tmp_path: pathlib.Path) -> None:
@@ -33,9 +34,19 @@ def test_captions() -> None:
     )  # fmt: skip
     assert e.captions(["benign", "malignant"]) == ["malignant\nmargin 2.35", "benign\nmargin -0.5"]
     assert e.captions() == ["class 1\nmargin 2.35", "class 0\nmargin -0.5"]
-    assert e.name == "grad times input" and e.unit == "grad times input, of the margin"
+    assert e.name == "gradient x input" and e.unit == "gradient x input, of the margin"
     bare = Explanation(e.map, e.raw, e.target, e.score)
     assert bare.captions() == ["class 1\nscore 2.35", "class 0\nscore -0.5"] and bare.name == bare.unit == ""
+
+
+def test_names() -> None:
+    x = np.ones((1, 3, 8, 8), np.float32)
+    known = {name: ask(Net(), x, **quick).name for name, (ask, quick) in METHODS.items()}
+    assert known["grad_cam"] == "Grad-CAM" and known["guided_backprop"] == "guided backprop" and known["rise"] == "RISE"
+    assert len(set(known.values())) == len(METHODS) and known["evidence_maps"] == "evidence"
+    assert NAMES.keys() <= known.keys()
+    bare = Explanation(*(np.zeros(0) for _ in range(4)), params={"method": "evidence_maps", "head": "disc"})
+    assert bare.name == "evidence for disc"
 
 
 def test_an_explanation_of_nothing(tmp_path: pathlib.Path) -> None:
