@@ -41,7 +41,7 @@ from minidl.view.figure import BLUE, GREY, ORANGE
 
 KINDS = {"plain": "plain", "residual": "resnet"}  # and how their constructors' names begin
 DEPTHS = (20, 32, 44, 56, 110)
-RECIPES = {  # for CIFAR-10 as in section 4.2 of the paper, but for the number of steps, and so for the schedule
+RECIPES: compare.Recipes = {  # for CIFAR-10 that of section 4.2, but for the number of steps, and so the schedule
     "lesions": {"limit": 600, "epochs": 4, "batch_size": 32, "lr": 0.05, "weight_decay": 1e-4, "crop": 2, "flip": "both"},
     "cifar10": {"limit": 10_000, "epochs": 7, "batch_size": 128, "lr": 0.1, "weight_decay": 1e-4},
 }
