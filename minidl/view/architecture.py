@@ -194,7 +194,9 @@ def _name(box: _Box, boxes: list[_Box]) -> str:
 
 
 def _text(box: _Box) -> str:
-    return " · ".join(_words(row) for row in box.rows)
+    """What the ops of a box do, of many the first and the last."""
+    words = [_words(row) for row in box.rows]
+    return " · ".join(words if len(words) <= 4 else [words[0], "…", words[-1]])
 
 
 def _words(row: Row) -> str:

@@ -92,3 +92,11 @@ def test_what_cannot_be_drawn(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match=r"got 401: fold them, as in cost.folded\(2\)"):
         view.architecture(tmp_path / "net.png", deep)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_long_chain_names_its_ends(tmp_path: pathlib.Path) -> None:
+    chain = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Tanh(), nn.Sigmoid(), nn.GELU())
+    view.architecture(tmp_path / "net.svg", minidl.cost(chain, (2,)))
+    assert "linear · … · gelu" in words(tmp_path / "net.svg")
+    view.architecture(tmp_path / "net.svg", minidl.cost(chain[:4], (2,)))
+    assert "linear · relu · tanh · sigmoid" in words(tmp_path / "net.svg")
