@@ -139,7 +139,7 @@ def cost(model: Module, input_shape: Sequence[int]) -> Cost:
     parameters = model.parameters()
     like = parameters[0].data if parameters else np.zeros(1, np.float32)
     x = Tensor(array_module(like).zeros(shape, like.dtype), requires_grad=True)  # so that every op is recorded
-    y, calls = _follow(model, x)
+    y, calls = follow(model, x)
     ops = tape(y)[::-1]
     outputs = {t.op: t for op in ops for t in op.inputs if t is not None and t.op is not None} | {y.op: y}
     number = {op: i for i, op in enumerate(ops)} | {None: -1}
@@ -160,8 +160,11 @@ def cost(model: Module, input_shape: Sequence[int]) -> Cost:
     return Cost(shape, rows, total, sum(r.multiply_adds for r in rows), sum(r.bytes for r in rows))
 
 
-def _follow(model: Module, x: Tensor) -> tuple[Tensor, dict[Op, tuple[Call, ...]]]:
-    """The output for x, and for each op the calls of modules that were running when it was made."""
+def follow(model: Module, x: Tensor) -> tuple[Tensor, dict[Op, tuple[Call, ...]]]:
+    """The output for x, and for each op the calls of modules that were running when it was made, outermost first.
+
+    In evaluation mode and every op by itself; the model comes back as it was.
+    """
     calls: dict[Op, tuple[Call, ...]] = {}
     kinds = {name: type(module).__name__ for name, module in model.named_modules()}
     running: list[Call] = []
