@@ -1,9 +1,22 @@
 """Plots and pictures as PNG or SVG files. matplotlib is imported when the first one is drawn."""
 
 from minidl.view.architecture import architecture
+from minidl.view.attacks import accuracy_by_eps, fooled, images_of_classes, linearity
 from minidl.view.maps import comparison, overlays
 from minidl.view.pictures import gradient_pictures
 from minidl.view.plots import confusion, curves
 from minidl.view.stepper import stepper
 
-__all__ = ["architecture", "comparison", "confusion", "curves", "gradient_pictures", "overlays", "stepper"]
+__all__ = [
+    "accuracy_by_eps",
+    "architecture",
+    "comparison",
+    "confusion",
+    "curves",
+    "fooled",
+    "gradient_pictures",
+    "images_of_classes",
+    "linearity",
+    "overlays",
+    "stepper",
+]

@@ -1,0 +1,163 @@
+"""Make a net see what is not there: by how little a picture must change, how often that works, what a net would like to see.
+
+    python examples/fooling.py
+
+takes the net of `examples/train.py` (and trains it first where it is not there) and its test pictures, and draws into
+runs/fooling
+
+    fooled.png    pictures, what was added to them (amplified, it says by how much), and what the net says before and after
+    accuracy.png  how many answers are still right when every value may change by up to eps: FGSM, PGD, and random signs
+    classes.png   for each class a picture, made from noise, that the net is surest of
+
+and prints how large the changes are, in grey levels of 255. On the same for CIFAR-10, with the net of a training on it:
+
+    python examples/fooling.py --data cifar10 --root data --run runs/cifar10-resnet20
+
+Your own pictures, and your own net (weights as safetensors or as PyTorch writes them):
+
+    python examples/fooling.py --image cat.jpg --model resnet50 --weights resnet50.pth --target 281
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+
+import common
+import numpy as np
+
+from minidl import attack, data, view
+from minidl.array import Array
+from minidl.attack import AttackResult
+from minidl.explain import predict
+from minidl.train import Settings
+
+EPS = tuple(level / 255 for level in (0, 0.5, 1, 2, 3, 4, 6, 8, 12, 16))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0, or 130 after Ctrl-C, or 1 after anything that went wrong and could be told in a few words."""
+    args = parser().parse_args(arguments)
+    out = pathlib.Path(args.out)
+    try:
+        loaded = load(args)
+        out.mkdir(parents=True, exist_ok=True)
+        fooled(out / "fooled.png", loaded, args.target)
+        accuracy(out / "accuracy.png", loaded)
+        classes(out / "classes.png", loaded)
+    except KeyboardInterrupt:
+        print("\nStopped.")
+        return 130
+    except (OSError, RuntimeError, ValueError) as error:
+        if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def load(args: argparse.Namespace) -> common.Loaded:
+    """The net and the pictures that were asked for."""
+    if args.data == "lesions" or args.image:
+        return common.load(args, args.count)
+    run = common.finished(pathlib.Path(args.run))
+    settings = Settings.of_run(run)
+    if settings.data != args.data:
+        raise ValueError(f"--run: {run} was trained on {settings.data}; train one with examples/train.py --data {args.data}")
+    model, names, normalize = common.net(run / "model.safetensors", settings.model)
+    pictures = data.cifar10(args.root, train=False, download=True)
+    pictures = pictures.take(np.arange(min(args.count, len(pictures))))
+    return common.Loaded(model, pictures.images, pictures.labels, names, normalize)
+
+
+def settings_of(loaded: common.Loaded) -> dict[str, object]:
+    """What every attack is told: the net takes (x - mean) / std."""
+    mean, std = loaded.normalize.mean, loaded.normalize.std
+    return {"mean": mean, "std": std, "batch_size": 50, "progress": sys.stderr.isatty()}
+
+
+def fooled(path: pathlib.Path, loaded: common.Loaded, target: int | None) -> None:
+    """Every picture made to look like another class: by gradient ascent, by DeepFool, and by both kinds of steps in a ball."""
+    model, x, more = loaded.model, loaded.images.astype(np.float32) / 255, settings_of(loaded)
+    K = len(loaded.classes)
+    answers = predict(model, loaded.normalize(loaded.images)).argmax(1)
+    wrong = (answers + 1) % K if target is None else np.full(len(x), target)
+    ascent = attack.fool(model, x, wrong, **more)
+    print(f"{len(x)} pictures; the sizes are means, in grey levels of 255 (the length is over all {x[0].size} values)")
+    report("gradient ascent to another class", ascent)
+    report("DeepFool", attack.deepfool(model, x, answers, **more))
+    report("FGSM, eps 8", attack.fgsm(model, x, answers, **more))
+    report("PGD, eps 8", attack.pgd(model, x, answers, **more))
+    report("PGD in a ball of length 127.5", attack.pgd(model, x, answers, eps=0.5, norm="l2", **more))
+    whole = predict(model, loaded.normalize(np.rint(255 * ascent.x).astype(np.uint8)))
+    print(f"Rounded to whole grey levels, {(whole.argmax(1) == wrong).mean():.0%} of the first ones still fool the net.")
+    first = slice(6)
+    view.fooled(
+        path,
+        x[first],
+        ascent.x[first],
+        softmax(ascent.before[first]),
+        softmax(ascent.logits[first]),
+        loaded.classes,
+        "What it takes to make the net see something else",
+    )
+    print(f"{path}: pictures before and after")
+
+
+def report(name: str, found: AttackResult) -> None:
+    largest, length = (255 * found.norms[norm] for norm in ("linf", "l2"))
+    print(
+        f"{name:32} fooled {found.success.mean():4.0%}   largest {largest.mean():6.2f} (at most {largest.max():6.2f})   "
+        f"length {length.mean():7.1f} (at most {length.max():7.1f})"
+    )
+
+
+def accuracy(path: pathlib.Path, loaded: common.Loaded) -> None:
+    """The share of right answers under each attack, over its size; of pictures without labels, of answers that stay."""
+    model, x, more = loaded.model, loaded.images.astype(np.float32) / 255, settings_of(loaded)
+    if len(x) < 10:
+        print(f"{path}: not drawn, {len(x)} pictures are too few to speak of shares")
+        return
+    y = predict(model, loaded.normalize(loaded.images)).argmax(1) if loaded.labels is None else loaded.labels
+    signs = np.random.default_rng(0).choice(np.float32([-1, 1]), x.shape)
+    shares: dict[str, list[float]] = {"random signs": [], "FGSM": [], "PGD, 40 steps": []}
+    print("eps      " + "".join(f"{name:>15}" for name in shares))
+    for eps in EPS:
+        noisy = loaded.normalize(np.clip(x + np.float32(eps) * signs, 0, 1))
+        shares["random signs"].append(float((predict(model, noisy).argmax(1) == y).mean()))
+        shares["FGSM"].append(float(1 - attack.fgsm(model, x, y, eps, **more).success.mean()))
+        shares["PGD, 40 steps"].append(float(1 - attack.pgd(model, x, y, eps, **more).success.mean()))
+        print(f"{255 * eps:5.1f}/255" + "".join(f"{share[-1]:15.1%}" for share in shares.values()))
+    title = f"Right answers on {len(x)} pictures that an attacker may change a little"
+    view.accuracy_by_eps(path, EPS, shares, 1 / len(loaded.classes), title)
+    print(f"{path}: right answers over eps")
+
+
+def classes(path: pathlib.Path, loaded: common.Loaded) -> None:
+    """One picture for each of the first ten classes."""
+    which = np.arange(min(10, len(loaded.classes)))
+    found = attack.class_image(loaded.model, loaded.images.shape[1:], which, **settings_of(loaded))
+    captions = [f"{loaded.classes[k]}\nlogit {found.before[k, k]:.1f} → {found.logits[k, k]:.1f}" for k in which]
+    view.images_of_classes(path, found.x, captions, "From noise, up the gradient of a class")
+    print(f"{path}: what the net would like to see")
+
+
+def softmax(logits: Array) -> Array:
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    return p / p.sum(1, keepdims=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    common.add_arguments(p)
+    p.add_argument("--data", choices=("lesions", "cifar10"), default="lesions", help="the pictures that --run was trained on")
+    p.add_argument("--root", default="data", help="the folder that holds CIFAR-10")
+    p.add_argument("--count", type=int, default=100, help="how many pictures")
+    p.add_argument("--target", type=int, help="the number of the class to see; by default the one after the right one")
+    p.add_argument("--out", default="runs/fooling", help="the folder for the pictures")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())
