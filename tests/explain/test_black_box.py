@@ -88,8 +88,8 @@ def test_masks() -> None:
     assert abs(m.mean() - 0.3) < 0.01 and np.abs(m.mean(0) - 0.3).max() < 0.05
     assert np.abs(np.diff(m, axis=1)).max() <= 1 / 5 and np.abs(np.diff(m, axis=2)).max() <= 1 / 3 + 1e-9
     assert (m[0] == random_mask((30, 20), 5, 0.3, 0)).all() and (m[0] != m[1]).any()
-    where = np.unique([np.abs(np.diff(one, n=2, axis=0)).max(1).argmax() % 6 for one in m[:200]])
-    assert len(where) > 3  # the corners of the grid are not always at the same place
+    spread = m.var(0)[8:22, 6:14]  # of a grid that never moves, it is several times larger in the cells than between them
+    assert spread.max() < 2 * spread.min()
 
 
 def test_a_constant_score_has_no_map() -> None:
