@@ -1,6 +1,10 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
-const RULES = { gradient: "gradient", guided: "guided", deconvnet: "deconvnet" };
+const RULES = { // by name, what it changes
+  gradient: "",
+  guided: "The rule “guided” changes one thing: a relu also stops every gradient below zero, so that only what speaks for the score goes on. It draws clearer pictures, which say less about this net.",
+  deconvnet: "The rule “deconvnet” changes one thing: a relu stops every gradient below zero, and does not ask whether its own gate was open.",
+};
 const state = { row: 0, rule: "gradient", pick: 0, channel: -1 };
 const last = data.nodes.length - 1;
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -178,6 +182,7 @@ function lead(node) {
   return make("section", { class: "lead" },
     make("h2", {}, node.name, " ", make("span", {}, node.layer ? `in ${node.layer}` : "")),
     words,
+    RULES[rule] ? make("p", { class: "warning" }, RULES[rule]) : null,
     make("ul", { class: "facts" }, facts.map(([value, label]) => make("li", {}, make("b", {}, value), label))),
   );
 }
@@ -327,7 +332,7 @@ function arithmetic(node) {
     make("dl", {}, make("dt", {}, "there"), make("dd", { class: "math" }, op.forward),
       make("dt", {}, "back"), make("dd", { class: "math" }, op.backward))];
   if (state.rule !== "gradient") {
-    parts.push(make("p", { class: "small" }, "The numbers are those of the plain gradient."));
+    parts.push(make("p", { class: "small" }, "Single sums are written out for the gradient alone."));
   } else if (!cell) {
     parts.push(make("p", { class: "small" }, `The strongest path of pixel ${state.pick + 1} does not go through this step.`));
   } else {
@@ -339,7 +344,7 @@ function arithmetic(node) {
 }
 
 function written(node, cell) {
-  const parts = [make("p", {}, `On the strongest path of pixel ${state.pick + 1}: the gradient of ${place(cell.index)} of what went into this step `
+  const parts = [make("p", {}, `On the strongest path of pixel ${state.pick + 1}, which always follows the largest product: the gradient of ${place(cell.index)} of what went into this step `
     + `(${nameOf(cell.from)}) is ${cell.count === 1 ? "a single product" : `a sum of ${cell.count.toLocaleString("en")} products`}.`)];
   if (cell.window && cell.count > 1) {
     const [gy, w, products] = cell.window;
@@ -445,8 +450,8 @@ function buildHead() {
   if (!shown.includes(t)) shown.push(t);
   document.getElementById("logits").append(make("table", { class: "bars" }, shown.map((k) => make("tr", {},
     make("td", { class: "name" }, data.classes[k]), make("td", {}, signed(data.logits[k])), make("td", { class: "bar" }, track(data.logits[k], limit))))));
-  document.getElementById("rules").append(make("span", { class: "small wide" }, "rule"), ...Object.entries(RULES).map(([rule, label]) =>
-    make("button", { type: "button", "data-rule": rule, onclick: () => { state.rule = rule; draw(); } }, label)));
+  document.getElementById("rules").append(make("span", { class: "small wide" }, "rule"), ...Object.keys(RULES).map((rule) =>
+    make("button", { type: "button", "data-rule": rule, onclick: () => { state.rule = rule; draw(); } }, rule)));
   const [C, H, W] = data.picture.shape;
   const canvas = document.getElementById("picture");
   canvas.width = W;

@@ -183,6 +183,15 @@ def test_every_architecture(name: str, settings: dict[str, Any], size: int, tmp_
             assert cell["value"] == pytest.approx(cell["engine"], rel=1e-4, abs=1e-6 * max(1, abs(cell["arrived"])))
 
 
+@pytest.mark.parametrize(("name", "size"), [("resnet20", 32), ("resnet18", 224)])
+def test_five_megabytes_are_enough(name: str, size: int, tmp_path: pathlib.Path) -> None:
+    model = getattr(models, name)(num_classes=10)
+    x = np.random.default_rng(0).normal(size=(3, size, size)).astype(np.float32)
+    path = view.stepper(model, x, path=tmp_path / "p.html")
+    assert path.stat().st_size <= 5_000_000
+    assert min(len(n["channels"]) for n in content(path)[0]["nodes"] if n["op"] == "ReLU") == 8  # nothing is left out
+
+
 def test_the_limit(tmp_path: pathlib.Path) -> None:
     whole = write(tmp_path, limit=5_000_000).stat().st_size
     small = write(tmp_path, limit=whole - 1000).stat().st_size  # 12x12 pixels are small already: there are fewer channels
@@ -318,7 +327,8 @@ def test_keys_clicks_and_touch(open_page: Open, path: pathlib.Path) -> None:
         page.keyboard.press("r")
         assert page.get_attribute(f"[data-rule={rule}]", "aria-pressed") == "true"
     page.click("[data-rule=guided]")
-    assert "no derivative" in page.inner_text("#ledger") and "no derivative" in page.inner_text("#flow")
+    assert all("no derivative" in page.inner_text(part) for part in ("#ledger", "#flow"))
+    assert "stops every gradient below zero" in page.inner_text(".lead")
     page.click("[data-rule=gradient]")
     page.keyboard.press("3")
     assert page.get_attribute("[data-pick='2']", "aria-pressed") == "true"
