@@ -62,11 +62,10 @@ def class_image(
     like = next(iter(model.parameters()), None)
     dtype, device = ("float32", "cpu") if like is None else (like.dtype, like.device)
     y = y if np.ndim(y) else np.full(1, y)
-    middle = np.full(shape[0], sum(bounds) / 2) if mean is None else np.asarray(mean)
     blank = to_device(np.zeros((len(y), *shape), dtype), device)  # type: ignore[arg-type]
     xp = array_module(blank)
     net = on_pictures(model, blank, mean, std)
-    grey = xp.asarray(middle.reshape(1, -1, 1, 1), dtype=dtype)
+    grey = sum(bounds) / 2 if mean is None else xp.asarray(mean, dtype=dtype).reshape(1, -1, 1, 1)
     start = xp.clip(blank + grey + draw(blank, range(len(blank)), noise, "linf", seed), *bounds)
     shifts = np.random.default_rng(seed).integers(-jitter, jitter + 1, (steps, 2)).tolist()
 

@@ -68,12 +68,12 @@ def check_inside(x: Array, bounds: Bounds) -> None:
         )
 
 
-def number(name: str, value: float, above: float = 0) -> None:
-    """A finite number, not below `above`."""
+def number(name: str, value: float) -> None:
+    """A finite number, not below 0."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise TypeError(f"{name}: expected a number, got {value!r}")
-    if not math.isfinite(value) or value < above:
-        raise ValueError(f"{name}: expected a finite number of at least {above:g}, got {value!r}")
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
 
 
 def whole(name: str, value: int, least: int) -> None:
