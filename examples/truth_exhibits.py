@@ -1,0 +1,199 @@
+"""Trained nets, and pictures of which it is known what these nets see in them: what `ground_truth.py` tries the methods on.
+
+Two kinds of nets learn generated lesions. M0 sees an ink mark in half of all pictures; M1 in 95% of malignant and 5% of benign
+ones, and learns that ink is malignant. A third kind learns HAM10000, whose truth is only what dermatologists outlined.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import common
+import numpy as np
+from tqdm import tqdm
+
+import models
+from minidl import data, explain, train
+from minidl.array import Array
+from minidl.data import Dataset, Normalize
+from minidl.nn import Module
+from minidl.train import Settings
+
+MARKS = {"M0": (0.5, 0.5), "M1": (0.05, 0.95)}  # how often benign and malignant pictures have one
+CANDIDATES = 4  # for each picture that is wanted, so many are drawn
+TRAIN, TEST, TRUTH, MARKED = 0, 1, 1000, 2000  # the seeds of pictures
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is done."""
+
+    size: int  # of pictures, in pixels: their height
+    pictures: int  # that the methods are tried on
+    nets: int  # of each kind, from different initial weights
+    epochs: int
+    train: int = 8000  # generated pictures
+    confident: float = 0.9  # a net that is less sure is not asked
+    root: str = "data"  # the folder of HAM10000
+
+
+@dataclass(frozen=True, eq=False)
+class Exhibit:
+    """Pictures for one net, which has the same right answer to all of them and good reasons for it."""
+
+    name: str
+    group: str  # exhibits of the same group differ in nothing but the net
+    model: Module
+    x: Array  # (N,C,H,W), as the net takes them
+    images: Array  # (N,C,H,W) uint8
+    numbers: Array  # (N,) which pictures these are
+    target: Array  # (N,) the class that the net answers
+    masks: dict[str, Array]  # (N,H,W) each
+    background: Array  # (B,C,H,W), other pictures, as the net takes them
+
+
+@dataclass(frozen=True, eq=False)
+class Net:
+    model: Module
+    normalize: Normalize
+    scores: dict[str, float]  # on the test pictures
+
+    def probability(self, d: Dataset, target: Array) -> Array:
+        """(N,) of the class `target` (N,)"""
+        logits = explain.predict(self.model, self.normalize(d.images), 100)
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        chosen: Array = p[np.arange(len(p)), target] / p.sum(1)
+        return chosen
+
+
+# ---- generated lesions
+
+
+def of_lesions(plan: Plan, out: pathlib.Path) -> tuple[dict[str, Net], list[Exhibit]]:
+    """For each initial weight an M0 before evidence and lesions, and an M0 and an M1 before marks."""
+    nets, exhibits = {}, []
+    for number in range(plan.nets):
+        m0, m1 = (nets.setdefault(f"{kind}-{number}", lesion_net(plan, out, kind, number)) for kind in MARKS)
+        exhibits.append(before_evidence(plan, m0, number))
+        exhibits += before_marks(plan, m0, m1, number)
+    return nets, exhibits
+
+
+def lesion_net(plan: Plan, out: pathlib.Path, kind: str, number: int) -> Net:
+    settings = Settings(plan.epochs, batch_size=64, lr=0.05, crop=max(2, plan.size // 16), flip="both", seed=number,
+                        model="resnet8", data=f"lesions {kind}", size=plan.size, limit=plan.train)  # fmt: skip
+    pictures = partial(data.lesions, plan.train, plan.size, seed=TRAIN, mark=MARKS[kind])
+    test = partial(data.lesions, 1000, plan.size, seed=TEST, mark=MARKS["M0"])
+    return trained(out / f"{kind}-{number}", settings, pictures, test)
+
+
+def before_evidence(plan: Plan, net: Net, number: int) -> Exhibit:
+    """Pictures to which the answer is right and sure, for the evidence and for nothing else:
+
+    it turns round when malignancy alone is changed; without the lesion it is no longer sure; and without the freckle, or
+    without the mark where there is one, it stays.
+    """
+    draw = partial(data.lesions, CANDIDATES * plan.pictures, plan.size, seed=TRUTH, mark=MARKS["M0"])
+    d = draw()
+    p, other, no_lesion, no_freckle, no_mark = (
+        net.probability(changed, d.labels)
+        for changed in (d, draw(flip=True), *(draw(without=[part]) for part in ("lesion", "distractor", "mark")))
+    )
+    admitted = (p > plan.confident) & (other < 0.5) & (no_lesion < plan.confident) & (no_freckle > 0.5) & (no_mark > 0.5)
+    return exhibit(plan, f"evidence M0-{number}", f"evidence {number}", net, d, admitted, ("evidence", "lesion"))
+
+
+def before_marks(plan: Plan, m0: Net, m1: Net, number: int) -> list[Exhibit]:
+    """Malignant pictures with a mark that both nets call malignant and are sure, M0 for the lesion, M1 for the mark:
+
+    without the mark M0's answer stays and M1's turns round, and were the lesion benign M0's would turn round.
+    """
+    draw = partial(data.lesions, 2 * CANDIDATES * plan.pictures, plan.size, seed=MARKED, mark=(1, 1))
+    d, no_mark, other = draw(), draw(without=["mark"]), draw(flip=True)
+    admitted = d.labels == 1
+    for net in m0, m1:
+        admitted &= net.probability(d, d.labels) > plan.confident
+    admitted &= (m0.probability(no_mark, d.labels) > 0.5) & (m0.probability(other, d.labels) < 0.5)
+    admitted &= m1.probability(no_mark, d.labels) < 0.5
+    return [exhibit(plan, f"mark {kind}-{number}", f"mark {number}", net, d, admitted, ("mark", "lesion"))
+            for kind, net in (("M0", m0), ("M1", m1))]  # fmt: skip
+
+
+def exhibit(plan: Plan, name: str, group: str, net: Net, d: Dataset, admitted: Array, masks: tuple[str, ...]) -> Exhibit:
+    """The first of the pictures of `d` that are `admitted` (N,). Raises ValueError where none is."""
+    which = np.flatnonzero(admitted)[: plan.pictures]
+    if len(which) == 0:
+        raise ValueError(f"{name}: of {len(d)} pictures, none passes the test of what the net relies on; try more --epochs")
+    few = d.take(which)
+    print(f"{name}: {admitted.sum()} of {len(d)} pictures pass, {len(which)} are taken, {few.labels.mean():.0%} malignant")
+    background = net.normalize(d.take(np.flatnonzero(~np.isin(np.arange(len(d)), which))[:50]).images)
+    return Exhibit(name, group, net.model, net.normalize(few.images), few.images, which, few.labels,
+                   {m: few.masks[m] for m in masks}, background)  # fmt: skip
+
+
+# ---- HAM10000
+
+
+def of_ham10000(plan: Plan, out: pathlib.Path) -> tuple[dict[str, Net], list[Exhibit]]:
+    """Nets that tell benign from malignant, before pictures that they are right and sure about: the truth is the outline."""
+
+    def pictures(is_train: bool) -> Dataset:
+        with tqdm(desc=f"HAM10000, {'training' if is_train else 'test'} pictures", unit="", leave=False) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            return data.ham10000(plan.root, is_train, (plan.size, plan.size * 4 // 3), progress=progress)
+
+    test = pictures(False)
+    nets, exhibits = {}, []
+    for number in range(plan.nets):
+        settings = Settings(plan.epochs, batch_size=64, lr=0.05, crop=max(2, plan.size // 12), flip="both", seed=number,
+                            model="resnet20", data="HAM10000, balanced", size=plan.size)  # fmt: skip
+        net = trained(out / f"H-{number}", settings, lambda: balanced(pictures(True)), lambda: test)
+        nets[f"H-{number}"] = net
+        few = test.take(np.random.default_rng(TRUTH).permutation(len(test))[: 2 * CANDIDATES * plan.pictures])
+        admitted = net.probability(few, few.labels) > plan.confident
+        exhibits.append(exhibit(plan, f"outline H-{number}", f"outline {number}", net, few, evenly(admitted, few), ("lesion",)))
+    return nets, exhibits
+
+
+def balanced(d: Dataset, seed: int = 0) -> Dataset:
+    """As many pictures of each class as there are of the most frequent one: those of the others several times."""
+    rng = np.random.default_rng(seed)
+    most = np.bincount(d.labels).max()
+    picks = [np.resize(rng.permutation(np.flatnonzero(d.labels == k)), most) for k in range(len(d.classes))]
+    return d.take(np.concatenate(picks))
+
+
+def evenly(admitted: Array, d: Dataset) -> Array:
+    """`admitted` (N,), the first of each class, as many of one as of the other."""
+    of_class = [np.flatnonzero(admitted & (d.labels == k)) for k in range(len(d.classes))]
+    few = min(len(which) for which in of_class)
+    chosen: Array = np.isin(np.arange(len(d)), np.concatenate([which[:few] for which in of_class]))
+    return chosen
+
+
+# ---- training
+
+
+def trained(out: pathlib.Path, settings: Settings, train_set: Callable[[], Dataset], test_set: Callable[[], Dataset]) -> Net:
+    """The net that was trained in the folder `out`; where that is not finished it is done, or gone on with."""
+    begun = (out / "checkpoint.safetensors").exists()
+    if begun:
+        settings.continues(Settings.of_run(out))
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] if begun else []
+    if len(rows) < settings.epochs:
+        print(f"{out}: {settings.model} learns {settings.data}")
+        first, test = train_set(), test_set()
+        C = first.images.shape[1]
+        model = getattr(models, settings.model)(num_classes=len(first.classes), in_channels=C, seed=settings.seed)
+        rows = train.fit(model, first, test, settings, out, resume=begun)
+    model, _, normalize = common.net(out / "model.safetensors", settings.model)
+    scores = {key.removeprefix("test_"): rows[-1][key] for key in rows[-1] if key.startswith("test_")}
+    return Net(model, normalize, scores)

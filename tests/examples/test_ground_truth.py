@@ -1,0 +1,230 @@
+"""examples/ground_truth.py: which pictures it admits, what it makes of scores, and the whole of it on a few pictures."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import ground_truth
+import numpy as np
+import pytest
+import truth_report
+from PIL import Image
+from truth_exhibits import MARKED, MARKS, TRUTH, Exhibit, Net, Plan, balanced, before_evidence, before_marks
+
+from minidl import nn
+from minidl.array import Array
+from minidl.core import Tensor
+from minidl.data import Dataset, Normalize, lesions
+from minidl.data.ham10000 import MASKS
+
+PLAN = Plan(size=32, pictures=6, nets=1, epochs=1)
+
+
+# ---- which pictures
+
+
+class Knows(nn.Module):
+    """A net that has seen all pictures, and says of each what it was told to: p, the probability that it is malignant."""
+
+    def __init__(self) -> None:
+        self.p: dict[int, float] = {}  # by the hash of a picture
+
+    def learn(self, d: Dataset, p: Array | float) -> None:
+        for image, value in zip(d.images, np.broadcast_to(p, len(d)), strict=True):
+            self.p.setdefault(hash(image.tobytes()), float(value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        images = np.rint(255 * x.data).astype(np.uint8)
+        p = np.array([self.p[hash(image.tobytes())] for image in images], np.float32)
+        return Tensor(np.stack([np.log(1 - p), np.log(p)], 1))
+
+
+def net(model: nn.Module) -> Net:
+    return Net(model, Normalize([0, 0, 0], [1, 1, 1]), {})
+
+
+def honest(seed: int, mark: tuple[float, float], count: int) -> Knows:
+    """It goes by malignancy alone, and is unsure where there is no lesion."""
+    model = Knows()
+    for changed in ({}, {"flip": True}, {"without": ["distractor"]}, {"without": ["mark"]}):
+        d = lesions(count, 32, seed=seed, mark=mark, **changed)
+        model.learn(d, np.where(d.labels == 1, 0.97, 0.03))
+    model.learn(lesions(count, 32, seed=seed, mark=mark, without=["lesion"]), 0.5)
+    return model
+
+
+def changed(model: Knows, p: Array | float, **what: object) -> Net:
+    """The same net, but for pictures drawn so."""
+    other = Knows()
+    other.learn(lesions(24, 32, seed=TRUTH, mark=MARKS["M0"], **what), p)  # type: ignore[arg-type]
+    other.p = model.p | other.p
+    return net(other)
+
+
+def test_only_nets_that_rely_on_the_evidence_are_asked() -> None:
+    model = honest(TRUTH, MARKS["M0"], 24)
+    e = before_evidence(PLAN, net(model), 3)
+    assert (e.name, e.numbers.tolist(), e.target.tolist()) == ("evidence M0-3", [0, 1, 2, 3, 4, 5], [0, 1] * 3)
+    d = lesions(24, 32, seed=TRUTH, mark=MARKS["M0"])
+    assert np.array_equal(e.images, d.images[:6]) and np.array_equal(e.masks["evidence"], d.masks["evidence"][:6])
+    assert e.background.shape == (18, 3, 32, 32)
+
+    right = np.where(d.labels == 1, 0.97, 0.03)
+    wrong = {
+        "is unsure": changed(model, 0.6),
+        "is wrong": changed(model, 1 - right),
+        "does not mind malignancy": changed(model, right, flip=True),
+        "does not need the lesion": changed(model, right, without=["lesion"]),
+        "needs the freckle": changed(model, 1 - right, without=["distractor"]),
+    }
+    for why, one in wrong.items():
+        with pytest.raises(ValueError, match="evidence M0-0: of 24 pictures, none passes"):
+            before_evidence(PLAN, one, 0)
+            pytest.fail(why)
+    marked = d.masks["mark"].any((1, 2))
+    needs_the_mark = before_evidence(PLAN, changed(model, np.where(marked, 1 - right, right), without=["mark"]), 0)
+    assert needs_the_mark.numbers.tolist() == np.flatnonzero(~marked)[:6].tolist()
+
+
+def test_marks_are_shown_to_a_net_that_ignores_and_one_that_needs_them() -> None:
+    count = 48
+    ignores, needs = honest(MARKED, (1, 1), count), Knows()
+    for flip in (False, True):
+        needs.learn(lesions(count, 32, seed=MARKED, mark=(1, 1), flip=flip), 0.98)
+    needs.learn(lesions(count, 32, seed=MARKED, mark=(1, 1), without=["mark"]), 0.05)
+    m0, m1 = before_marks(PLAN, net(ignores), net(needs), 0)
+    assert (m0.name, m1.name, m0.group) == ("mark M0-0", "mark M1-0", m1.group)
+    assert m0.numbers.tolist() == m1.numbers.tolist() == [1, 3, 5, 7, 9, 11] and (m0.target == 1).all()
+    assert np.array_equal(m0.x, m1.x) and m0.masks["mark"].any((1, 2)).all()
+    for a, b in (ignores, ignores), (needs, needs), (needs, ignores):
+        with pytest.raises(ValueError, match="none passes"):
+            before_marks(PLAN, net(a), net(b), 0)
+
+
+def test_classes_are_balanced() -> None:
+    d = lesions(40).take([*range(0, 40, 2), 1, 3, 5])
+    b = balanced(d)
+    assert np.bincount(b.labels).tolist() == [20, 20]
+    assert len(np.unique(b.images.reshape(40, -1), axis=0)) == 23
+
+
+# ---- what is made of the scores
+
+
+def made_up(name: str, n: int = 40) -> Exhibit:
+    nothing = np.zeros((n, 1, 8, 8), np.float32)
+    return Exhibit(name, name, nn.Identity(), nothing, nothing, np.arange(n), np.ones(n, int), {}, nothing)
+
+
+def on_mark(m0: Array, m1: Array) -> dict:
+    exhibits = [made_up(f"mark {kind}-{k}") for k in range(2) for kind in ("M0", "M1")]
+    chance = np.full(40, 0.01)
+    mass = {"M0": m0, "M1": m1}
+    measured = {("gradient", e.name): {"mass mark": 0.01 * mass[e.name[5:7]], "chance of mass mark": chance} for e in exhibits}
+    return truth_report.confounded("gradient", exhibits, measured)
+
+
+def test_a_method_tells_where_m1_has_more_mass_on_the_mark() -> None:
+    rng = np.random.default_rng(0)
+    low, high = rng.uniform(0.2, 1.0, 40), rng.uniform(4, 6, 40)
+    tells = on_mark(low, high)
+    assert tells["tells"] and not tells["in both"]
+    assert tells["difference"]["mean"] == pytest.approx((high - low).mean())
+    assert tells["M1"]["mean"] == pytest.approx(high.mean()) and tells["M1"]["chance"] == 1
+    edges = on_mark(high, high)
+    assert not edges["tells"] and edges["in both"]
+    assert not on_mark(high, low)["tells"]  # the wrong way round
+    assert not on_mark(0.1 * low, low)["tells"]  # more, but less than a uniform map has
+    noise = on_mark(rng.normal(3, 1, 40), rng.normal(3.1, 1, 40))
+    assert not noise["tells"] and noise["difference"]["low"] < 0 < noise["difference"]["high"]
+
+
+def test_nets_on_the_same_picture_are_not_independent() -> None:
+    v = np.random.default_rng(1).normal(2, 1, 40)
+    chance = np.full(40, 0.5)
+    exhibits = [made_up(f"evidence M0-{k}") for k in range(4)]
+    measured = {("RISE", e.name): {"mass lesion": v, "chance of mass lesion": chance} for e in exhibits}
+    together = truth_report.pooled("enrichment lesion", "RISE", exhibits, measured)
+    alone = truth_report.pooled("enrichment lesion", "RISE", exhibits[:1], measured)
+    assert (together["low"], together["high"]) == pytest.approx((alone["low"], alone["high"]))
+    assert together["by net"] == pytest.approx([2 * v.mean()] * 4) and together["chance"] == 1
+
+
+# ---- the whole
+
+
+def write_ham10000(root: pathlib.Path) -> None:
+    """Lesions that are red where malignant, else brown, on skin."""
+    rng = np.random.default_rng(0)
+    (root / "HAM10000_images").mkdir()
+    (root / MASKS).mkdir()
+    lines = ["lesion_id,image_id,dx"]
+    for n in range(160):
+        dx = ("nv", "mel", "bkl", "bcc")[n % 4]
+        skin = np.full((72, 96, 3), (220, 180, 150)) + rng.normal(0, 6, (72, 96, 1))
+        top, left = rng.integers(5, 40), rng.integers(5, 60)
+        mask = np.zeros((72, 96), np.uint8)
+        mask[top : top + 25, left : left + 28] = 255
+        skin[mask > 0] = (230, 20, 20) if dx in ("mel", "bcc") else (90, 60, 40)
+        Image.fromarray(np.clip(skin, 0, 255).astype(np.uint8)).save(root / "HAM10000_images" / f"ISIC_{n:07}.jpg", quality=95)
+        Image.fromarray(mask).save(root / MASKS / f"ISIC_{n:07}_segmentation.png")
+        lines.append(f"HAM_{n:07},ISIC_{n:07},{dx}")
+    (root / "HAM10000_metadata.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_the_whole_on_ham10000(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ground_truth, "FEW", 2)  # the slowest part
+    root, out = tmp_path / "data", tmp_path / "run"
+    root.mkdir()
+    write_ham10000(root)
+    asked = ["--data", "ham10000", "--root", str(root), "--out", str(out), "--epochs", "6", "--pictures", "6"]
+    asked += ["--size", "24"]
+    methods = ["gradient", "gradient x input", "expected gradients", "Grad-CAM", "Sobel", "random"]
+    assert ground_truth.main([*asked, "--confident", "0.6", "--methods", *methods]) == 0
+    printed = capsys.readouterr().out
+    assert "H-0: loss" in printed and "balanced accuracy" in printed and "chance" in printed
+    for name in "scores.png", "maps.png":
+        with Image.open(out / name) as picture:
+            assert min(picture.size) > 200
+    found = json.loads((out / "results.json").read_text())
+    assert list(found["methods"]) == methods and found["nets"]["H-0"]["accuracy"] > 0.7
+    for method, scores in found["methods"].items():
+        for name in "pointing lesion", "mass lesion", "enrichment lesion", "iou lesion", "deletion", "insertion", "ruins":
+            one = scores[name]
+            assert one["low"] <= one["mean"] <= one["high"], (method, name)
+        assert scores["mass lesion"]["chance"] == pytest.approx(25 * 28 / (72 * 96), rel=0.1)
+    assert found["methods"]["Sobel"]["ruins"]["mean"] == 1 > found["methods"]["gradient"]["ruins"]["mean"]
+    assert found["methods"]["gradient x input"]["gap"]["mean"] > 0 and "gap" not in found["methods"]["gradient"]
+    assert "mark" not in found["methods"]["gradient"]
+
+    before = {p: p.stat().st_mtime_ns for p in (out / "scores").iterdir()}
+    assert len(before) == len(methods)
+    (out / "scores" / "outline_H-0,_Sobel.safetensors").unlink()
+    assert ground_truth.main([*asked, "--confident", "0.6", "--methods", *methods]) == 0  # nothing else is done again
+    after = {p: p.stat().st_mtime_ns for p in (out / "scores").iterdir()}
+    assert [p.name for p in before if before[p] != after[p]] == ["outline_H-0,_Sobel.safetensors"]
+    assert json.loads((out / "results.json").read_text()) == found
+    assert ground_truth.main([*asked, "--pictures", "4", "--confident", "0.6", "--methods", "Sobel"]) == 0  # other pictures
+    assert json.loads((out / "results.json").read_text())["exhibits"]["outline H-0"]["pictures"] == 4
+    capsys.readouterr()
+    assert ground_truth.main([*asked, "--epochs", "7"]) == 1
+    assert "epochs was 6 and now is 7" in capsys.readouterr().err
+
+
+def test_a_net_that_learnt_nothing_has_nothing_to_show(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--train", "64", "--epochs", "1", "--pictures", "4", "--out", str(tmp_path), "--confident", "0.999"]
+    assert ground_truth.main(asked) == 1
+    error = capsys.readouterr().err
+    assert "none passes the test of what the net relies on; try more --epochs" in error and error.startswith("error: ")
+    assert (tmp_path / "M0-0" / "model.safetensors").exists() and (tmp_path / "M1-0" / "model.safetensors").exists()
+
+
+def test_what_cannot_be(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ground_truth.main(["--data", "ham10000", "--root", str(tmp_path), "--out", str(tmp_path / "run")]) == 1
+    assert "HAM10000_metadata.csv is missing" in capsys.readouterr().err
+    for wrong in ["--methods", "LIME"], ["--quick", "--full"], ["--data", "cifar10"]:
+        with pytest.raises(SystemExit):
+            ground_truth.main(wrong)
