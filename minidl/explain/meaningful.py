@@ -147,7 +147,8 @@ def meaningful_perturbation(
               "constant": constant, "stride": stride, "sigma": sigma, "jitter": jitter, "lr": lr, "iterations": iterations,
               "output": output, "seed": seed}  # fmt: skip
     M = full_size(Tensor(raw), (H, W), sigma).data[:, 0]
-    return Explanation(1 - M, raw, classes, scores, history=joined(histories), params=params)
+    deleted = xp.clip(1 - M, 0, 1)  # which it is, but for rounding
+    return Explanation(deleted, raw, classes, scores, history=joined(histories), params=params)
 
 
 def delete(
