@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import common
@@ -33,7 +33,7 @@ class Plan:
     """How much is done."""
 
     size: int  # of pictures, in pixels: their height
-    pictures: int  # that the methods are tried on
+    pictures: int  # that the methods are tried on; half as many with marks, which two nets see
     nets: int  # of each kind, from different initial weights
     epochs: int
     train: int = 8000  # generated pictures
@@ -112,7 +112,8 @@ def before_marks(plan: Plan, m0: Net, m1: Net, number: int) -> list[Exhibit]:
 
     without the mark M0's answer stays and M1's turns round, and were the lesion benign M0's would turn round.
     """
-    draw = partial(data.lesions, 2 * CANDIDATES * plan.pictures, plan.size, seed=MARKED, mark=(1, 1))
+    plan = replace(plan, pictures=-(-plan.pictures // 2))
+    draw = partial(data.lesions, 4 * CANDIDATES * plan.pictures, plan.size, seed=MARKED, mark=(1, 1))
     d, no_mark, other = draw(), draw(without=["mark"]), draw(flip=True)
     admitted = d.labels == 1
     for net in m0, m1:
@@ -124,10 +125,10 @@ def before_marks(plan: Plan, m0: Net, m1: Net, number: int) -> list[Exhibit]:
 
 
 def exhibit(plan: Plan, name: str, group: str, net: Net, d: Dataset, admitted: Array, masks: tuple[str, ...]) -> Exhibit:
-    """The first of the pictures of `d` that are `admitted` (N,). Raises ValueError where none is."""
-    which = np.flatnonzero(admitted)[: plan.pictures]
-    if len(which) == 0:
+    """Pictures of `d` out of those that are `admitted` (N,). Raises ValueError where none is."""
+    if not admitted.any():
         raise ValueError(f"{name}: of {len(d)} pictures, none passes the test of what the net relies on; try more --epochs")
+    which = evenly(admitted, d.labels, plan.pictures)
     few = d.take(which)
     print(f"{name}: {admitted.sum()} of {len(d)} pictures pass, {len(which)} are taken, {few.labels.mean():.0%} malignant")
     background = net.normalize(d.take(np.flatnonzero(~np.isin(np.arange(len(d)), which))[:50]).images)
@@ -159,7 +160,7 @@ def of_ham10000(plan: Plan, out: pathlib.Path) -> tuple[dict[str, Net], list[Exh
         nets[f"H-{number}"] = net
         few = test.take(np.random.default_rng(TRUTH).permutation(len(test))[: 2 * CANDIDATES * plan.pictures])
         admitted = net.probability(few, few.labels) > plan.confident
-        exhibits.append(exhibit(plan, f"outline H-{number}", f"outline {number}", net, few, evenly(admitted, few), ("lesion",)))
+        exhibits.append(exhibit(plan, f"outline H-{number}", f"outline {number}", net, few, admitted, ("lesion",)))
     return nets, exhibits
 
 
@@ -171,12 +172,13 @@ def balanced(d: Dataset, seed: int = 0) -> Dataset:
     return d.take(np.concatenate(picks))
 
 
-def evenly(admitted: Array, d: Dataset) -> Array:
-    """`admitted` (N,), the first of each class, as many of one as of the other."""
-    of_class = [np.flatnonzero(admitted & (d.labels == k)) for k in range(len(d.classes))]
-    few = min(len(which) for which in of_class)
-    chosen: Array = np.isin(np.arange(len(d)), np.concatenate([which[:few] for which in of_class]))
-    return chosen
+def evenly(admitted: Array, labels: Array, count: int) -> Array:
+    """The first `count` of those `admitted` (N,), as many of each class as of the others while there are some."""
+    which = np.flatnonzero(admitted)
+    place = np.empty(len(which), np.int64)  # among those of its class
+    for k in np.unique(labels[which]):
+        place[labels[which] == k] = np.arange((labels[which] == k).sum())
+    return np.sort(which[np.argsort(place, kind="stable")[:count]])
 
 
 # ---- training

@@ -29,8 +29,8 @@ WHAT = {  # score: (its name, which way is better)
     "enrichment evidence": ("mass on the evidence\n/ its area", "more"),
     "iou evidence": ("highest pixels ∩ evidence\n/ union", "more"),
     "iou lesion": ("highest pixels ∩ lesion\n/ union", "more"),
-    "deletion": ("p as pixels go\n(area)", "less"),
-    "insertion": ("p as pixels come\n(area)", "more"),
+    "deletion": ("p as pixels are deleted\n(area under the curve)", "less"),
+    "insertion": ("p as pixels are inserted\n(area under the curve)", "more"),
     "ruins": ("rank correlation with\nmaps of ruined nets", "less"),
 }
 
@@ -95,7 +95,7 @@ def confounded(method: str, exhibits: Sequence[Exhibit], measured: Measured) -> 
 
 
 def table(found: Results) -> str:
-    columns = [score for score in WHAT if score in next(iter(found["methods"].values()))]
+    columns = columns_of(found)
     has_marks = "mark" in next(iter(found["methods"].values()))
     head = [score.replace("enrichment", "mass/area") for score in columns]
     rows = [["", *head, *(("mark M0", "mark M1", "tells them apart") if has_marks else ())]]
@@ -113,6 +113,12 @@ def table(found: Results) -> str:
     lines = ["  ".join(cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True)))
              for row in rows]  # fmt: skip
     return "\n".join(lines)
+
+
+def columns_of(found: Results) -> list[str]:
+    """The scores to show; where it is known which pixels are evidence, overlap with the lesion is not of interest."""
+    scores = next(iter(found["methods"].values()))
+    return [score for score in WHAT if score in scores and not (score == "iou lesion" and "iou evidence" in scores)]
 
 
 def short(interval: Results) -> str:
@@ -137,7 +143,7 @@ def write(out: pathlib.Path, found: Results, exhibits: Sequence[Exhibit], shown:
 def chart(path: pathlib.Path, found: Results) -> None:
     """A line for each method, a panel for each score, with its interval; what chance scores is dashed."""
     methods: dict[str, Results] = found["methods"]
-    columns = [score for score in WHAT if score in next(iter(methods.values()))]
+    columns = columns_of(found)
     has_marks = "mark" in next(iter(methods.values()))
     picture = figure.new(2.1 * (len(columns) + 1.35 * has_marks) + 1.6, 0.27 * len(methods) + 1.5, w_pad=0.04, h_pad=0.06)
     panels = picture.subplots(1, len(columns) + has_marks, sharey=True, width_ratios=[1] * len(columns) + [1.35] * has_marks)
@@ -176,11 +182,14 @@ def style(ax: Axes, name: str, note: str, logarithmic: bool) -> None:
     ax.set_title(name, fontsize=9, loc="left")
     ax.set_xlabel(note, fontsize=8.5, color=GREY)
     if logarithmic:
-        from matplotlib.ticker import FuncFormatter, NullFormatter
+        from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
         ax.set_xscale("log")
+        low, high = ax.get_xlim()
+        ticks = [v for v in (0.01, 0.03, 0.1, 0.3, 1, 2, 4, 8, 16, 32, 64, 128) if low <= v <= high]
+        ax.xaxis.set_major_locator(FixedLocator(ticks))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.xaxis.set_minor_locator(NullLocator())
     ax.grid(axis="y", color="#eeeeee", lw=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right", "left"]].set_visible(False)
@@ -195,8 +204,8 @@ def marks_panel(ax: Axes, methods: dict[str, Results], place: dict[str, float]) 
         dot(ax, mark["M0"], y + 0.13, BLUE, "s")
         dot(ax, mark["M1"], y - 0.13, ORANGE)
         if not mark["tells"]:
-            ax.text(1.01, y, "no", fontsize=8.5, va="center", transform=ax.get_yaxis_transform())
-    style(ax, "mass on the mark / its area:\n", "M1 right of M0: tells them apart", True)
+            ax.text(1.02, y, "does not", fontsize=8.5, va="center", transform=ax.get_yaxis_transform())
+    style(ax, "mass on the mark / its area:\n", "M1 right of M0: tells them apart → better", True)
     ax.text(0, 1.012, "M0 ignores it,", color=BLUE, fontsize=9, transform=ax.transAxes)
     ax.text(0.48, 1.012, "M1 relies on it", color=ORANGE, fontsize=9, transform=ax.transAxes)
     ax.axvline(1, color=GREY, lw=1, ls="--", zorder=0)
@@ -233,9 +242,10 @@ def pages(path: pathlib.Path, found: Results, exhibits: Sequence[Exhibit], shown
                 draw(ax, e.images[k], values[0], scale(values))
                 outline(ax, e, k, "black")
         for ax, method in zip(cells[0, 1:], names, strict=False):
-            ax.set_title(method, fontsize=8.5, pad=3)
-    about = "two nets call this malignant, for different reasons" if marked else "lesions and their outlines"
-    picture.suptitle(f"What the methods show: {about}. Every map has its own scale", fontsize=11, fontweight="bold")
+            ax.set_title(method.replace(" ", "\n", 1) if len(method) > 12 else method, fontsize=8.5, pad=3)
+    about = "two nets call this malignant, for different reasons" if marked else "pictures that the net is right about"
+    lines_of = "solid: the lesion" + (", dotted: the mark" if marked else "")
+    picture.suptitle(f"What the methods show: {about} ({lines_of}; a scale for each map)", fontsize=11, fontweight="bold")
     figure.save(picture, path)
 
 
