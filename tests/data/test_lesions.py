@@ -73,8 +73,8 @@ def test_a_picture_depends_on_seed_and_number_alone() -> None:
 
 
 def test_geometry_is_that_of_other_channels() -> None:
-    grey, colour = lesions(20, channels=1), lesions(20, channels=4)
-    for name in ("lesion", "distractor"):
+    grey, colour = lesions(20, channels=1, mark=(1, 1)), lesions(20, channels=4, mark=(1, 1))
+    for name in ("lesion", "distractor", "mark"):
         assert np.array_equal(grey.masks[name], colour.masks[name])
     assert np.array_equal(lesions(20).masks["lesion"], colour.masks["lesion"])
 

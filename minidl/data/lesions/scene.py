@@ -80,7 +80,7 @@ def draw(seed: int, numbers: range, size: int, channels: int, mark: Array, witho
 
     ink = np.zeros((len(numbers), 1, 1), np.float32)
     if mark.any() and "mark" not in without:
-        u = _Uniform(seed, numbers, 1)  # numbers of its own: with a mark or without, all else is the same
+        u = _Uniform(seed, numbers, 1)  # a generator of its own, so that neither size nor channels change a mark
         pen = Mark(vary(MARK_VARIES, u(len(MARK_VARIES))), r)
         ky, kx = place_apart(u(TRIES, 2), [(cy, cx, room), (fy, fx, freckle_r + soft)], pen.reach, size)
         ink = pen.ink(y - ky, x - kx) * (pen.v["chance"] < mark[:, None, None])
