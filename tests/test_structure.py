@@ -45,7 +45,7 @@ ARROWS = {
     "attack": "explain core ops nn array files view",
     "evaluate": "explain core ops nn data array files view",
     "view": "trace rules flow core ops nn array files",
-    "models": "core ops nn",
+    "models": "core ops nn array",
 }
 
 # Libraries beyond NumPy, and the only rooms that may import them.
