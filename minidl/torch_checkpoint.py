@@ -370,7 +370,7 @@ class _Machine:
 
 def _known(name: str) -> Global:
     if name not in CALLS and name not in STORAGES and name not in DTYPES:
-        expected = "only tensors, numbers, strings, and dictionaries and lists of these, as torch.save(model.state_dict()) writes"
+        expected = "only tensors, numbers, strings, dictionaries and lists of these, as torch.save(model.state_dict()) writes"
         raise ValueError(f"asks for {_short(name)}, expected {expected}")
     return Global(name)
 
