@@ -208,16 +208,12 @@ def evaluate(
 
     prepare: f(x, rng) -> x as in `minidl.data.augment`, for instance `Normalize`. Loss and arrays are on the CPU.
     """
-    device, was_training = model.parameters()[0].device, model.training
-    model.eval()
-    try:
-        total, parts = 0.0, []
+    device, total, parts = model.parameters()[0].device, 0.0, []
+    with model.evaluating():
         for x, labels in Loader(dataset, batch_size, shuffle=False, augment=prepare):
             logits = model(to_device(x, device))
             total += ops.cross_entropy(logits, to_device(labels, device)).item() * len(x)
             parts.append(to_cpu(logits.data))
-    finally:
-        model.train(was_training)
     return total / len(dataset), np.concatenate(parts), dataset.labels
 
 

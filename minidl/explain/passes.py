@@ -21,14 +21,9 @@ Progress = bool | Callable[[int, int], None]  # False, True (a bar), or what is 
 
 @contextmanager
 def looked_at(model: Module) -> Iterator[Module]:
-    """Inside, the model evaluates and its parameters are frozen; then every module is in its own mode again."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        with model.eval().frozen():
-            yield model
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    """Inside, the model evaluates and its parameters are frozen; then all is as it was."""
+    with model.evaluating(), model.frozen():
+        yield model
 
 
 def check_pictures(model: Module, x: Array, target: Target = None, name: str = "target", pictures: str = "x") -> None:

@@ -187,13 +187,8 @@ def follow(model: Module, x: Tensor) -> tuple[Tensor, dict[Op, tuple[Call, ...]]
                 calls[op] = tuple(running)
                 todo += [t.op for t in op.inputs if t is not None]
 
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        with unfused(), watch(model.eval(), enter, leave):
-            return model(x), calls
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with model.evaluating(), unfused(), watch(model, enter, leave):
+        return model(x), calls
 
 
 def _sum(rows: list[Row], call: Call, inputs: tuple[int, ...]) -> Row:

@@ -113,6 +113,16 @@ class Module:
         return self.train(False)
 
     @contextmanager
+    def evaluating(self) -> Iterator[Self]:
+        """Inside `with model.evaluating():` the model evaluates; then every module is in its own mode again."""
+        before = [(module, module.training) for module in self.modules()]
+        try:
+            yield self.eval()
+        finally:
+            for module, mode in before:
+                module.training = mode
+
+    @contextmanager
     def frozen(self) -> Iterator[Self]:
         """Inside `with model.frozen():` no parameter requires a gradient, so that only those of the input are computed."""
         before = [(p, p.requires_grad) for p in self.parameters()]

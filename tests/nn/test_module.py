@@ -162,6 +162,16 @@ def test_to_gpu_without_cupy_says_what_is_missing_and_changes_nothing():
     assert all(p.dtype == np.float32 for p in block.parameters())
 
 
+def test_evaluating_restores_the_mode_of_every_module():
+    block = Block().train()
+    children = [module for _, module in block.named_children()]
+    children[0].training = False
+    with pytest.raises(ZeroDivisionError), block.evaluating() as inside:
+        assert inside is block and not any(module.training for module in block.modules())
+        raise ZeroDivisionError
+    assert block.training and not children[0].training and all(module.training for module in children[1:])
+
+
 # ---- states
 
 
