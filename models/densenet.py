@@ -6,6 +6,12 @@ Each layer of a block is given what all layers before it in the block have made,
 
 The transitions between blocks halve the height and width. The ImageNet family is that of table 1, the CIFAR family that of
 section 4.1: three blocks on pictures of 32x32.
+
+Concatenation copies a channel into the input of every later layer; batch norm and relu make two more arrays of that size, and
+training keeps all three for the way back: memory grows with the square of the depth. The memory-saving variant (Pleiss et al.
+2017, "Memory-efficient implementation of DenseNets") keeps each channel once and computes the rest again on the way back. It
+is what a block does here (`nn.dense_block`, `minidl/ops/dense.py`), with the same numbers within rounding; it keeps everything
+where dropout is on, or inside `with ops.unfused():`. `examples/dense_or_residual.py` measures both.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minidl import Tensor, nn, ops
+from models.net import Net
 
 
 class DenseLayer(nn.Module):
@@ -94,12 +101,12 @@ class Transition(nn.Module):
         return self.conv(y)  # and before it they leave it a quarter of the pixels
 
 
-class DenseNet(nn.Module):
+class DenseNet(Net):
     """A stem, dense blocks with transitions between them, the mean over the picture, one linear layer:
     (N,in_channels,H,W) -> (N,num_classes)
 
-    stem: named modules in their order, the last with c channels; blocks: the number of layers of each. The variant BC has
-    bottlenecks in its layers and transitions that compress to half the channels.
+    stem: named modules in their order, the last with c channels; blocks: the number of layers of each; smallest: as in `Net`.
+    The variant BC has bottlenecks in its layers and transitions that compress to half the channels.
     """
 
     def __init__(
@@ -109,10 +116,12 @@ class DenseNet(nn.Module):
         blocks: Sequence[int],
         growth: int,
         bc: bool,
+        smallest: int,
         num_classes: int,
         dropout: float,
         rng: np.random.Generator,
     ) -> None:
+        self.smallest = smallest
         features = dict(stem)
         for i, layers in enumerate(blocks, start=1):
             features[f"denseblock{i}"] = DenseBlock(BottleneckLayer if bc else DenseLayer, layers, c, growth, dropout, rng)
@@ -142,14 +151,14 @@ def imagenet(blocks: Sequence[int], growth: int, num_classes: int, in_channels: 
         "relu0": nn.ReLU(),
         "pool0": nn.MaxPool2d(3, 2, padding=1),
     }
-    return DenseNet(stem, c, blocks, growth, True, num_classes, dropout, rng)
+    return DenseNet(stem, c, blocks, growth, True, 29, num_classes, dropout, rng)
 
 
 def cifar(layers: int, growth: int, bc: bool, num_classes: int, in_channels: int, seed: int, dropout: float) -> DenseNet:
     """Section 3, implementation details: one convolution, then three blocks; any size of at least 4x4 works."""
     rng, c = np.random.default_rng(seed), 2 * growth if bc else 16
     stem: dict[str, nn.Module] = {"conv0": nn.Conv2d(in_channels, c, 3, padding=1, bias=False, rng=rng)}
-    return DenseNet(stem, c, (layers,) * 3, growth, bc, num_classes, dropout, rng)
+    return DenseNet(stem, c, (layers,) * 3, growth, bc, 4, num_classes, dropout, rng)
 
 
 # ---- the nets of table 1, with the top-5 errors of table 3 on the ImageNet validation set (10 crops)
@@ -177,7 +186,16 @@ def densenet201(num_classes: int = 1000, in_channels: int = 3, seed: int = 0, dr
 
 
 def densenet264(num_classes: int = 1000, in_channels: int = 3, seed: int = 0, dropout: float = 0.0) -> DenseNet:
-    """33.3 million parameters; 5.29%. Table 1 lists 265 layers with weights under this name."""
+    """33,337,704 parameters; 5.29%. Table 1 lists 265 layers with weights under this name.
+
+    By hand: a layer that reads c channels has 2c + 128c parameters in its first norm and 1x1, and 256 + 36,864 in its second
+    norm and 3x3. The blocks begin with 64, 128, 256 and 1,152 channels, so that all c add up to 864 + 3,648 + 80,896 + 91,392.
+
+        stem         147 x 64 + 2 x 64                                     9,536
+        130 layers   130 x 176,800 + 130 x 37,120                     27,809,600
+        transitions  2c + c c/2 for c = 256, 512 and 2,304             2,824,192
+        the end      2 x 2,688 + 2,688 x 1,000 + 1,000                 2,694,376
+    """
     return imagenet((6, 12, 64, 48), 32, num_classes, in_channels, seed, dropout)
 
 

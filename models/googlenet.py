@@ -17,6 +17,7 @@ import numpy as np
 
 from minidl import Tensor, nn, ops
 from minidl.ops.arguments import Pair
+from models.net import Net
 
 
 class ConvRelu(nn.Module):
@@ -142,7 +143,7 @@ class GoogLeNetLogits(NamedTuple):
     aux2: Tensor
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(Net):
     """Nine Inception modules, the mean over the picture, one linear layer: (N,in_channels,H,W) -> (N,num_classes)
 
     In training, unless it was made with `aux=False`, to `GoogLeNetLogits`. H and W are at least 15, in the paper's net 31.
@@ -184,13 +185,19 @@ class GoogLeNet(nn.Module):
         self.maxpool4 = nn.MaxPool2d(3 if paper else 2, 2, ceil_mode=True)
         self.inception5a = inception(self.inception4e.c_out, 256, 160, 320, 32, 128, 128)
         self.inception5b = inception(self.inception5a.c_out, 384, 192, 384, 48, 128, 128)
-        self.aux = aux
+        self.aux, self.paper = aux, paper
         if aux:
             self.aux1 = AuxiliaryHead(self.inception4a.c_out, num_classes, aux_dropout, paper, rng)
             self.aux2 = AuxiliaryHead(self.inception4d.c_out, num_classes, aux_dropout, paper, rng)
         self.dropout = nn.Dropout(dropout, rng)
         self.fc = nn.Linear(self.inception5b.c_out, num_classes, rng=rng, init=nn.init.fan_in_uniform)
         self.name_parameters()
+
+    @property
+    def smallest(self) -> int:  # type: ignore[override]
+        if not self.paper:
+            return 15
+        return 223 if self.training and self.aux else 31  # the heads want 14x14
 
     def forward(self, x: Tensor) -> Tensor | GoogLeNetLogits:  # type: ignore[override]
         x = self.lrn1(self.maxpool1(self.conv1(x)))  # (N,64,H/4,W/4)
@@ -224,6 +231,14 @@ def googlenet(
     the 5x5 kernels of table 1; it has a top-5 error of 10.07% on the ImageNet validation set (table 3, one crop). By default
     it is the net of torchvision, whose weights then fit: with batch norm, and with 3x3 in place of 5x5. aux: whether there are
     auxiliary heads. dropout: before the last linear layer, 0.2 or the paper's 0.4 if None; aux_dropout: in the heads.
+
+    The naive modules make 70,300,872 parameters, without the heads. By hand: one that is given C channels has
+    C (one + 9 three + 9 five) weights and 2 (one + three + five) in its norms, and passes on C + one + three + five; so the
+    nine are given 192, 416, 832, 1,280, 1,728, 2,176, 2,640, 3,344 and 4,048 channels.
+
+        stem         147 x 64 + 64 x 64 + 9 x 64 x 192 + 2 x (64 + 64 + 192)        124,736
+        modules                                                                  65,231,136
+        the end      4,944 x 1,000 + 1,000                                        4,945,000
     """
     if dropout is None:
         dropout = 0.4 if paper else 0.2

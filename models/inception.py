@@ -16,6 +16,7 @@ import numpy as np
 
 from minidl import Tensor, nn, ops
 from models.googlenet import ConvRelu
+from models.net import Net
 
 
 class InceptionA(nn.Module):
@@ -171,7 +172,7 @@ class InceptionLogits(NamedTuple):
     aux: Tensor
 
 
-class Inception3(nn.Module):
+class Inception3(Net):
     """Eleven Inception modules, the mean over the picture, one linear layer: (N,in_channels,H,W) -> (N,num_classes)
 
     In training, unless it was made with `aux=False`, to `InceptionLogits`. Made for pictures of 299x299; smaller ones, of at
@@ -204,6 +205,10 @@ class Inception3(nn.Module):
         self.dropout = nn.Dropout(dropout, rng)
         self.fc = nn.Linear(2048, num_classes, rng=rng, init=nn.init.fan_in_uniform)
         self.name_parameters()
+
+    @property
+    def smallest(self) -> int:  # type: ignore[override]
+        return 299 if self.training and self.aux else 75  # the head wants 17x17
 
     def forward(self, x: Tensor) -> Tensor | InceptionLogits:  # type: ignore[override]
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))  # (N,64,147,147) for 299x299

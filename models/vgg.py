@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl import Tensor, nn, ops
+from models.net import Net
 
 CHANNELS = (64, 128, 256, 512, 512)  # of the five blocks
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # table 1: A, B, D, E
@@ -25,11 +26,13 @@ def block(c_in: int, c_out: int, n: int, norm: bool, rng: np.random.Generator) -
     return [*modules, nn.MaxPool2d(2)]
 
 
-class VGG(nn.Module):
+class VGG(Net):
     """Five blocks of convolutions and three linear layers: (N,in_channels,H,W) -> (N,num_classes), H and W at least 32
 
     Means over 7x7 cells come before the linear layers, which then fit any size; pictures of 224x224 have 7x7 pixels there.
     """
+
+    smallest = 32
 
     def __init__(self, depth: int, norm: bool, num_classes: int, in_channels: int, seed: int, dropout: float) -> None:
         rng = np.random.default_rng(seed)
