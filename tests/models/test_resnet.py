@@ -34,6 +34,7 @@ def test_depth_and_parameters_are_those_of_the_paper(name, depth):
 
 def test_the_known_numbers():
     assert count(models.resnet20()) == count(models.plain20()) == 269_722
+    assert count(models.resnet56()) == 853_018
     assert count(models.resnet110()) == 1_727_962
 
 
@@ -97,9 +98,8 @@ def test_bad_input():
     with pytest.raises(ValueError, match="in_channels: expected at least 1, got -3"):
         models.resnet8(in_channels=-3)
     model = models.resnet8()
-    with pytest.raises(ValueError, match=r"as x has 1 and groups is 1; got \(16, 3, 3, 3\)") as caught:
+    with pytest.raises(ValueError, match=r"x: expected pictures of 3 channels, \(N,3,H,W\), got \(2, 1, 32, 32\)"):
         model(pictures(2, 1, 32, 32))
-    assert "conv1.weight" in str(caught.value.__notes__) and "resnet.py" in str(caught.value.__notes__)
     with pytest.raises(ValueError, match=r"expected \(N, C, H, W\), got shape \(3, 32, 32\)"):
         model(pictures(3, 32, 32))
     with pytest.raises(TypeError, match="expected float32 or float64, got uint8"):
