@@ -71,7 +71,7 @@ BASELINES: dict[str, Callable[[Array], Array]] = {
 }
 PLANS = {  # (--data, --full)
     ("lesions", False): Plan(size=32, pictures=32, nets=1, epochs=8),
-    ("lesions", True): Plan(size=64, pictures=200, nets=3, epochs=12),
+    ("lesions", True): Plan(size=64, pictures=200, nets=3, epochs=18, lr=0.02),
     ("ham10000", False): Plan(size=72, pictures=64, nets=1, epochs=15),
     ("ham10000", True): Plan(size=72, pictures=200, nets=1, epochs=15),
 }
@@ -210,6 +210,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--nets", type=int, help="of each kind, from different initial weights")
     p.add_argument("--train", type=int, help="generated pictures to train on")
     p.add_argument("--epochs", type=int)
+    p.add_argument("--lr", type=float, help="the highest learning rate; generated pictures larger than 32 want less than 0.05")
     p.add_argument("--confident", type=float, help="only pictures to which the net gives its answer with this probability")
     p.add_argument("--out", help="the folder of this run; by default runs/ground_truth, with -ham10000 or -full behind it")
     return p

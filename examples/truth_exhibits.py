@@ -24,7 +24,7 @@ from minidl.nn import Module
 from minidl.train import Settings
 
 MARKS = {"M0": (0.5, 0.5), "M1": (0.05, 0.95)}  # how often benign and malignant pictures have one
-CANDIDATES = 4  # for each picture that is wanted, so many are drawn
+CANDIDATES = 6  # for each picture that is wanted, so many are drawn
 TRAIN, TEST, TRUTH, MARKED = 0, 1, 1000, 2000  # the seeds of pictures
 
 
@@ -36,6 +36,7 @@ class Plan:
     pictures: int  # that the methods are tried on; half as many with marks, which two nets see
     nets: int  # of each kind, from different initial weights
     epochs: int
+    lr: float = 0.05  # the highest
     train: int = 8000  # generated pictures
     confident: float = 0.9  # a net that is less sure is not asked
     root: str = "data"  # the folder of HAM10000
@@ -84,7 +85,7 @@ def of_lesions(plan: Plan, out: pathlib.Path) -> tuple[dict[str, Net], list[Exhi
 
 
 def lesion_net(plan: Plan, out: pathlib.Path, kind: str, number: int) -> Net:
-    settings = Settings(plan.epochs, batch_size=64, lr=0.05, crop=max(2, plan.size // 16), flip="both", seed=number,
+    settings = Settings(plan.epochs, batch_size=64, lr=plan.lr, crop=max(2, plan.size // 16), flip="both", seed=number,
                         model="resnet8", data=f"lesions {kind}", size=plan.size, limit=plan.train)  # fmt: skip
     pictures = partial(data.lesions, plan.train, plan.size, seed=TRAIN, mark=MARKS[kind])
     test = partial(data.lesions, 1000, plan.size, seed=TEST, mark=MARKS["M0"])
@@ -154,7 +155,7 @@ def of_ham10000(plan: Plan, out: pathlib.Path) -> tuple[dict[str, Net], list[Exh
     test = pictures(False)
     nets, exhibits = {}, []
     for number in range(plan.nets):
-        settings = Settings(plan.epochs, batch_size=64, lr=0.05, crop=max(2, plan.size // 12), flip="both", seed=number,
+        settings = Settings(plan.epochs, batch_size=64, lr=plan.lr, crop=max(2, plan.size // 12), flip="both", seed=number,
                             model="resnet20", data="HAM10000, balanced", size=plan.size)  # fmt: skip
         net = trained(out / f"H-{number}", settings, lambda: balanced(pictures(True)), lambda: test)
         nets[f"H-{number}"] = net

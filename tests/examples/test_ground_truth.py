@@ -57,18 +57,18 @@ def honest(seed: int, mark: tuple[float, float], count: int) -> Knows:
 def changed(model: Knows, p: Array | float, **what: object) -> Net:
     """The same net, but for pictures drawn so."""
     other = Knows()
-    other.learn(lesions(24, 32, seed=TRUTH, mark=MARKS["M0"], **what), p)  # type: ignore[arg-type]
+    other.learn(lesions(36, 32, seed=TRUTH, mark=MARKS["M0"], **what), p)  # type: ignore[arg-type]
     other.p = model.p | other.p
     return net(other)
 
 
 def test_only_nets_that_rely_on_the_evidence_are_asked() -> None:
-    model = honest(TRUTH, MARKS["M0"], 24)
+    model = honest(TRUTH, MARKS["M0"], 36)
     e = before_evidence(PLAN, net(model), 3)
     assert (e.name, e.numbers.tolist(), e.target.tolist()) == ("evidence M0-3", [0, 1, 2, 3, 4, 5], [0, 1] * 3)
-    d = lesions(24, 32, seed=TRUTH, mark=MARKS["M0"])
+    d = lesions(36, 32, seed=TRUTH, mark=MARKS["M0"])
     assert np.array_equal(e.images, d.images[:6]) and np.array_equal(e.masks["evidence"], d.masks["evidence"][:6])
-    assert e.background.shape == (18, 3, 32, 32)
+    assert e.background.shape == (30, 3, 32, 32)
 
     right = np.where(d.labels == 1, 0.97, 0.03)
     wrong = {
@@ -79,7 +79,7 @@ def test_only_nets_that_rely_on_the_evidence_are_asked() -> None:
         "needs the freckle": changed(model, 1 - right, without=["distractor"]),
     }
     for why, one in wrong.items():
-        with pytest.raises(ValueError, match="evidence M0-0: of 24 pictures, none passes"):
+        with pytest.raises(ValueError, match="evidence M0-0: of 36 pictures, none passes"):
             before_evidence(PLAN, one, 0)
             pytest.fail(why)
     marked = d.masks["mark"].any((1, 2))
@@ -88,7 +88,7 @@ def test_only_nets_that_rely_on_the_evidence_are_asked() -> None:
 
 
 def test_marks_are_shown_to_a_net_that_ignores_and_one_that_needs_them() -> None:
-    count = 48
+    count = 72
     ignores, needs = honest(MARKED, (1, 1), count), Knows()
     for flip in (False, True):
         needs.learn(lesions(count, 32, seed=MARKED, mark=(1, 1), flip=flip), 0.98)
