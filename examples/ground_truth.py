@@ -206,6 +206,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--root", help="the folder that holds HAM10000; by default data")
     p.add_argument("--methods", nargs="+", choices=[*METHODS, *BASELINES], metavar="NAME", help="only these, by name")
     p.add_argument("--size", type=int, help="pixels: generated pictures are SIZE high and wide, those of HAM10000 SIZE high")
+    p.add_argument("--channels", type=int, choices=(1, 3, 4), help="of generated pictures: grey, colour, or near infrared too")
     p.add_argument("--pictures", type=int, help="that the methods are tried on")
     p.add_argument("--nets", type=int, help="of each kind, from different initial weights")
     p.add_argument("--train", type=int, help="generated pictures to train on")

@@ -38,6 +38,7 @@ class Plan:
     epochs: int
     lr: float = 0.05  # the highest
     train: int = 8000  # generated pictures
+    channels: int = 3
     confident: float = 0.9  # a net that is less sure is not asked
     root: str = "data"  # the folder of HAM10000
 
@@ -85,10 +86,10 @@ def of_lesions(plan: Plan, out: pathlib.Path) -> tuple[dict[str, Net], list[Exhi
 
 
 def lesion_net(plan: Plan, out: pathlib.Path, kind: str, number: int) -> Net:
-    settings = Settings(plan.epochs, batch_size=64, lr=plan.lr, crop=max(2, plan.size // 16), flip="both", seed=number,
-                        model="resnet8", data=f"lesions {kind}", size=plan.size, limit=plan.train)  # fmt: skip
-    pictures = partial(data.lesions, plan.train, plan.size, seed=TRAIN, mark=MARKS[kind])
-    test = partial(data.lesions, 1000, plan.size, seed=TEST, mark=MARKS["M0"])
+    what = {"model": "resnet8", "data": f"lesions {kind}, {plan.channels} channels", "size": plan.size, "limit": plan.train}
+    settings = Settings(plan.epochs, batch_size=64, lr=plan.lr, crop=max(2, plan.size // 16), flip="both", seed=number, **what)
+    pictures = partial(data.lesions, plan.train, plan.size, plan.channels, seed=TRAIN, mark=MARKS[kind])
+    test = partial(data.lesions, 1000, plan.size, plan.channels, seed=TEST, mark=MARKS["M0"])
     return trained(out / f"{kind}-{number}", settings, pictures, test)
 
 
@@ -98,7 +99,7 @@ def before_evidence(plan: Plan, net: Net, number: int) -> Exhibit:
     it turns round when malignancy alone is changed; without the lesion it is no longer sure; and without the freckle, or
     without the mark where there is one, it stays.
     """
-    draw = partial(data.lesions, CANDIDATES * plan.pictures, plan.size, seed=TRUTH, mark=MARKS["M0"])
+    draw = partial(data.lesions, CANDIDATES * plan.pictures, plan.size, plan.channels, seed=TRUTH, mark=MARKS["M0"])
     d = draw()
     p, other, no_lesion, no_freckle, no_mark = (
         net.probability(changed, d.labels)
@@ -114,7 +115,7 @@ def before_marks(plan: Plan, m0: Net, m1: Net, number: int) -> list[Exhibit]:
     without the mark M0's answer stays and M1's turns round, and were the lesion benign M0's would turn round.
     """
     plan = replace(plan, pictures=-(-plan.pictures // 2))
-    draw = partial(data.lesions, 4 * CANDIDATES * plan.pictures, plan.size, seed=MARKED, mark=(1, 1))
+    draw = partial(data.lesions, 4 * CANDIDATES * plan.pictures, plan.size, plan.channels, seed=MARKED, mark=(1, 1))
     d, no_mark, other = draw(), draw(without=["mark"]), draw(flip=True)
     admitted = d.labels == 1
     for net in m0, m1:
