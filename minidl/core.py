@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl import kernels
 from minidl.array import Array, array_module, device_of, is_array, to_device
 
 Grads = Sequence[Array | None]  # one gradient per input of an op, None where none is needed
@@ -292,7 +293,7 @@ def walk(
                 if x.op is None and (gx is gy or gx.base is not None):
                     gx = gx.copy()  # the leaf's own: neither gy, which others see too, nor a view of it
                 to = x.op or x
-                gx = arriving[to] + gx if to in arriving else gx
+                gx = kernels.of(gx).add(arriving[to], gx) if to in arriving else gx
                 arriving[to] = np.asarray(gx) if isinstance(gx, np.generic) else gx  # NumPy makes scalars of 0-d sums
         except Exception as error:
             error.add_note(f"in the backward of {op!r}, gradient {gy.shape} {gy.dtype}")
@@ -310,15 +311,18 @@ def walk(
             leaf.grad = array_module(gx).asarray(leaf.grad + gx)  # of a 0-d sum, too
 
 
-def gradients(y: Tensor, xs: Sequence[Tensor], gy: Array | None = None) -> list[Array]:
-    """dy/dx for each x of xs, leaf or not, as arrays; zeros where y does not depend on x. Leaves every `.grad` alone."""
+def gradients(y: Tensor, xs: Sequence[Tensor], gy: Array | None = None, keep_graph: bool = True) -> list[Array]:
+    """dy/dx for each x of xs, leaf or not, as arrays; zeros where y does not depend on x. Leaves every `.grad` alone.
+
+    Without `keep_graph` the graph is given back as it is used, which takes less memory.
+    """
     for i, x in enumerate(xs):
         if not x.requires_grad:
             raise ValueError(f"gradients(y, xs): xs[{i}] does not require a gradient: {x!r}")
     leaves: dict[Tensor, Array] = {}
     wanted = {x.op for x in xs if x.op is not None}
     inner: dict[Op, Array] = {}
-    for step in walk(y, gy, leaves=leaves):
+    for step in walk(y, gy, leaves=leaves, keep_graph=keep_graph):
         if step.op in wanted:
             inner[step.op] = step.gy
     found = [leaves.get(x) if x.op is None else inner.get(x.op) for x in xs]
@@ -403,7 +407,7 @@ class Add(Op):
 
     def forward(self, a: Array, b: Array) -> Array:
         self.shapes = a.shape, b.shape
-        return a + b
+        return kernels.of(a).add(a, b) if a.shape == b.shape else a + b
 
     def backward(self, gy: Array) -> Grads:
         return [sum_to(gy, shape) if need else None for shape, need in zip(self.shapes, self.needs, strict=True)]

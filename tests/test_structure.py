@@ -27,7 +27,7 @@ ARROWS = {
     "state": "array",
     "data": "array files",
     "kernels": "array",
-    "core": "array",
+    "core": "kernels array",
     "check": "core array",
     "flow": "core ops kernels array",
     "trace": "core array flow",

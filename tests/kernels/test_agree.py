@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from minidl.kernels import compiled, reference
+from minidl.kernels.compiled import direct, winograd
 
 KERNELS = (
     "conv2d",
@@ -35,6 +36,7 @@ KERNELS = (
     "affine_relu_conv",
     "affine_relu_conv_grad",
     "subtract_line",
+    "add",
     "relu",
     "relu_grad",
     "sgd_update",
@@ -150,6 +152,26 @@ def test_conv2d(data: st.DataObject) -> None:
     _agree("conv2d_grad_w", gy, x, w.shape, *geometry, eps=draw.eps)
 
 
+@given(data=st.data())
+@settings(max_examples=30)
+def test_conv2d_after_winograd(data: st.DataObject) -> None:
+    """Also where it would not pay"""
+    draw = Draw(data)
+    (N, C, F), padding = (draw.int(1, high) for high in (9, 40, 40)), draw.pair(0, 2)
+    H, W = (draw.int(max(1, 3 - 2 * p), 40) for p in padding)
+    x, w = draw.array((N, C, H, W)), draw.array((F, C, 3, 3))
+    b = draw.array((F,)) if draw.data.draw(st.booleans()) else None
+    geometry = (1, 1), padding, (1, 1), 1
+    gy = draw.array(reference.conv2d(x, w, b, *geometry).shape)
+    with pytest.MonkeyPatch.context() as patch:
+        for limit in ("NARROWEST", "SMALLEST", "FEWEST"):
+            patch.setattr(winograd, limit, 1)
+        patch.setattr(direct, "convolve", None)  # would raise
+        _agree("conv2d", x, w, b, *geometry, eps=draw.eps)
+        _agree("conv2d_grad_x", gy, w, x.shape, *geometry, eps=draw.eps)
+        _agree("conv2d_grad_w", gy, x, w.shape, *geometry, eps=draw.eps)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     ("x_shape", "w_shape", "stride", "padding", "groups"),
@@ -162,6 +184,8 @@ def test_conv2d(data: st.DataObject) -> None:
         ((2, 32, 17, 17), (48, 32, 7, 1), 1, (3, 0), 1),
         ((2, 24, 14, 14), (24, 1, 3, 3), 1, 1, 24),  # one channel a group
         ((1, 512, 7, 7), (256, 512, 3, 3), 1, 1, 1),  # many channels on few pixels
+        ((5, 32, 30, 29), (48, 32, 3, 3), 1, 1, 1),
+        ((9, 64, 24, 24), (32, 32, 3, 3), 1, 1, 2),
         ((1, 1, 1, 1), (1, 1, 1, 1), 1, 0, 1),
     ],
 )
@@ -262,6 +286,13 @@ def test_batch_norm_of_values_far_from_zero(kernels: ModuleType) -> None:
 
 
 # ---- activation and updates
+
+
+@given(data=st.data())
+def test_add(data: st.DataObject) -> None:
+    draw = Draw(data)
+    shape = data.draw(st.sampled_from(((), (3,), (2, 3, 40, 41), (9, 4, 33, 35))))  # the last one in several pieces
+    _agree("add", np.asarray(draw.array(shape)), np.asarray(draw.array(shape)), eps=draw.eps)
 
 
 @given(data=st.data())

@@ -8,12 +8,13 @@ of scale and shift need are taken: one sweep, and no array but the block's own.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from minidl.array import Array
-from minidl.kernels.compiled import conv
-from minidl.kernels.compiled.conv import TASKS, bounds, multiply, pack, packed_rows
+from minidl.kernels.compiled import direct
+from minidl.kernels.compiled.direct import TASKS, bounds, multiply, pack, packed_rows
 from minidl.kernels.compiled.norm import mean_and_variance, planes
+from minidl.kernels.compiled.parallel import in_parallel
 from minidl.kernels.compiled.vectors import moments
 from minidl.kernels.reference import Pair
 
@@ -21,16 +22,16 @@ from minidl.kernels.reference import Pair
 def channel_statistics(X: Array, first: int, count: int) -> tuple[Array, Array]:
     """mean = sum x / m and var = sum (x - mean)^2 / m of each of the channels first, ..., first + count - 1"""
     mean, var = np.empty(count, X.dtype), np.empty(count, X.dtype)
-    _channel_statistics(planes(X), first, mean, var)
+    in_parallel(_channel_statistics, count, planes(X), first, mean, var)
     return mean, var
 
 
 def affine_relu_conv(X: Array, scale: Array, shift: Array, w: Array, padding: Pair, Y: Array, first: int) -> None:
     """Y[:, first : first + F] = conv2d(max(scale x + shift, 0), w) with x = X[:, :C]"""
     F, C, kh, kw = w.shape
-    p = conv.forward_plan((len(X), C, *X.shape[2:]), w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
+    p = direct.forward_plan((len(X), C, *X.shape[2:]), w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
     _contiguous(X=X, Y=Y)
-    conv.convolve(X, scale, shift, w.reshape(1, F, C, kh * kw), np.empty(0, X.dtype), p, Y, first)
+    direct.convolve(X, scale, shift, w.reshape(1, F, C, kh * kw), np.empty(0, X.dtype), p, Y, first)
 
 
 def affine_relu_conv_grad(
@@ -52,18 +53,19 @@ def affine_relu_conv_grad(
     x_shape = (len(X), C, *X.shape[2:])
     gw = None
     if need_w:
-        p = conv.forward_plan(x_shape, w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
-        gw = conv.correlate(GY, first, X, scale, shift, w.shape, p)
+        p = direct.forward_plan(x_shape, w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
+        gw = direct.correlate(GY, first, X, scale, shift, w.shape, p)
 
-    p = conv.grad_x_plan((len(GY), F, *GY.shape[2:]), w.shape, x_shape, (1, 1), padding, (1, 1), 1, X.itemsize)
+    p = direct.grad_x_plan((len(GY), F, *GY.shape[2:]), w.shape, x_shape, (1, 1), padding, (1, 1), 1, X.itemsize)
     tasks = -(-len(X) // p.pictures) * p.bands * p.chunks
     slots = min(tasks, TASKS)  # by shape alone, so that every sum has its order
-    packed, packed_gy, out = conv.scratch.take(
+    packed, packed_gy, out = direct.scratch.take(
         X.dtype, weights=(1, p.padded * F * kh * kw), planes=(slots, F * p.plane), out=(slots, p.chunk * p.length)
     )
-    conv.pack_weights(np.ascontiguousarray(w).reshape(1, F, C, kh * kw), True, p, packed[0])
+    direct.pack_weights(w.reshape(1, F, C, kh * kw), True, p, packed[0])
     sums = np.zeros((slots, 2, C))
-    _convolve_gated(GY, first, F, packed[0], C, p, packed_gy, out, X, scale, shift, mean, GX, add, sums)
+    gates = X, scale, shift, mean, GX, add, sums
+    in_parallel(_convolve_gated, slots, slots, GY, first, F, packed[0], C, p, packed_gy, out, *gates)
     total = sums.sum(axis=0).astype(X.dtype)
     return gw, total[0], total[1]
 
@@ -71,7 +73,7 @@ def affine_relu_conv_grad(
 def subtract_line(GX: Array, X: Array, first: int, mean: Array, a: Array, b: Array) -> None:
     """GX[:, first + c] -= a[c] + b[c] (X[:, first + c] - mean[c])"""
     _contiguous(GX=GX)
-    _subtract_line(planes(GX), planes(X), first, mean, a, b)
+    in_parallel(_subtract_line, len(X) * len(mean), planes(GX), planes(X), first, mean, a, b)
 
 
 def _contiguous(**arrays: Array) -> None:
@@ -80,7 +82,7 @@ def _contiguous(**arrays: Array) -> None:
             raise ValueError(f"{name}: expected a contiguous array, got strides {a.strides} for shape {a.shape}")
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(inline="always", error_model="numpy")
 def _unpack_gated(out, n, count, f0, channels, r0, rows, p, C, flat_x, scale, shift, mean, F, flat_g, add, sums):
     """g = out where scale x + shift > 0, else 0; gx (+)= scale g, sums += (g, g (x - mean)), channel by channel"""
     H, W, zero = p.QH, p.QW, out.dtype.type(0)
@@ -104,38 +106,35 @@ def _unpack_gated(out, n, count, f0, channels, r0, rows, p, C, flat_x, scale, sh
                 sums[1, f] += t
 
 
-@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _convolve_gated(gy, gy_first, F, w, C, p, packed_gy, out, x, scale, shift, mean, gx, add, sums):
+@njit(cache=True, nogil=True, error_model="numpy")
+def _convolve_gated(slot, slots, gy, gy_first, F, w, C, p, packed_gy, out, x, scale, shift, mean, gx, add, sums):
     """the gradient of the picture, as in `conv2d_grad_x`, through the gates of the relu that `pack` applied"""
-    N, slots, nothing = len(gy), len(packed_gy), np.empty(0, gy.dtype)
+    N, nothing = len(gy), np.empty(0, gy.dtype)
     tasks = -(-N // p.pictures) * p.bands * p.chunks
-    for slot in prange(slots):
-        mine, results = packed_gy[slot], out[slot]
-        flat, flat_x, flat_g = gy.reshape(gy.size), x.reshape(x.size), gx.reshape(gx.size)
-        mine[:] = 0
-        for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
-            n, count, r0, height, first, last = bounds(task, N, C, p)
-            if p.bands > 1:
-                mine[:] = 0
-            pack(gy, flat, nothing, nothing, n, count, gy_first, F, r0, packed_rows(height, p), p, mine)
-            multiply(w, 0, mine, 0, len(p.taps) * F, C, first, last, p, results, gy, 0, 0)
-            _unpack_gated(
-                results, n, count, first, last - first, r0, height, p,
-                x.shape[1], flat_x, scale, shift, mean, gx.shape[1], flat_g, add, sums[slot],
-            )  # fmt: skip
+    mine, results = packed_gy[slot], out[slot]
+    flat, flat_x, flat_g = gy.reshape(gy.size), x.reshape(x.size), gx.reshape(gx.size)
+    mine[:] = 0
+    for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
+        n, count, r0, height, first, last = bounds(task, N, C, p)
+        if p.bands > 1:
+            mine[:] = 0
+        pack(gy, flat, nothing, nothing, n, count, gy_first, F, r0, packed_rows(height, p), p, mine)
+        multiply(w, 0, mine, 0, len(p.taps) * F, C, first, last, p, results, gy, 0, 0)
+        _unpack_gated(
+            results, n, count, first, last - first, r0, height, p,
+            x.shape[1], flat_x, scale, shift, mean, gx.shape[1], flat_g, add, sums[slot],
+        )  # fmt: skip
 
 
-@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _channel_statistics(x, first, mean, var):
-    for c in prange(len(mean)):
-        mean[c], var[c] = mean_and_variance(x, first + c)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _channel_statistics(c, x, first, mean, var):
+    mean[c], var[c] = mean_and_variance(x, first + c)
 
 
-@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _subtract_line(gx, x, first, mean, a, b):
-    N, _, HW = x.shape
-    for nc in prange(N * len(mean)):
-        n, c = nc // len(mean), nc % len(mean)
-        source, target = x[n, first + c], gx[n, first + c]
-        for i in range(HW):
-            target[i] -= a[c] + b[c] * (source[i] - mean[c])
+@njit(cache=True, nogil=True, error_model="numpy")
+def _subtract_line(nc, gx, x, first, mean, a, b):
+    HW = x.shape[2]
+    n, c = divmod(nc, len(mean))
+    source, target = x[n, first + c], gx[n, first + c]
+    for i in range(HW):
+        target[i] -= a[c] + b[c] * (source[i] - mean[c])

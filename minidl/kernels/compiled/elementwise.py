@@ -1,49 +1,65 @@
-"""Relu and the parameter updates in Numba."""
+"""Sums, relu and the parameter updates in Numba."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from minidl.array import Array
+from minidl.kernels.compiled.parallel import in_parallel
 
-_serial: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-_parallel: Any = njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-PIECE = 1 << 15  # elements that one thread takes at a time; arrays up to this size are not worth a second thread
+_compiled: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+PIECE = 1 << 15  # elements that one thread takes at a time
+
+
+def add(a: Array, b: Array) -> Array:
+    """y = a + b, of one shape and type"""
+    if a.size <= PIECE:
+        y: Array = a + b
+        return y
+    y = np.empty(a.shape, a.dtype)
+    in_parallel(_add, _pieces(a), np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1), y.reshape(-1))
+    return y
 
 
 def relu(x: Array) -> Array:
     """y = max(x, 0)"""
     y = np.empty(x.shape, x.dtype)
-    _relu(np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    in_parallel(_relu, _pieces(x), np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
     return y
 
 
 def relu_grad(gy: Array, y: Array) -> Array:
     """gx = gy where y > 0, else 0"""
     gx = np.empty(gy.shape, gy.dtype)
-    _relu_grad(np.ascontiguousarray(gy).reshape(-1), np.ascontiguousarray(y).reshape(-1), gx.reshape(-1))
+    in_parallel(
+        _relu_grad, _pieces(gy), np.ascontiguousarray(gy).reshape(-1), np.ascontiguousarray(y).reshape(-1), gx.reshape(-1)
+    )
     return gx
 
 
 def sgd_update(p: Array, g: Array, v: Array, lr: float, momentum: float, nesterov: bool, weight_decay: float) -> None:
     """g' = g + weight_decay p;  v <- momentum v + g';  p <- p - lr (g' + momentum v if nesterov else v)"""
-    update = _sgd_update if p.size <= PIECE else _sgd_update_parallel
     lr, momentum, weight_decay = (p.dtype.type(a) for a in (lr, momentum, weight_decay))
-    update(_flat(p, "p"), np.ascontiguousarray(g).reshape(-1), _flat(v, "v"), lr, momentum, nesterov, weight_decay)
+    arrays = _flat(p, "p"), np.ascontiguousarray(g).reshape(-1), _flat(v, "v")
+    in_parallel(_sgd_update, _pieces(p), *arrays, lr, momentum, nesterov, weight_decay)
 
 
 def adamw_update(
     p: Array, g: Array, m: Array, v: Array, t: int, lr: float, betas: tuple[float, float], eps: float, weight_decay: float
 ) -> None:
     """m <- b1 m + (1-b1) g;  v <- b2 v + (1-b2) g^2;  p <- p - lr (weight_decay p + m_hat / (sqrt(v_hat) + eps))"""
-    update = _adamw_update if p.size <= PIECE else _adamw_update_parallel
     b1, b2 = betas
     numbers = (b1, 1 - b1, b2, 1 - b2, 1 - lr * weight_decay, lr / (1 - b1**t), 1 / (1 - b2**t), eps)
     numbers = tuple(p.dtype.type(a) for a in numbers)
-    update(_flat(p, "p"), np.ascontiguousarray(g).reshape(-1), _flat(m, "m"), _flat(v, "v"), *numbers)
+    arrays = _flat(p, "p"), np.ascontiguousarray(g).reshape(-1), _flat(m, "m"), _flat(v, "v")
+    in_parallel(_adamw_update, _pieces(p), *arrays, *numbers)
+
+
+def _pieces(x: Array) -> int:
+    return -(-x.size // PIECE)
 
 
 def _flat(p: Array, name: str) -> Array:
@@ -53,50 +69,40 @@ def _flat(p: Array, name: str) -> Array:
     return p.reshape(-1)
 
 
-@_parallel
-def _relu(x, y):
+@_compiled
+def _add(piece, a, b, y):
+    for i in range(piece * PIECE, min((piece + 1) * PIECE, len(a))):
+        y[i] = a[i] + b[i]
+
+
+@_compiled
+def _relu(piece, x, y):
     zero = x.dtype.type(0)
-    for piece in prange(-(-len(x) // PIECE)):
-        source, target = x[piece * PIECE : (piece + 1) * PIECE], y[piece * PIECE : (piece + 1) * PIECE]
-        for i in range(len(source)):
-            target[i] = zero if source[i] < zero else source[i]  # NaN stays NaN
+    source, target = x[piece * PIECE : (piece + 1) * PIECE], y[piece * PIECE : (piece + 1) * PIECE]
+    for i in range(len(source)):
+        target[i] = zero if source[i] < zero else source[i]  # NaN stays NaN
 
 
-@_parallel
-def _relu_grad(gy, y, gx):
+@_compiled
+def _relu_grad(piece, gy, y, gx):
     zero = gy.dtype.type(0)
-    for piece in prange(-(-len(gy) // PIECE)):
-        a, b = piece * PIECE, (piece + 1) * PIECE
-        g, value, target = gy[a:b], y[a:b], gx[a:b]
-        for i in range(len(g)):
-            target[i] = g[i] if value[i] > zero else zero
+    a, b = piece * PIECE, (piece + 1) * PIECE
+    g, value, target = gy[a:b], y[a:b], gx[a:b]
+    for i in range(len(g)):
+        target[i] = g[i] if value[i] > zero else zero
 
 
-@_serial
-def _sgd_update(p, g, v, lr, momentum, nesterov, weight_decay):
-    for i in range(len(p)):
+@_compiled
+def _sgd_update(piece, p, g, v, lr, momentum, nesterov, weight_decay):
+    for i in range(piece * PIECE, min((piece + 1) * PIECE, len(p))):
         d = g[i] + weight_decay * p[i]
         v[i] = momentum * v[i] + d
         p[i] -= lr * (d + momentum * v[i] if nesterov else v[i])
 
 
-@_parallel
-def _sgd_update_parallel(p, g, v, lr, momentum, nesterov, weight_decay):
-    for piece in prange(-(-len(p) // PIECE)):
-        a, b = piece * PIECE, (piece + 1) * PIECE
-        _sgd_update(p[a:b], g[a:b], v[a:b], lr, momentum, nesterov, weight_decay)
-
-
-@_serial
-def _adamw_update(p, g, m, v, b1, c1, b2, c2, keep, rate, unbias, eps):
-    for i in range(len(p)):
+@_compiled
+def _adamw_update(piece, p, g, m, v, b1, c1, b2, c2, keep, rate, unbias, eps):
+    for i in range(piece * PIECE, min((piece + 1) * PIECE, len(p))):
         m[i] = b1 * m[i] + c1 * g[i]
         v[i] = b2 * v[i] + c2 * g[i] * g[i]
         p[i] = keep * p[i] - rate * m[i] / (np.sqrt(v[i] * unbias) + eps)
-
-
-@_parallel
-def _adamw_update_parallel(p, g, m, v, b1, c1, b2, c2, keep, rate, unbias, eps):
-    for piece in prange(-(-len(p) // PIECE)):
-        a, b = piece * PIECE, (piece + 1) * PIECE
-        _adamw_update(p[a:b], g[a:b], m[a:b], v[a:b], b1, c1, b2, c2, keep, rate, unbias, eps)

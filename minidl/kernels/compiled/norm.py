@@ -9,21 +9,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from minidl.array import Array
+from minidl.kernels.compiled.parallel import in_parallel
 from minidl.kernels.compiled.vectors import moments
 
-_parallel: Any = njit(parallel=True, cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+_compiled: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 
 
 def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
     """y = gamma (x - mean) / sqrt(var + eps) + beta; mean and (biased) var of each channel"""
     y = np.empty(x.shape, x.dtype)
     mean, var = np.empty_like(gamma), np.empty_like(gamma)
-    _batch_norm(
-        planes(x), _nothing(x), np.ascontiguousarray(gamma), np.ascontiguousarray(beta), eps, False, planes(y), mean, var
-    )
+    gamma, beta = np.ascontiguousarray(gamma), np.ascontiguousarray(beta)
+    in_parallel(_batch_norm, x.shape[1], planes(x), _nothing(x), gamma, beta, eps, False, planes(y), mean, var)
     return y, mean, var
 
 
@@ -31,7 +31,8 @@ def batch_norm_relu(x: Array, r: Array | None, gamma: Array, beta: Array, eps: f
     """y = max(batch_norm(x) + r, 0), r None for 0; and mean, var of each channel"""
     y = np.empty(x.shape, x.dtype)
     mean, var, more = np.empty_like(gamma), np.empty_like(gamma), _nothing(x) if r is None else planes(r)
-    _batch_norm(planes(x), more, np.ascontiguousarray(gamma), np.ascontiguousarray(beta), eps, True, planes(y), mean, var)
+    gamma, beta = np.ascontiguousarray(gamma), np.ascontiguousarray(beta)
+    in_parallel(_batch_norm, x.shape[1], planes(x), more, gamma, beta, eps, True, planes(y), mean, var)
     return y, mean, var
 
 
@@ -39,9 +40,8 @@ def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, 
     """gbeta = sum gy, ggamma = sum gy x_hat, gx = gamma / sqrt(var + eps) (gy - gbeta / m - x_hat ggamma / m)"""
     gx = np.empty(x.shape, x.dtype)
     ggamma, gbeta, none = np.empty_like(gamma), np.empty_like(gamma), _nothing(x)
-    _batch_norm_grad(
-        planes(gy), none, planes(x), np.ascontiguousarray(gamma), mean, var, eps, planes(gx), none, True, ggamma, gbeta
-    )
+    more = np.ascontiguousarray(gamma), mean, var, eps, planes(gx), none, True, ggamma, gbeta
+    in_parallel(_batch_norm_grad, x.shape[1], planes(gy), none, planes(x), *more)
     return gx, ggamma, gbeta
 
 
@@ -54,35 +54,39 @@ def batch_norm_relu_grad(
     ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
     gamma, target = np.ascontiguousarray(gamma), planes(gx)
     gate = planes(gr) if residual else target
-    _batch_norm_grad(planes(gy), planes(y), planes(x), gamma, mean, var, eps, target, gate, residual, ggamma, gbeta)
+    more = gamma, mean, var, eps, target, gate, residual, ggamma, gbeta
+    in_parallel(_batch_norm_grad, x.shape[1], planes(gy), planes(y), planes(x), *more)
     return gx, gr if residual else None, ggamma, gbeta
 
 
 def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
     """y[n,c,...] = scale[c] x[n,c,...] + shift[c]"""
     y = np.empty(x.shape, x.dtype)
-    _channel_affine(planes(x), np.ascontiguousarray(scale), np.ascontiguousarray(shift), planes(y))
+    scale, shift = np.ascontiguousarray(scale), np.ascontiguousarray(shift)
+    in_parallel(_channel_affine, len(x) * x.shape[1], planes(x), scale, shift, planes(y))
     return y
 
 
 def channel_affine_relu(x: Array, r: Array | None, scale: Array, shift: Array) -> Array:
     """y[n,c,...] = max(scale[c] x[n,c,...] + shift[c] + r[n,c,...], 0), r None for 0"""
     y, more = np.empty(x.shape, x.dtype), _nothing(x) if r is None else planes(r)
-    _channel_affine_relu(planes(x), more, np.ascontiguousarray(scale), np.ascontiguousarray(shift), planes(y))
+    scale, shift = np.ascontiguousarray(scale), np.ascontiguousarray(shift)
+    in_parallel(_channel_affine_relu, len(x) * x.shape[1], planes(x), more, scale, shift, planes(y))
     return y
 
 
 def channel_affine_relu_grad(gy: Array, y: Array, scale: Array) -> tuple[Array, Array]:
     """gr = gy where y > 0, else 0; gx[n,c,...] = scale[c] gr[n,c,...] -> gx, gr"""
     gx, gr = np.empty(y.shape, y.dtype), np.empty(y.shape, y.dtype)
-    _channel_affine_relu_grad(planes(gy), planes(y), np.ascontiguousarray(scale), planes(gx), planes(gr))
+    scale = np.ascontiguousarray(scale)
+    in_parallel(_channel_affine_relu_grad, len(y) * y.shape[1], planes(gy), planes(y), scale, planes(gx), planes(gr))
     return gx, gr
 
 
 def channel_sums(gy: Array, x: Array) -> tuple[Array, Array]:
     """(sum gy, sum gy x) over all but the channels"""
     first, second = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
-    _channel_sums(planes(gy), planes(x), first, second)
+    in_parallel(_channel_sums, x.shape[1], planes(gy), planes(x), first, second)
     return first, second
 
 
@@ -111,114 +115,111 @@ def mean_and_variance(x, c):
     return mean, squares / (N * HW)
 
 
-@_parallel
-def _batch_norm(x, r, gamma, beta, eps, relu, y, mean, var):
-    N, C, HW = x.shape
+@_compiled
+def _batch_norm(c, x, r, gamma, beta, eps, relu, y, mean, var):
+    N, _, HW = x.shape
     zero = x.dtype.type(0)
-    for c in prange(C):
-        mu, variance = mean_and_variance(x, c)
-        mean[c], var[c] = mu, variance
-        scale = x.dtype.type(gamma[c] / np.sqrt(variance + eps))
-        shift = beta[c] - mu * scale
-        for n in range(N):
-            source, target = x[n, c], y[n, c]
-            if len(r):
-                more = r[n, c]
-                for i in range(HW):
-                    value = source[i] * scale + shift + more[i]
-                    target[i] = zero if value < zero else value
-            elif relu:
-                for i in range(HW):
-                    value = source[i] * scale + shift
-                    target[i] = zero if value < zero else value
-            else:
-                for i in range(HW):
-                    target[i] = source[i] * scale + shift
-
-
-@_parallel
-def _batch_norm_grad(gy, y, x, gamma, mean, var, eps, gx, gr, apart, ggamma, gbeta):
-    N, C, HW = x.shape
-    zero = x.dtype.type(0)
-    for c in prange(C):
-        mu, sum_g, sum_gd = mean[c], 0.0, 0.0
-        for n in range(N):
-            at = (n * C + c) * HW
-            if len(y):
-                g, value, gate = gy[n, c], y[n, c], gr[n, c]
-                for i in range(HW):
-                    gate[i] = g[i] if value[i] > zero else zero
-                s, t = moments(gr, at, zero, x, at, mu, HW)
-            else:
-                s, t = moments(gy, at, zero, x, at, mu, HW)
-            sum_g += s
-            sum_gd += t
-        inv_std = 1 / np.sqrt(np.float64(var[c]) + eps)
-        gbeta[c], ggamma[c] = sum_g, sum_gd * inv_std
-        # gx = a gy + b (x - mu) + d
-        a = x.dtype.type(gamma[c] * inv_std)
-        b = x.dtype.type(-gamma[c] * inv_std**3 * sum_gd / (N * HW))
-        d = x.dtype.type(-gamma[c] * inv_std * sum_g / (N * HW))
-        for n in range(N):
-            plane, target = x[n, c], gx[n, c]
-            if apart:
-                g = gr[n, c] if len(y) else gy[n, c]
-                for i in range(HW):
-                    target[i] = a * g[i] + b * (plane[i] - mu) + d
-            else:  # gr is gx: as one name for one array, so that the compiler sees that nothing else overlaps
-                for i in range(HW):
-                    target[i] = a * target[i] + b * (plane[i] - mu) + d
-
-
-@_parallel
-def _channel_affine(x, scale, shift, y):
-    N, C, HW = x.shape
-    for nc in prange(N * C):
-        source, target = x[nc // C, nc % C], y[nc // C, nc % C]
-        a, b = scale[nc % C], shift[nc % C]
-        for i in range(HW):
-            target[i] = source[i] * a + b
-
-
-@_parallel
-def _channel_affine_relu(x, r, scale, shift, y):
-    N, C, HW = x.shape
-    zero = x.dtype.type(0)
-    for nc in prange(N * C):
-        source, target = x[nc // C, nc % C], y[nc // C, nc % C]
-        a, b = scale[nc % C], shift[nc % C]
+    mu, variance = mean_and_variance(x, c)
+    mean[c], var[c] = mu, variance
+    scale = x.dtype.type(gamma[c] / np.sqrt(variance + eps))
+    shift = beta[c] - mu * scale
+    for n in range(N):
+        source, target = x[n, c], y[n, c]
         if len(r):
-            more = r[nc // C, nc % C]
+            more = r[n, c]
             for i in range(HW):
-                value = source[i] * a + b + more[i]
+                value = source[i] * scale + shift + more[i]
+                target[i] = zero if value < zero else value
+        elif relu:
+            for i in range(HW):
+                value = source[i] * scale + shift
                 target[i] = zero if value < zero else value
         else:
             for i in range(HW):
-                value = source[i] * a + b
-                target[i] = zero if value < zero else value
+                target[i] = source[i] * scale + shift
 
 
-@_parallel
-def _channel_affine_relu_grad(gy, y, scale, gx, gr):
-    N, C, HW = y.shape
-    zero = y.dtype.type(0)
-    for nc in prange(N * C):
-        g, value, target, gate = gy[nc // C, nc % C], y[nc // C, nc % C], gx[nc // C, nc % C], gr[nc // C, nc % C]
-        a = scale[nc % C]
-        for i in range(HW):
-            e = g[i] if value[i] > zero else zero
-            gate[i] = e
-            target[i] = a * e
-
-
-@_parallel
-def _channel_sums(gy, x, first, second):
+@_compiled
+def _batch_norm_grad(c, gy, y, x, gamma, mean, var, eps, gx, gr, apart, ggamma, gbeta):
     N, C, HW = x.shape
     zero = x.dtype.type(0)
-    for c in prange(C):
-        sum_g, sum_gx = 0.0, 0.0
-        for n in range(N):
-            s, t = moments(gy, (n * C + c) * HW, zero, x, (n * C + c) * HW, zero, HW)
-            sum_g += s
-            sum_gx += t
-        first[c], second[c] = sum_g, sum_gx
+    mu, sum_g, sum_gd = mean[c], 0.0, 0.0
+    for n in range(N):
+        at = (n * C + c) * HW
+        if len(y):
+            g, value, gate = gy[n, c], y[n, c], gr[n, c]
+            for i in range(HW):
+                gate[i] = g[i] if value[i] > zero else zero
+            s, t = moments(gr, at, zero, x, at, mu, HW)
+        else:
+            s, t = moments(gy, at, zero, x, at, mu, HW)
+        sum_g += s
+        sum_gd += t
+    inv_std = 1 / np.sqrt(np.float64(var[c]) + eps)
+    gbeta[c], ggamma[c] = sum_g, sum_gd * inv_std
+    # gx = a gy + b (x - mu) + d
+    a = x.dtype.type(gamma[c] * inv_std)
+    b = x.dtype.type(-gamma[c] * inv_std**3 * sum_gd / (N * HW))
+    d = x.dtype.type(-gamma[c] * inv_std * sum_g / (N * HW))
+    for n in range(N):
+        plane, target = x[n, c], gx[n, c]
+        if apart:
+            g = gr[n, c] if len(y) else gy[n, c]
+            for i in range(HW):
+                target[i] = a * g[i] + b * (plane[i] - mu) + d
+        else:  # gr is gx: as one name for one array, so that the compiler sees that nothing else overlaps
+            for i in range(HW):
+                target[i] = a * target[i] + b * (plane[i] - mu) + d
+
+
+@_compiled
+def _channel_affine(nc, x, scale, shift, y):
+    C, HW = x.shape[1:]
+    n, c = divmod(nc, C)
+    source, target = x[n, c], y[n, c]
+    a, b = scale[c], shift[c]
+    for i in range(HW):
+        target[i] = source[i] * a + b
+
+
+@_compiled
+def _channel_affine_relu(nc, x, r, scale, shift, y):
+    C, HW = x.shape[1:]
+    n, c = divmod(nc, C)
+    zero = x.dtype.type(0)
+    source, target = x[n, c], y[n, c]
+    a, b = scale[c], shift[c]
+    if len(r):
+        more = r[n, c]
+        for i in range(HW):
+            value = source[i] * a + b + more[i]
+            target[i] = zero if value < zero else value
+    else:
+        for i in range(HW):
+            value = source[i] * a + b
+            target[i] = zero if value < zero else value
+
+
+@_compiled
+def _channel_affine_relu_grad(nc, gy, y, scale, gx, gr):
+    C, HW = y.shape[1:]
+    n, c = divmod(nc, C)
+    zero = y.dtype.type(0)
+    g, value, target, gate = gy[n, c], y[n, c], gx[n, c], gr[n, c]
+    a = scale[c]
+    for i in range(HW):
+        e = g[i] if value[i] > zero else zero
+        gate[i] = e
+        target[i] = a * e
+
+
+@_compiled
+def _channel_sums(c, gy, x, first, second):
+    N, C, HW = x.shape
+    zero = x.dtype.type(0)
+    sum_g, sum_gx = 0.0, 0.0
+    for n in range(N):
+        s, t = moments(gy, (n * C + c) * HW, zero, x, (n * C + c) * HW, zero, HW)
+        sum_g += s
+        sum_gx += t
+    first[c], second[c] = sum_g, sum_gx

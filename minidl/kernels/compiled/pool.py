@@ -5,40 +5,45 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from minidl.array import Array
+from minidl.kernels.compiled.parallel import in_parallel
 from minidl.kernels.reference import Pair, Shape
 
-_parallel: Any = njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+_compiled: Any = njit(cache=True, nogil=True, error_model="numpy")
 
 
 def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -> tuple[Array, Array]:
     """y[n,c,i,j] = max_{u,v} x[n,c, i*s + u - p, j*s + v - p], padded with -inf; winner: the u*kw + v of the first maximum"""
     y = np.empty((*x.shape[:2], *out), x.dtype)
     winner = np.empty(y.shape, np.int32)
-    _max_pool2d(_planes(x), *kernel, *stride, *padding, _planes(y), _planes(winner))
+    x = _planes(x)
+    in_parallel(_max_pool2d, len(x), x, *kernel, *stride, *padding, _planes(y), _planes(winner))
     return y, winner
 
 
 def max_pool2d_grad(gy: Array, winner: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair) -> Array:
     """gx at the winner of each window += gy of that window"""
     gx = np.empty(x_shape, gy.dtype)
-    _max_pool2d_grad(_planes(gy), _planes(winner), kernel[1], *stride, *padding, _planes(gx))
+    gy = _planes(gy)
+    in_parallel(_max_pool2d_grad, len(gy), gy, _planes(winner), kernel[1], *stride, *padding, _planes(gx))
     return gx
 
 
 def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair, count_include_pad: bool) -> Array:
     """y[n,c,i,j] = sum_{u,v} x[n,c, i*s + u - p, j*s + v - p] / count[i,j]"""
     y = np.empty((*x.shape[:2], *out), x.dtype)
-    _avg_pool2d(_planes(x), *kernel, *stride, *padding, count_include_pad, _planes(y))
+    x = _planes(x)
+    in_parallel(_avg_pool2d, len(x), x, *kernel, *stride, *padding, count_include_pad, _planes(y))
     return y
 
 
 def avg_pool2d_grad(gy: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool) -> Array:
     """gx[n,c, i*s + u - p, j*s + v - p] += gy[n,c,i,j] / count[i,j]"""
     gx = np.empty(x_shape, gy.dtype)
-    _avg_pool2d_grad(_planes(gy), *kernel, *stride, *padding, count_include_pad, _planes(gx))
+    gy = _planes(gy)
+    in_parallel(_avg_pool2d_grad, len(gy), gy, *kernel, *stride, *padding, count_include_pad, _planes(gx))
     return gx
 
 
@@ -47,35 +52,33 @@ def _planes(x: Array) -> Array:
     return np.ascontiguousarray(x).reshape(-1, *x.shape[2:])
 
 
-@_parallel
-def _max_pool2d(x, kh, kw, sh, sw, ph, pw, y, winner):
+@_compiled
+def _max_pool2d(plane, x, kh, kw, sh, sw, ph, pw, y, winner):
     H, W = x.shape[1:]
-    for plane in prange(len(x)):
-        source, target, place = x[plane], y[plane], winner[plane]
-        for i in range(y.shape[1]):
-            top = i * sh - ph
-            for j in range(y.shape[2]):
-                left = j * sw - pw
-                best, cell = -np.inf, 0
-                for u in range(max(0, -top), min(kh, H - top)):
-                    for v in range(max(0, -left), min(kw, W - left)):
-                        value = source[top + u, left + v]
-                        if value > best or (value != value and best == best):  # the first NaN wins, as in NumPy
-                            best, cell = value, u * kw + v
-                target[i, j], place[i, j] = best, cell
+    source, target, place = x[plane], y[plane], winner[plane]
+    for i in range(y.shape[1]):
+        top = i * sh - ph
+        for j in range(y.shape[2]):
+            left = j * sw - pw
+            best, cell = -np.inf, 0
+            for u in range(max(0, -top), min(kh, H - top)):
+                for v in range(max(0, -left), min(kw, W - left)):
+                    value = source[top + u, left + v]
+                    if value > best or (value != value and best == best):  # the first NaN wins, as in NumPy
+                        best, cell = value, u * kw + v
+            target[i, j], place[i, j] = best, cell
 
 
-@_parallel
-def _max_pool2d_grad(gy, winner, kw, sh, sw, ph, pw, gx):
+@_compiled
+def _max_pool2d_grad(plane, gy, winner, kw, sh, sw, ph, pw, gx):
     H, W = gx.shape[1:]
-    for plane in prange(len(gy)):
-        source, place, target = gy[plane], winner[plane], gx[plane]
-        target[:] = 0
-        for i in range(gy.shape[1]):
-            for j in range(gy.shape[2]):
-                y, x = i * sh - ph + place[i, j] // kw, j * sw - pw + place[i, j] % kw
-                if 0 <= y < H and 0 <= x < W:  # a window of -inf alone may have its winner in the padding
-                    target[y, x] += source[i, j]
+    source, place, target = gy[plane], winner[plane], gx[plane]
+    target[:] = 0
+    for i in range(gy.shape[1]):
+        for j in range(gy.shape[2]):
+            y, x = i * sh - ph + place[i, j] // kw, j * sw - pw + place[i, j] % kw
+            if 0 <= y < H and 0 <= x < W:  # a window of -inf alone may have its winner in the padding
+                target[y, x] += source[i, j]
 
 
 @njit(cache=True, nogil=True)
@@ -85,32 +88,30 @@ def _count(i, size, k, s, p, with_pad):
     return min(i * s - p + k, high) - max(i * s - p, low)
 
 
-@_parallel
-def _avg_pool2d(x, kh, kw, sh, sw, ph, pw, with_pad, y):
+@_compiled
+def _avg_pool2d(plane, x, kh, kw, sh, sw, ph, pw, with_pad, y):
     H, W = x.shape[1:]
-    for plane in prange(len(x)):
-        source, target = x[plane], y[plane]
-        for i in range(y.shape[1]):
-            top, rows = i * sh - ph, _count(i, H, kh, sh, ph, with_pad)
-            for j in range(y.shape[2]):
-                left, total = j * sw - pw, x.dtype.type(0)
-                for u in range(max(0, -top), min(kh, H - top)):
-                    for v in range(max(0, -left), min(kw, W - left)):
-                        total += source[top + u, left + v]
-                target[i, j] = total / (rows * _count(j, W, kw, sw, pw, with_pad))
+    source, target = x[plane], y[plane]
+    for i in range(y.shape[1]):
+        top, rows = i * sh - ph, _count(i, H, kh, sh, ph, with_pad)
+        for j in range(y.shape[2]):
+            left, total = j * sw - pw, x.dtype.type(0)
+            for u in range(max(0, -top), min(kh, H - top)):
+                for v in range(max(0, -left), min(kw, W - left)):
+                    total += source[top + u, left + v]
+            target[i, j] = total / (rows * _count(j, W, kw, sw, pw, with_pad))
 
 
-@_parallel
-def _avg_pool2d_grad(gy, kh, kw, sh, sw, ph, pw, with_pad, gx):
+@_compiled
+def _avg_pool2d_grad(plane, gy, kh, kw, sh, sw, ph, pw, with_pad, gx):
     H, W = gx.shape[1:]
-    for plane in prange(len(gy)):
-        source, target = gy[plane], gx[plane]
-        target[:] = 0
-        for i in range(gy.shape[1]):
-            top, rows = i * sh - ph, _count(i, H, kh, sh, ph, with_pad)
-            for j in range(gy.shape[2]):
-                left = j * sw - pw
-                share = gx.dtype.type(source[i, j] / (rows * _count(j, W, kw, sw, pw, with_pad)))
-                for u in range(max(0, -top), min(kh, H - top)):
-                    for v in range(max(0, -left), min(kw, W - left)):
-                        target[top + u, left + v] += share
+    source, target = gy[plane], gx[plane]
+    target[:] = 0
+    for i in range(gy.shape[1]):
+        top, rows = i * sh - ph, _count(i, H, kh, sh, ph, with_pad)
+        for j in range(gy.shape[2]):
+            left = j * sw - pw
+            share = gx.dtype.type(source[i, j] / (rows * _count(j, W, kw, sw, pw, with_pad)))
+            for u in range(max(0, -top), min(kh, H - top)):
+                for v in range(max(0, -left), min(kw, W - left)):
+                    target[top + u, left + v] += share

@@ -1,0 +1,94 @@
+"""A loop over tasks on all threads.
+
+Numba copies a compiled function into those that call it, and puts three functions around the body of a `prange`: the long
+bodies of the convolutions would be optimised and translated four times over, which takes seconds. Here there is one `prange`,
+which calls any work by the address of its code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba import njit, prange, types
+from numba._dispatcher import compute_fingerprint
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+_WORD = ir.IntType(64)
+_ENTRY = ir.FunctionType(_WORD, [_WORD, _WORD])  # (i, where the arguments lie) -> 1 for an error, else 0
+_addresses: dict[Any, int] = {}
+
+
+def in_parallel(work: Any, count: int, *arguments: Any) -> None:
+    """work(i, *arguments) for i = 0, ..., count - 1, on all threads; `work` is an njit function that returns nothing."""
+    if count == 1:
+        work(0, *arguments)
+    else:
+        _start(_address(_for_each, 0, 0, 0), _address(work, 0, *arguments), count, *arguments)
+
+
+def _address(function: Any, *arguments: Any) -> int:
+    """Where the code of `function` for arguments of these types lies; compiled, or loaded, at the first call."""
+    key = function, compute_fingerprint(arguments)
+    if key not in _addresses:
+        signature = tuple(numba.typeof(a) for a in arguments)
+        function.compile(signature)
+        code = function.overloads[signature]
+        _addresses[key] = code.library.get_pointer_to_function(code.fndesc.llvm_func_name)
+    return _addresses[key]
+
+
+@njit(cache=True, nogil=True)
+def _start(loop, work, count, *arguments):
+    if _hand_over(loop, work, count, arguments):
+        raise IndexError("a kernel went beyond the end of an array")  # which is looked for with NUMBA_BOUNDSCHECK=1 alone
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def _for_each(entry, count, arguments):
+    errors = 0
+    for i in prange(count):
+        errors += _enter(entry, i, arguments)
+    return errors
+
+
+@intrinsic
+def _enter(typing, entry, i, arguments):
+    """entry(i, arguments)"""
+
+    def code(context, b, signature, values):
+        entry, i, arguments = values
+        return b.call(b.inttoptr(entry, _ENTRY.as_pointer()), [i, arguments])
+
+    return types.int64(types.int64, types.int64, types.int64), code
+
+
+@intrinsic
+def _hand_over(typing, loop, work, count, arguments):
+    """Leave the arguments in memory; let `loop` call, for every i, an entry that reads them and calls work(i, *arguments)."""
+
+    def code(context, b, signature, values):
+        loop, work, count, arguments = values
+        kinds = types.int64, *signature.args[3].types  # of i and the arguments
+        packed = cgutils.pack_struct(b, [work, arguments])
+        memory = cgutils.alloca_once_value(b, packed)
+
+        entry = ir.Function(b.module, _ENTRY, b.module.get_unique_name("entry"))
+        entry.linkage = "internal"
+        inside = ir.IRBuilder(entry.append_basic_block())
+        i, at = entry.args
+        read = inside.load(inside.inttoptr(at, memory.type))
+        function = context.call_conv.get_function_type(types.none, kinds).as_pointer()
+        address = inside.inttoptr(inside.extract_value(read, 0), function)
+        each = [inside.extract_value(read, (1, k)) for k in range(len(kinds) - 1)]
+        status, _ = context.call_conv.call_function(inside, address, types.none, kinds, [i, *each])
+        inside.ret(inside.zext(status.is_error, _WORD))
+
+        kind = context.call_conv.get_function_type(types.int64, (types.int64,) * 3).as_pointer()
+        numbers = b.ptrtoint(entry, _WORD), count, b.ptrtoint(memory, _WORD)
+        status, errors = context.call_conv.call_function(b, b.inttoptr(loop, kind), types.int64, (types.int64,) * 3, numbers)
+        return b.select(status.is_error, ir.Constant(_WORD, 1), errors)
+
+    return types.int64(types.int64, types.int64, types.int64, arguments), code

@@ -1,0 +1,119 @@
+"""Micro-kernels: small blocks of matrix products that stay in registers.
+
+They are written in LLVM's language because no loop that Numba compiles keeps two dozen vectors of sums in registers. They
+check no bounds: who calls them sees to it that all they touch, up to the last vector, lies inside the scratch memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minidl.array import Array
+from minidl.kernels.compiled.vectors import REGISTERS, VECTOR, Vectors, index, pointer
+
+ROWS = 8 if REGISTERS == 32 else 4  # ROWS x COLUMNS vectors of sums, and what they are made of, fill the registers
+COLUMNS = 3
+
+
+def cells(itemsize: int) -> int:
+    """The numbers that a dot tile adds to: ROWS x COLUMNS, filled up to whole vectors."""
+    lanes = VECTOR // itemsize
+    return -(-ROWS * COLUMNS // lanes) * lanes
+
+
+def from_cells(gw: Array, rows: int, columns: int) -> Array:
+    """(..., tiles of rows, tiles of columns, cells) -> (..., rows, columns)"""
+    *before, m, n, _ = gw.shape
+    numbers = gw[..., : ROWS * COLUMNS].reshape(*before, m, n, ROWS, COLUMNS).swapaxes(-3, -2)
+    return numbers.reshape(*before, m * ROWS, n * COLUMNS)[..., :rows, :columns]
+
+
+def _make_tile(rows: int) -> Any:
+    @intrinsic
+    def tile(typing, w, w_at, planes, at, offsets, o_at, K, y, y_at, y_stride, add):
+        """y[y_at + m y_stride + q] (+)= sum_{k<K} w[w_at + k rows + m] planes[offsets[o_at + k] + at + q]
+
+        m < rows, q < COLUMNS vectors; added to what y holds if `add`.
+        """
+        i = types.intp
+        signature = types.void(w, i, planes, i, offsets, i, i, y, i, i, types.boolean)
+
+        def code(context, b, signature, args):
+            w, w_at, planes, at, offsets, o_at, K, y, y_at, y_stride, add = args
+            v, kinds = Vectors(b, signature.args[0]), signature.args
+            p_w = pointer(context, b, kinds[0], w, w_at)
+            p_x = pointer(context, b, kinds[2], planes, at)
+            p_o = pointer(context, b, kinds[4], offsets, o_at)
+            p_y = pointer(context, b, kinds[7], y, y_at)
+            cells = [(m, n) for m in range(rows) for n in range(COLUMNS)]
+            place = {(m, n): b.add(b.mul(y_stride, index(m)), index(n * v.lanes)) for m, n in cells}
+            sums = {cell: cgutils.alloca_once(b, v.type) for cell in cells}  # LLVM keeps them in registers
+            with b.if_else(add) as (then, otherwise):
+                with then:
+                    for cell in cells:
+                        b.store(v.load(p_y, place[cell]), sums[cell])
+                with otherwise:
+                    for cell in cells:
+                        b.store(v.zero, sums[cell])
+            with cgutils.for_range(b, K, intp=ir.IntType(64)) as loop:
+                start = b.load(b.gep(p_o, [loop.index]))
+                xs = [v.load(p_x, b.add(start, index(n * v.lanes))) for n in range(COLUMNS)]
+                for m in range(rows):
+                    weight = v.spread(b.load(b.gep(p_w, [b.add(b.mul(loop.index, index(rows)), index(m))])))
+                    for n in range(COLUMNS):
+                        b.store(v.multiply_add(weight, xs[n], b.load(sums[m, n])), sums[m, n])
+            for cell in cells:
+                v.store(b.load(sums[cell]), p_y, place[cell])
+            return context.get_dummy_value()
+
+        return signature, code
+
+    return tile
+
+
+def _make_dot_tile(rows: int) -> Any:
+    @intrinsic
+    def dot_tile(typing, gy, g_at, g_stride, planes, offsets, o_at, vectors, gw, w_at):
+        """gw[w_at + m COLUMNS + n] += sum_q gy[g_at + m g_stride + q] planes[offsets[o_at + n] + q]
+
+        m < rows, n < COLUMNS, q < `vectors` vectors. gw has room for `cells` numbers, of which the last ones mean nothing.
+        """
+        i = types.intp
+        signature = types.void(gy, i, i, planes, offsets, i, i, gw, i)
+
+        def code(context, b, signature, args):
+            gy, g_at, g_stride, planes, offsets, o_at, vectors, gw, w_at = args
+            v, kinds = Vectors(b, signature.args[0]), signature.args
+            p_g = pointer(context, b, kinds[0], gy, g_at)
+            p_x = pointer(context, b, kinds[3], planes, index(0))
+            p_o = pointer(context, b, kinds[4], offsets, o_at)
+            p_w = pointer(context, b, kinds[7], gw, w_at)
+            starts = [b.load(b.gep(p_o, [index(n)])) for n in range(COLUMNS)]
+            cells = [(m, n) for m in range(rows) for n in range(COLUMNS)]
+            sums = {cell: cgutils.alloca_once(b, v.type) for cell in cells}
+            for cell in cells:
+                b.store(v.zero, sums[cell])
+            with cgutils.for_range(b, vectors, intp=ir.IntType(64)) as loop:
+                q = b.mul(loop.index, index(v.lanes))
+                xs = [v.load(p_x, b.add(start, q)) for start in starts]
+                for m in range(rows):
+                    g = v.load(p_g, b.add(b.mul(g_stride, index(m)), q))
+                    for n in range(COLUMNS):
+                        b.store(v.multiply_add(g, xs[n], b.load(sums[m, n])), sums[m, n])
+            for k, totals in enumerate(v.totals([b.load(sums[cell]) for cell in cells])):
+                at = index(k * v.lanes)
+                v.store(b.fadd(v.load(p_w, at), totals), p_w, at)
+            return context.get_dummy_value()
+
+        return signature, code
+
+    return dot_tile
+
+
+tile, half_tile = _make_tile(ROWS), _make_tile(ROWS // 2)
+dot_tile, half_dot_tile = _make_dot_tile(ROWS), _make_dot_tile(ROWS // 2)
