@@ -84,6 +84,27 @@ def test_a_forked_child_computes_with_the_reference() -> None:
     np.testing.assert_array_equal(kernels.of(x).conv2d(x, w, None, *GEOMETRY), expected)
 
 
+TOGETHER = """
+import threading, numba
+import numpy as np
+from minidl.kernels import compiled
+x, w = np.ones((32, 32, 32, 32), np.float32), np.ones((32, 32, 3, 3), np.float32)
+work = lambda: [compiled.conv2d(x, w, None, (1, 1), (1, 1), (1, 1), 1) for _ in range(20)]
+threads = [threading.Thread(target=work) for _ in range(4)]
+for t in threads: t.start()
+for t in threads: t.join()
+print(numba.threading_layer())
+"""
+
+
+def test_threads_take_turns_on_the_work_queue() -> None:
+    """Numba's own threads, on machines without OpenMP: two loops at a time would end the program"""
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue"}
+    command = [sys.executable, "-c", TOGETHER]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "workqueue\n"), done.stderr
+
+
 FOREVER = """
 import numpy as np
 from minidl.kernels import compiled

@@ -22,7 +22,7 @@ from minidl.kernels.reference import Pair
 def channel_statistics(X: Array, first: int, count: int) -> tuple[Array, Array]:
     """mean = sum x / m and var = sum (x - mean)^2 / m of each of the channels first, ..., first + count - 1"""
     mean, var = np.empty(count, X.dtype), np.empty(count, X.dtype)
-    in_parallel(_channel_statistics, count, planes(X), first, mean, var)
+    in_parallel(_channel_statistics, count, *planes(X), first, mean, var)
     return mean, var
 
 
@@ -73,7 +73,7 @@ def affine_relu_conv_grad(
 def subtract_line(GX: Array, X: Array, first: int, mean: Array, a: Array, b: Array) -> None:
     """GX[:, first + c] -= a[c] + b[c] (X[:, first + c] - mean[c])"""
     _contiguous(GX=GX)
-    in_parallel(_subtract_line, len(X) * len(mean), planes(GX), planes(X), first, mean, a, b)
+    in_parallel(_subtract_line, len(X) * len(mean), *planes(GX, X), first, mean, a, b)
 
 
 def _contiguous(**arrays: Array) -> None:

@@ -33,7 +33,7 @@ from numba import get_num_threads, njit
 
 from minidl.array import Array
 from minidl.kernels.compiled.parallel import in_parallel
-from minidl.kernels.compiled.tiles import COLUMNS, ROWS, cells, dot_tile, from_cells, half_dot_tile, half_tile, tile
+from minidl.kernels.compiled.tiles import CELLS, COLUMNS, ROWS, dot_tile, from_cells, half_dot_tile, half_tile, tile
 from minidl.kernels.compiled.vectors import VECTOR, copy, copy_every_second, prefetch
 from minidl.kernels.reference import Pair, Shape, conv_size
 
@@ -333,7 +333,7 @@ def _convolve(slot, slots, x, scale, shift, channels, w, bias, rows, p, planes, 
 def _correlate(unit, slots, gy, gy_first, rows, x, scale, shift, channels, p, planes, gradients, gw):
     """gw[slot][f, k] = sum_q gy[gy_first + f, q] planes[offset[k] + q] over the pictures (or bands) of a slot
 
-    for one chunk of the output channels. gw (slots, groups x tiles of rows, tiles of columns, `cells`).
+    for one chunk of the output channels. gw (slots, groups x tiles of rows, tiles of columns, CELLS).
     """
     N, K = len(x), len(p.offsets)
     x_picture, gy_picture = x.size // N, gy.size // N
@@ -446,7 +446,7 @@ def correlate(gy: Array, gy_first: int, x: Array, scale: Array, shift: Array, w_
     """gw (F,C/groups,kh,kw) from gy[:, gy_first : gy_first + F] and the planes of x, or of max(scale x + shift, 0)"""
     F, C, kh, kw = w_shape
     rows = F // p.groups
-    tiles = p.groups * -(-rows // ROWS), len(p.offsets) // COLUMNS, cells(x.itemsize)
+    tiles = p.groups * -(-rows // ROWS), len(p.offsets) // COLUMNS, CELLS[x.itemsize]
     size = tiles[0] * tiles[1] * tiles[2]
     items, most = -(-len(x) // p.pictures) * p.bands, 2**26 // (size * x.itemsize)
     slots = min(items, max(1, TASKS // p.chunks), max(2, most))  # by shape alone, so that every sum has its order

@@ -20,14 +20,16 @@ def add(a: Array, b: Array) -> Array:
         y: Array = a + b
         return y
     y = np.empty(a.shape, a.dtype)
-    in_parallel(_add, _pieces(a), np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1), y.reshape(-1))
+    in_parallel(
+        _add, -(-a.size // PIECE), np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1), y.reshape(-1)
+    )
     return y
 
 
 def relu(x: Array) -> Array:
     """y = max(x, 0)"""
     y = np.empty(x.shape, x.dtype)
-    in_parallel(_relu, _pieces(x), np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    in_parallel(_relu, -(-x.size // PIECE), np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
     return y
 
 
@@ -35,7 +37,11 @@ def relu_grad(gy: Array, y: Array) -> Array:
     """gx = gy where y > 0, else 0"""
     gx = np.empty(gy.shape, gy.dtype)
     in_parallel(
-        _relu_grad, _pieces(gy), np.ascontiguousarray(gy).reshape(-1), np.ascontiguousarray(y).reshape(-1), gx.reshape(-1)
+        _relu_grad,
+        -(-gy.size // PIECE),
+        np.ascontiguousarray(gy).reshape(-1),
+        np.ascontiguousarray(y).reshape(-1),
+        gx.reshape(-1),
     )
     return gx
 
@@ -44,7 +50,7 @@ def sgd_update(p: Array, g: Array, v: Array, lr: float, momentum: float, nestero
     """g' = g + weight_decay p;  v <- momentum v + g';  p <- p - lr (g' + momentum v if nesterov else v)"""
     lr, momentum, weight_decay = (p.dtype.type(a) for a in (lr, momentum, weight_decay))
     arrays = _flat(p, "p"), np.ascontiguousarray(g).reshape(-1), _flat(v, "v")
-    in_parallel(_sgd_update, _pieces(p), *arrays, lr, momentum, nesterov, weight_decay)
+    in_parallel(_sgd_update, -(-p.size // PIECE), *arrays, lr, momentum, nesterov, weight_decay)
 
 
 def adamw_update(
@@ -55,11 +61,7 @@ def adamw_update(
     numbers = (b1, 1 - b1, b2, 1 - b2, 1 - lr * weight_decay, lr / (1 - b1**t), 1 / (1 - b2**t), eps)
     numbers = tuple(p.dtype.type(a) for a in numbers)
     arrays = _flat(p, "p"), np.ascontiguousarray(g).reshape(-1), _flat(m, "m"), _flat(v, "v")
-    in_parallel(_adamw_update, _pieces(p), *arrays, *numbers)
-
-
-def _pieces(x: Array) -> int:
-    return -(-x.size // PIECE)
+    in_parallel(_adamw_update, -(-p.size // PIECE), *arrays, *numbers)
 
 
 def _flat(p: Array, name: str) -> Array:

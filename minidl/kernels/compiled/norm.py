@@ -23,25 +23,28 @@ def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, 
     y = np.empty(x.shape, x.dtype)
     mean, var = np.empty_like(gamma), np.empty_like(gamma)
     gamma, beta = np.ascontiguousarray(gamma), np.ascontiguousarray(beta)
-    in_parallel(_batch_norm, x.shape[1], planes(x), _nothing(x), gamma, beta, eps, False, planes(y), mean, var)
+    x_planes, none, y_planes = planes(x, None, y)
+    in_parallel(_batch_norm, x.shape[1], x_planes, none, gamma, beta, eps, False, y_planes, mean, var)
     return y, mean, var
 
 
 def batch_norm_relu(x: Array, r: Array | None, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
     """y = max(batch_norm(x) + r, 0), r None for 0; and mean, var of each channel"""
     y = np.empty(x.shape, x.dtype)
-    mean, var, more = np.empty_like(gamma), np.empty_like(gamma), _nothing(x) if r is None else planes(r)
+    mean, var = np.empty_like(gamma), np.empty_like(gamma)
     gamma, beta = np.ascontiguousarray(gamma), np.ascontiguousarray(beta)
-    in_parallel(_batch_norm, x.shape[1], planes(x), more, gamma, beta, eps, True, planes(y), mean, var)
+    x_planes, more, y_planes = planes(x, r, y)
+    in_parallel(_batch_norm, x.shape[1], x_planes, more, gamma, beta, eps, True, y_planes, mean, var)
     return y, mean, var
 
 
 def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array, Array]:
     """gbeta = sum gy, ggamma = sum gy x_hat, gx = gamma / sqrt(var + eps) (gy - gbeta / m - x_hat ggamma / m)"""
     gx = np.empty(x.shape, x.dtype)
-    ggamma, gbeta, none = np.empty_like(gamma), np.empty_like(gamma), _nothing(x)
-    more = np.ascontiguousarray(gamma), mean, var, eps, planes(gx), none, True, ggamma, gbeta
-    in_parallel(_batch_norm_grad, x.shape[1], planes(gy), none, planes(x), *more)
+    ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
+    g, none, x_planes, target = planes(gy, None, x, gx)
+    more = np.ascontiguousarray(gamma), mean, var, eps, target, none, True, ggamma, gbeta
+    in_parallel(_batch_norm_grad, x.shape[1], g, none, x_planes, *more)
     return gx, ggamma, gbeta
 
 
@@ -52,10 +55,10 @@ def batch_norm_relu_grad(
     gx = np.empty(x.shape, x.dtype)
     gr = np.empty(x.shape, x.dtype) if residual else gx  # which then takes the place of gr
     ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
-    gamma, target = np.ascontiguousarray(gamma), planes(gx)
-    gate = planes(gr) if residual else target
-    more = gamma, mean, var, eps, target, gate, residual, ggamma, gbeta
-    in_parallel(_batch_norm_grad, x.shape[1], planes(gy), planes(y), planes(x), *more)
+    g, value, x_planes, target, gate = planes(gy, y, x, gx, gr)
+    gate = gate if residual else target  # one name for one array, see below
+    more = np.ascontiguousarray(gamma), mean, var, eps, target, gate, residual, ggamma, gbeta
+    in_parallel(_batch_norm_grad, x.shape[1], g, value, x_planes, *more)
     return gx, gr if residual else None, ggamma, gbeta
 
 
@@ -63,15 +66,17 @@ def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
     """y[n,c,...] = scale[c] x[n,c,...] + shift[c]"""
     y = np.empty(x.shape, x.dtype)
     scale, shift = np.ascontiguousarray(scale), np.ascontiguousarray(shift)
-    in_parallel(_channel_affine, len(x) * x.shape[1], planes(x), scale, shift, planes(y))
+    x_planes, y_planes = planes(x, y)
+    in_parallel(_channel_affine, len(x) * x.shape[1], x_planes, scale, shift, y_planes)
     return y
 
 
 def channel_affine_relu(x: Array, r: Array | None, scale: Array, shift: Array) -> Array:
     """y[n,c,...] = max(scale[c] x[n,c,...] + shift[c] + r[n,c,...], 0), r None for 0"""
-    y, more = np.empty(x.shape, x.dtype), _nothing(x) if r is None else planes(r)
+    y = np.empty(x.shape, x.dtype)
     scale, shift = np.ascontiguousarray(scale), np.ascontiguousarray(shift)
-    in_parallel(_channel_affine_relu, len(x) * x.shape[1], planes(x), more, scale, shift, planes(y))
+    x_planes, more, y_planes = planes(x, r, y)
+    in_parallel(_channel_affine_relu, len(x) * x.shape[1], x_planes, more, scale, shift, y_planes)
     return y
 
 
@@ -79,25 +84,24 @@ def channel_affine_relu_grad(gy: Array, y: Array, scale: Array) -> tuple[Array, 
     """gr = gy where y > 0, else 0; gx[n,c,...] = scale[c] gr[n,c,...] -> gx, gr"""
     gx, gr = np.empty(y.shape, y.dtype), np.empty(y.shape, y.dtype)
     scale = np.ascontiguousarray(scale)
-    in_parallel(_channel_affine_relu_grad, len(y) * y.shape[1], planes(gy), planes(y), scale, planes(gx), planes(gr))
+    g, value, target, gate = planes(gy, y, gx, gr)
+    in_parallel(_channel_affine_relu_grad, len(y) * y.shape[1], g, value, scale, target, gate)
     return gx, gr
 
 
 def channel_sums(gy: Array, x: Array) -> tuple[Array, Array]:
     """(sum gy, sum gy x) over all but the channels"""
     first, second = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
-    in_parallel(_channel_sums, x.shape[1], planes(gy), planes(x), first, second)
+    in_parallel(_channel_sums, x.shape[1], *planes(gy, x), first, second)
     return first, second
 
 
-def planes(x: Array) -> Array:
-    """(N,C,...) as (N,C,all the rest)"""
-    return np.ascontiguousarray(x).reshape(x.shape[0], x.shape[1], -1)
-
-
-def _nothing(x: Array) -> Array:
-    """what stands in the place of an array that a call does without"""
-    return np.empty((0, 0, 0), x.dtype)
+def planes(*arrays: Array | None) -> list[Array]:
+    """(N,C,...) as (N,C,all the rest), and None as an empty array of the type of the one before it"""
+    found: list[Array] = []
+    for a in arrays:
+        found.append(np.empty((0, 0, 0), found[-1].dtype) if a is None else np.ascontiguousarray(a).reshape(*a.shape[:2], -1))
+    return found
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

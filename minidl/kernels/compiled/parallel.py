@@ -3,10 +3,16 @@
 Numba copies a compiled function into those that call it, and puts three functions around the body of a `prange`: the long
 bodies of the convolutions would be optimised and translated four times over, which takes seconds. Here there is one `prange`,
 which calls any work by the address of its code.
+
+Numba runs the loop on the first of these that it finds: Intel's TBB, OpenMP (all Linux machines), or a work queue of its own
+(Macs without OpenMP). NUMBA_THREADING_LAYER=omp in the environment chooses. The work queue cannot serve two Python threads at
+the same time: there they take turns.
 """
 
 from __future__ import annotations
 
+import threading
+from contextlib import nullcontext
 from typing import Any
 
 import numba
@@ -18,26 +24,40 @@ from numba.extending import intrinsic
 
 _WORD = ir.IntType(64)
 _ENTRY = ir.FunctionType(_WORD, [_WORD, _WORD])  # (i, where the arguments lie) -> 1 for an error, else 0
-_addresses: dict[Any, int] = {}
+_addresses: dict[Any, int] = {}  # of the code of a function for arguments of some types
+_turn: Any = threading.Lock()
 
 
 def in_parallel(work: Any, count: int, *arguments: Any) -> None:
     """work(i, *arguments) for i = 0, ..., count - 1, on all threads; `work` is an njit function that returns nothing."""
     if count == 1:
         work(0, *arguments)
-    else:
-        _start(_address(_for_each, 0, 0, 0), _address(work, 0, *arguments), count, *arguments)
+        return
+    kind = work, compute_fingerprint(arguments)
+    if kind not in _addresses:
+        _addresses[kind] = _address(work, 0, *arguments)
+    if _for_each not in _addresses:
+        _addresses[_for_each] = _prepare_loop()
+    with _turn:
+        _start(_addresses[_for_each], _addresses[kind], count, *arguments)
 
 
 def _address(function: Any, *arguments: Any) -> int:
-    """Where the code of `function` for arguments of these types lies; compiled, or loaded, at the first call."""
-    key = function, compute_fingerprint(arguments)
-    if key not in _addresses:
-        signature = tuple(numba.typeof(a) for a in arguments)
-        function.compile(signature)
-        code = function.overloads[signature]
-        _addresses[key] = code.library.get_pointer_to_function(code.fndesc.llvm_func_name)
-    return _addresses[key]
+    """Where the code of `function` for arguments of these types lies, which is compiled or loaded."""
+    signature = tuple(numba.typeof(a) for a in arguments)
+    function.compile(signature)
+    code = function.overloads[signature]
+    return int(code.library.get_pointer_to_function(code.fndesc.llvm_func_name))
+
+
+def _prepare_loop() -> int:
+    """The address of the loop; and no more turns to take, where Numba's threads serve several of Python's."""
+    global _turn
+    with _turn:
+        _for_each(0, 0, 0)  # with the first loop Numba chooses its threads
+    if numba.threading_layer() != "workqueue":
+        _turn = nullcontext()
+    return _address(_for_each, 0, 0, 0)
 
 
 @njit(cache=True, nogil=True)

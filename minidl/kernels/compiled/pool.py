@@ -18,38 +18,41 @@ def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -
     """y[n,c,i,j] = max_{u,v} x[n,c, i*s + u - p, j*s + v - p], padded with -inf; winner: the u*kw + v of the first maximum"""
     y = np.empty((*x.shape[:2], *out), x.dtype)
     winner = np.empty(y.shape, np.int32)
-    x = _planes(x)
-    in_parallel(_max_pool2d, len(x), x, *kernel, *stride, *padding, _planes(y), _planes(winner))
+    x, *outputs = _planes(x, y, winner)
+    in_parallel(_max_pool2d, len(x), x, *kernel, *stride, *padding, *outputs)
     return y, winner
 
 
 def max_pool2d_grad(gy: Array, winner: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair) -> Array:
     """gx at the winner of each window += gy of that window"""
     gx = np.empty(x_shape, gy.dtype)
-    gy = _planes(gy)
-    in_parallel(_max_pool2d_grad, len(gy), gy, _planes(winner), kernel[1], *stride, *padding, _planes(gx))
+    gy, winner, target = _planes(gy, winner, gx)
+    in_parallel(_max_pool2d_grad, len(gy), gy, winner, kernel[1], *stride, *padding, target)
     return gx
 
 
 def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair, count_include_pad: bool) -> Array:
     """y[n,c,i,j] = sum_{u,v} x[n,c, i*s + u - p, j*s + v - p] / count[i,j]"""
     y = np.empty((*x.shape[:2], *out), x.dtype)
-    x = _planes(x)
-    in_parallel(_avg_pool2d, len(x), x, *kernel, *stride, *padding, count_include_pad, _planes(y))
+    x, target = _planes(x, y)
+    in_parallel(_avg_pool2d, len(x), x, *kernel, *stride, *padding, count_include_pad, target)
     return y
 
 
 def avg_pool2d_grad(gy: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool) -> Array:
     """gx[n,c, i*s + u - p, j*s + v - p] += gy[n,c,i,j] / count[i,j]"""
     gx = np.empty(x_shape, gy.dtype)
-    gy = _planes(gy)
-    in_parallel(_avg_pool2d_grad, len(gy), gy, *kernel, *stride, *padding, count_include_pad, _planes(gx))
+    gy, target = _planes(gy, gx)
+    in_parallel(_avg_pool2d_grad, len(gy), gy, *kernel, *stride, *padding, count_include_pad, target)
     return gx
 
 
-def _planes(x: Array) -> Array:
+def _planes(*arrays: Array) -> list[Array]:
     """(N,C,H,W) as (N*C,H,W)"""
-    return np.ascontiguousarray(x).reshape(-1, *x.shape[2:])
+    found = []
+    for a in arrays:
+        found.append(np.ascontiguousarray(a).reshape(-1, *a.shape[2:]))
+    return found
 
 
 @_compiled

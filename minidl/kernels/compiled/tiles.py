@@ -20,14 +20,13 @@ ROWS = 8 if REGISTERS == 32 else 4  # ROWS x COLUMNS vectors of sums, and what t
 COLUMNS = 3
 
 
-def cells(itemsize: int) -> int:
-    """The numbers that a dot tile adds to: ROWS x COLUMNS, filled up to whole vectors."""
-    lanes = VECTOR // itemsize
-    return -(-ROWS * COLUMNS // lanes) * lanes
+CELLS = {  # by the bytes of a number: what a dot tile adds to, ROWS x COLUMNS filled up to whole vectors
+    itemsize: -(-ROWS * COLUMNS * itemsize // VECTOR) * VECTOR // itemsize for itemsize in (4, 8)
+}
 
 
 def from_cells(gw: Array, rows: int, columns: int) -> Array:
-    """(..., tiles of rows, tiles of columns, cells) -> (..., rows, columns)"""
+    """(..., tiles of rows, tiles of columns, CELLS) -> (..., rows, columns)"""
     *before, m, n, _ = gw.shape
     numbers = gw[..., : ROWS * COLUMNS].reshape(*before, m, n, ROWS, COLUMNS).swapaxes(-3, -2)
     return numbers.reshape(*before, m * ROWS, n * COLUMNS)[..., :rows, :columns]
@@ -81,7 +80,7 @@ def _make_dot_tile(rows: int) -> Any:
     def dot_tile(typing, gy, g_at, g_stride, planes, offsets, o_at, vectors, gw, w_at):
         """gw[w_at + m COLUMNS + n] += sum_q gy[g_at + m g_stride + q] planes[offsets[o_at + n] + q]
 
-        m < rows, n < COLUMNS, q < `vectors` vectors. gw has room for `cells` numbers, of which the last ones mean nothing.
+        m < rows, n < COLUMNS, q < `vectors` vectors. gw has room for CELLS, the last of which mean nothing.
         """
         i = types.intp
         signature = types.void(gy, i, i, planes, offsets, i, i, gw, i)

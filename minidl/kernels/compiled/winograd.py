@@ -32,7 +32,7 @@ from numba.extending import intrinsic
 from minidl.array import Array
 from minidl.kernels.compiled.direct import SCRATCH, TASKS, Plan, bounds, forward_plan, pack, packed_rows, scratch
 from minidl.kernels.compiled.parallel import in_parallel
-from minidl.kernels.compiled.tiles import COLUMNS, ROWS, cells, dot_tile, from_cells, half_dot_tile, half_tile, tile
+from minidl.kernels.compiled.tiles import CELLS, COLUMNS, ROWS, dot_tile, from_cells, half_dot_tile, half_tile, tile
 from minidl.kernels.compiled.vectors import VECTOR, Vectors, copy, index, pointer, prefetch
 from minidl.kernels.reference import Pair, Shape
 
@@ -302,7 +302,7 @@ def _pack_gradient(gy, n, count, m_first, m_last, r0, rows, tiling, out):
 def _correlate(unit, slots, gy, rows, x, channels, p, tiling, planes, gradients, places, gradient_places, sums):
     """sums[slot, t][f, c] = sum_q Z[t][f, q] V[t][c, q] over the pictures (or bands) of a slot, Z = A gy A^T, V = B^T d B
 
-    for one chunk of the output channels. sums (slots, T, tiles of rows, tiles of columns, `cells`).
+    for one chunk of the output channels. sums (slots, T, tiles of rows, tiles of columns, CELLS).
     """
     N, K, nothing = len(x), len(tiling.channels), np.empty(0, x.dtype)
     block, stride, vectors = tiling.block, tiling.stride, tiling.length // (VECTOR // x.itemsize)
@@ -365,7 +365,7 @@ def correlate(gy: Array, x: Array, padding: Pair) -> Array:
     p, t = tiling(x.shape, rows, padding, x.itemsize, True)
     items = -(-len(x) // p.pictures) * p.bands
     slots = min(items, max(1, TASKS // p.chunks))  # by shape alone, so that every sum has its order
-    units, shape = slots * p.chunks, (slots, T, -(-rows // ROWS), len(t.channels) // COLUMNS, cells(x.itemsize))
+    units, shape = slots * p.chunks, (slots, T, -(-rows // ROWS), len(t.channels) // COLUMNS, CELLS[x.itemsize])
     planes, gradients, places, gradient_places, sums = scratch.take(
         x.dtype,
         planes=(units, channels * p.plane),
