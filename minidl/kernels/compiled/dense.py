@@ -14,7 +14,7 @@ from minidl.array import Array
 from minidl.kernels.compiled import direct
 from minidl.kernels.compiled.direct import TASKS, bounds, multiply, pack, packed_rows
 from minidl.kernels.compiled.norm import mean_and_variance, planes
-from minidl.kernels.compiled.parallel import in_parallel
+from minidl.kernels.compiled.parallel import SLOTS, in_parallel
 from minidl.kernels.compiled.vectors import moments
 from minidl.kernels.reference import Pair
 
@@ -73,7 +73,7 @@ def affine_relu_conv_grad(
 def subtract_line(GX: Array, X: Array, first: int, mean: Array, a: Array, b: Array) -> None:
     """GX[:, first + c] -= a[c] + b[c] (X[:, first + c] - mean[c])"""
     _contiguous(GX=GX)
-    in_parallel(_subtract_line, len(X) * len(mean), *planes(GX, X), first, mean, a, b)
+    in_parallel(_subtract_line, SLOTS, *planes(GX, X), first, mean, a, b)
 
 
 def _contiguous(**arrays: Array) -> None:
@@ -132,9 +132,10 @@ def _channel_statistics(c, x, first, mean, var):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _subtract_line(nc, gx, x, first, mean, a, b):
+def _subtract_line(slot, gx, x, first, mean, a, b):
     HW = x.shape[2]
-    n, c = divmod(nc, len(mean))
-    source, target = x[n, first + c], gx[n, first + c]
-    for i in range(HW):
-        target[i] -= a[c] + b[c] * (source[i] - mean[c])
+    for nc in range(slot * len(x) * len(mean) // SLOTS, (slot + 1) * len(x) * len(mean) // SLOTS):
+        n, c = divmod(nc, len(mean))
+        source, target = x[n, first + c], gx[n, first + c]
+        for i in range(HW):
+            target[i] -= a[c] + b[c] * (source[i] - mean[c])

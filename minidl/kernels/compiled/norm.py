@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from minidl.array import Array
-from minidl.kernels.compiled.parallel import in_parallel
+from minidl.kernels.compiled.parallel import SLOTS, in_parallel
 from minidl.kernels.compiled.vectors import moments
 
 _compiled: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
@@ -67,7 +67,7 @@ def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
     y = np.empty(x.shape, x.dtype)
     scale, shift = np.ascontiguousarray(scale), np.ascontiguousarray(shift)
     x_planes, y_planes = planes(x, y)
-    in_parallel(_channel_affine, len(x) * x.shape[1], x_planes, scale, shift, y_planes)
+    in_parallel(_channel_affine, SLOTS, x_planes, scale, shift, y_planes)
     return y
 
 
@@ -75,8 +75,12 @@ def channel_affine_relu(x: Array, r: Array | None, scale: Array, shift: Array) -
     """y[n,c,...] = max(scale[c] x[n,c,...] + shift[c] + r[n,c,...], 0), r None for 0"""
     y = np.empty(x.shape, x.dtype)
     scale, shift = np.ascontiguousarray(scale), np.ascontiguousarray(shift)
-    x_planes, more, y_planes = planes(x, r, y)
-    in_parallel(_channel_affine_relu, len(x) * x.shape[1], x_planes, more, scale, shift, y_planes)
+    if r is None:
+        x_planes, y_planes = planes(x, y)
+        in_parallel(_channel_affine_relu, SLOTS, x_planes, scale, shift, y_planes)
+    else:
+        x_planes, more, y_planes = planes(x, r, y)
+        in_parallel(_channel_affine_add_relu, SLOTS, x_planes, more, scale, shift, y_planes)
     return y
 
 
@@ -85,7 +89,7 @@ def channel_affine_relu_grad(gy: Array, y: Array, scale: Array) -> tuple[Array, 
     gx, gr = np.empty(y.shape, y.dtype), np.empty(y.shape, y.dtype)
     scale = np.ascontiguousarray(scale)
     g, value, target, gate = planes(gy, y, gx, gr)
-    in_parallel(_channel_affine_relu_grad, len(y) * y.shape[1], g, value, scale, target, gate)
+    in_parallel(_channel_affine_relu_grad, SLOTS, g, value, scale, target, gate)
     return gx, gr
 
 
@@ -177,44 +181,51 @@ def _batch_norm_grad(c, gy, y, x, gamma, mean, var, eps, gx, gr, apart, ggamma, 
 
 
 @_compiled
-def _channel_affine(nc, x, scale, shift, y):
+def _channel_affine(slot, x, scale, shift, y):
     C, HW = x.shape[1:]
-    n, c = divmod(nc, C)
-    source, target = x[n, c], y[n, c]
-    a, b = scale[c], shift[c]
-    for i in range(HW):
-        target[i] = source[i] * a + b
+    for nc in range(slot * len(x) * C // SLOTS, (slot + 1) * len(x) * C // SLOTS):
+        n, c = divmod(nc, C)
+        source, target = x[n, c], y[n, c]
+        a, b = scale[c], shift[c]
+        for i in range(HW):
+            target[i] = source[i] * a + b
 
 
 @_compiled
-def _channel_affine_relu(nc, x, r, scale, shift, y):
-    C, HW = x.shape[1:]
-    n, c = divmod(nc, C)
-    zero = x.dtype.type(0)
-    source, target = x[n, c], y[n, c]
-    a, b = scale[c], shift[c]
-    if len(r):
-        more = r[n, c]
-        for i in range(HW):
-            value = source[i] * a + b + more[i]
-            target[i] = zero if value < zero else value
-    else:
+def _channel_affine_relu(slot, x, scale, shift, y):
+    (C, HW), zero = x.shape[1:], x.dtype.type(0)
+    for nc in range(slot * len(x) * C // SLOTS, (slot + 1) * len(x) * C // SLOTS):
+        n, c = divmod(nc, C)
+        source, target = x[n, c], y[n, c]
+        a, b = scale[c], shift[c]
         for i in range(HW):
             value = source[i] * a + b
             target[i] = zero if value < zero else value
 
 
 @_compiled
-def _channel_affine_relu_grad(nc, gy, y, scale, gx, gr):
-    C, HW = y.shape[1:]
-    n, c = divmod(nc, C)
-    zero = y.dtype.type(0)
-    g, value, target, gate = gy[n, c], y[n, c], gx[n, c], gr[n, c]
-    a = scale[c]
-    for i in range(HW):
-        e = g[i] if value[i] > zero else zero
-        gate[i] = e
-        target[i] = a * e
+def _channel_affine_add_relu(slot, x, r, scale, shift, y):
+    (C, HW), zero = x.shape[1:], x.dtype.type(0)
+    for nc in range(slot * len(x) * C // SLOTS, (slot + 1) * len(x) * C // SLOTS):
+        n, c = divmod(nc, C)
+        source, more, target = x[n, c], r[n, c], y[n, c]
+        a, b = scale[c], shift[c]
+        for i in range(HW):
+            value = source[i] * a + b + more[i]
+            target[i] = zero if value < zero else value
+
+
+@_compiled
+def _channel_affine_relu_grad(slot, gy, y, scale, gx, gr):
+    (C, HW), zero = y.shape[1:], y.dtype.type(0)
+    for nc in range(slot * len(y) * C // SLOTS, (slot + 1) * len(y) * C // SLOTS):
+        n, c = divmod(nc, C)
+        g, value, target, gate = gy[n, c], y[n, c], gx[n, c], gr[n, c]
+        a = scale[c]
+        for i in range(HW):
+            e = g[i] if value[i] > zero else zero
+            gate[i] = e
+            target[i] = a * e
 
 
 @_compiled

@@ -22,6 +22,7 @@ from numba._dispatcher import compute_fingerprint
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+SLOTS = 64  # what many small tasks are put into, since a call costs as much as some hundred numbers
 _WORD = ir.IntType(64)
 _ENTRY = ir.FunctionType(_WORD, [_WORD, _WORD])  # (i, where the arguments lie) -> 1 for an error, else 0
 _addresses: dict[Any, int] = {}  # of the code of a function for arguments of some types

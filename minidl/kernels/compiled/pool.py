@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from minidl.array import Array
-from minidl.kernels.compiled.parallel import in_parallel
+from minidl.kernels.compiled.parallel import SLOTS, in_parallel
 from minidl.kernels.reference import Pair, Shape
 
 _compiled: Any = njit(cache=True, nogil=True, error_model="numpy")
@@ -19,7 +19,7 @@ def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -
     y = np.empty((*x.shape[:2], *out), x.dtype)
     winner = np.empty(y.shape, np.int32)
     x, *outputs = _planes(x, y, winner)
-    in_parallel(_max_pool2d, len(x), x, *kernel, *stride, *padding, *outputs)
+    in_parallel(_max_pool2d, SLOTS, x, *kernel, *stride, *padding, *outputs)
     return y, winner
 
 
@@ -27,7 +27,7 @@ def max_pool2d_grad(gy: Array, winner: Array, x_shape: Shape, kernel: Pair, stri
     """gx at the winner of each window += gy of that window"""
     gx = np.empty(x_shape, gy.dtype)
     gy, winner, target = _planes(gy, winner, gx)
-    in_parallel(_max_pool2d_grad, len(gy), gy, winner, kernel[1], *stride, *padding, target)
+    in_parallel(_max_pool2d_grad, SLOTS, gy, winner, kernel[1], *stride, *padding, target)
     return gx
 
 
@@ -35,7 +35,7 @@ def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair, c
     """y[n,c,i,j] = sum_{u,v} x[n,c, i*s + u - p, j*s + v - p] / count[i,j]"""
     y = np.empty((*x.shape[:2], *out), x.dtype)
     x, target = _planes(x, y)
-    in_parallel(_avg_pool2d, len(x), x, *kernel, *stride, *padding, count_include_pad, target)
+    in_parallel(_avg_pool2d, SLOTS, x, *kernel, *stride, *padding, count_include_pad, target)
     return y
 
 
@@ -43,7 +43,7 @@ def avg_pool2d_grad(gy: Array, x_shape: Shape, kernel: Pair, stride: Pair, paddi
     """gx[n,c, i*s + u - p, j*s + v - p] += gy[n,c,i,j] / count[i,j]"""
     gx = np.empty(x_shape, gy.dtype)
     gy, target = _planes(gy, gx)
-    in_parallel(_avg_pool2d_grad, len(gy), gy, *kernel, *stride, *padding, count_include_pad, target)
+    in_parallel(_avg_pool2d_grad, SLOTS, gy, *kernel, *stride, *padding, count_include_pad, target)
     return gx
 
 
@@ -56,32 +56,34 @@ def _planes(*arrays: Array) -> list[Array]:
 
 
 @_compiled
-def _max_pool2d(plane, x, kh, kw, sh, sw, ph, pw, y, winner):
+def _max_pool2d(slot, x, kh, kw, sh, sw, ph, pw, y, winner):
     H, W = x.shape[1:]
-    source, target, place = x[plane], y[plane], winner[plane]
-    for i in range(y.shape[1]):
-        top = i * sh - ph
-        for j in range(y.shape[2]):
-            left = j * sw - pw
-            best, cell = -np.inf, 0
-            for u in range(max(0, -top), min(kh, H - top)):
-                for v in range(max(0, -left), min(kw, W - left)):
-                    value = source[top + u, left + v]
-                    if value > best or (value != value and best == best):  # the first NaN wins, as in NumPy
-                        best, cell = value, u * kw + v
-            target[i, j], place[i, j] = best, cell
+    for plane in range(slot * len(x) // SLOTS, (slot + 1) * len(x) // SLOTS):
+        source, target, place = x[plane], y[plane], winner[plane]
+        for i in range(y.shape[1]):
+            top = i * sh - ph
+            for j in range(y.shape[2]):
+                left = j * sw - pw
+                best, cell = -np.inf, 0
+                for u in range(max(0, -top), min(kh, H - top)):
+                    for v in range(max(0, -left), min(kw, W - left)):
+                        value = source[top + u, left + v]
+                        if value > best or (value != value and best == best):  # the first NaN wins, as in NumPy
+                            best, cell = value, u * kw + v
+                target[i, j], place[i, j] = best, cell
 
 
 @_compiled
-def _max_pool2d_grad(plane, gy, winner, kw, sh, sw, ph, pw, gx):
+def _max_pool2d_grad(slot, gy, winner, kw, sh, sw, ph, pw, gx):
     H, W = gx.shape[1:]
-    source, place, target = gy[plane], winner[plane], gx[plane]
-    target[:] = 0
-    for i in range(gy.shape[1]):
-        for j in range(gy.shape[2]):
-            y, x = i * sh - ph + place[i, j] // kw, j * sw - pw + place[i, j] % kw
-            if 0 <= y < H and 0 <= x < W:  # a window of -inf alone may have its winner in the padding
-                target[y, x] += source[i, j]
+    for plane in range(slot * len(gy) // SLOTS, (slot + 1) * len(gy) // SLOTS):
+        source, place, target = gy[plane], winner[plane], gx[plane]
+        target[:] = 0
+        for i in range(gy.shape[1]):
+            for j in range(gy.shape[2]):
+                y, x = i * sh - ph + place[i, j] // kw, j * sw - pw + place[i, j] % kw
+                if 0 <= y < H and 0 <= x < W:  # a window of -inf alone may have its winner in the padding
+                    target[y, x] += source[i, j]
 
 
 @njit(cache=True, nogil=True)
@@ -92,29 +94,31 @@ def _count(i, size, k, s, p, with_pad):
 
 
 @_compiled
-def _avg_pool2d(plane, x, kh, kw, sh, sw, ph, pw, with_pad, y):
+def _avg_pool2d(slot, x, kh, kw, sh, sw, ph, pw, with_pad, y):
     H, W = x.shape[1:]
-    source, target = x[plane], y[plane]
-    for i in range(y.shape[1]):
-        top, rows = i * sh - ph, _count(i, H, kh, sh, ph, with_pad)
-        for j in range(y.shape[2]):
-            left, total = j * sw - pw, x.dtype.type(0)
-            for u in range(max(0, -top), min(kh, H - top)):
-                for v in range(max(0, -left), min(kw, W - left)):
-                    total += source[top + u, left + v]
-            target[i, j] = total / (rows * _count(j, W, kw, sw, pw, with_pad))
+    for plane in range(slot * len(x) // SLOTS, (slot + 1) * len(x) // SLOTS):
+        source, target = x[plane], y[plane]
+        for i in range(y.shape[1]):
+            top, rows = i * sh - ph, _count(i, H, kh, sh, ph, with_pad)
+            for j in range(y.shape[2]):
+                left, total = j * sw - pw, x.dtype.type(0)
+                for u in range(max(0, -top), min(kh, H - top)):
+                    for v in range(max(0, -left), min(kw, W - left)):
+                        total += source[top + u, left + v]
+                target[i, j] = total / (rows * _count(j, W, kw, sw, pw, with_pad))
 
 
 @_compiled
-def _avg_pool2d_grad(plane, gy, kh, kw, sh, sw, ph, pw, with_pad, gx):
+def _avg_pool2d_grad(slot, gy, kh, kw, sh, sw, ph, pw, with_pad, gx):
     H, W = gx.shape[1:]
-    source, target = gy[plane], gx[plane]
-    target[:] = 0
-    for i in range(gy.shape[1]):
-        top, rows = i * sh - ph, _count(i, H, kh, sh, ph, with_pad)
-        for j in range(gy.shape[2]):
-            left = j * sw - pw
-            share = gx.dtype.type(source[i, j] / (rows * _count(j, W, kw, sw, pw, with_pad)))
-            for u in range(max(0, -top), min(kh, H - top)):
-                for v in range(max(0, -left), min(kw, W - left)):
-                    target[top + u, left + v] += share
+    for plane in range(slot * len(gy) // SLOTS, (slot + 1) * len(gy) // SLOTS):
+        source, target = gy[plane], gx[plane]
+        target[:] = 0
+        for i in range(gy.shape[1]):
+            top, rows = i * sh - ph, _count(i, H, kh, sh, ph, with_pad)
+            for j in range(gy.shape[2]):
+                left = j * sw - pw
+                share = gx.dtype.type(source[i, j] / (rows * _count(j, W, kw, sw, pw, with_pad)))
+                for u in range(max(0, -top), min(kh, H - top)):
+                    for v in range(max(0, -left), min(kw, W - left)):
+                        target[top + u, left + v] += share
