@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from minidl import Tensor, gradients, ops, optim
 
 
 def setup(name: str, what: str, batch: int, size: int) -> Callable[[], Any]:
-    classes = 1000 if name in ("vgg16", "resnet18") else 10
-    without_dropout = {"dropout": 0.0} if name == "vgg16" else {}
-    model = getattr(models, name)(num_classes=classes, **without_dropout)
+    constructor = getattr(models, name)
+    classes = signature(constructor).parameters["num_classes"].default
+    model = constructor(dropout=0.0) if name.startswith("vgg") else constructor()
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, 3, size, size), dtype=np.float32)
     if what == "saliency":
