@@ -11,6 +11,10 @@ A net of 56 layers can do whatever one of 20 can: let its other layers pass on w
 pictures that it is *trained* on should not be larger. For plain nets it is; training does not find those weights. A block that
 computes x + F(x) passes x on where F is small, and the deep net is no longer behind.
 
+Gradients do not vanish in the deep plain net, as one might think: behind batch norm they grow, from layer to layer on the way
+back (Yang et al. 2019, "A mean field theory of batch normalization"), so that the first layers are told a thousand times more
+loudly what to change than the last ones. The sum x + F(x) hands the gradient back as it is, whatever F makes of it.
+
 In the folder of the run, by default runs/residual_or_plain-DATA, are then
 
     figure.png          errors of both kinds by epoch, training and test, and the norm of d loss / d w layer by layer before
@@ -84,7 +88,7 @@ def gradient_norms(model: Module, x: Tensor, labels: Array) -> Array:
     return np.array([np.linalg.norm(p.grad) for p in model.parameters() if p.ndim > 1 and p.grad is not None])
 
 
-HEAD = ("net", "parameters", "training loss", "training error", "test error", "s an epoch", "gradient, layer 2 / last but one")
+HEAD = ("net", "parameters", "training loss", "training error", "test error", "gradient, layer 2 / last but one")
 
 
 def line(name: str, model: Module, rows: Sequence[Sequence[Row]], norms: Sequence[Array]) -> list[str]:
@@ -95,7 +99,7 @@ def line(name: str, model: Module, rows: Sequence[Sequence[Row]], norms: Sequenc
 
     errors = (f"{1 - end(key):.1%}" for key in ("train_accuracy", "test_accuracy"))
     ratio = np.exp(np.mean([np.log(n[1] / n[-2]) for n in norms]))  # the first and the last layer have other shapes
-    return [name, f"{compare.count(model):,}", f"{end('train_loss'):.3f}", *errors, f"{end('seconds'):.1f}", f"{ratio:,.3g}"]
+    return [name, f"{compare.count(model):,}", f"{end('train_loss'):.3f}", *errors, f"{ratio:,.1f}"]
 
 
 def verdict(rows: Mapping[str, list[list[Row]]], depths: Sequence[int]) -> str:
@@ -137,9 +141,9 @@ def draw(path: pathlib.Path, rows: Mapping[str, list[list[Row]]], norms: Norms, 
     for kind, prefix in KINDS.items():
         for depth in depths:
             for n in norms[f"{prefix}{depth}"]:
-                layers.plot(range(1, len(n) + 1), n, lw=1.5, color=color[depth], ls="--" if kind == "residual" else "-")
+                layers.plot(range(1, len(n) + 1), n, lw=1.8, color=color[depth], ls="--" if kind == "residual" else "-")
     for kind, style in ("plain", "-"), ("residual", "--"):
-        layers.plot([], [], style, lw=1.5, color=GREY, label=kind)
+        layers.plot([], [], style, lw=1.8, color=GREY, label=kind)
     layers.legend(frameon=False, fontsize=8.5)
     layers.set_yscale("log")
     layers.set_title("before the first step: |d loss / d w|", fontsize=10, loc="left")

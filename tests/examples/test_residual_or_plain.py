@@ -125,7 +125,7 @@ def test_the_nets_differ_in_their_shortcuts_alone() -> None:
 
 def test_the_verdict_and_the_table_count_errors() -> None:
     def row(hits: float) -> dict[str, float]:
-        return {"train_accuracy": hits, "test_accuracy": hits - 0.1, "train_loss": 1.0, "seconds": 2.0}
+        return {"train_accuracy": hits, "test_accuracy": hits - 0.1, "train_loss": 1.0}
 
     rows = {
         "plain20": [[row(0.1), row(0.6)], [row(0.2), row(0.5)]],  # of two seeds
@@ -137,4 +137,4 @@ def test_the_verdict_and_the_table_count_errors() -> None:
     assert said == "training error with 56 layers instead of 20: +20.0 points (plain), -25.0 points (residual)"
     norms = [np.array([9.0, 8.0, 1.0, 2.0, 7.0]), np.array([9.0, 2.0, 1.0, 2.0, 7.0])]
     cells = example.line("plain20", models.plain20(), rows["plain20"], norms)
-    assert cells == ["plain20", "269,722", "1.000", "45.0%", "55.0%", "2.0", "2"]
+    assert cells == ["plain20", "269,722", "1.000", "45.0%", "55.0%", "2.0"]
