@@ -12,7 +12,7 @@ pictures that it is *trained* on should not be larger. For plain nets it is; tra
 computes x + F(x) passes x on where F is small, and the deep net is no longer behind.
 
 Gradients do not vanish in the deep plain net, as one might think: behind batch norm they grow, from layer to layer on the way
-back (Yang et al. 2019, "A mean field theory of batch normalization"), so that the first layers are told a thousand times more
+back (Yang et al. 2019, "A mean field theory of batch normalization"), so that the first layers are told hundreds of times more
 loudly what to change than the last ones. The sum x + F(x) hands the gradient back as it is, whatever F makes of it.
 
 In the folder of the run, by default runs/residual_or_plain-DATA, are then
