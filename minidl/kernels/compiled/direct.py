@@ -33,7 +33,7 @@ from numba import get_num_threads, njit
 
 from minidl.array import Array
 from minidl.kernels.compiled.parallel import in_parallel
-from minidl.kernels.compiled.tiles import CELLS, COLUMNS, ROWS, dot_tile, from_cells, half_dot_tile, half_tile, tile
+from minidl.kernels.compiled.tiles import COLUMNS, ROWS, dot_tile, half_dot_tile, half_tile, tile
 from minidl.kernels.compiled.vectors import VECTOR, copy, copy_every_second, prefetch
 from minidl.kernels.reference import Pair, Shape, conv_size
 
@@ -331,9 +331,9 @@ def _convolve(slot, slots, x, scale, shift, channels, w, bias, rows, p, planes, 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _correlate(unit, slots, gy, gy_first, rows, x, scale, shift, channels, p, planes, gradients, gw):
-    """gw[slot][f, k] = sum_q gy[gy_first + f, q] planes[offset[k] + q] over the pictures (or bands) of a slot
+    """gw[slot, f, k] = sum_q gy[gy_first + f, q] planes[offset[k] + q] over the pictures (or bands) of a slot
 
-    for one chunk of the output channels. gw (slots, groups x tiles of rows, tiles of columns, CELLS).
+    for one chunk of the output channels; the chunks of a slot write to different rows of its sums.
     """
     N, K = len(x), len(p.offsets)
     x_picture, gy_picture = x.size // N, gy.size // N
@@ -342,9 +342,8 @@ def _correlate(unit, slots, gy, gy_first, rows, x, scale, shift, channels, p, pl
     slot, chunk = unit // p.chunks, unit % p.chunks
     mine, gradient, sums, flat = planes[unit], gradients[unit], gw[slot], x.reshape(x.size)
     mine[:], gradient[:] = 0, 0
-    tiles, cells, in_chunk = -(-rows // ROWS), gw.shape[3], p.chunk // ROWS
     for g in range(p.groups):
-        sums[g * tiles + chunk * in_chunk : g * tiles + min((chunk + 1) * in_chunk, tiles)] = 0
+        sums[(g * p.padded + chunk * p.chunk) * K : (g * p.padded + min((chunk + 1) * p.chunk, p.padded)) * K] = 0
     for item in range(slot * items // slots, (slot + 1) * items // slots):
         n, count, r0, height, m_first, m_last = bounds(item * p.chunks + chunk, N, rows, p)
         if p.bands > 1 or count < p.pictures:
@@ -360,19 +359,17 @@ def _correlate(unit, slots, gy, gy_first, rows, x, scale, shift, channels, p, pl
                 x_lines = -(-count * x_picture * x.itemsize // 64 // calls)
                 g_lines = -(-count * gy_picture * x.itemsize // 64 // calls)
             for m in range(m_first, m_last, ROWS):
-                g_at, w_at = (m - m_first) * p.length, (g * tiles + m // ROWS) * (K // COLUMNS) * cells
+                g_at, w_at = (m - m_first) * p.length, (g * p.padded + m) * K
                 if rows - m > ROWS // 2:
                     for k in range(0, K, COLUMNS):
                         prefetch(x, x_at, x_lines)
                         prefetch(gy, g_next, g_lines)
                         x_at += x_lines * (64 // x.itemsize)
                         g_next += g_lines * (64 // x.itemsize)
-                        dot_tile(gradient, g_at, p.length, mine, p.offsets, k, vectors, sums, w_at)
-                        w_at += cells
+                        dot_tile(gradient, g_at, p.length, mine, p.offsets, k, vectors, sums, w_at + k, K)
                 else:
                     for k in range(0, K, COLUMNS):
-                        half_dot_tile(gradient, g_at, p.length, mine, p.offsets, k, vectors, sums, w_at)
-                        w_at += cells
+                        half_dot_tile(gradient, g_at, p.length, mine, p.offsets, k, vectors, sums, w_at + k, K)
 
 
 @njit(inline="always", error_model="numpy")
@@ -445,15 +442,13 @@ def convolve(
 def correlate(gy: Array, gy_first: int, x: Array, scale: Array, shift: Array, w_shape: Shape, p: Plan) -> Array:
     """gw (F,C/groups,kh,kw) from gy[:, gy_first : gy_first + F] and the planes of x, or of max(scale x + shift, 0)"""
     F, C, kh, kw = w_shape
-    rows = F // p.groups
-    tiles = p.groups * -(-rows // ROWS), len(p.offsets) // COLUMNS, CELLS[x.itemsize]
-    size = tiles[0] * tiles[1] * tiles[2]
-    items, most = -(-len(x) // p.pictures) * p.bands, 2**26 // (size * x.itemsize)
+    rows, K, columns = F // p.groups, C * kh * kw, len(p.offsets)
+    sums = p.groups * p.padded * columns
+    items, most = -(-len(x) // p.pictures) * p.bands, 2**26 // (sums * x.itemsize)
     slots = min(items, max(1, TASKS // p.chunks), max(2, most))  # by shape alone, so that every sum has its order
     units = slots * p.chunks
     planes, out, gw = scratch.take(
-        x.dtype, planes=(units, C * len(p.phases) * p.plane), out=(units, p.chunk * p.length), sums=(1, slots * size)
+        x.dtype, planes=(units, C * len(p.phases) * p.plane), out=(units, p.chunk * p.length), sums=(slots, sums)
     )
-    gw = gw[0, : slots * size].reshape(slots, *tiles)
     in_parallel(_correlate, units, slots, gy, gy_first, rows, x, scale, shift, C, p, planes, out, gw)
-    return from_cells(gw.sum(axis=0).reshape(p.groups, -1, *tiles[1:]), rows, C * kh * kw).reshape(w_shape)
+    return gw[:, :sums].sum(axis=0).reshape(p.groups, p.padded, columns)[:, :rows, :K].reshape(w_shape)

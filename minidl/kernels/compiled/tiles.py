@@ -13,23 +13,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minidl.array import Array
-from minidl.kernels.compiled.vectors import REGISTERS, VECTOR, Vectors, index, pointer
+from minidl.kernels.compiled.vectors import REGISTERS, Vectors, index, pointer
 
 ROWS = 8 if REGISTERS == 32 else 4  # ROWS x COLUMNS vectors of sums, and what they are made of, fill the registers
 COLUMNS = 3
-
-
-CELLS = {  # by the bytes of a number: what a dot tile adds to, ROWS x COLUMNS filled up to whole vectors
-    itemsize: -(-ROWS * COLUMNS * itemsize // VECTOR) * VECTOR // itemsize for itemsize in (4, 8)
-}
-
-
-def from_cells(gw: Array, rows: int, columns: int) -> Array:
-    """(..., tiles of rows, tiles of columns, CELLS) -> (..., rows, columns)"""
-    *before, m, n, _ = gw.shape
-    numbers = gw[..., : ROWS * COLUMNS].reshape(*before, m, n, ROWS, COLUMNS).swapaxes(-3, -2)
-    return numbers.reshape(*before, m * ROWS, n * COLUMNS)[..., :rows, :columns]
 
 
 def _make_tile(rows: int) -> Any:
@@ -77,16 +64,16 @@ def _make_tile(rows: int) -> Any:
 
 def _make_dot_tile(rows: int) -> Any:
     @intrinsic
-    def dot_tile(typing, gy, g_at, g_stride, planes, offsets, o_at, vectors, gw, w_at):
-        """gw[w_at + m COLUMNS + n] += sum_q gy[g_at + m g_stride + q] planes[offsets[o_at + n] + q]
+    def dot_tile(typing, gy, g_at, g_stride, planes, offsets, o_at, vectors, gw, w_at, w_stride):
+        """gw[w_at + m w_stride + n] += sum_q gy[g_at + m g_stride + q] planes[offsets[o_at + n] + q]
 
-        m < rows, n < COLUMNS, q < `vectors` vectors. gw has room for CELLS, the last of which mean nothing.
+        m < rows, n < COLUMNS, q < `vectors` vectors.
         """
         i = types.intp
-        signature = types.void(gy, i, i, planes, offsets, i, i, gw, i)
+        signature = types.void(gy, i, i, planes, offsets, i, i, gw, i, i)
 
         def code(context, b, signature, args):
-            gy, g_at, g_stride, planes, offsets, o_at, vectors, gw, w_at = args
+            gy, g_at, g_stride, planes, offsets, o_at, vectors, gw, w_at, w_stride = args
             v, kinds = Vectors(b, signature.args[0]), signature.args
             p_g = pointer(context, b, kinds[0], gy, g_at)
             p_x = pointer(context, b, kinds[3], planes, index(0))
@@ -104,9 +91,9 @@ def _make_dot_tile(rows: int) -> Any:
                     g = v.load(p_g, b.add(b.mul(g_stride, index(m)), q))
                     for n in range(COLUMNS):
                         b.store(v.multiply_add(g, xs[n], b.load(sums[m, n])), sums[m, n])
-            for k, totals in enumerate(v.totals([b.load(sums[cell]) for cell in cells])):
-                at = index(k * v.lanes)
-                v.store(b.fadd(v.load(p_w, at), totals), p_w, at)
+            for (m, n), total in zip(cells, v.totals([b.load(sums[cell]) for cell in cells]), strict=True):
+                p = b.gep(p_w, [b.add(b.mul(w_stride, index(m)), index(n))])
+                b.store(b.fadd(b.load(p), total), p)
             return context.get_dummy_value()
 
         return signature, code

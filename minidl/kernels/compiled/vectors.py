@@ -69,22 +69,26 @@ class Vectors:
 
     def total(self, vector: Any) -> Any:
         """the sum of a vector, as a number"""
-        return self.builder.extract_element(self.totals([vector])[0], index(0, 32))
+        return self.totals([vector])[0]
 
     def totals(self, vectors: list[Any]) -> list[Any]:
-        """The sums of the vectors, in as few vectors as hold them; what is left of the last one repeats some of them.
+        """The sum of each vector, as numbers.
 
         A round adds neighbours and packs the halves of two vectors into one, so that `lanes` vectors become one vector of
         their sums: [a0 + a1, a2 + a3, ..., b0 + b1, b2 + b3, ...] and so on.
         """
         b, lanes, sums = self.builder, self.lanes, []
         for first in range(0, len(vectors), lanes):
-            some, parts = vectors[first : first + lanes], lanes
+            some = vectors[first : first + lanes]
+            count, parts = len(some), lanes
             while parts > 1:
                 pairs = [(some[k], some[min(k + 1, len(some) - 1)]) for k in range(0, len(some), 2)]
                 some = [b.fadd(*(b.shuffle_vector(u, v, self._every_other(k)) for k in (0, 1))) for u, v in pairs]
                 parts //= 2
-            sums.append(some[0])
+            memory = cgutils.alloca_once(b, self.type)  # read back one by one, which is quicker than taking the vector apart
+            b.store(some[0], memory)
+            numbers = b.bitcast(memory, self.element.as_pointer())
+            sums += [b.load(b.gep(numbers, [index(k)])) for k in range(count)]
         return sums
 
     def _every_other(self, first: int) -> Any:

@@ -19,7 +19,6 @@ begins, so that the tiles of all rows and pictures of a task follow one another 
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -32,7 +31,7 @@ from numba.extending import intrinsic
 from minidl.array import Array
 from minidl.kernels.compiled.direct import SCRATCH, TASKS, Plan, bounds, forward_plan, pack, packed_rows, scratch
 from minidl.kernels.compiled.parallel import in_parallel
-from minidl.kernels.compiled.tiles import CELLS, COLUMNS, ROWS, dot_tile, from_cells, half_dot_tile, half_tile, tile
+from minidl.kernels.compiled.tiles import COLUMNS, ROWS, dot_tile, half_dot_tile, half_tile, tile
 from minidl.kernels.compiled.vectors import VECTOR, Vectors, copy, index, pointer, prefetch
 from minidl.kernels.reference import Pair, Shape
 
@@ -302,7 +301,7 @@ def _pack_gradient(gy, n, count, m_first, m_last, r0, rows, tiling, out):
 def _correlate(unit, slots, gy, rows, x, channels, p, tiling, planes, gradients, places, gradient_places, sums):
     """sums[slot, t][f, c] = sum_q Z[t][f, q] V[t][c, q] over the pictures (or bands) of a slot, Z = A gy A^T, V = B^T d B
 
-    for one chunk of the output channels. sums (slots, T, tiles of rows, tiles of columns, CELLS).
+    for one chunk of the output channels; the chunks of a slot write to different rows of its sums.
     """
     N, K, nothing = len(x), len(tiling.channels), np.empty(0, x.dtype)
     block, stride, vectors = tiling.block, tiling.stride, tiling.length // (VECTOR // x.itemsize)
@@ -310,8 +309,8 @@ def _correlate(unit, slots, gy, rows, x, channels, p, tiling, planes, gradients,
     slot, chunk = unit // p.chunks, unit % p.chunks
     mine, gradient, V, Z, total = planes[unit], gradients[unit], places[unit], gradient_places[unit], sums[slot]
     mine[:], gradient[:] = 0, 0
-    tiles, row, in_chunk = sums.shape[2], sums.shape[3] * sums.shape[4], p.chunk // ROWS
-    total[:, chunk * in_chunk : min((chunk + 1) * in_chunk, tiles)] = 0
+    for t in range(T):
+        total[(t * p.padded + chunk * p.chunk) * K : (t * p.padded + min((chunk + 1) * p.chunk, p.padded)) * K] = 0
     for item in range(slot * items // slots, (slot + 1) * items // slots):
         n, count, r0, height, m_first, m_last = bounds(item * p.chunks + chunk, N, rows, p)
         if p.bands > 1 or count < p.pictures:
@@ -326,15 +325,13 @@ def _correlate(unit, slots, gy, rows, x, channels, p, tiling, planes, gradients,
         for t in range(T):
             V_t = V[t * block :]
             for m in range(m_first, m_last, ROWS):
-                z_at, at = (m - m_first) * stride + t * block, (t * tiles + m // ROWS) * row
+                z_at, at = (m - m_first) * stride + t * block, (t * p.padded + m) * K
                 if rows - m > ROWS // 2:
                     for k in range(0, K, COLUMNS):
-                        dot_tile(Z, z_at, stride, V_t, tiling.channels, k, vectors, total, at)
-                        at += sums.shape[4]
+                        dot_tile(Z, z_at, stride, V_t, tiling.channels, k, vectors, total, at + k, K)
                 else:
                     for k in range(0, K, COLUMNS):
-                        half_dot_tile(Z, z_at, stride, V_t, tiling.channels, k, vectors, total, at)
-                        at += sums.shape[4]
+                        half_dot_tile(Z, z_at, stride, V_t, tiling.channels, k, vectors, total, at + k, K)
 
 
 # ---- calling them
@@ -363,18 +360,18 @@ def correlate(gy: Array, x: Array, padding: Pair) -> Array:
     """gw (F,C,3,3) from gy (N,F,OH,OW) and x (N,C,H,W)"""
     rows, channels = gy.shape[1], x.shape[1]
     p, t = tiling(x.shape, rows, padding, x.itemsize, True)
-    items = -(-len(x) // p.pictures) * p.bands
+    items, columns = -(-len(x) // p.pictures) * p.bands, len(t.channels)
     slots = min(items, max(1, TASKS // p.chunks))  # by shape alone, so that every sum has its order
-    units, shape = slots * p.chunks, (slots, T, -(-rows // ROWS), len(t.channels) // COLUMNS, CELLS[x.itemsize])
+    units, size = slots * p.chunks, T * p.padded * columns
     planes, gradients, places, gradient_places, sums = scratch.take(
         x.dtype,
         planes=(units, channels * p.plane),
         out=(units, p.chunk * t.plane),
         places=(units, channels * t.stride),
         products=(units, p.chunk * t.stride),
-        sums=(1, math.prod(shape)),
+        sums=(slots, size),
     )
-    sums = sums[0, : math.prod(shape)].reshape(shape)
     in_parallel(_correlate, units, slots, gy, rows, x, channels, p, t, planes, gradients, places, gradient_places, sums)
-    Y, g = from_cells(sums.sum(axis=0), rows, channels).reshape(4, 4, rows, channels), G.astype(x.dtype)
+    Y = sums[:, :size].sum(axis=0).reshape(4, 4, p.padded, columns)[:, :, :rows, :channels]
+    g = G.astype(x.dtype)
     return np.ascontiguousarray(np.einsum("ru,rsfc,sv->fcuv", g, Y, g, optimize=True))
