@@ -250,6 +250,16 @@ def test_gradients_of_what_needs_none_are_refused() -> None:
         gradients(ops.sum(leaf(3)), [leaf(3), Tensor([1.0], name="frozen")])
 
 
+def test_gradients_keeps_the_graph_or_gives_it_back() -> None:
+    x = Tensor([3.0], requires_grad=True)
+    y = ops.sum(x * x)
+    for _ in range(2):
+        assert gradients(y, [x])[0] == 6
+    assert gradients(y, [x], keep_graph=False)[0] == 6
+    with pytest.raises(RuntimeError, match="given back"):
+        gradients(y, [x])
+
+
 def test_gradients_takes_a_cotangent() -> None:
     x = leaf(3)
     gy = np.array([1.0, 0, 2])

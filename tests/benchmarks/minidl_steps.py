@@ -24,7 +24,7 @@ def setup(name: str, what: str, batch: int, size: int) -> Callable[[], Any]:
         def saliency() -> float:
             with model.frozen():
                 picture = Tensor(x, requires_grad=True)
-                (gx,) = gradients(ops.sum(ops.max(model(picture), axis=1)), [picture])
+                (gx,) = gradients(ops.sum(ops.max(model(picture), axis=1)), [picture], keep_graph=False)
             return float(np.abs(gx).max(axis=1).sum())
 
         return saliency
