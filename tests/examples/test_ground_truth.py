@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import pathlib
+from inspect import signature
 
 import ground_truth
 import numpy as np
 import pytest
 import truth_report
 from PIL import Image
+from tqdm import tqdm
 from truth_exhibits import MARKED, MARKS, TRUTH, Exhibit, Net, Plan, balanced, before_evidence, before_marks, evenly
 
+import models
 from minidl import nn
 from minidl.array import Array
 from minidl.core import Tensor
@@ -115,6 +118,24 @@ def test_as_many_of_each_class_while_there_are_some() -> None:
     assert evenly(admitted, labels, 4).tolist() == [0, 1, 5, 6]
     assert evenly(admitted, labels, 6).tolist() == [0, 1, 3, 4, 5, 6]
     assert evenly(admitted, labels, 20).tolist() == [0, 1, 3, 4, 5, 6, 7]
+
+
+# ---- the methods
+
+
+@pytest.mark.parametrize("method", [*ground_truth.METHODS, *ground_truth.BASELINES])
+def test_every_method_of_the_table(method: str) -> None:
+    d = lesions(3, 32, mark=(1, 1))
+    x = Normalize([0.5] * 3, [0.25] * 3)(d.images)
+    e = Exhibit("e", "e", models.resnet8(2), x, d.images, np.arange(3), d.labels, {"lesion": d.masks["lesion"]}, x)
+    assert method not in ground_truth.QUICKER or method in ground_truth.METHODS
+    settings = ground_truth.settings_of(method, full=False)
+    if method in ground_truth.METHODS:
+        known = signature(ground_truth.METHODS[method][0]).parameters
+        settings |= {name: 3 for name in ("samples", "iterations", "nodes") if name in known}
+    with tqdm(disable=True) as bar:
+        maps = ground_truth.maps_of(e, method, settings, bar)
+    assert maps.shape == (3, 32, 32) and maps.min() >= 0 and maps.max() > 0
 
 
 # ---- what is made of the scores
