@@ -60,7 +60,7 @@ def _cupy() -> ModuleType:
         import cupy
     except ImportError as error:
         raise RuntimeError(
-            "device 'gpu' needs CuPy, which is not installed: pip install cupy-cuda12x, or cupy-cuda13x for a newer driver"
+            "device 'gpu' needs CuPy, which is not installed: pip install -e '.[cuda12]', or '.[cuda13]' for a newer driver"
         ) from error
     try:
         count = cupy.cuda.runtime.getDeviceCount()

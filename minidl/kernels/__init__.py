@@ -1,7 +1,8 @@
 """The one door to speed: `kernels.of(x)` is the module whose functions serve the array x.
 
 - `reference`: plain array code for NumPy and CuPy, the text to read;
-- `compiled`: the same functions in Numba for NumPy arrays, compiled when first called and kept on disk.
+- `compiled`: the same functions in Numba for NumPy arrays, compiled when first called and kept on disk;
+- `cuda`: the same functions in numba.cuda for CuPy arrays, compiled when first called.
 
 All have the same functions with the same signatures and agree within rounding. `MINIDL_KERNELS=reference` in the
 environment, or `with minidl.kernels.use("reference"):`, steps through the plain text everywhere. So does a forked child of
@@ -15,7 +16,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 import numpy as np
@@ -36,10 +39,31 @@ if _choice.name not in CHOICES:
 
 
 def of(x: Array) -> ModuleType:
-    """The kernels for x: `compiled` for float32 and float64 NumPy arrays, unless "reference" was chosen, else `reference`."""
-    if _choice.name == "reference" or not isinstance(x, np.ndarray) or x.dtype.itemsize < 4:
+    """The kernels for x: of float32 or float64, `compiled` for NumPy's arrays and `cuda` for CuPy's; of less, `reference`.
+
+    `reference` also where it was chosen. Raises RuntimeError for a CuPy array where the kernels cannot reach a GPU.
+    """
+    if _choice.name == "reference" or isinstance(x, np.generic) or x.dtype.itemsize < 4:
         return reference
-    return import_module("minidl.kernels.compiled")  # Numba is imported when a kernel is first called for, not with minidl
+    if isinstance(x, np.ndarray):
+        return import_module("minidl.kernels.compiled")  # Numba is imported when a kernel is first called for, not with minidl
+    return _cuda()
+
+
+@cache
+def _cuda() -> ModuleType:
+    """The kernels for the GPU. That they would be slow without numba-cuda should not go unnoticed, so it is an error."""
+    missing = "numba-cuda, which is not installed"
+    if find_spec("numba_cuda"):
+        from numba import cuda
+
+        if cuda.is_available():
+            return import_module("minidl.kernels.cuda")
+        missing = "a CUDA driver, a device and NVVM, of which Numba misses one (python -m numba -s says which)"
+    raise RuntimeError(
+        f"the kernels for CuPy arrays need {missing}: pip install -e '.[cuda12]', or '.[cuda13]' for a newer driver. "
+        'Without them `with minidl.kernels.use("reference"):`, or MINIDL_KERNELS=reference, computes by CuPy alone, slower'
+    )
 
 
 def _after_fork() -> None:
@@ -54,7 +78,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def use(name: str) -> Iterator[None]:
-    """Inside `with kernels.use("reference"):`, or "compiled", this thread's ops call those kernels."""
+    """Inside `with kernels.use("reference"):` this thread's ops call the plain text, inside "compiled" those of x's device."""
     if name not in CHOICES:
         raise ValueError(f"kernels.use(name): expected one of {CHOICES}, got {name!r}")
     before, _choice.name = _choice.name, name

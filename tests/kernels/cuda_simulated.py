@@ -1,0 +1,227 @@
+"""The CUDA kernels themselves, each thread simulated in Python by Numba, against the reference text.
+
+test_cuda.py runs this file, in a process with NUMBA_ENABLE_CUDASIM=1. The strict stand-in for CuPy holds the arrays, so that
+nothing around the kernels falls back to NumPy either. Blocks and grids are made small: every loop then takes several turns.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+
+from minidl import Tensor, kernels, nn, ops, optim
+from minidl.array import to_device
+from minidl.kernels import cuda, reference
+from minidl.kernels.cuda import conv, elementwise, launch, moments, pool, windows
+from models import densenet
+from tests import strict_cupy
+from tests.kernels import cuda_cases
+from tests.kernels.test_agree import KERNELS, Draw
+
+kernel_names, started = set[str](), set[str]()  # of the set, as tested; of the @cuda.jit functions, as started
+
+
+@pytest.fixture(autouse=True, scope="module")
+def gpu() -> Iterator[None]:
+    def start(kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], *args: Any) -> None:
+        started.add(kernel.__name__)
+        launch_blocks(kernel, grid, block, *args)
+
+    launch_blocks = launch.launch_blocks
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", strict_cupy.cupy())
+        patch.setattr(launch, "view", lambda x: FakeCUDAArray(x._bare))  # in the place of the only two calls that need a device
+        patch.setattr(launch, "stream", lambda xp: 0)
+        patch.setattr(kernels, "_cuda", lambda: cuda)
+        for module in (launch, moments):
+            patch.setattr(module, "launch_blocks", start)
+        yield
+
+
+def small(block: int, blocks: int, columns: int = 1 << 28) -> pytest.MonkeyPatch:
+    """So many threads a block, blocks along an axis, bytes of columns; to be undone"""
+    patch = pytest.MonkeyPatch()
+    for module in (launch, moments):
+        patch.setattr(module, "THREADS", block)
+    patch.setattr(launch, "BLOCKS", blocks)
+    patch.setattr(moments, "SHARE", 2)
+    patch.setattr(conv, "COLUMNS", columns)
+    return patch
+
+
+def _bare(result: Any) -> Any:
+    return result._bare if isinstance(result, strict_cupy.ndarray) else result
+
+
+def compare(name: str, args: list[Any], eps: float) -> None:
+    """The kernel's results, and its arguments afterwards, are those of the reference; and a second run gives the same bits."""
+    before = [np.array(a) if isinstance(a, np.ndarray) else a for a in args]
+    runs = []
+    for function, moved in ((getattr(cuda, name), True), (getattr(cuda, name), True), (getattr(reference, name), False)):
+        result = function(*(strict_cupy._dressed(a) if moved and isinstance(a, np.ndarray) else a for a in args))
+        results = [_bare(r) for r in (result if isinstance(result, tuple) else (result,))]
+        runs.append([*results, *(np.array(a) for a in args if isinstance(a, np.ndarray))])
+        for a, b in zip(args, before, strict=True):
+            if isinstance(a, np.ndarray) and not np.array_equal(a, b):
+                a[...] = b
+    for got, again, want in zip(*runs, strict=True):
+        if want is None:
+            assert got is None
+            continue
+        np.testing.assert_array_equal(got, again)
+        assert (got.shape, got.dtype) == (want.shape, want.dtype)
+        np.testing.assert_allclose(got, want, rtol=0, atol=512 * eps * (1 + float(np.abs(want).max())))
+
+
+@pytest.mark.parametrize("family", cuda_cases.FAMILIES)
+@given(data=st.data())
+@settings(max_examples=10, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+def test_agrees_with_the_reference(family: Callable[[Draw], cuda_cases.Cases], data: st.DataObject) -> None:
+    draw = Draw(data)
+    patch = small(2 ** draw.int(0, 3), draw.int(1, 2), data.draw(st.sampled_from((1, 400, 1 << 28))))
+    try:
+        for name, args in family(draw).items():
+            compare(name, args, draw.eps)
+            kernel_names.add(name)
+    finally:
+        patch.undo()
+
+
+def test_blocks_as_large_as_on_a_gpu() -> None:
+    """256 threads, of which several blocks share the pictures of a channel"""
+    rng = np.random.default_rng(0)
+    x = (1000 + rng.standard_normal((9, 1, 30, 31))).astype(np.float32)
+    assert moments._blocks(x.reshape(9, 1, -1)) == ((1, 2), (256, 1))
+    mean, var = moments.moments(strict_cupy._dressed(x.reshape(9, 1, -1)))  # not E x^2 - (E x)^2, which has no digits left here
+    np.testing.assert_allclose(mean.get(), x.mean(dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(var.get(), x.var(dtype=np.float64), rtol=1e-3)
+    compare("channel_sums", [x - 1000, x - 1000], float(np.finfo(np.float32).eps))
+
+
+@given(data=st.data())
+@settings(max_examples=6)
+def test_max_pooling_of_ties_nan_and_infinity(data: st.DataObject) -> None:
+    """The first of equal values wins, and NaN wins over all."""
+    draw = Draw(data)
+    values = np.array([0, 0, 1, 1, np.nan, np.inf, -1, -np.inf], draw.dtype)[: draw.int(1, 8)]
+    x = draw.rng.choice(values, (1, 2, draw.int(3, 6), draw.int(3, 6)))
+    window = (3, 3), draw.pair(1, 2), (0, 0)
+    out = tuple(reference.conv_size(size, 3, s, 0) for size, s in zip(x.shape[2:], window[1], strict=True))
+    patch = small(8, 2)
+    got, want = cuda.max_pool2d(strict_cupy._dressed(x), *window, out), reference.max_pool2d(x, *window, out)
+    patch.undo()
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_array_equal(g.get(), w)
+
+
+def test_nan_passes_the_relu() -> None:
+    x = np.array([[np.nan, -1.0, 2.0]], np.float32)
+    one, zero = np.ones(3, np.float32), np.zeros(3, np.float32)
+    y = cuda.channel_affine_relu(*map(strict_cupy._dressed, (x, x, one, zero)))
+    np.testing.assert_array_equal(y.get(), [[np.nan, 0, 4]])
+
+
+def test_an_array_that_cannot_change_in_place() -> None:
+    p = np.ones((3, 2), np.float32).T
+    with pytest.raises(ValueError, match=r"p: expected a contiguous array to update in place, got strides \(4, 8\)"):
+        cuda.sgd_update(*map(strict_cupy._dressed, (p, p, p)), 0.1, 0.9, False, 0.0)
+    with pytest.raises(ValueError, match="X: expected a contiguous array"):
+        cuda.channel_statistics(strict_cupy._dressed(np.ones((2, 3, 4, 5)).swapaxes(0, 1)), 0, 1)
+
+
+def test_an_empty_batch_starts_nothing() -> None:
+    assert cuda.relu_grad(*map(strict_cupy._dressed, (np.empty((0, 3)), np.empty((0, 3))))).shape == (0, 3)
+
+
+# ---- breaking a kernel turns its test red
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "broken", "family"),
+    [
+        (windows, "last_window", lambda y, s, count: min(count, y // s), cuda_cases.conv),
+        (pool, "first_window", lambda y, k, s: 0, cuda_cases.pool),
+        (moments, "_together", lambda n, m, s, n2, m2, s2: (n + n2, (n * m + n2 * m2) / (n + n2), s + s2), cuda_cases.norm),
+        (elementwise, "math", type("Wrong", (), {"sqrt": abs}), cuda_cases.updates),
+        (conv, "_side_by_side", lambda y: y.reshape(y.shape[1], -1), cuda_cases.conv),
+    ],
+)
+def test_a_broken_kernel_is_found(
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, broken: Any, family: Callable[[Draw], cuda_cases.Cases]
+) -> None:
+    monkeypatch.setattr(module, name, broken)
+    with np.errstate(all="ignore"), pytest.raises(AssertionError):
+        test_agrees_with_the_reference(family)
+
+
+# ---- a net on them
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.conv1, self.bn1 = nn.Conv2d(3, 4, 3, 2, padding=1, rng=rng), nn.BatchNorm2d(4)
+        self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, padding=1, groups=2, rng=rng), nn.BatchNorm2d(4)
+        self.linear = nn.Linear(4 * 2 * 2, 10, rng=rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1.relu(self.conv1(x))
+        y = self.bn2.relu(self.conv2(y), y)
+        return self.linear(ops.flatten(ops.max_pool2d(y, 2)))
+
+
+def test_the_first_steps_of_training_agree_with_the_cpu() -> None:
+    """Two steps of a small residual and a small dense net, by the CUDA kernels and by the reference text"""
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((2, 3, 8, 8), np.float32), np.array([0, 1])
+
+    def train(model: nn.Module, device: str) -> list[float]:
+        optimizer = optim.SGD(model.to(device).parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        losses = []
+        for _ in range(2):
+            loss = ops.cross_entropy(model(Tensor(to_device(x, device))), to_device(labels, device))
+            for p in model.parameters():
+                p.grad = None
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    patch = small(16, 8)
+    for build in (Residual, lambda: densenet.cifar(1, 2, True, 10, 3, 0, 0.0)):
+        with kernels.use("reference"):
+            want = train(build(), "cpu")
+        assert kernels.of(to_device(x, "gpu")) is cuda
+        np.testing.assert_allclose(train(build(), "gpu"), want, rtol=1e-4)
+    patch.undo()
+
+
+def test_half_precision_is_left_to_the_reference() -> None:
+    x = strict_cupy._dressed(np.ones(3, np.float16))
+    assert kernels.of(x) is reference
+    with kernels.use("reference"):
+        assert kernels.of(strict_cupy._dressed(np.ones(3, np.float32))) is reference
+
+
+# ---- nothing is left out
+
+
+def test_every_kernel_was_tested() -> None:
+    """The last test: it looks at what the ones above have done."""
+    compiled = {
+        name
+        for module in list(sys.modules.values())
+        if module.__name__.startswith("minidl.kernels.cuda.")
+        for name, value in vars(module).items()
+        if type(value).__name__ == "FakeCUDAKernel" and not value._device
+    }
+    assert kernel_names == set(KERNELS)
+    assert started == compiled
+    print(f"simulated: {len(kernel_names)} of {len(KERNELS)} kernels, {len(started)} of {len(compiled)} CUDA functions")

@@ -1,0 +1,150 @@
+"""The CUDA kernels without a GPU: names, who gets them, each thread simulated, each kernel compiled for five kinds of GPU."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minidl import kernels
+from minidl.kernels import cuda, reference
+from minidl.kernels.cuda import launch, moments
+from tests import strict_cupy
+from tests.kernels import cuda_cases
+from tests.kernels.test_agree import KERNELS, Draw
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_same_names() -> None:
+    assert set(cuda.__all__) == set(KERNELS)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_same_signatures_and_a_formula_each(name: str) -> None:
+    ours, theirs = getattr(cuda, name), getattr(reference, name)
+    assert inspect.signature(ours) == inspect.signature(theirs)
+    assert any(sign in ours.__doc__ for sign in ("=", "<-", "sum"))
+
+
+# ---- who gets them
+
+
+def test_without_numba_cuda_or_a_device_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
+    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
+    x = sys.modules["cupy"].ones(3)
+    with pytest.raises(RuntimeError, match=r"need numba-cuda, which is not installed: pip install -e '\.\[cuda12\]'"):
+        kernels.of(x)
+    monkeypatch.setattr(kernels, "find_spec", lambda name: True)
+    monkeypatch.setattr("numba.cuda.is_available", lambda: False)
+    with pytest.raises(RuntimeError, match=r'need a CUDA driver, .*`with minidl.kernels.use\("reference"\):`'):
+        kernels.of(x)
+    with kernels.use("reference"):
+        assert kernels.of(x) is reference
+
+
+def test_with_them_cupy_arrays_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
+    monkeypatch.setattr(kernels, "find_spec", lambda name: True)
+    monkeypatch.setattr("numba.cuda.is_available", lambda: True)
+    monkeypatch.setattr(kernels, "_cuda", kernels._cuda.__wrapped__)  # without its memory
+    assert kernels.of(sys.modules["cupy"].ones(3)) is cuda
+    assert kernels.of(sys.modules["cupy"].ones(3, np.float16)) is reference
+
+
+# ---- each thread simulated
+
+
+def test_simulated_they_agree_with_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
+    """cuda_simulated.py, in a process of its own: Numba chooses its simulator once, when it is imported"""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-s", "tests/kernels/cuda_simulated.py"]
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    count = re.search(r"simulated: .*", done.stdout)
+    assert count, done.stdout
+    with capsys.disabled():
+        print(f"\n{count[0]}")
+
+
+# ---- each kernel compiled
+
+ARCHITECTURES = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0))  # Turing, Ampere twice, Ada, Hopper
+
+
+def _no_compiler() -> str:
+    """Why nothing can be compiled here, or nothing"""
+    if not find_spec("numba_cuda"):
+        return "numba-cuda is not installed"
+    from numba.cuda.cudadrv import nvvm
+
+    try:
+        nvvm.NVVM()
+    except nvvm.NvvmSupportError as error:
+        return f"numba-cuda finds no NVVM: {error}"
+    return ""
+
+
+def _launches(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], tuple[Any, tuple[Any, ...]]]:
+    """Every kernel with the types that it is started with, by name and float type: all cases are called, nothing is started"""
+    found: dict[tuple[str, str], tuple[Any, tuple[Any, ...]]] = {}
+
+    def note(kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], *args: Any) -> None:
+        dtype = next(a.dtype.name for a in args if isinstance(a, np.ndarray) and a.dtype.kind == "f")
+        found.setdefault((kernel.py_func.__qualname__, dtype), (kernel, tuple(numba.typeof(a) for a in args)))
+
+    for module in (launch, moments):
+        monkeypatch.setattr(module, "launch_blocks", note)
+
+    @given(data=st.data())
+    @settings(max_examples=20)
+    def call(data: st.DataObject) -> None:
+        draw = Draw(data)
+        for family in cuda_cases.FAMILIES:
+            for name, args in family(draw).items():
+                with np.errstate(all="ignore"):  # the results are what memory held
+                    getattr(cuda, name)(*args)
+
+    call()
+    return found
+
+
+def test_they_compile_for_every_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    if reason := _no_compiler():
+        pytest.skip(reason)
+    compiled = {
+        value
+        for name, module in sys.modules.items()
+        if name.startswith("minidl.kernels.cuda.")
+        for value in vars(module).values()
+        if type(value).__name__ == "CUDADispatcher" and not value.targetoptions.get("device")
+    }
+    launches = _launches(monkeypatch)
+    assert {kernel for kernel, _ in launches.values()} == compiled
+    assert len(launches) == 2 * len(compiled)  # float32 and float64
+    for cc in ARCHITECTURES:
+        # Numba asks the device of which kind it is when one kernel calls another function: there is none, so we say it
+        monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda cc=cc: SimpleNamespace(compute_capability=cc))
+        for (name, dtype), (kernel, types) in launches.items():
+            if dtype == "float64" and cc not in (ARCHITECTURES[0], ARCHITECTURES[-1]):
+                continue
+            ptx, _ = numba.cuda.compile_ptx(kernel.py_func, types, cc=cc)
+            assert f".target sm_{cc[0]}{cc[1]}" in ptx and ".visible .entry" in ptx
+            assert not re.search(r"\b(atom|red)\.", ptx), f"{name}: an atomic operation, whose order changes from run to run"
+            if dtype == "float32":
+                assert ".f64" not in ptx, f"{name}: float64 within float32, slow on most GPUs"
+    with capsys.disabled():
+        print(f"\ncompiled to PTX: {len(compiled)} of {len(compiled)} CUDA functions, sm_75 to sm_90")
