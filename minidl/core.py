@@ -28,6 +28,7 @@ import numpy as np
 
 from minidl import kernels
 from minidl.array import Array, array_module, device_of, is_array, to_device
+from minidl.kernels.products import product
 
 Grads = Sequence[Array | None]  # one gradient per input of an op, None where none is needed
 
@@ -485,11 +486,11 @@ class MatMul(Op):
         if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
             raise ValueError(f"matmul: expected a (..., I, J) and b (..., J, K), got {a.shape} and {b.shape}")
         self.a, self.b = a, b
-        return a @ b
+        return product(a, b)
 
     def backward(self, gy: Array) -> Grads:
-        ga = sum_to(gy @ self.b.swapaxes(-1, -2), self.a.shape) if self.needs[0] else None
-        gb = sum_to(self.a.swapaxes(-1, -2) @ gy, self.b.shape) if self.needs[1] else None
+        ga = sum_to(product(gy, self.b.swapaxes(-1, -2)), self.a.shape) if self.needs[0] else None
+        gb = sum_to(product(self.a.swapaxes(-1, -2), gy), self.b.shape) if self.needs[1] else None
         return ga, gb
 
 

@@ -56,6 +56,7 @@ LIBRARIES = {
     "PIL": "data view",
     "pooch": "data",
     "safetensors": "weights",
+    "threadpoolctl": "kernels",
     "torch": "",
     "tqdm": "train explain",
 }

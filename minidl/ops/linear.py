@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minidl.array import Array
 from minidl.core import Grads, Op, Tensor
+from minidl.kernels.products import product
 
 
 class Linear(Op):
@@ -15,12 +16,12 @@ class Linear(Op):
         if b is not None and b.shape != (len(w),):
             raise ValueError(f"b: expected shape ({len(w)},), got {b.shape}")
         self.x, self.w = x, w
-        y = x @ w.T
+        y = product(x, w.T)
         return y if b is None else y + b
 
     def backward(self, gy: Array) -> Grads:  # (N,O)
-        gx = gy @ self.w if self.needs[0] else None
-        gw = gy.T @ self.x if self.needs[1] else None
+        gx = product(gy, self.w) if self.needs[0] else None
+        gw = product(gy.T, self.x) if self.needs[1] else None
         gb = gy.sum(axis=0) if self.needs[2] else None
         return gx, gw, gb
 

@@ -18,51 +18,41 @@ def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -
     """y[n,c,i,j] = max_{u,v} x[n,c, i*s + u - p, j*s + v - p], padded with -inf; winner: the u*kw + v of the first maximum"""
     y = np.empty((*x.shape[:2], *out), x.dtype)
     winner = np.empty(y.shape, np.int32)
-    x, *outputs = _planes(x, y, winner)
-    in_parallel(_max_pool2d, SLOTS, x, *kernel, *stride, *padding, *outputs)
+    in_parallel(_max_pool2d, SLOTS, np.ascontiguousarray(x), *kernel, *stride, *padding, y, winner)
     return y, winner
 
 
 def max_pool2d_grad(gy: Array, winner: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair) -> Array:
     """gx at the winner of each window += gy of that window"""
     gx = np.empty(x_shape, gy.dtype)
-    gy, winner, target = _planes(gy, winner, gx)
-    in_parallel(_max_pool2d_grad, SLOTS, gy, winner, kernel[1], *stride, *padding, target)
+    gy, winner = np.ascontiguousarray(gy), np.ascontiguousarray(winner)
+    in_parallel(_max_pool2d_grad, SLOTS, gy, winner, kernel[1], *stride, *padding, gx)
     return gx
 
 
 def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair, count_include_pad: bool) -> Array:
     """y[n,c,i,j] = sum_{u,v} x[n,c, i*s + u - p, j*s + v - p] / count[i,j]"""
     y = np.empty((*x.shape[:2], *out), x.dtype)
-    x, target = _planes(x, y)
-    in_parallel(_avg_pool2d, SLOTS, x, *kernel, *stride, *padding, count_include_pad, target)
+    in_parallel(_avg_pool2d, SLOTS, np.ascontiguousarray(x), *kernel, *stride, *padding, count_include_pad, y)
     return y
 
 
 def avg_pool2d_grad(gy: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool) -> Array:
     """gx[n,c, i*s + u - p, j*s + v - p] += gy[n,c,i,j] / count[i,j]"""
     gx = np.empty(x_shape, gy.dtype)
-    gy, target = _planes(gy, gx)
-    in_parallel(_avg_pool2d_grad, SLOTS, gy, *kernel, *stride, *padding, count_include_pad, target)
+    in_parallel(_avg_pool2d_grad, SLOTS, np.ascontiguousarray(gy), *kernel, *stride, *padding, count_include_pad, gx)
     return gx
-
-
-def _planes(*arrays: Array) -> list[Array]:
-    """(N,C,H,W) as (N*C,H,W)"""
-    found = []
-    for a in arrays:
-        found.append(np.ascontiguousarray(a).reshape(-1, *a.shape[2:]))
-    return found
 
 
 @_compiled
 def _max_pool2d(slot, x, kh, kw, sh, sw, ph, pw, y, winner):
-    H, W = x.shape[1:]
-    for plane in range(slot * len(x) // SLOTS, (slot + 1) * len(x) // SLOTS):
-        source, target, place = x[plane], y[plane], winner[plane]
-        for i in range(y.shape[1]):
+    (N, C, H, W), (OH, OW) = x.shape, y.shape[2:]
+    for nc in range(slot * N * C // SLOTS, (slot + 1) * N * C // SLOTS):
+        n, c = divmod(nc, C)
+        source, target, place = x[n, c], y[n, c], winner[n, c]
+        for i in range(OH):
             top = i * sh - ph
-            for j in range(y.shape[2]):
+            for j in range(OW):
                 left = j * sw - pw
                 best, cell = -np.inf, 0
                 for u in range(max(0, -top), min(kh, H - top)):
@@ -75,12 +65,13 @@ def _max_pool2d(slot, x, kh, kw, sh, sw, ph, pw, y, winner):
 
 @_compiled
 def _max_pool2d_grad(slot, gy, winner, kw, sh, sw, ph, pw, gx):
-    H, W = gx.shape[1:]
-    for plane in range(slot * len(gy) // SLOTS, (slot + 1) * len(gy) // SLOTS):
-        source, place, target = gy[plane], winner[plane], gx[plane]
+    (N, C, H, W), (OH, OW) = gx.shape, gy.shape[2:]
+    for nc in range(slot * N * C // SLOTS, (slot + 1) * N * C // SLOTS):
+        n, c = divmod(nc, C)
+        source, place, target = gy[n, c], winner[n, c], gx[n, c]
         target[:] = 0
-        for i in range(gy.shape[1]):
-            for j in range(gy.shape[2]):
+        for i in range(OH):
+            for j in range(OW):
                 y, x = i * sh - ph + place[i, j] // kw, j * sw - pw + place[i, j] % kw
                 if 0 <= y < H and 0 <= x < W:  # a window of -inf alone may have its winner in the padding
                     target[y, x] += source[i, j]
@@ -95,12 +86,13 @@ def _count(i, size, k, s, p, with_pad):
 
 @_compiled
 def _avg_pool2d(slot, x, kh, kw, sh, sw, ph, pw, with_pad, y):
-    H, W = x.shape[1:]
-    for plane in range(slot * len(x) // SLOTS, (slot + 1) * len(x) // SLOTS):
-        source, target = x[plane], y[plane]
-        for i in range(y.shape[1]):
+    (N, C, H, W), (OH, OW) = x.shape, y.shape[2:]
+    for nc in range(slot * N * C // SLOTS, (slot + 1) * N * C // SLOTS):
+        n, c = divmod(nc, C)
+        source, target = x[n, c], y[n, c]
+        for i in range(OH):
             top, rows = i * sh - ph, _count(i, H, kh, sh, ph, with_pad)
-            for j in range(y.shape[2]):
+            for j in range(OW):
                 left, total = j * sw - pw, x.dtype.type(0)
                 for u in range(max(0, -top), min(kh, H - top)):
                     for v in range(max(0, -left), min(kw, W - left)):
@@ -110,13 +102,14 @@ def _avg_pool2d(slot, x, kh, kw, sh, sw, ph, pw, with_pad, y):
 
 @_compiled
 def _avg_pool2d_grad(slot, gy, kh, kw, sh, sw, ph, pw, with_pad, gx):
-    H, W = gx.shape[1:]
-    for plane in range(slot * len(gy) // SLOTS, (slot + 1) * len(gy) // SLOTS):
-        source, target = gy[plane], gx[plane]
+    (N, C, H, W), (OH, OW) = gx.shape, gy.shape[2:]
+    for nc in range(slot * N * C // SLOTS, (slot + 1) * N * C // SLOTS):
+        n, c = divmod(nc, C)
+        source, target = gy[n, c], gx[n, c]
         target[:] = 0
-        for i in range(gy.shape[1]):
+        for i in range(OH):
             top, rows = i * sh - ph, _count(i, H, kh, sh, ph, with_pad)
-            for j in range(gy.shape[2]):
+            for j in range(OW):
                 left = j * sw - pw
                 share = gx.dtype.type(source[i, j] / (rows * _count(j, W, kw, sw, pw, with_pad)))
                 for u in range(max(0, -top), min(kh, H - top)):
