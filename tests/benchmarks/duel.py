@@ -44,7 +44,8 @@ class Worker:
 
 
 def serve(module: str) -> None:
-    setup: Callable[..., Callable[[], Any]] = importlib.import_module(module).setup
+    contestant = importlib.import_module(module)
+    setup: Callable[..., Callable[[], Any]] = contestant.setup
     step: Callable[[], Any] = lambda: None  # noqa: E731
     for line in sys.stdin:
         answer: Any = None
@@ -64,6 +65,8 @@ def serve(module: str) -> None:
                 answer = statistics.median(times)
             case ["peak"]:
                 answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            case ["device memory"]:
+                answer = contestant.device_memory()
         print("@" + json.dumps(answer), flush=True)
 
 

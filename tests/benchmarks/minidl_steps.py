@@ -10,14 +10,16 @@ import numpy as np
 
 import models
 from minidl import Tensor, gradients, ops, optim
+from minidl.array import to_device
 
 
-def setup(name: str, what: str, batch: int, size: int) -> Callable[[], Any]:
+def setup(name: str, what: str, batch: int, size: int, device: str = "cpu") -> Callable[[], Any]:
     constructor = getattr(models, name)
     classes = signature(constructor).parameters["num_classes"].default
     model = constructor(dropout=0.0) if name.startswith("vgg") else constructor()
+    model.to(device)
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch, 3, size, size), dtype=np.float32)
+    x = to_device(rng.standard_normal((batch, 3, size, size), dtype=np.float32), device)
     if what == "saliency":
         model.eval()
 
@@ -25,10 +27,10 @@ def setup(name: str, what: str, batch: int, size: int) -> Callable[[], Any]:
             with model.frozen():
                 picture = Tensor(x, requires_grad=True)
                 (gx,) = gradients(ops.sum(ops.max(model(picture), axis=1)), [picture], keep_graph=False)
-            return float(np.abs(gx).max(axis=1).sum())
+            return float(abs(gx).max(axis=1).sum())
 
         return saliency
-    labels = rng.integers(0, classes, batch)
+    labels = to_device(rng.integers(0, classes, batch), device)
     parameters = model.parameters()
 
     def forward_backward() -> float:
@@ -48,3 +50,10 @@ def setup(name: str, what: str, batch: int, size: int) -> Callable[[], Any]:
         return loss
 
     return step
+
+
+def device_memory() -> int:
+    """Bytes that CuPy holds on the GPU, in use or kept for the next step; it gives none back by itself"""
+    import cupy
+
+    return int(cupy.get_default_memory_pool().total_bytes())

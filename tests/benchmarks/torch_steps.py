@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +12,15 @@ import torch.nn.functional as F
 from tests.benchmarks.torch_models import MODELS
 
 
-def setup(name: str, what: str, batch: int, size: int, layout: str, compiled: str) -> Callable[[], Any]:
+def setup(name: str, what: str, batch: int, size: int, layout: str, compiled: str, device: str = "cpu") -> Callable[[], Any]:
     torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = os.environ.get("CUPY_TF32", "0") != "0"  # for both sides alike
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
-    model = MODELS[name]().to(memory_format=memory_format)  # type: ignore[no-untyped-call]
+    model = MODELS[name]().to(device, memory_format=memory_format)  # type: ignore[no-untyped-call]
     call = torch.compile(model) if compiled == "compiled" else model
-    x = torch.randn(batch, 3, size, size).contiguous(memory_format=memory_format)
+    x = torch.randn(batch, 3, size, size).to(device).contiguous(memory_format=memory_format)
     if what == "saliency":
         model.eval().requires_grad_(False)
 
@@ -28,7 +32,7 @@ def setup(name: str, what: str, batch: int, size: int, layout: str, compiled: st
 
         return saliency
     classes = 1000 if name in ("vgg16", "resnet18") else 10
-    labels = torch.randint(0, classes, (batch,))
+    labels = torch.randint(0, classes, (batch,)).to(device)
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": 5e-4}, {"params": others, "weight_decay": 0.0}]
@@ -43,3 +47,8 @@ def setup(name: str, what: str, batch: int, size: int, layout: str, compiled: st
         return loss.item()
 
     return step
+
+
+def device_memory() -> int:
+    """The most bytes that PyTorch has held on the GPU, in use or kept for the next step"""
+    return torch.cuda.max_memory_reserved()
