@@ -71,40 +71,48 @@ def _flat(p: Array, name: str) -> Array:
     return p.reshape(-1)
 
 
-@_compiled
-def _add(piece, a, b, y):
-    for i in range(piece * PIECE, min((piece + 1) * PIECE, len(a))):
-        y[i] = a[i] + b[i]
+@njit(inline="always")
+def _piece(k, x):
+    """elements of one piece; as an array of its own, so that the compiler sees that no index counts from the end"""
+    return x[k * PIECE : (k + 1) * PIECE]
 
 
 @_compiled
-def _relu(piece, x, y):
+def _add(k, a, b, y):
+    u, v, target = _piece(k, a), _piece(k, b), _piece(k, y)
+    for i in range(len(target)):
+        target[i] = u[i] + v[i]
+
+
+@_compiled
+def _relu(k, x, y):
     zero = x.dtype.type(0)
-    source, target = x[piece * PIECE : (piece + 1) * PIECE], y[piece * PIECE : (piece + 1) * PIECE]
+    source, target = _piece(k, x), _piece(k, y)
     for i in range(len(source)):
         target[i] = zero if source[i] < zero else source[i]  # NaN stays NaN
 
 
 @_compiled
-def _relu_grad(piece, gy, y, gx):
+def _relu_grad(k, gy, y, gx):
     zero = gy.dtype.type(0)
-    a, b = piece * PIECE, (piece + 1) * PIECE
-    g, value, target = gy[a:b], y[a:b], gx[a:b]
+    g, value, target = _piece(k, gy), _piece(k, y), _piece(k, gx)
     for i in range(len(g)):
         target[i] = g[i] if value[i] > zero else zero
 
 
 @_compiled
-def _sgd_update(piece, p, g, v, lr, momentum, nesterov, weight_decay):
-    for i in range(piece * PIECE, min((piece + 1) * PIECE, len(p))):
+def _sgd_update(k, p, g, v, lr, momentum, nesterov, weight_decay):
+    p, g, v = _piece(k, p), _piece(k, g), _piece(k, v)
+    for i in range(len(p)):
         d = g[i] + weight_decay * p[i]
         v[i] = momentum * v[i] + d
         p[i] -= lr * (d + momentum * v[i] if nesterov else v[i])
 
 
 @_compiled
-def _adamw_update(piece, p, g, m, v, b1, c1, b2, c2, keep, rate, unbias, eps):
-    for i in range(piece * PIECE, min((piece + 1) * PIECE, len(p))):
+def _adamw_update(k, p, g, m, v, b1, c1, b2, c2, keep, rate, unbias, eps):
+    p, g, m, v = _piece(k, p), _piece(k, g), _piece(k, m), _piece(k, v)
+    for i in range(len(p)):
         m[i] = b1 * m[i] + c1 * g[i]
         v[i] = b2 * v[i] + c2 * g[i] * g[i]
         p[i] = keep * p[i] - rate * m[i] / (np.sqrt(v[i] * unbias) + eps)
