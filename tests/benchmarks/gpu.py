@@ -51,8 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     found["agreement"] = [agreement(name) for name in ("resnet20", "densenet_bc100_12")]
     for row in found["agreement"]:
-        bits = "the same bits" if row["same_bits"] else "DIFFERENT BITS"
-        print(f"{row['name']}: CPU and GPU differ by at most {row['difference']:.1e} in {STEPS} losses; two GPU runs give {bits}")
+        runs = "have the same bits" if row["same_bits"] else "DIFFER"
+        print(f"{row['name']}: CPU and GPU differ by at most {row['difference']:.1e} in {STEPS} losses; two GPU runs {runs}")
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))
 
