@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.gpu [--rounds 7] [--seconds 1] [--json FILE]
 
-The figures: the time of a step (forward, loss, backward, update) as a median of the rounds, its ratio to PyTorch's as a median
-of the ratios round by round, and the memory held on the device; each contestant in a process of its own, in turns. Products are
-of float32 on both sides; CUPY_TF32=1 lets both round their factors to TF32. Then the losses of the first steps from one seed
-on the CPU and twice on the GPU: the first two agree within rounding, the last two bit for bit.
+PyTorch takes part where it is installed for CUDA. The figures: the time of a step (forward, loss, backward, update) as a median
+of the rounds, its ratio to PyTorch's as a median of the ratios round by round, and the memory held on the device; each
+contestant in a process of its own, in turns. Products are of float32 on both sides; CUPY_TF32=1 lets both round their factors
+to TF32. Then the losses of the first steps from one seed on the CPU and twice on the GPU: the first two agree within rounding,
+the last two bit for bit.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def step(name: str, batch: int, rounds: int, seconds: float) -> list[dict[str, A
     """A row for each contestant"""
     work = name, "step", batch, 32
     contestants: Contestants = {"minidl": (Worker("tests.benchmarks.minidl_steps"), (*work, "gpu"))}
-    if importlib.util.find_spec("torch"):
+    if _torch_has_a_gpu():
         contestants["torch"] = (Worker("tests.benchmarks.torch_steps"), (*work, "", "", "cuda"))
         contestants["torch, channels_last"] = (Worker("tests.benchmarks.torch_steps"), (*work, "channels_last", "", "cuda"))
     times, first = duel(contestants, rounds, seconds)
@@ -73,6 +74,14 @@ def step(name: str, batch: int, rounds: int, seconds: float) -> list[dict[str, A
     for worker, _ in contestants.values():
         worker.close()
     return rows
+
+
+def _torch_has_a_gpu() -> bool:
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def agreement(name: str) -> dict[str, Any]:
