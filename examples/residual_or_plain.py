@@ -2,10 +2,13 @@
 
     python examples/residual_or_plain.py
 
-trains plain and residual nets of 20 and 56 layers on a few hundred generated lesions, in two minutes or so on two cores. The
+trains plain and residual nets of 20 and 56 layers on 2,000 generated lesions, in a few minutes on two cores. The
 experiment of the paper (He, Zhang, Ren and Sun 2016, figure 6) needs photographs and some ten minutes:
 
     python examples/residual_or_plain.py --data cifar10      # fetches 170 MB into data/, if it is not there
+
+On the lesions, 20 layers of either kind learn, and 56 layers of either kind do not: so few steps are enough to see the gradients
+at the start, not what shortcuts do for training.
 
 A net of 56 layers can do whatever one of 20 can: let its other layers pass on what they are given. So its error on the
 pictures that it is *trained* on should not be larger. For plain nets it is; training does not find those weights. A block that
@@ -46,7 +49,7 @@ from minidl.view.figure import BLUE, GREY, ORANGE
 KINDS = {"plain": "plain", "residual": "resnet"}  # and how their constructors' names begin
 DEPTHS = (20, 32, 44, 56, 110)
 RECIPES: compare.Recipes = {  # for CIFAR-10 that of section 4.2, but for the number of steps, and so the schedule
-    "lesions": {"limit": 600, "epochs": 4, "batch_size": 32, "lr": 0.05, "weight_decay": 1e-4, "crop": 2, "flip": "both"},
+    "lesions": {"limit": 2000, "epochs": 6, "batch_size": 32, "lr": 0.05, "weight_decay": 1e-4, "crop": 2, "flip": "both"},
     "cifar10": {"limit": 10_000, "epochs": 7, "batch_size": 128, "lr": 0.1, "weight_decay": 1e-4},
 }
 
