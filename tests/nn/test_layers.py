@@ -35,7 +35,7 @@ def rng():
         (nn.Flatten(), ops.flatten),
         (nn.Identity(), lambda x: x),
     ],
-    ids=repr,
+    ids=lambda value: repr(value) if isinstance(value, nn.Module) else "",
 )
 def test_layers_call_their_op_with_their_settings(layer, function):
     x = Tensor(pictures(2, 3, 8, 7))
