@@ -7,8 +7,8 @@ experiment of the paper (He, Zhang, Ren and Sun 2016, figure 6) needs photograph
 
     python examples/residual_or_plain.py --data cifar10      # fetches 170 MB into data/, if it is not there
 
-On the lesions, 20 layers of either kind learn, and 56 layers of either kind do not: so few steps are enough to see the gradients
-at the start, not what shortcuts do for training.
+On the lesions, nets of 20 layers of either kind learn, and nets of 56 layers of either kind do not: so few steps show the
+gradients at the start, but not what shortcuts do for training.
 
 A net of 56 layers can do whatever one of 20 can: let its other layers pass on what they are given. So its error on the
 pictures that it is *trained* on should not be larger. For plain nets it is; training does not find those weights. A block that
