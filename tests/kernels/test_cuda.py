@@ -71,7 +71,7 @@ def test_with_them_cupy_arrays_get_them(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_simulated_they_agree_with_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
     """cuda_simulated.py, in a process of its own: Numba chooses its simulator once, when it is imported"""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-s", "tests/kernels/cuda_simulated.py"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-s", "-n", "0", "tests/kernels/cuda_simulated.py"]
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
