@@ -6,6 +6,9 @@ but `Normalize` keeps the type of `x`, uint8 or floating, and works best on uint
 Where a picture is filled (beyond its border, inside a cutout), `fill` is one number or one a channel in the units of
 `Dataset.mean_std`, that is [0, 1] for uint8 pictures: fill=mean becomes about 0 after `Normalize`, which is what recipes
 do that pad normalised pictures with zeros; the default 0 is black.
+
+Pictures on the GPU stay there: the same draws are made on the CPU, a few integers a picture, and decide which pixels are
+gathered on the device. The same generator gives the same pictures on both.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from numbers import Real
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from minidl.array import array_module, is_array
 from minidl.data.checks import Array, integer
 
 Augmentation = Callable[[Array, np.random.Generator], Array]
@@ -39,11 +43,14 @@ class RandomCrop:
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         N, C, H, W = _shape(x)
         p = self.pad
+        top, left = rng.integers(0, 2 * p + 1, (2, N))
+        if array_module(x) is not np:
+            rows, columns = top[:, None] + np.arange(H) - p, left[:, None] + np.arange(W) - p  # (N,H) (N,W)
+            return _gather(x, rows, columns, _fill(self.fill, x))
         padded = np.empty((N, C, H + 2 * p, W + 2 * p), x.dtype)
         padded[:] = _fill(self.fill, x)
         padded[:, :, p : p + H, p : p + W] = x
         windows = sliding_window_view(padded, (H, W), (2, 3))  # (N,C,2p+1,2p+1,H,W), a view
-        top, left = rng.integers(0, 2 * p + 1, (2, N))
         y: Array = windows[np.arange(N), :, top, left]  # (N,C,H,W)
         return y
 
@@ -62,8 +69,13 @@ class RandomFlip:
             raise ValueError(f'axis must be "horizontal" or "vertical", got {self.axis!r}')
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
-        N, _, _, _ = _shape(x)
+        N, _, H, W = _shape(x)
         flip = rng.random(N) < self.p
+        if array_module(x) is not np:
+            rows, columns = np.tile(np.arange(H), (N, 1)), np.tile(np.arange(W), (N, 1))  # (N,H) (N,W)
+            mirrored = columns if self.axis == "horizontal" else rows
+            mirrored[flip] = mirrored[flip, ::-1]
+            return _gather(x, rows, columns)
         y = x.copy()
         y[flip] = x[flip, :, :, ::-1] if self.axis == "horizontal" else x[flip, :, ::-1]
         return y
@@ -84,10 +96,12 @@ class Cutout:
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         N, _, H, W = _shape(x)
-        rows = _inside(rng.integers(0, H, N), self.size, H)  # (N,H)
-        columns = _inside(rng.integers(0, W, N), self.size, W)  # (N,W)
+        xp = array_module(x)
+        rows = xp.asarray(_inside(rng.integers(0, H, N), self.size, H))  # (N,H)
+        columns = xp.asarray(_inside(rng.integers(0, W, N), self.size, W))  # (N,W)
         hole = rows[:, None, :, None] & columns[:, None, None, :]  # (N,1,H,W)
-        return np.where(hole, _fill(self.fill, x), x)
+        y: Array = xp.where(hole, _fill(self.fill, x), x)
+        return y
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,10 +126,10 @@ class Normalize:
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
         if len(mean) != C:
             raise ValueError(f"mean and std have {len(mean)} channels, the pictures {C}")
-        scale = (1 / 255 if x.dtype == np.uint8 else 1) / std
+        xp, scale = array_module(x), (1 / 255 if x.dtype == np.uint8 else 1) / std
         y = x.astype(np.float32)
-        y *= scale[:, None, None]
-        y -= (mean / std)[:, None, None]
+        y *= xp.asarray(scale[:, None, None])
+        y -= xp.asarray((mean / std)[:, None, None])
         return y
 
 
@@ -137,8 +151,8 @@ class Compose:
 
 
 def _shape(x: Array) -> tuple[int, int, int, int]:
-    if not isinstance(x, np.ndarray) or x.ndim != 4:
-        raise ValueError(f"x must be a NumPy array (N,C,H,W), got {getattr(x, 'shape', type(x).__name__)}")
+    if not is_array(x) or x.ndim != 4:
+        raise ValueError(f"x must be a NumPy or CuPy array (N,C,H,W), got {getattr(x, 'shape', type(x).__name__)}")
     if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
         raise TypeError(f"x must be uint8 or floating, got {x.dtype}")
     N, C, H, W = x.shape
@@ -146,7 +160,7 @@ def _shape(x: Array) -> tuple[int, int, int, int]:
 
 
 def _fill(fill: Fill, x: Array) -> Array:
-    """`fill` in the units and type of `x`, (C,1,1) or (1,1,1)."""
+    """`fill` in the units and type of `x` and where `x` is, (C,1,1) or (1,1,1)."""
     values = np.atleast_1d(np.asarray(fill, np.float64))
     if values.shape not in ((1,), (x.shape[1],)):
         raise ValueError(f"fill must be one number or one for each of {x.shape[1]} channels, got {fill!r}")
@@ -154,7 +168,20 @@ def _fill(fill: Fill, x: Array) -> Array:
         if not ((values >= 0) & (values <= 1)).all():
             raise ValueError(f"fill must be in [0, 1] for uint8 pictures (it counts as x / 255), got {fill!r}")
         values = np.rint(values * 255)
-    return values.astype(x.dtype)[:, None, None]
+    y: Array = array_module(x).asarray(values.astype(x.dtype)[:, None, None])
+    return y
+
+
+def _gather(x: Array, rows: Array, columns: Array, fill: Array | None = None) -> Array:
+    """y[n,c,i,j] = x[n, c, rows[n,i], columns[n,j]], or fill[c] where that is no pixel: x on the GPU, the indices of NumPy"""
+    xp, (N, C, H, W) = array_module(x), x.shape
+    n, c = xp.arange(N)[:, None, None, None], xp.arange(C)[:, None, None]
+    rows, columns = xp.asarray(rows)[:, None, :, None], xp.asarray(columns)[:, None, None, :]
+    y: Array = x[n, c, rows.clip(0, H - 1), columns.clip(0, W - 1)]  # (N,C,H,W)
+    if fill is not None:
+        inside = (rows >= 0) & (rows < H) & (columns >= 0) & (columns < W)
+        y = xp.where(inside, y, fill)
+    return y
 
 
 def _inside(centre: Array, size: int, length: int) -> Array:

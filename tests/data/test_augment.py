@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.data import Compose, Cutout, Normalize, RandomCrop, RandomFlip
+from tests import strict_cupy
 
 
 def batch(n: int = 5, c: int = 3, h: int = 6, w: int = 7, dtype: type = np.uint8) -> np.ndarray:
@@ -31,6 +35,20 @@ def test_shape_type_input_and_seed(shape: tuple, dtype: type, f: object, seed: i
     assert np.array_equal(x, before)
     assert not np.shares_memory(x, y)
     assert np.array_equal(y, f(x, np.random.default_rng(seed)))  # type: ignore[operator]
+
+
+@given(shape=SHAPES, dtype=DTYPES, f=st.one_of(AUGMENTATIONS, st.just("normalize")), seed=st.integers(0, 100))
+def test_on_the_gpu_the_same_pictures(shape: tuple, dtype: type, f: Any, seed: int) -> None:
+    """The same bits from the same generator, on the stand-in for CuPy, which refuses to mix with NumPy"""
+    x = batch(*shape, dtype=dtype)
+    f = Normalize([0.4] * shape[1], [0.2] * shape[1]) if f == "normalize" else f
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", strict_cupy.cupy())
+        y = f(strict_cupy._dressed(x), np.random.default_rng(seed))
+    assert isinstance(y, strict_cupy.ndarray)
+    want = f(x, np.random.default_rng(seed))
+    assert y.dtype == want.dtype
+    np.testing.assert_array_equal(y.get(), want)
 
 
 @given(shape=SHAPES, pad=st.integers(0, 5), seed=st.integers(0, 100))
@@ -143,7 +161,7 @@ def test_bad_settings(make: object, error: type[Exception], message: str) -> Non
 @pytest.mark.parametrize("f", [RandomCrop(1), RandomFlip(), Cutout(2), Normalize([0.5] * 3, [0.5] * 3)])
 def test_bad_batches(f: object) -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match=r"x must be a NumPy array \(N,C,H,W\), got \(3, 6, 7\)"):
+    with pytest.raises(ValueError, match=r"x must be a NumPy or CuPy array \(N,C,H,W\), got \(3, 6, 7\)"):
         f(batch()[0], rng)  # type: ignore[operator]
     with pytest.raises(ValueError, match="got list"):
         f([1], rng)  # type: ignore[operator]
