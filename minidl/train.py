@@ -29,7 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 from minidl import checkpoint, files, metrics, ops, weights
-from minidl.array import DEVICES, Array, to_cpu, to_device
+from minidl.array import DEVICES, Array, to_cpu
 from minidl.core import no_grad
 from minidl.data import Augmentation, Compose, Dataset, Loader, Normalize, RandomCrop, RandomFlip
 from minidl.data.checks import integer
@@ -127,7 +127,9 @@ def fit(
     normalize = Normalize(mean, std)
     flips = [RandomFlip(axis=axis) for axis in FLIPS[settings.flip]]
     augment = Compose([RandomCrop(settings.crop, fill=mean), *flips, normalize])
-    loader = Loader(train_set, settings.batch_size, augment=augment, seed=settings.seed, drop_last=True)
+    loader = Loader(
+        train_set, settings.batch_size, augment=augment, seed=settings.seed, drop_last=True, device=settings.device
+    )
 
     model.to(settings.device)
     optimizer = SGD(decay_groups(model, settings.weight_decay), settings.lr, momentum=0.9, nesterov=True)
@@ -156,7 +158,6 @@ def train_epoch(model: Module, loader: Loader, optimizer: Optimizer, schedule: S
     images, loss_sum, hits, start = 0, 0.0, 0, time.perf_counter()
     with _bar(f"epoch {epoch + 1}/{settings.epochs}", len(loader) * loader.batch_size) as bar:
         for step, (x, labels) in enumerate(loader, start=epoch * len(loader)):
-            x, labels = to_device(x, settings.device), to_device(labels, settings.device)
             optimizer.lr = schedule(step)
             optimizer.zero_grad()
             logits = model(x)
@@ -210,9 +211,9 @@ def evaluate(
     """
     device, total, parts = model.parameters()[0].device, 0.0, []
     with model.evaluating():
-        for x, labels in Loader(dataset, batch_size, shuffle=False, augment=prepare):
-            logits = model(to_device(x, device))
-            total += ops.cross_entropy(logits, to_device(labels, device)).item() * len(x)
+        for x, labels in Loader(dataset, batch_size, shuffle=False, augment=prepare, device=device):
+            logits = model(x)
+            total += ops.cross_entropy(logits, labels).item() * len(x)
             parts.append(to_cpu(logits.data))
     return total / len(dataset), np.concatenate(parts), dataset.labels
 

@@ -9,7 +9,9 @@ arguments. It is stricter than CuPy in two places: NumPy functions do not dispat
 
 from __future__ import annotations
 
+import itertools
 import operator
+import threading
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -171,6 +173,57 @@ class ufunc:  # noqa: N801 - CuPy's name
         getattr(np, self.__name__).at(_bare(a), _bare(indices), _bare(b))
 
 
+# ---- streams
+
+
+class Event:
+    """A point in the work of a stream: so many things had been queued there."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream, self.place = stream, len(stream.queued)
+
+
+class Stream:
+    """Computes at once, and writes down what waits for what."""
+
+    made = itertools.count()
+
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
+        self.ptr, self.non_blocking = 0 if null else next(Stream.made) + 1, non_blocking
+        self.queued: list[Any] = []  # events that this stream waits for, and "record"
+
+    def __enter__(self) -> Stream:
+        _streams().append(self)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        assert _streams().pop() is self
+
+    def record(self) -> Event:
+        self.queued.append("record")
+        return Event(self)
+
+    def wait_event(self, event: Event) -> None:
+        self.queued.append(event)
+
+    def synchronize(self) -> None:
+        self.queued.append("synchronize")
+
+
+class _Streams(threading.local):
+    def __init__(self) -> None:
+        self.stack = [null]
+
+
+def _streams() -> list[Stream]:
+    """The streams that this thread has entered, the current one last"""
+    return _local.stack  # type: ignore[no-any-return]
+
+
+null = Stream(null=True)
+_local = _Streams()
+
+
 def _asarray(a: Any, dtype: Any = None) -> ndarray:
     if isinstance(a, ndarray) and dtype in (None, a.dtype):
         return a
@@ -212,7 +265,7 @@ def cupy(devices: int = 1) -> ModuleType:
         "array": _array,
         "asnumpy": lambda a: a.get() if isinstance(a, ndarray) else np.asarray(a),
         "clip": _clip,
-        "cuda": SimpleNamespace(runtime=runtime),
+        "cuda": SimpleNamespace(runtime=runtime, Stream=Stream, get_current_stream=lambda: _streams()[-1]),
     }.items():
         setattr(module, name, value)
     return module

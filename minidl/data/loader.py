@@ -1,4 +1,4 @@
-"""Batches for training: shuffled, augmented and made ahead of time in a thread."""
+"""Batches for training: shuffled, augmented and made ahead of time in a thread; for a GPU, on a stream of its own."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from minidl.array import DEVICES, array_module, is_array, to_device, to_gpu
 from minidl.data.augment import Augmentation
 from minidl.data.checks import Array, integer
 from minidl.data.dataset import Dataset
@@ -31,11 +33,14 @@ class Loader:
         drop_last: leave out the last batch where it would be smaller than the others.
         prefetch: how many batches are made ahead in a thread of their own; 0 makes each when it is asked for, in the
             thread that asks. The thread ends with the loop, however that ends.
+        device: where the batches are made. For "gpu" the pictures are copied there as the dataset has them, and `augment`
+            gets them there; copying and augmenting run beside the training, see `on_a_stream`.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: batch_size < 1, prefetch < 0, seed < 0, or with drop_last no batch would be left; while iterating,
-            where `augment` returns something else than a floating or uint8 batch of as many pictures.
+        RuntimeError: while iterating, where device is "gpu" and CuPy or a GPU is missing.
+        ValueError: batch_size < 1, prefetch < 0, seed < 0, another device, or with drop_last no batch would be left; while
+            iterating, where `augment` returns something else than a floating or uint8 batch of as many pictures.
     """
 
     def __init__(
@@ -47,11 +52,15 @@ class Loader:
         seed: int = 0,
         drop_last: bool = False,
         prefetch: int = 2,
+        device: str = "cpu",
     ) -> None:
         if not isinstance(dataset, Dataset):
             raise TypeError(f"dataset must be a minidl.data.Dataset, got {type(dataset).__name__}")
         if augment is not None and not callable(augment):
             raise TypeError(f"augment must be callable as f(x, rng), got {augment!r}")
+        if device not in DEVICES:
+            raise ValueError(f"device must be one of {DEVICES}, got {device!r}")
+        self.device = device
         self.dataset, self.shuffle, self.augment, self.drop_last = dataset, shuffle, augment, drop_last
         self.batch_size = integer("batch_size", batch_size, 1)
         self.seed = integer("seed", seed, 0)
@@ -79,23 +88,23 @@ class Loader:
         def batch(number: int) -> tuple[Array, Array]:
             return self._batch(picks[number], self._rng(epoch, number))
 
-        return ahead(batch, range(len(self)), self.prefetch)
+        return (ahead if self.device == "cpu" else on_a_stream)(batch, range(len(self)), self.prefetch)
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
     def _batch(self, pick: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-        x = self.dataset.images[pick]  # (n,C,H,W)
+        x = to_device(self.dataset.images[pick], self.device)  # (n,C,H,W)
         if self.augment is not None:
             x = self.augment(x, rng)
-        if not isinstance(x, np.ndarray) or x.ndim != 4 or len(x) != len(pick):
-            came = f"shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+        if not is_array(x) or x.ndim != 4 or len(x) != len(pick):
+            came = f"shape {x.shape}" if is_array(x) else type(x).__name__
             raise ValueError(f"augment must return a batch ({len(pick)},C,H,W), got {came}")
         if x.dtype == np.uint8:
             x = x.astype(np.float32) / np.float32(255)
         elif not np.issubdtype(x.dtype, np.floating):
             raise ValueError(f"augment must return uint8 or floating pictures, got {x.dtype}")
-        return np.ascontiguousarray(x, np.float32), self.dataset.labels[pick]
+        return array_module(x).ascontiguousarray(x, np.float32), to_device(self.dataset.labels[pick], self.device)
 
 
 def ahead(f: Callable[[A], B], arguments: Iterable[A], depth: int) -> Iterator[B]:
@@ -118,3 +127,31 @@ def ahead(f: Callable[[A], B], arguments: Iterable[A], depth: int) -> Iterator[B
     finally:
         with suppress(RuntimeError):  # a thread cannot wait for itself, should the garbage collector run this in it
             worker.shutdown(wait=True, cancel_futures=True)
+
+
+def on_a_stream(f: Callable[[A], B], arguments: Iterable[A], depth: int) -> Iterator[B]:
+    """`ahead`, where f queues work for the GPU: on a stream of its own, beside that of whoever takes the results.
+
+    CuPy copies from memory that the operating system cannot move (pinned), and keeps it until the copy is over. The taker's
+    stream waits for each result, and this one for the taker to be done with it, before its memory serves another.
+    """
+    cuda, stream = _stream()
+
+    def queue(argument: A) -> tuple[B, Any]:
+        with stream:
+            return f(argument), stream.record()
+
+    for result, ready in ahead(queue, arguments, depth):
+        taker = cuda.get_current_stream()
+        taker.wait_event(ready)
+        try:
+            yield result
+        finally:
+            stream.wait_event(taker.record())
+
+
+@cache
+def _stream() -> tuple[Any, Any]:
+    """`cupy.cuda`, and one stream for all loaders: freed memory is kept for the stream that it was made on."""
+    cuda = array_module(to_gpu(np.zeros(1, np.uint8))).cuda
+    return cuda, cuda.Stream(non_blocking=True)

@@ -8,13 +8,17 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidl.data import Compose, Dataset, Loader, RandomCrop, RandomFlip
+from minidl.data import Compose, Dataset, Loader, Normalize, RandomCrop, RandomFlip, loader
+from tests import strict_cupy
 
 
 def numbered(n: int) -> Dataset:
@@ -280,3 +284,63 @@ def test_bad_epoch() -> None:
 def test_bad_augmentation(augment: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         list(Loader(numbered(5), 5, augment=augment))  # type: ignore[arg-type]
+
+
+# ---- for a GPU, on the stand-in for CuPy
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    module = strict_cupy.cupy()
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    loader._stream.cache_clear()
+    yield module
+    loader._stream.cache_clear()
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_on_the_gpu_the_same_batches(cupy: ModuleType, prefetch: int) -> None:
+    data = Dataset(np.random.default_rng(0).integers(0, 256, (20, 3, 6, 6), np.uint8), np.arange(20) % 2, ("a", "b"))
+    augment = Compose([RandomCrop(2, fill=0.5), RandomFlip(), Normalize([0.5] * 3, [0.25] * 3)])
+    on_cpu, on_gpu = (Loader(data, 6, augment=augment, seed=3, prefetch=prefetch, device=d) for d in ("cpu", "gpu"))
+    for _ in range(2):  # epochs
+        for (x, labels), (gx, glabels) in zip(on_cpu, on_gpu, strict=True):
+            assert isinstance(gx, cupy.ndarray) and isinstance(glabels, cupy.ndarray)
+            assert (gx.dtype, glabels.dtype) == (np.float32, np.int64)
+            np.testing.assert_array_equal(gx.get(), x)
+            np.testing.assert_array_equal(glabels.get(), labels)
+    x, _ = next(iter(Loader(data, 6, device="gpu", prefetch=prefetch)))  # not augmented
+    assert float(x.max()) <= 1
+
+
+def test_streams_wait_for_each_other(cupy: ModuleType) -> None:
+    """Whoever takes a batch waits until it is there, and its memory waits for him to be done with it, however the loop ends."""
+    entered: list[object] = []
+
+    def augment(x: Any, rng: np.random.Generator) -> Any:
+        assert isinstance(x, cupy.ndarray)
+        entered.append(cupy.cuda.get_current_stream())
+        return x
+
+    taker = cupy.cuda.Stream(non_blocking=True)
+    with taker:
+        for i, _ in enumerate(Loader(numbered(40), 2, augment=augment, device="gpu")):
+            (ready,) = (event for event in taker.queued[-1:] if event != "record")
+            if i == 5:
+                break
+    (own,) = set(entered)
+    assert own.non_blocking and own not in (taker, strict_cupy.null)
+    assert ready.stream is own and own.queued[ready.place - 1] == "record"
+    done = [event for event in own.queued if event != "record"]
+    assert [event.stream for event in done] == [taker] * 6
+    assert taker.queued == [x for event in done for x in (taker.queued[event.place - 2], "record")]
+    assert not threads()
+
+
+def test_without_a_gpu_the_loader_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    loader._stream.cache_clear()
+    with pytest.raises(RuntimeError, match="device 'gpu' needs CuPy"):
+        next(iter(Loader(numbered(4), 2, device="gpu")))
+    with pytest.raises(ValueError, match=r"device must be one of \('cpu', 'gpu'\), got 'tpu'"):
+        Loader(numbered(4), 2, device="tpu")
