@@ -14,7 +14,10 @@ A schedule is a function of the step alone, so a resumed run needs no state of i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,11 +32,27 @@ if TYPE_CHECKING:
 
 Schedule = Callable[[int], float]  # step, counted from 0 -> learning rate
 
+LARGE = 1 << 18  # numbers; gathering the gradient of a parameter as large as this costs as much as a kernel for it alone
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a parameter lies among its neighbours"""
+
+    vectors: list[Array]  # of all of them the numbers, and each kind of state
+    start: int
+    data: Array  # the part of the first vector that is p.data
+
 
 class Optimizer:
     """What the optimisers share: parameters in groups, a learning rate, and a state of arrays beside every parameter.
 
     params: parameters, or groups `{"params": [...], "weight_decay": ...}`, of which the second entry may be left out.
+
+    Making an optimiser moves the parameters: small neighbours of one type come to lie side by side in one vector, and so does
+    their state, so that one call of a kernel updates them all. From then on `p.data` is a view of that vector, and an array
+    that was `p.data` before no longer follows. A parameter that is given another array, by hand or by the next optimiser, is
+    updated to the same bits, by a call for it alone.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, weight_decay: float, slots: Sequence[str]) -> None:
@@ -46,6 +65,7 @@ class Optimizer:
         _check_parameters(self.params)
         self.updates = np.zeros(len(self.params), np.int64)  # how many each parameter has had
         self.state = {slot: [array_module(p.data).zeros_like(p.data) for p in self.params] for slot in slots}
+        self._lay_out()
 
     @property
     def lr(self) -> float:
@@ -56,23 +76,77 @@ class Optimizer:
     def lr(self, lr: float) -> None:
         self._lr = _number(lr, "lr")
 
-    def update(self, i: int, p: Array, g: Array) -> None:
-        """Change the array p of parameter i in place, g being its gradient."""
+    def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
+        """Change the array p and its `state` in place; g is its gradient, and this is its t-th update."""
         raise NotImplementedError
 
     def step(self) -> None:
         """Change every parameter by its `.grad`; one whose `.grad` is None stays as it is."""
         for i, p in enumerate(self.params):
-            if p.grad is None:
+            if p.grad is not None:
+                _check_form(i, p, "gradient", p.grad)
+                if not self._in_place(i):  # else its state is as it is
+                    for slot, arrays in self.state.items():
+                        _check_form(i, p, slot, arrays[i])
+        for run in self._runs():
+            self.updates[run] += 1
+            p, g, state = self._together(run) if len(run) > 1 else self._alone(run[0])
+            self.update(p, g, state, int(self.updates[run[0]]), self.weight_decay[run[0]])
+
+    def _lay_out(self) -> None:
+        """Put neighbours side by side. A large parameter stays where it is, and so do those that share one array."""
+        sharing = Counter(id(p.data) for p in self.params)
+
+        def kind(i: int) -> object:
+            a = self.params[i].data
+            return i if a.size > LARGE or sharing[id(a)] > 1 else (array_module(a), a.dtype)
+
+        self._places: dict[int, _Place] = {}
+        for _, neighbours in groupby(range(len(self.params)), kind):
+            members = list(neighbours)
+            if len(members) == 1:
                 continue
-            for what, a in [("gradient", p.grad), *((slot, arrays[i]) for slot, arrays in self.state.items())]:
-                if a.shape != p.shape or a.dtype != p.dtype or array_module(a) is not array_module(p.data):
-                    raise ValueError(
-                        f"step(): the {what} of {_name(i, p)} is {a.shape} {a.dtype}, expected {p.shape} {p.dtype} on the "
-                        f"{p.device}; make the optimiser after model.to(...)"
-                    )
-            self.updates[i] += 1
-            self.update(i, p.data, p.grad)
+            data, views = _side_by_side([self.params[i].data for i in members])
+            vectors, starts = [data], accumulate((a.size for a in views), initial=0)
+            for i, start, view in zip(members, starts, views, strict=False):
+                self.params[i].data, self._places[i] = view, _Place(vectors, start, view)
+            for arrays in self.state.values():
+                vector, arrays[members[0] : members[-1] + 1] = _side_by_side([arrays[i] for i in members])
+                vectors.append(vector)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_places"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lay_out()  # what deepcopy or pickle made of the views are arrays of their own
+
+    def _in_place(self, i: int) -> bool:
+        place = self._places.get(i)
+        return place is not None and place.data is self.params[i].data
+
+    def _runs(self) -> Iterator[list[int]]:
+        """The parameters that have a gradient, in runs that lie side by side, decay alike and have had as many updates"""
+        updates = self.updates.tolist()
+
+        def kind(i: int) -> tuple[bool, int, float, int]:
+            where = id(self._places[i].vectors) if self._in_place(i) else -i
+            return self.params[i].grad is None, where, self.weight_decay[i], updates[i]
+
+        for (missing, *_), run in groupby(range(len(self.params)), kind):
+            if not missing:
+                yield list(run)
+
+    def _together(self, run: list[int]) -> tuple[Array, Array, list[Array]]:
+        """Numbers, gradients and state of a run, a vector each"""
+        first, last = self._places[run[0]], self._places[run[-1]]
+        p, *state = (vector[first.start : last.start + last.data.size] for vector in first.vectors)
+        gradients = (self.params[i].grad for i in run)
+        return p, array_module(p).concatenate([g.reshape(-1) for g in gradients if g is not None]), state
+
+    def _alone(self, i: int) -> tuple[Array, Array, list[Array]]:
+        p = self.params[i]
+        return p.data, p.grad, [arrays[i] for arrays in self.state.values()]
 
     def zero_grad(self) -> None:
         """Let go of all gradients: the next backward starts from nothing."""
@@ -108,9 +182,9 @@ class SGD(Optimizer):
             raise ValueError("nesterov: needs a momentum above 0, got 0")
         super().__init__(params, lr, weight_decay, ["momentum"])
 
-    def update(self, i: int, p: Array, g: Array) -> None:
-        v = self.state["momentum"][i]
-        kernels.of(p).sgd_update(p, g, v, self.lr, self.momentum, self.nesterov, self.weight_decay[i])
+    def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
+        (v,) = state
+        kernels.of(p).sgd_update(p, g, v, self.lr, self.momentum, self.nesterov, weight_decay)
 
 
 class AdamW(Optimizer):
@@ -133,9 +207,9 @@ class AdamW(Optimizer):
         self.betas, self.eps = (float(betas[0]), float(betas[1])), _number(eps, "eps")
         super().__init__(params, lr, weight_decay, ["m", "v"])
 
-    def update(self, i: int, p: Array, g: Array) -> None:
-        m, v, t = self.state["m"][i], self.state["v"][i], int(self.updates[i])
-        kernels.of(p).adamw_update(p, g, m, v, t, self.lr, self.betas, self.eps, self.weight_decay[i])
+    def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
+        m, v = state
+        kernels.of(p).adamw_update(p, g, m, v, t, self.lr, self.betas, self.eps, weight_decay)
 
 
 def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -250,6 +324,22 @@ def _check_parameters(params: list[Parameter]) -> None:
         if p in seen:
             raise ValueError(f"params: {_name(i, p)} comes twice and would be changed twice at every step")
         seen.add(p)
+
+
+def _check_form(i: int, p: Parameter, what: str, a: Array) -> None:
+    """Of the shape and type of p, and where p is"""
+    if a.shape != p.data.shape or a.dtype != p.data.dtype or array_module(a) is not array_module(p.data):
+        raise ValueError(
+            f"step(): the {what} of {_name(i, p)} is {a.shape} {a.dtype}, expected {p.shape} {p.dtype} on the "
+            f"{p.device}; make the optimiser after model.to(...)"
+        )
+
+
+def _side_by_side(arrays: list[Array]) -> tuple[Array, list[Array]]:
+    """One vector of the numbers of all, and the views of it that are equal to each"""
+    vector = array_module(arrays[0]).concatenate([a.reshape(-1) for a in arrays])
+    ends = accumulate(a.size for a in arrays)
+    return vector, [vector[end - a.size : end].reshape(a.shape) for a, end in zip(arrays, ends, strict=True)]
 
 
 def _name(i: int, p: Parameter) -> str:

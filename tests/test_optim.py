@@ -1,11 +1,16 @@
+import copy
 import math
+import pickle
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidl import Parameter, Tensor, nn, ops, optim
+from minidl import Parameter, Tensor, kernels, nn, ops, optim
+from minidl.array import to_cpu, to_device
+from tests import strict_cupy
 
 SHAPES = [(4, 3), (5,), (2, 1, 3, 3), ()]
 
@@ -91,8 +96,9 @@ def test_adamw_starts_with_steps_of_lr():
 
 def test_float32_stays_float32_and_changes_in_place():
     params = parameters(np.float32)
+    optimisers = optim.SGD(params, 0.1, 0.9, True, 0.1), optim.AdamW(params, 0.1)
     arrays = [p.data for p in params]
-    for optimiser in (optim.SGD(params, 0.1, 0.9, True, 0.1), optim.AdamW(params, 0.1)):
+    for optimiser in optimisers:
         run(optimiser, params, 3)
     assert all(p.data is a and a.dtype == np.float32 for p, a in zip(params, arrays, strict=True))
 
@@ -154,6 +160,160 @@ def test_a_state_of_another_optimiser_is_refused_and_nothing_changes():
     assert "momentum.3: missing, expected () float64" in message and "m.0: unexpected, (4, 3) float64" in message
     assert "updates: (3,) int64, expected (4,) int64" in message
     assert all(np.array_equal(a, before[n]) for n, a in optimiser.state_dict().items())
+
+
+# ---- side by side in one vector
+
+
+def one_by_one(make, params):
+    """The optimiser, of which every parameter is updated by a call of its own"""
+    optimiser = make(params)
+    for p in params:
+        p.data = p.data.copy()
+    return optimiser
+
+
+def count_calls(monkeypatch, optimiser):
+    """A list that grows by the size of what is updated, with every call of the kernel"""
+    calls, update = [], optimiser.update
+    monkeypatch.setattr(optimiser, "update", lambda p, *args: (calls.append(p.size), update(p, *args)))
+    return calls
+
+
+@pytest.mark.parametrize("name", ["reference", "compiled"])
+@pytest.mark.parametrize("make", MAKERS, ids=["sgd", "adamw"])
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_together_the_bits_are_those_of_each_alone(make, name, data):
+    """Also where gradients are missing, so that the numbers of updates differ, and where arrays are given and taken away"""
+    dtype = data.draw(st.sampled_from([np.float32, np.float64]))
+    shapes = data.draw(st.lists(st.sampled_from([*SHAPES, (7, 3), (40, 1000)]), min_size=1, max_size=7))
+    rng = np.random.default_rng(0)
+    start = [rng.normal(size=s).astype(dtype) for s in shapes]
+    some, others = ([Parameter(np.asarray(a.copy())) for a in start] for _ in range(2))
+    half = len(shapes) // 2
+    groups = lambda params: [{"params": params[:half], "weight_decay": 0.3}, {"params": params[half:]}]  # noqa: E731
+    together, alone = make(groups(some)), one_by_one(lambda params: make(groups(params)), others)
+    with kernels.use(name):
+        for k in range(4):
+            skip = data.draw(st.sets(st.integers(0, len(shapes) - 1)))
+            for params in (some, others):
+                give_gradients(params, k, skip)
+            replaced = some[data.draw(st.integers(0, len(shapes) - 1))]
+            if data.draw(st.booleans()):
+                replaced.data = np.asarray(replaced.data.copy())
+            together.step()
+            alone.step()
+            for p, q in zip(some, others, strict=True):
+                np.testing.assert_array_equal(p.data, q.data)
+    for a, b in zip(together.state_dict().values(), alone.state_dict().values(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_one_call_for_all_that_are_alike(monkeypatch):
+    params = parameters()
+    optimiser = optim.SGD([{"params": params[:2]}, {"params": params[2:], "weight_decay": 0.1}], 0.1)
+    calls = count_calls(monkeypatch, optimiser)
+    run(optimiser, params, 1)  # without a gradient of the second
+    assert calls == [12, 19]
+    run(optimiser, params, 1, start=1)
+    assert calls[2:] == [12, 5, 19]  # the second has had fewer updates
+    optimiser = optim.AdamW(params, 0.1)
+    calls = count_calls(monkeypatch, optimiser)
+    run(optimiser, params, 1, start=1)
+    assert calls == [36]
+    assert len({id(p.data.base) for p in params}) == 1
+
+
+def test_what_is_large_or_shared_stays_where_it_is(monkeypatch):
+    monkeypatch.setattr(optim, "LARGE", 17)
+    params = [*parameters(), *parameters(), Parameter(np.ones(3, np.float32))]
+    params[5].data = params[1].data
+    arrays = [p.data for p in params]
+    optimiser = optim.SGD(params, 0.1)
+    calls = count_calls(monkeypatch, optimiser)
+    run(optimiser, params, 1, start=1)
+    assert calls == [12, 5, 18, 13, 5, 18, 1, 3]
+    assert [i for i, p in enumerate(params) if p.data is not arrays[i]] == [3, 4]
+
+
+def test_models_are_copied_pickled_loaded_and_given_arrays():
+    """As if every parameter were alone, whatever happens between the steps"""
+
+    def happen(k, params, optimiser):
+        if k == 1:
+            params, optimiser = copy.deepcopy((params, optimiser))
+        if k == 2:
+            params, optimiser = pickle.loads(pickle.dumps((params, optimiser)))
+        if k == 3:
+            params[0].data, params[2].data = params[0].data * 2, params[2].data.astype(np.float64).astype(np.float32)
+        if k == 4:
+            net = nn.Module()
+            net.a, net.b, net.c, net.d = params
+            net.load_state_dict({name: a + 1 for name, a in net.state_dict().items()})
+        if k == 5:
+            other = optim.AdamW(params, 0.1)
+            give_gradients(params, 50)
+            other.step()
+        if k == 6:
+            params[1].data = params[1].data[::-1]
+            params[1].data = np.ascontiguousarray(params[1].data)
+        return params, optimiser
+
+    found = []
+    for wrap in (lambda params: MAKERS[0](params), lambda params: one_by_one(MAKERS[0], params)):
+        params = parameters(np.float32)
+        optimiser = wrap(params)
+        for k in range(8):
+            before = copy.deepcopy([p.data for p in params])
+            was, (params, optimiser) = params, happen(k, params, optimiser)
+            run(optimiser, params, 1, start=k)
+            if was is not params:  # the original does not follow its copy
+                assert all(np.array_equal(p.data, a) for p, a in zip(was, before, strict=True))
+        found.append([*(p.data for p in params), *optimiser.state_dict().values()])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_copies_are_side_by_side_again(monkeypatch):
+    params, optimiser = copy.deepcopy((params := parameters(), optim.SGD(params, 0.1)))
+    calls = count_calls(monkeypatch, optimiser)
+    run(optimiser, params, 1, start=1)
+    assert calls == [36]
+
+
+def test_an_error_comes_before_any_change():
+    params = parameters()
+    optimiser = optim.SGD(params, 0.1)
+    give_gradients(params, 0)
+    params[3].grad = np.zeros(2)
+    before = [p.data.copy() for p in params]
+    with pytest.raises(ValueError, match=r"gradient of parameter 3 \(p3, \(\)\) is \(2,\)"):
+        optimiser.step()
+    assert all(np.array_equal(p.data, a) for p, a in zip(params, before, strict=True))
+    assert optimiser.state_dict()["updates"].tolist() == [0, 0, 0, 0]
+
+
+def test_on_the_gpu_they_lie_side_by_side_too(monkeypatch):
+    """On the strict stand-in for CuPy; and nothing of it meets an array of NumPy"""
+    monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
+    found = []
+    for device in ("cpu", "gpu"):
+        net = nn.Sequential(nn.Linear(3, 4, rng=np.random.default_rng(0)), nn.Linear(4, 2, rng=np.random.default_rng(1)))
+        optimiser = MAKERS[1](net.to(device).parameters())
+        calls = count_calls(monkeypatch, optimiser)
+        with kernels.use("reference"):
+            for k in range(3):
+                optimiser.zero_grad()
+                ops.sum(net(to_device(np.full((2, 3), 1 + k, np.float32), device)) ** 2).backward()
+                optimiser.step()
+        assert calls == [26] * 3
+        found.append([to_cpu(p.data) for p in net.parameters()])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+    with kernels.use("reference"), pytest.raises(ValueError, match=r"gradient of .* on the gpu; make the optimiser after"):
+        net.parameters()[0].grad = np.zeros((4, 3), np.float32)
+        optimiser.step()
 
 
 # ---- bad input
