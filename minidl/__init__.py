@@ -2,11 +2,14 @@
 
 from minidl import check, data, kernels, nn, ops, optim, weights
 from minidl.core import OPS, Op, Parameter, Step, Tensor, gradients, no_grad, tape, walk
+from minidl.loss_scale import LossScale
+from minidl.mixed import mixed
 from minidl.nn import cost
 from minidl.trace import trace
 
 __all__ = [
     "OPS",
+    "LossScale",
     "Op",
     "Parameter",
     "Step",
@@ -16,6 +19,7 @@ __all__ = [
     "data",
     "gradients",
     "kernels",
+    "mixed",
     "nn",
     "no_grad",
     "ops",

@@ -54,6 +54,29 @@ def to_device(x: Array, device: str) -> Array:
     return to_cpu(x) if device == "cpu" else to_gpu(x)
 
 
+# ---- float types
+
+
+def is_float(dtype: Any) -> bool:
+    """Whether numbers of this dtype have gradients: float16, float32, float64, or bfloat16, for which NumPy has no kind."""
+    return bool(dtype.kind == "f" or dtype.name == "bfloat16")
+
+
+def sum_type(dtype: Any) -> Any:
+    """The dtype in which numbers of `dtype` are added up: float32 for those of 16 bits, for all others their own."""
+    return np.dtype(np.float32) if dtype.itemsize < 4 else dtype
+
+
+def wide(x: Array) -> Array:
+    """x in the type of its sums, see `sum_type`; x itself if that is its type."""
+    return x.astype(sum_type(x.dtype), copy=False)
+
+
+def total(x: Array, axis: tuple[int, ...], keepdims: bool = False) -> Array:
+    """sum x along the axes, in the type of x, but added up in that of its sums."""
+    return x.sum(axis=axis, dtype=sum_type(x.dtype), keepdims=keepdims).astype(x.dtype, copy=False)
+
+
 def _cupy() -> ModuleType:
     """CuPy, once it is certain that it can compute."""
     try:

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, cycle
 from operator import attrgetter
 from pathlib import Path
 from types import CodeType, FrameType
@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
-from minidl.array import Array, array_module, device_of, is_array, to_device
+from minidl.array import Array, array_module, device_of, is_array, is_float, to_device, total
 from minidl.kernels.products import product
+from minidl.mixed import FLOAT32, HALF, half
 
 Grads = Sequence[Array | None]  # one gradient per input of an op, None where none is needed
 
@@ -73,9 +74,9 @@ class Tensor:
                 data = data.astype(np.float32)
         elif isinstance(data, np.generic):
             data = np.asarray(data)
-        if data.dtype.kind not in "fiub":
+        if data.dtype.kind not in "fiub" and not is_float(data.dtype):
             raise TypeError(f"Tensor(data): expected numbers, got dtype {data.dtype}")
-        if requires_grad and data.dtype.kind != "f":
+        if requires_grad and not is_float(data.dtype):
             raise TypeError(f"Tensor(data, requires_grad=True): only float arrays have gradients, got dtype {data.dtype}")
         self.data: Array = data
         self.grad: Array | None = None
@@ -202,6 +203,7 @@ class Op:
         if not cls.__name__.startswith("_"):  # a shared base is no op
             OPS[cls.__name__] = cls
 
+    precision: tuple[str, ...] = ()  # what the inputs are inside `minidl.mixed`, over and over; (): as they come
     def forward(self, *xs: Any) -> Array:
         raise NotImplementedError
 
@@ -216,9 +218,11 @@ class Op:
         xs = tuple(x if x is None or isinstance(x, Tensor) else Tensor(x) for x in inputs)
         self.needs = tuple([x is not None and x.requires_grad and _recording.on for x in xs])
         try:
-            _check_inputs(xs)
+            _check_inputs(xs, mix=half() is not None and self.precision != ())
             y = Tensor(self.forward(*[None if x is None else x.data for x in xs]))
         except Exception as error:
+        if half() is not None:
+            xs = _mix(xs, self.precision)
             error.add_note(f"in {type(self).__name__} of {_shapes(xs)}, called at {_place(_users_line(sys._getframe(1)))}")
             raise
         if any(self.needs):
@@ -346,13 +350,24 @@ def _first_gradient(y: Tensor, gy: Array | None) -> Array:
     return gy.copy()
 
 
-def _check_inputs(xs: tuple[Tensor | None, ...]) -> None:
-    """All inputs float, of one type, on one device, and none of them empty."""
+def _mix(xs: tuple[Tensor | None, ...], precision: tuple[str, ...]) -> tuple[Tensor | None, ...]:
+    """Inside `mixed`: each input of 32 or 16 bits cast to what the op takes there, see `Op.precision`."""
+    types = {HALF: half(), FLOAT32: np.dtype(np.float32)}
+    if precision == ():
+        precision = (HALF,) if any(x is not None and x.dtype == types[HALF] for x in xs) else (FLOAT32,)
+    return tuple(
+        x if x is None or x.dtype not in types.values() else x.to(dtype=types[name])
+        for x, name in zip(xs, cycle(precision), strict=False)
+    )
+
+
+def _check_inputs(xs: tuple[Tensor | None, ...], mix: bool) -> None:
+    """All inputs float, of one type, on one device, and none of them empty; with `mix`, float32 may stand beside halves."""
     first: Tensor | None = None
     for i, x in enumerate(xs):
         if x is None:
             continue
-        if x.dtype.kind != "f":
+        if not is_float(x.dtype):
             raise TypeError(
                 f"input {i}: expected float32 or float64, got {x.dtype}; convert it, as in x.astype('float32') / 255"
             )
@@ -360,8 +375,11 @@ def _check_inputs(xs: tuple[Tensor | None, ...]) -> None:
             raise ValueError(f"input {i}: empty, shape {x.shape}")
         if first is None:
             first = x
-        elif x.dtype != first.dtype:
-            raise TypeError(f"input {i}: {x.dtype}, while the first input is {first.dtype}; convert one with .to(dtype=...)")
+        elif x.dtype != first.dtype and not (mix and {x.dtype, first.dtype} == {half(), np.dtype(np.float32)}):
+            hint = ", or compute inside `with minidl.mixed(...)`" if {x.dtype.itemsize, first.dtype.itemsize} == {2, 4} else ""
+            raise TypeError(
+                f"input {i}: {x.dtype}, while the first input is {first.dtype}; convert one with .to(dtype=...){hint}"
+            )
         elif array_module(x.data) is not array_module(first.data):
             raise ValueError(
                 f"input {i}: on the {x.device}, while the first input is on the {first.device}; move one with .to()"
@@ -398,9 +416,9 @@ def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
     if g.shape == shape:
         return g
     if g.ndim > len(shape):
-        g = g.sum(axis=tuple(range(g.ndim - len(shape))))
+        g = total(g, tuple(range(g.ndim - len(shape))))
     repeated = tuple(i for i, n in enumerate(shape) if n == 1 and g.shape[i] != 1)
-    return g.sum(axis=repeated, keepdims=True) if repeated else g
+    return total(g, repeated, keepdims=True) if repeated else g
 
 
 class Add(Op):
@@ -471,6 +489,8 @@ class Pow(Op):
 
     def forward(self, x: Array) -> Array:
         self.x = x
+    precision = (FLOAT32,)
+
         return x**self.n
 
     def backward(self, gy: Array) -> Grads:
@@ -487,6 +507,8 @@ class MatMul(Op):
             raise ValueError(f"matmul: expected a (..., I, J) and b (..., J, K), got {a.shape} and {b.shape}")
         self.a, self.b = a, b
         return product(a, b)
+    precision = (HALF,)
+
 
     def backward(self, gy: Array) -> Grads:
         ga = sum_to(product(gy, self.b.swapaxes(-1, -2)), self.a.shape) if self.needs[0] else None
@@ -522,7 +544,7 @@ class To(Op):
     """y = x on another device or in another float type"""
 
     def __init__(self, device: str, dtype: Any) -> None:
-        if np.dtype(dtype).kind != "f":
+        if not is_float(np.dtype(dtype)):
             raise TypeError(f"to(dtype=...): expected a float type, got {np.dtype(dtype)}")
         self.device, self.dtype = device, dtype
 

@@ -2,7 +2,8 @@
 
 - `reference`: plain array code for NumPy and CuPy, the text to read;
 - `compiled`: the same functions in Numba for NumPy arrays, compiled when first called and kept on disk;
-- `cuda`: the same functions in numba.cuda for CuPy arrays, compiled when first called.
+- `cuda`: the same functions in numba.cuda for CuPy arrays, compiled when first called;
+- `halves`: the others for arrays of 16 bits a number, on copies of 32.
 
 All have the same functions with the same signatures and agree within rounding. `MINIDL_KERNELS=reference` in the
 environment, or `with minidl.kernels.use("reference"):`, steps through the plain text everywhere. So does a forked child of
@@ -39,14 +40,22 @@ if _choice.name not in CHOICES:
 
 
 def of(x: Array) -> ModuleType:
-    """The kernels for x: of float32 or float64, `compiled` for NumPy's arrays and `cuda` for CuPy's; of less, `reference`.
+    """The kernels for x: `compiled` for NumPy's arrays, `cuda` for CuPy's, `reference` where it was chosen.
 
-    `reference` also where it was chosen. Raises RuntimeError for a CuPy array where the kernels cannot reach a GPU.
+    For halves it is `halves`, but `cuda` for CuPy's of float16. Raises RuntimeError for a CuPy array where the kernels cannot
+    reach a GPU, or where it holds bfloat16.
     """
-    if _choice.name == "reference" or isinstance(x, np.generic) or x.dtype.itemsize < 4:
+    if x.dtype.itemsize == 2 and (_choice.name == "reference" or isinstance(x, np.ndarray | np.generic)):
+        return import_module("minidl.kernels.halves")
+    if _choice.name == "reference" or isinstance(x, np.generic):
         return reference
     if isinstance(x, np.ndarray):
         return import_module("minidl.kernels.compiled")  # Numba is imported when a kernel is first called for, not with minidl
+    if x.dtype.name == "bfloat16":
+        raise RuntimeError(
+            "the kernels for CuPy arrays know float16 and no bfloat16, which numba-cuda does not take from CuPy in the same way. "
+            '`with minidl.kernels.use("reference"):`, or MINIDL_KERNELS=reference, computes with it by CuPy alone, slower'
+        )
     return _cuda()
 
 

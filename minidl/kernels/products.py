@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from minidl.array import Array
+from minidl.array import Array, wide
 
 SMALL = 2**27  # multiply-adds
 _limited = threading.Lock()  # the limit is the whole process's
@@ -22,6 +22,8 @@ _limited = threading.Lock()  # the limit is the whole process's
 
 def product(a: Array, b: Array) -> Array:
     """y[..., i, k] = sum_j a[..., i, j] b[..., j, k]: (..., I, J) x (..., J, K) -> (..., I, K), leading axes broadcast"""
+    if isinstance(a, np.ndarray) and a.itemsize < 4:  # cuBLAS adds up halves in float32, NumPy would not
+        return product(wide(a), wide(b)).astype(a.dtype)
     if not isinstance(a, np.ndarray) or math.prod(a.shape) * b.shape[-1] > SMALL:
         return a @ b
     with _limited, _blas().limit(limits=1):

@@ -7,6 +7,7 @@ import math
 from minidl import kernels
 from minidl.array import Array, array_module
 from minidl.core import Grads, Op, Tensor
+from minidl.mixed import FLOAT32
 
 
 class ReLU(Op):
@@ -65,6 +66,8 @@ class Tanh(Op):
 class Softplus(Op):
     """y = log(1 + exp(x))"""
 
+    precision = (FLOAT32,)
+
     def forward(self, x: Array) -> Array:
         self.x = x
         return array_module(x).logaddexp(x, x.dtype.type(0))
@@ -75,6 +78,8 @@ class Softplus(Op):
 
 class GELU(Op):
     """y = x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))"""
+
+    precision = (FLOAT32,)
 
     def forward(self, x: Array) -> Array:
         self.x = x

@@ -5,11 +5,14 @@ from __future__ import annotations
 from minidl import kernels
 from minidl.array import Array
 from minidl.core import Grads, Op, Tensor
+from minidl.mixed import FLOAT32, HALF
 from minidl.ops.arguments import Pair, pair, pictures
 
 
 class Conv2d(Op):
     """y[n,f,i,j] = b[f] + sum_{c,u,v} w[f,c,u,v] x[n,c, i*s + u*d - p, j*s + v*d - p]"""
+
+    precision = HALF, HALF, FLOAT32  # x, w, b
 
     def __init__(self, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> None:
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
@@ -17,13 +20,14 @@ class Conv2d(Op):
     def forward(self, x: Array, w: Array, b: Array | None) -> Array:  # (N,C,H,W) (F,C/groups,kh,kw) (F,)
         _check(x, w, b, self.padding, self.dilation, self.groups)
         self.x, self.w = x, w
+        self.b: Array = b
         return kernels.of(x).conv2d(x, w, b, self.stride, self.padding, self.dilation, self.groups)  # (N,F,OH,OW)
 
     def backward(self, gy: Array) -> Grads:  # (N,F,OH,OW)
         k, geometry = kernels.of(gy), (self.stride, self.padding, self.dilation, self.groups)
         gx = k.conv2d_grad_x(gy, self.w, self.x.shape, *geometry) if self.needs[0] else None
         gw = k.conv2d_grad_w(gy, self.x, self.w.shape, *geometry) if self.needs[1] else None
-        gb = gy.sum(axis=(0, 2, 3)) if self.needs[2] else None
+        gb = gy.sum(axis=(0, 2, 3), dtype=self.b.dtype) if self.needs[2] else None
         return gx, gw, gb
 
 

@@ -20,8 +20,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minidl import kernels
-from minidl.array import Array, array_module
+from minidl.array import Array, array_module, sum_type
 from minidl.core import Grads, Op
+from minidl.mixed import FLOAT32, HALF
 from minidl.ops.arguments import Pair, pictures
 
 Statistics = tuple[Array, Array]  # mean (C,) and var (C,)
@@ -49,6 +50,8 @@ class DenseBlock(Op):
     where those of the batch are taken and found in `statistics` afterwards.
     """
 
+    precision = HALF, FLOAT32, FLOAT32  # x, gamma, beta, w, gamma, ...
+
     def __init__(self, convolutions: list[int], eps: float, frozen: list[Statistics] | None = None) -> None:
         self.convolutions, self.eps, self.frozen = convolutions, eps, frozen
 
@@ -59,7 +62,7 @@ class DenseBlock(Op):
         layers = [[next(triples) for _ in range(count)] for count in self.convolutions]
         X = xp.empty((N, C + sum(len(layer[-1][2]) for layer in layers), H, W), x.dtype)
         X[:, :C] = x
-        mean_X, var_X = (xp.empty(X.shape[1], x.dtype) for _ in range(2))  # of the channels that are there
+        mean_X, var_X = (xp.empty(X.shape[1], sum_type(x.dtype)) for _ in range(2))  # of the channels that are there
         if not self.frozen:
             mean_X[:C], var_X[:C] = k.channel_statistics(X, 0, C)
         frozen = iter(self.frozen or ())
@@ -89,7 +92,7 @@ class DenseBlock(Op):
         xp, k, X = array_module(gy), kernels.of(gy), self.X
         m = X.size // X.shape[1]
         G = gy.copy()  # the gradient of X as far as it has come
-        a, b = (xp.zeros(X.shape[1], gy.dtype) for _ in range(2))  # the line of each channel: a + b (x - mean)
+        a, b = (xp.zeros(X.shape[1], sum_type(gy.dtype)) for _ in range(2))  # the line of each channel: a + b (x - mean)
         G_source, parameters = G, list[Array | None]()
         for i, step in reversed(list(enumerate(self.steps))):
             C, channels = step.w.shape[1], slice(step.first, step.first + len(step.w))

@@ -8,6 +8,7 @@ import numpy as np
 
 from minidl.array import Array, array_module
 from minidl.core import Grads, Op, Tensor
+from minidl.mixed import FLOAT32
 from minidl.ops.arguments import pictures
 
 
@@ -16,6 +17,8 @@ class SmoothMaxConvolution(Op):
 
     Pixel (i s + u, j s + v) lies in cell (i, j) and looks at the cells (i + a - r, j + b - r), weighed by kernel[a,b,u,v].
     """
+
+    precision = (FLOAT32,)
 
     def __init__(self, kernel: Array, coldness: float) -> None:
         self.kernel, self.T = kernel, coldness

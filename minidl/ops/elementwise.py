@@ -6,10 +6,13 @@ from typing import Any
 
 from minidl.array import Array, array_module, is_array
 from minidl.core import Grads, Op, Tensor, sum_to
+from minidl.mixed import FLOAT32
 
 
 class Exp(Op):
     """y = e^x"""
+
+    precision = (FLOAT32,)
 
     def forward(self, x: Array) -> Array:
         self.y = array_module(x).exp(x)
@@ -22,6 +25,8 @@ class Exp(Op):
 class Log(Op):
     """y = ln x"""
 
+    precision = (FLOAT32,)
+
     def forward(self, x: Array) -> Array:
         self.x = x
         return array_module(x).log(x)
@@ -32,6 +37,8 @@ class Log(Op):
 
 class Sqrt(Op):
     """y = sqrt(x)"""
+
+    precision = (FLOAT32,)
 
     def forward(self, x: Array) -> Array:
         self.y = array_module(x).sqrt(x)

@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from minidl import kernels
 from minidl.array import Array
 from minidl.core import Grads, Op, Tensor
+from minidl.mixed import FLOAT32, HALF
+from minidl.ops.arguments import Pair
+from minidl.ops.conv import Conv2d, geometry
 from minidl.ops.norm import check, check_batch
 
 
@@ -44,6 +47,8 @@ def unfused() -> Iterator[None]:
 class BatchNormReLU(Op):
     """y = max(gamma (x - mean) / sqrt(var + eps) + beta + r, 0), mean and var of this batch"""
 
+    precision = HALF, FLOAT32, FLOAT32  # x, gamma, beta, r
+
     def __init__(self, eps: float) -> None:
         self.eps = eps
 
@@ -67,6 +72,8 @@ class BatchNormReLU(Op):
 
 class BatchNormFrozenReLU(Op):
     """y = max(gamma (x - mean) / sqrt(var + eps) + beta + r, 0), mean and var given"""
+
+    precision = HALF, FLOAT32, FLOAT32  # x, gamma, beta, r
 
     def __init__(self, mean: Array, var: Array, eps: float) -> None:
         self.mean, self.var, self.eps = mean, var, eps

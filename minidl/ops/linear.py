@@ -5,10 +5,13 @@ from __future__ import annotations
 from minidl.array import Array
 from minidl.core import Grads, Op, Tensor
 from minidl.kernels.products import product
+from minidl.mixed import FLOAT32, HALF
 
 
 class Linear(Op):
     """y[n,o] = b[o] + sum_i x[n,i] w[o,i]"""
+
+    precision = HALF, HALF, FLOAT32  # x, w, b
 
     def forward(self, x: Array, w: Array, b: Array | None) -> Array:  # (N,I) (O,I) (O,)
         if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
@@ -16,13 +19,16 @@ class Linear(Op):
         if b is not None and b.shape != (len(w),):
             raise ValueError(f"b: expected shape ({len(w)},), got {b.shape}")
         self.x, self.w = x, w
+        self.b: Array = b
         y = product(x, w.T)
-        return y if b is None else y + b
+        if b is not None:
+            y += b
+        return y
 
     def backward(self, gy: Array) -> Grads:  # (N,O)
         gx = product(gy, self.w) if self.needs[0] else None
         gw = product(gy.T, self.x) if self.needs[1] else None
-        gb = gy.sum(axis=0) if self.needs[2] else None
+        gb = gy.sum(axis=0, dtype=self.b.dtype) if self.needs[2] else None
         return gx, gw, gb
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from minidl.array import Array, array_module, is_array
 from minidl.core import Grads, Op, Tensor
 
+from minidl.mixed import FLOAT32
 
 def _log_softmax(z: Array, axis: int) -> Array:
     """z - log sum exp z, shifted by the maximum so that nothing overflows"""
@@ -19,6 +20,8 @@ class Softmax(Op):
     """p_k = exp(z_k) / sum_j exp(z_j)"""
 
     def __init__(self, axis: int) -> None:
+    precision = (FLOAT32,)
+
         self.axis = axis
 
     def forward(self, z: Array) -> Array:
@@ -34,6 +37,8 @@ class LogSoftmax(Op):
     """y_k = z_k - log sum_j exp(z_j)"""
 
     def __init__(self, axis: int) -> None:
+    precision = (FLOAT32,)
+
         self.axis = axis
 
     def forward(self, z: Array) -> Array:
@@ -53,6 +58,8 @@ class CrossEntropy(Op):
     """
 
     def __init__(self, labels: Array, class_weights: Array | None, label_smoothing: float) -> None:
+    precision = (FLOAT32,)
+
         self.labels, self.class_weights, self.label_smoothing = labels, class_weights, label_smoothing
 
     def forward(self, z: Array) -> Array:  # (N,K)
@@ -77,6 +84,8 @@ class BinaryCrossEntropyWithLogits(Op):
     """loss = mean of log(1 + exp(z)) - t z, which is -t log p - (1 - t) log(1 - p) with p = sigmoid(z)"""
 
     def __init__(self, targets: Array) -> None:
+    precision = (FLOAT32,)
+
         self.targets = targets
 
     def forward(self, z: Array) -> Array:
@@ -93,6 +102,8 @@ class MSE(Op):
     """loss = mean of (y - t)^2"""
 
     def __init__(self, targets: Array) -> None:
+    precision = (FLOAT32,)
+
         self.targets = targets
 
     def forward(self, y: Array) -> Array:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from minidl import kernels
-from minidl.array import Array, is_array
+from minidl.array import Array, is_array, sum_type
 from minidl.core import Grads, Op, Tensor
+from minidl.mixed import FLOAT32, HALF
 
 
 class BatchNorm(Op):
     """y = gamma (x - mean) / sqrt(var + eps) + beta, mean and var of this batch, kept as `.mean` and `.var`"""
+
+    precision = HALF, FLOAT32, FLOAT32  # x, gamma, beta
 
     def __init__(self, eps: float) -> None:
         self.eps = eps
@@ -25,6 +28,8 @@ class BatchNorm(Op):
 
 class BatchNormFrozen(Op):
     """y = gamma (x - mean) / sqrt(var + eps) + beta, mean and var given: a line in x, channel by channel"""
+
+    precision = HALF, FLOAT32, FLOAT32  # x, gamma, beta
 
     def __init__(self, mean: Array, var: Array, eps: float) -> None:
         self.mean, self.var, self.eps = mean, var, eps
@@ -74,5 +79,6 @@ def check(x: Array, **vectors: Array) -> None:
             raise TypeError(f"{name}: expected an array, got {type(v).__name__}")
         if v.shape != (x.shape[1],):
             raise ValueError(f"{name}: expected shape ({x.shape[1]},), one value per channel, got {v.shape}")
-        if v.dtype != x.dtype:
-            raise TypeError(f"{name}: expected {x.dtype}, as x is, got {v.dtype}")
+        if v.dtype != sum_type(x.dtype):
+            beside = f"{sum_type(x.dtype)} beside halves" if x.dtype.itemsize < 4 else f"{x.dtype}, as x is"
+            raise TypeError(f"{name}: expected {beside}, got {v.dtype}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minidl import kernels
-from minidl.array import Array, array_module
+from minidl.array import Array, array_module, sum_type
 from minidl.core import Grads, Op, Tensor
 from minidl.kernels.reference import conv_size
 from minidl.ops.arguments import Pair, pair, pictures
@@ -50,7 +50,7 @@ class GlobalAvgPool2d(Op):
     def forward(self, x: Array) -> Array:  # (N,C,H,W)
         pictures(x)
         self.x_shape = x.shape
-        return x.mean(axis=(2, 3))
+        return x.mean(axis=(2, 3), dtype=sum_type(x.dtype)).astype(x.dtype, copy=False)
 
     def backward(self, gy: Array) -> Grads:  # (N,C)
         H, W = self.x_shape[2:]

@@ -6,12 +6,15 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from minidl.array import Array, array_module
 from minidl.core import Grads, Op, Tensor
+from minidl.mixed import FLOAT32
 
 Axis = int | tuple[int, ...] | None
 
 
 class _Reduction(Op):
     """What the reductions share: the axes, and how a gradient gets the shape of the input again."""
+
+    precision = (FLOAT32,)
 
     def __init__(self, axis: Axis, keepdims: bool) -> None:
         self.axis, self.keepdims = axis, keepdims

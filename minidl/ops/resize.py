@@ -13,12 +13,15 @@ import numpy as np
 from minidl.array import Array, array_module
 from minidl.core import Grads, Op, Tensor
 from minidl.ops.arguments import Pair, pair, pictures
+from minidl.mixed import FLOAT32
 
 
 class RowsAndColumns(Op):
     """y[n,c] = A x[n,c] B^T, A (OH,H), B (OW,W) the matrices of `kind`"""
 
     def __init__(self, kind: str, *settings: tuple[float, float]) -> None:
+    precision = (FLOAT32,)
+
         self.kind, self.settings = kind, settings
 
     def forward(self, x: Array) -> Array:  # (N,C,H,W)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import cuda
 
-from minidl.array import Array, array_module
+from minidl.array import Array, array_module, sum_type
 from minidl.kernels.cuda.launch import launch
 from minidl.kernels.cuda.moments import sums
 
@@ -34,7 +34,7 @@ def channel_affine_relu_grad(gy: Array, y: Array, scale: Array) -> tuple[Array, 
 
 def channel_sums(gy: Array, x: Array) -> tuple[Array, Array]:
     """(sum gy, sum gy x) over all but the channels"""
-    return sums(planes(gy), None, planes(x), array_module(x).zeros(x.shape[1], x.dtype))
+    return sums(planes(gy), None, planes(x), array_module(x).zeros(x.shape[1], sum_type(x.dtype)))
 
 
 def planes(x: Array) -> Array:
@@ -63,7 +63,7 @@ def _affine(x, scale, shift, y):
 def _affine_relu(x, r, residual, scale, shift, y):
     """y[n,c,i] = max(scale[c] x[n,c,i] + shift[c] + (r[n,c,i] if residual else 0), 0)"""
     N, C, HW = y.shape
-    zero = x.dtype.type(0)
+    zero = scale.dtype.type(0)
     first_i, first_c, first_n = cuda.grid(3)
     di, dc, dn = cuda.gridsize(3)
     for n in range(first_n, N, dn):
@@ -79,7 +79,7 @@ def _affine_relu(x, r, residual, scale, shift, y):
 def _affine_relu_grad(gy, y, scale, gx, gr):
     """gr[n,c,i] = gy[n,c,i] where y[n,c,i] > 0, else 0; gx[n,c,i] = scale[c] gr[n,c,i]"""
     N, C, HW = y.shape
-    zero = y.dtype.type(0)
+    zero = scale.dtype.type(0)
     first_i, first_c, first_n = cuda.grid(3)
     di, dc, dn = cuda.gridsize(3)
     for n in range(first_n, N, dn):

@@ -2,13 +2,14 @@
 
 The pictures go through in parts, so that their columns, kh*kw times as large as they are, never take more than COLUMNS bytes.
 Products of float32 are computed in float32; CUPY_TF32=1 in the environment lets cuBLAS round their factors to 10 bits (TF32).
+Those of halves are added up in float32 (CUBLAS_COMPUTE_32F, CuPy's only choice) on tensor cores, and rounded to halves once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minidl.array import Array, array_module
+from minidl.array import Array, array_module, sum_type
 from minidl.kernels.cuda.windows import columns, fold
 from minidl.kernels.reference import Pair, Shape, conv_size
 
@@ -47,12 +48,12 @@ def conv2d_grad_w(gy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Pa
     """gw[f,c,u,v] = sum_{n,i,j} gy[n,f,i,j] x[n,c, i*s + u*d - p, j*s + v*d - p]"""
     (F, C, kh, kw), (OH, OW) = w_shape, gy.shape[2:]
     K = C * kh * kw
-    gw = array_module(gy).zeros((F, K), gy.dtype)
+    gw = array_module(gy).zeros((F, K), sum_type(gy.dtype))
     for part in _parts(len(gy), groups * K * OH * OW * gy.itemsize):
         cols = columns(x[part], (kh, kw), stride, padding, dilation, (OH, OW)).reshape(groups, K, -1)
         for g, features in enumerate(_of_groups(F, groups)):
             gw[features] += _side_by_side(gy[part, features]) @ cols[g].T  # (F/groups, n*OH*OW) (n*OH*OW, K)
-    return gw.reshape(w_shape)
+    return gw.reshape(w_shape).astype(gy.dtype, copy=False)
 
 
 def _parts(N: int, size: int) -> Iterator[slice]:

@@ -63,7 +63,7 @@ def _channels(X: Array, first: int, count: int) -> Array:
 def _gated(gz, z, scale, add, gx):
     """gx[n,c,i] = scale[c] (gz[n,c,i] where z[n,c,i] > 0, else 0), added to what is there if `add`"""
     N, C, HW = gx.shape
-    zero = gz.dtype.type(0)
+    zero = scale.dtype.type(0)
     first_i, first_c, first_n = cuda.grid(3)
     di, dc, dn = cuda.gridsize(3)
     for n in range(first_n, N, dn):

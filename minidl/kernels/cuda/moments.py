@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from numba import cuda
 
-from minidl.array import Array, array_module
+from minidl.array import Array, array_module, sum_type
 from minidl.kernels.cuda.launch import THREADS, block_for, launch, launch_blocks
 
 SHARE = 16  # values that a thread sums at least, before another block is worth it
@@ -20,9 +20,9 @@ def moments(x: Array) -> tuple[Array, Array]:
     """mean = sum x / m and var = sum (x - mean)^2 / m of each channel: x (N,C,HW), any strides -> two of (C,)"""
     xp, C = array_module(x), x.shape[1]
     grid, block = _blocks(x)
-    counts, means, squares = (xp.empty(grid, x.dtype) for _ in range(3))
+    counts, means, squares = (xp.empty(grid, sum_type(x.dtype)) for _ in range(3))
     launch_blocks(_moments, grid, block, x, counts, means, squares)
-    mean, var = xp.empty(C, x.dtype), xp.empty(C, x.dtype)
+    mean, var = (xp.empty(C, means.dtype) for _ in range(2))
     launch(_merge, (C,), counts, means, squares, mean, var)
     return mean, var
 
@@ -31,9 +31,9 @@ def sums(gy: Array, y: Array | None, x: Array, mean: Array) -> tuple[Array, Arra
     """sum g and sum g (x - mean[c]) of each channel, g = gy where y > 0, else 0; or gy without y: (N,C,HW) -> two of (C,)"""
     xp, C = array_module(x), x.shape[1]
     grid, block = _blocks(x)
-    firsts, seconds = (xp.empty(grid, x.dtype) for _ in range(2))
+    firsts, seconds = (xp.empty(grid, sum_type(x.dtype)) for _ in range(2))
     launch_blocks(_sums, grid, block, gy, gy if y is None else y, y is not None, x, mean, firsts, seconds)
-    first, second = xp.empty(C, x.dtype), xp.empty(C, x.dtype)
+    first, second = (xp.empty(C, firsts.dtype) for _ in range(2))
     launch(_add_up, (C,), firsts, seconds, first, second)
     return first, second
 
@@ -49,17 +49,17 @@ def _blocks(x: Array) -> tuple[tuple[int, int], tuple[int, ...]]:
 def _moments(x, counts, means, squares):
     """Of a block's share, a mean and the sum of squared deviations from it, updated value by value (Welford 1962)"""
     c, t = cuda.blockIdx.x, cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
-    one = x.dtype.type(1)
-    count, mean, square = x.dtype.type(0), x.dtype.type(0), x.dtype.type(0)
+    zero, one = means.dtype.type(0), means.dtype.type(1)
+    count, mean, square = zero, zero, zero
     for n in range(cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y, x.shape[0], cuda.gridDim.y * cuda.blockDim.y):
         for i in range(cuda.threadIdx.x, x.shape[2], cuda.blockDim.x):
             count += one
             deviation = x[n, c, i] - mean
             mean += deviation / count
             square += deviation * (x[n, c, i] - mean)
-    all_counts = cuda.shared.array(THREADS, x.dtype)
-    all_means = cuda.shared.array(THREADS, x.dtype)
-    all_squares = cuda.shared.array(THREADS, x.dtype)
+    all_counts = cuda.shared.array(THREADS, means.dtype)
+    all_means = cuda.shared.array(THREADS, means.dtype)
+    all_squares = cuda.shared.array(THREADS, means.dtype)
     all_counts[t], all_means[t], all_squares[t] = count, mean, square
     half = cuda.blockDim.x * cuda.blockDim.y // 2
     while half > 0:
@@ -97,15 +97,15 @@ def _together(count, mean, square, more, more_mean, more_square):
 def _sums(gy, y, gated, x, mean, firsts, seconds):
     """Of a block's share, sum g and sum g (x - mean[c])"""
     c, t = cuda.blockIdx.x, cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
-    zero, mu = x.dtype.type(0), mean[c]
+    zero, mu = firsts.dtype.type(0), mean[c]
     first, second = zero, zero
     for n in range(cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y, x.shape[0], cuda.gridDim.y * cuda.blockDim.y):
         for i in range(cuda.threadIdx.x, x.shape[2], cuda.blockDim.x):
             if not gated or y[n, c, i] > zero:
                 first += gy[n, c, i]
                 second += gy[n, c, i] * (x[n, c, i] - mu)
-    all_firsts = cuda.shared.array(THREADS, x.dtype)
-    all_seconds = cuda.shared.array(THREADS, x.dtype)
+    all_firsts = cuda.shared.array(THREADS, firsts.dtype)
+    all_seconds = cuda.shared.array(THREADS, firsts.dtype)
     all_firsts[t], all_seconds[t] = first, second
     half = cuda.blockDim.x * cuda.blockDim.y // 2
     while half > 0:

@@ -39,7 +39,7 @@ def _forward(x: Array, r: Array | None, gamma: Array, beta: Array, eps: float, r
     """y, mean, var"""
     y, source = array_module(x).empty(x.shape, x.dtype), planes(x)
     mean, var = moments(source)
-    more, scalars = source if r is None else planes(r), (x.dtype.type(eps), relu)
+    more, scalars = source if r is None else planes(r), (mean.dtype.type(eps), relu)
     launch(_normalise, source.shape, source, more, r is not None, mean, var, *vectors(gamma, beta), *scalars, planes(y))
     return y, mean, var
 
@@ -55,7 +55,7 @@ def _backward(
     gx, gr = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype) if residual else None
     gate = (g if value is None else value, value is not None)
     kept = (g if gr is None else planes(gr), residual)  # g in the place of an array that is not wanted
-    launch(_gradient, source.shape, g, *gate, source, gamma, mean, var, x.dtype.type(eps), gbeta, sum_gd, *kept, planes(gx))
+    launch(_gradient, source.shape, g, *gate, source, gamma, mean, var, mean.dtype.type(eps), gbeta, sum_gd, *kept, planes(gx))
     return gx, gr, sum_gd / (var + eps) ** 0.5, gbeta
 
 
@@ -63,11 +63,11 @@ def _backward(
 def _normalise(x, r, residual, mean, var, gamma, beta, eps, relu, y):
     """y = gamma[c] / sqrt(var[c] + eps) (x[n,c,i] - mean[c]) + beta[c] + (r[n,c,i] if residual), and max(y, 0) if relu"""
     N, C, HW = y.shape
-    zero = x.dtype.type(0)
+    zero = mean.dtype.type(0)
     first_i, first_c, first_n = cuda.grid(3)
     di, dc, dn = cuda.gridsize(3)
     for c in range(first_c, C, dc):
-        scale = gamma[c] / x.dtype.type(math.sqrt(var[c] + eps))
+        scale = gamma[c] / mean.dtype.type(math.sqrt(var[c] + eps))
         for n in range(first_n, N, dn):
             for i in range(first_i, HW, di):
                 value = scale * (x[n, c, i] - mean[c]) + beta[c]
@@ -80,11 +80,11 @@ def _normalise(x, r, residual, mean, var, gamma, beta, eps, relu, y):
 def _gradient(gy, y, gated, x, gamma, mean, var, eps, sum_g, sum_gd, gr, keep, gx):
     """gx = gamma / sqrt(var + eps) (g - sum_g / m - (x - mean) sum_gd / (m (var + eps))), g = gr = gy where y > 0, else 0"""
     N, C, HW = gx.shape
-    zero, m = x.dtype.type(0), x.dtype.type(N * HW)
+    zero, m = mean.dtype.type(0), mean.dtype.type(N * HW)
     first_i, first_c, first_n = cuda.grid(3)
     di, dc, dn = cuda.gridsize(3)
     for c in range(first_c, C, dc):
-        scale = gamma[c] / x.dtype.type(math.sqrt(var[c] + eps))
+        scale = gamma[c] / mean.dtype.type(math.sqrt(var[c] + eps))
         level, slope = sum_g[c] / m, sum_gd[c] / (m * (var[c] + eps))
         for n in range(first_n, N, dn):
             for i in range(first_i, HW, di):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import cuda
 
 from minidl.array import Array, array_module
@@ -63,7 +64,7 @@ def _max_pool2d(x, kh, kw, sh, sw, ph, pw, winner, y):
         for i in range(first_i, OH, di):
             for j in range(first_j, OW, dj):
                 top, left = i * sh - ph, j * sw - pw
-                best, cell = x.dtype.type(-math.inf), 0
+                best, cell = np.float32(-math.inf), 0
                 for u in range(max(0, -top), min(kh, H - top)):
                     for v in range(max(0, -left), min(kw, W - left)):
                         value = x[plane, top + u, left + v]
@@ -83,7 +84,7 @@ def _max_pool2d_grad(gy, winner, kh, kw, sh, sw, ph, pw, gx):
     for plane in range(first_plane, planes, dplane):
         for y in range(first_y, H, dy):
             for z in range(first_z, W, dz):
-                total = gx.dtype.type(0)
+                total = np.float32(0)
                 for i in range(first_window(y + ph, kh, sh), last_window(y + ph, sh, OH)):
                     for j in range(first_window(z + pw, kw, sw), last_window(z + pw, sw, OW)):
                         if winner[plane, i, j] == (y + ph - i * sh) * kw + z + pw - j * sw:
@@ -108,12 +109,12 @@ def _avg_pool2d(x, kh, kw, sh, sw, ph, pw, with_pad, y):
     for plane in range(first_plane, planes, dplane):
         for i in range(first_i, OH, di):
             for j in range(first_j, OW, dj):
-                top, left, total = i * sh - ph, j * sw - pw, x.dtype.type(0)
+                top, left, total = i * sh - ph, j * sw - pw, np.float32(0)
                 for u in range(max(0, -top), min(kh, H - top)):
                     for v in range(max(0, -left), min(kw, W - left)):
                         total += x[plane, top + u, left + v]
                 count = _count(i, H, kh, sh, ph, with_pad) * _count(j, W, kw, sw, pw, with_pad)
-                y[plane, i, j] = total / x.dtype.type(count)
+                y[plane, i, j] = total / np.float32(count)
 
 
 @cuda.jit
@@ -126,9 +127,9 @@ def _avg_pool2d_grad(gy, kh, kw, sh, sw, ph, pw, with_pad, gx):
     for plane in range(first_plane, planes, dplane):
         for y in range(first_y, H, dy):
             for z in range(first_z, W, dz):
-                total = gx.dtype.type(0)
+                total = np.float32(0)
                 for i in range(first_window(y + ph, kh, sh), last_window(y + ph, sh, OH)):
                     rows = _count(i, H, kh, sh, ph, with_pad)
                     for j in range(first_window(z + pw, kw, sw), last_window(z + pw, sw, OW)):
-                        total += gy[plane, i, j] / gx.dtype.type(rows * _count(j, W, kw, sw, pw, with_pad))
+                        total += gy[plane, i, j] / np.float32(rows * _count(j, W, kw, sw, pw, with_pad))
                 gx[plane, y, z] = total

@@ -6,6 +6,7 @@ many small ones, and CuPy hands it a transposed matrix as it is, but would copy 
 
 from __future__ import annotations
 
+import numpy as np
 from numba import cuda
 
 from minidl.array import Array, array_module
@@ -61,7 +62,7 @@ def _fold(cols, sh, sw, ph, pw, dh, dw, x):
         c, n = plane // N, plane % N
         for y in range(first_y, H, dy):
             for z in range(first_z, W, dz):
-                total = x.dtype.type(0)
+                total = np.float32(0)
                 for i in range(first_window(y + ph, dh * (kh - 1) + 1, sh), last_window(y + ph, sh, OH)):
                     for j in range(first_window(z + pw, dw * (kw - 1) + 1, sw), last_window(z + pw, sw, OW)):
                         row, column = y + ph - i * sh, z + pw - j * sw

@@ -1,0 +1,65 @@
+"""Loss scaling: gradients too small for a float16 are multiplied, on their way, by a number that keeps them in its range.
+
+The number is a power of two, which rounds nothing. It is as large as it can be: halved whenever a gradient overflows, and
+doubled when none has for a while. Micikevicius et al. 2018, "Mixed precision training", section 3.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from minidl.array import Array, array_module
+from minidl.core import Tensor, walk
+
+
+class LossScale:
+    """`if scale.backward(loss): optimizer.step()` in the place of `loss.backward(); optimizer.step()`.
+
+    scale: the factor at first, a power of two; patience: after so many steps without an overflow in a row it is doubled.
+    """
+
+    def __init__(self, scale: float = 2.0**15, patience: int = 2000) -> None:
+        if not scale >= 1 or math.frexp(scale)[0] != 0.5:
+            raise ValueError(f"scale: expected a power of two, 1 or more, got {scale!r}")
+        if not isinstance(patience, int) or patience < 1:
+            raise ValueError(f"patience: expected a positive number of steps, got {patience!r}")
+        self.scale, self.patience = float(scale), patience
+        self.good = 0  # steps since the scale changed
+
+    def backward(self, loss: Tensor) -> bool:
+        """Add d loss / d leaf to `leaf.grad`, as `loss.backward()` does; or False, and every `.grad` as before: one overflows.
+
+        loss: a scalar, float32. Raises FloatingPointError where a gradient is not finite without scaling either.
+        """
+        xp, leaves = array_module(loss.data), dict[Tensor, Array]()
+        for step in walk(loss, xp.full(loss.shape, self.scale, loss.dtype), leaves=leaves, keep_graph=False):
+            del step  # or its arrays would live on through the next step
+        if not _finite(leaves.values()):
+            if self.scale == 1:
+                raise FloatingPointError("a gradient is not finite, and the loss is not scaled any more: no overflow of a half")
+            self.scale, self.good = self.scale / 2, 0
+            return False
+        for leaf, g in leaves.items():
+            g = xp.asarray(g * (1 / self.scale))  # of a 0-d gradient, too
+            leaf.grad = g if leaf.grad is None else xp.asarray(leaf.grad + g)
+        self.good += 1
+        if self.good == self.patience:
+            self.scale, self.good = self.scale * 2, 0
+        return True
+
+    def state_dict(self) -> dict[str, float]:
+        """What a checkpoint needs to go on with the same bits."""
+        return {"scale": self.scale, "good": self.good}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Go on from a `state_dict()`."""
+        self.scale, self.good = float(state["scale"]), int(state["good"])
+
+
+def _finite(arrays: Iterable[Array]) -> bool:
+    """Whether all numbers are; on a GPU this waits once, not once an array."""
+    bad: Array | int = 0
+    for a in arrays:
+        bad = bad + (~array_module(a).isfinite(a)).sum()
+    return int(bad) == 0
