@@ -33,6 +33,7 @@ import models
 from minidl import data, explain, metrics, train, view
 from minidl.array import to_cpu, to_device
 from minidl.data import Dataset, Normalize
+from minidl.mixed import PRECISIONS
 from minidl.nn import Module
 from minidl.train import Settings
 
@@ -177,6 +178,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--weight-decay", type=float)
     p.add_argument("--seed", type=int, help="of the initial weights, the order of the pictures and the augmentation")
     p.add_argument("--device", choices=("cpu", "gpu"))
+    p.add_argument("--precision", choices=PRECISIONS, help="of the activations in training; 16 bits take half the memory")
     p.add_argument("--out", help="the folder of this run; by default runs/DATA-MODEL")
     p.add_argument("--resume", action="store_true", help="go on with the run in that folder")
     return p

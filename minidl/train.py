@@ -33,6 +33,8 @@ from minidl.array import DEVICES, Array, to_cpu
 from minidl.core import no_grad
 from minidl.data import Augmentation, Compose, Dataset, Loader, Normalize, RandomCrop, RandomFlip
 from minidl.data.checks import integer
+from minidl.loss_scale import LossScale
+from minidl.mixed import PRECISIONS, mixed
 from minidl.nn import Module
 from minidl.nonfinite import count_nonfinite, first_nonfinite
 from minidl.optim import SGD, Optimizer, Schedule, decay_groups, one_cycle
@@ -57,6 +59,7 @@ class Settings:
     flip: str = "horizontal"
     seed: int = 0
     device: str = "cpu"
+    precision: str = "float32"  # of the activations in training: "float16" or "bfloat16" is mixed precision, see `minidl.mixed`
 
     # what is trained on what: `fit` writes these down and leaves them to its caller
     model: str = ""
@@ -75,6 +78,8 @@ class Settings:
                 raise ValueError(f"{name}: expected a finite number that is not negative, got {value!r}")
         if self.lr == 0 or self.warmup >= 1:
             raise ValueError(f"lr, warmup: expected lr above 0 and warmup below 1, got {self.lr} and {self.warmup}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision: expected one of {PRECISIONS}, got {self.precision!r}")
         if self.flip not in FLIPS or self.device not in DEVICES:
             raise ValueError(
                 f"flip, device: expected one of {tuple(FLIPS)} and one of {DEVICES}, got {self.flip!r} and {self.device!r}"
@@ -111,7 +116,7 @@ def fit(
 
     A row has `epoch` (from 1), `lr` (at its last step), `train_loss` and `train_accuracy` (over the augmented batches as they
     were trained on), `test_loss`, `test_accuracy`, `test_balanced_accuracy` and, for two classes, `test_auc`, `seconds` and
-    `images_per_second` (of training, without the test).
+    `images_per_second` (of training, without the test), and in float16 `loss_scale`. The test is in float32.
 
     Raises:
         FileExistsError: the folder holds a run already, and `resume` is False.
@@ -134,16 +139,18 @@ def fit(
     model.to(settings.device)
     optimizer = SGD(decay_groups(model, settings.weight_decay), settings.lr, momentum=0.9, nesterov=True)
     schedule = one_cycle(settings.lr, settings.epochs * len(loader), settings.warmup)
+    scale = LossScale() if settings.precision == "float16" else None
 
     about = {"classes": train_set.classes, "mean": mean.tolist(), "std": std.tolist(), "pictures": len(train_set)}
-    rows = _resume(out, model, optimizer, settings, about) if resume else _begin(out, settings)
+    rows = _resume(out, model, optimizer, scale, settings, about) if resume else _begin(out, settings)
     with np.errstate(all="ignore"):  # a loss that is not finite gets an error that says more than NumPy's warnings
         for epoch in range(len(rows), settings.epochs):
-            row = train_epoch(model, loader, optimizer, schedule, epoch, settings)
+            row = train_epoch(model, loader, optimizer, schedule, epoch, settings, scale)
             row |= scores(model, test_set, normalize)
             _check_state(model, row)
             rows.append(row)
             facts = {"step": (epoch + 1) * len(loader), "data": about, "rows": rows}
+            facts |= {} if scale is None else {"loss_scale": scale.state_dict()}
             checkpoint.save(out / "checkpoint.safetensors", model, optimizer, facts)
             _publish(out, model, about, rows)
             print(_line(row, settings.epochs), flush=True)
@@ -151,8 +158,19 @@ def fit(
     return rows
 
 
-def train_epoch(model: Module, loader: Loader, optimizer: Optimizer, schedule: Schedule, epoch: int, settings: Settings) -> Row:
-    """One pass over the training pictures; `epoch` counts from 0. Raises FloatingPointError where a loss is not finite."""
+def train_epoch(
+    model: Module,
+    loader: Loader,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    epoch: int,
+    settings: Settings,
+    scale: LossScale | None = None,
+) -> Row:
+    """One pass over the training pictures; `epoch` counts from 0. With a `scale`, steps whose gradients overflow are skipped.
+
+    Raises FloatingPointError where a loss is not finite.
+    """
     model.train()
     loader.set_epoch(epoch)
     images, loss_sum, hits, start = 0, 0.0, 0, time.perf_counter()
@@ -160,15 +178,19 @@ def train_epoch(model: Module, loader: Loader, optimizer: Optimizer, schedule: S
         for step, (x, labels) in enumerate(loader, start=epoch * len(loader)):
             optimizer.lr = schedule(step)
             optimizer.zero_grad()
-            logits = model(x)
-            loss = ops.cross_entropy(logits, labels)
+            with mixed(settings.precision):
+                logits = model(x)
+                loss = ops.cross_entropy(logits, labels)
             if not math.isfinite(loss.item()):
                 raise FloatingPointError(
                     f"the loss is {loss.item()} at step {step} (epoch {epoch + 1}, learning rate {optimizer.lr:.3g}). "
                     f"The first values that are not finite: {first_nonfinite(loss)}. A smaller learning rate often helps"
                 )
-            loss.backward()
-            optimizer.step()
+            if scale is None:
+                loss.backward()
+                optimizer.step()
+            elif scale.backward(loss):
+                optimizer.step()
 
             images += len(x)
             loss_sum += loss.item() * len(x)
@@ -185,6 +207,7 @@ def train_epoch(model: Module, loader: Loader, optimizer: Optimizer, schedule: S
         "train_accuracy": hits / images,
         "seconds": seconds,
         "images_per_second": images / seconds,
+        **({} if scale is None else {"loss_scale": scale.scale}),
     }
 
 
@@ -237,7 +260,9 @@ def _begin(out: pathlib.Path, settings: Settings) -> list[Row]:
     return []
 
 
-def _resume(out: pathlib.Path, model: Module, optimizer: Optimizer, settings: Settings, about: Row) -> list[Row]:
+def _resume(
+    out: pathlib.Path, model: Module, optimizer: Optimizer, scale: LossScale | None, settings: Settings, about: Row
+) -> list[Row]:
     settings.continues(Settings.of_run(out))
     for leftover in out.glob(".*.tmp"):  # of a write that was killed
         leftover.unlink()
@@ -246,6 +271,8 @@ def _resume(out: pathlib.Path, model: Module, optimizer: Optimizer, settings: Se
     facts = checkpoint.load(out / "checkpoint.safetensors", model, optimizer)
     if facts["data"] != json.loads(json.dumps(about)):
         raise ValueError(f"{out} was trained on other pictures: {facts['data']}, these are {about}")
+    if scale is not None:
+        scale.load_state_dict(facts["loss_scale"])
     rows: list[Row] = facts["rows"]
     _publish(out, model, about, rows)  # the run may have ended between the checkpoint and these
     return rows
