@@ -146,7 +146,7 @@ def _operator(function: Callable[[Any, Any], Any], reflected: bool = False, in_p
     return call
 
 
-for _name in "add sub mul truediv floordiv mod pow matmul and or xor".split():
+for _name in "add sub mul truediv floordiv mod pow matmul and or xor rshift".split():
     _plain = getattr(operator, {"and": "and_", "or": "or_"}.get(_name, _name))
     setattr(ndarray, f"__{_name}__", _operator(_plain))
     setattr(ndarray, f"__r{_name}__", _operator(_plain, reflected=True))

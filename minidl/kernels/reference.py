@@ -9,6 +9,9 @@ Pairs are (vertical, horizontal). Sizes: N pictures, C channels in, F out, H x W
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from minidl.array import Array, array_module
 
 Pair = tuple[int, int]
@@ -267,6 +270,76 @@ def relu(x: Array) -> Array:
 def relu_grad(gy: Array, y: Array) -> Array:
     """gx = gy where y > 0, else 0"""
     return array_module(gy).where(y > 0, gy, gy.dtype.type(0))
+
+
+# ---- linear maps of pictures that treat rows and columns apart
+
+
+def rows_and_columns(x: Array, A: Array, B: Array) -> Array:
+    """y[n,c] = A x[n,c] B^T: x (N,C,H,W), A (OH,H) for the rows, B (OW,W) for the columns -> (N,C,OH,OW)
+
+    Most entries of A and B are zeros: a row of bilinear interpolation has two others.
+    """
+    return A @ x @ B.T
+
+
+# ---- softmax cross-entropy
+
+
+def softmax_cross_entropy(z: Array, labels: Array, v: Array, smoothing: float) -> tuple[Array, Array]:
+    """loss[n] = -sum_k t[n,k] log p[n,k], p = softmax of z, t[n,k] = v[k] ((1 - s) [k = label n] + s/K); and log p
+
+    z (N,K), labels (N,) integers, v (K,) the weights of the classes, s = smoothing -> (N,), (N,K)
+    """
+    xp = array_module(z)
+    z = z - z.max(axis=1, keepdims=True)  # so that nothing overflows
+    log_p = z - xp.log(xp.exp(z).sum(axis=1, keepdims=True))
+    return -(_targets(log_p, labels, v, smoothing) * log_p).sum(axis=1), log_p
+
+
+def softmax_cross_entropy_grad(g: Array, log_p: Array, labels: Array, v: Array, smoothing: float) -> Array:
+    """gz[n,k] = g (p[n,k] sum_j t[n,j] - t[n,k]), with g () the gradient of each loss: -> (N,K)"""
+    t = _targets(log_p, labels, v, smoothing)
+    return g * (array_module(log_p).exp(log_p) * t.sum(axis=1, keepdims=True) - t)
+
+
+def _targets(like: Array, labels: Array, v: Array, smoothing: float) -> Array:
+    """t[n,k] = v[k] ((1 - s) [k = label n] + s/K): (N,K)"""
+    K = like.shape[1]
+    is_label = labels[:, None] == array_module(like).arange(K)
+    return v * ((1 - smoothing) * is_label + smoothing / K).astype(like.dtype)
+
+
+# ---- dropout
+
+
+def dropout(x: Array, p: float, seed: int) -> Array:
+    """y[i] = x[i] / (1 - p) where u[i] >= p, else 0; u[i] in [0, 1) the i-th number of the generator Philox, keyed by `seed`
+
+    The numbers depend on i and on the seed, from 0 to 2^63 - 1, alone: on every device, and in backward, they are the same.
+    """
+    xp = array_module(x)
+    kept = philox(xp.arange(x.size), seed).reshape(x.shape) >= threshold(p)
+    return xp.where(kept, x * x.dtype.type(1 / (1 - p)), x.dtype.type(0))
+
+
+def threshold(p: float) -> int:
+    """The least k with k / 2^32 >= p"""
+    return math.ceil(p * 2**32)
+
+
+def philox(i: Any, seed: int) -> Any:
+    """Number i of 32 random bits each, for one i or an array of them: Philox 2x32-10.
+
+    It multiplies 32 bits by 32 bits and goes on with the upper and the lower half of the product, ten times over. Salmon,
+    Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3.
+    """
+    low, high, key = i, seed >> 32, seed & 0xFFFFFFFF
+    for _ in range(10):
+        product = low * 0xD256D193
+        low, high = ((product >> 32) & 0xFFFFFFFF) ^ key ^ high, product & 0xFFFFFFFF
+        key = (key + 0x9E3779B9) & 0xFFFFFFFF
+    return low
 
 
 # ---- parameter updates, in place: p and the state arrays change

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from minidl import kernels
 from minidl.array import Array, array_module, is_array
 from minidl.core import Grads, Op, Tensor
-
 from minidl.mixed import FLOAT32
+
 
 def _log_softmax(z: Array, axis: int) -> Array:
     """z - log sum exp z, shifted by the maximum so that nothing overflows"""
@@ -19,9 +20,9 @@ def _log_softmax(z: Array, axis: int) -> Array:
 class Softmax(Op):
     """p_k = exp(z_k) / sum_j exp(z_j)"""
 
-    def __init__(self, axis: int) -> None:
     precision = (FLOAT32,)
 
+    def __init__(self, axis: int) -> None:
         self.axis = axis
 
     def forward(self, z: Array) -> Array:
@@ -36,9 +37,9 @@ class Softmax(Op):
 class LogSoftmax(Op):
     """y_k = z_k - log sum_j exp(z_j)"""
 
-    def __init__(self, axis: int) -> None:
     precision = (FLOAT32,)
 
+    def __init__(self, axis: int) -> None:
         self.axis = axis
 
     def forward(self, z: Array) -> Array:
@@ -57,35 +58,35 @@ class CrossEntropy(Op):
     p is the softmax of z; t[n,k] = v[k] ((1 - s) [k = label n] + s/K), with class weights v and label smoothing s.
     """
 
-    def __init__(self, labels: Array, class_weights: Array | None, label_smoothing: float) -> None:
     precision = (FLOAT32,)
 
+    def __init__(self, labels: Array, class_weights: Array | None, label_smoothing: float) -> None:
         self.labels, self.class_weights, self.label_smoothing = labels, class_weights, label_smoothing
 
     def forward(self, z: Array) -> Array:  # (N,K)
         _check_labels(self.labels, z)
-        xp, K = array_module(z), z.shape[1]
-        v = xp.ones(K, z.dtype) if self.class_weights is None else self.class_weights
-        if v.shape != (K,) or v.dtype != z.dtype:
-            raise ValueError(f"class_weights: expected ({K},) {z.dtype}, got {v.shape} {v.dtype}")
-        s, is_label = self.label_smoothing, self.labels[:, None] == xp.arange(K)
-        self.t = v * ((1 - s) * is_label + s / K).astype(z.dtype)  # (N,K)
-        self.total = v[self.labels].sum()
-        self.log_p = _log_softmax(z, 1)
-        return -(self.t * self.log_p).sum() / self.total
+        v = self.class_weights
+        if v is not None and (v.shape != z.shape[1:] or v.dtype != z.dtype):
+            raise ValueError(f"class_weights: expected ({z.shape[1]},) {z.dtype}, got {v.shape} {v.dtype}")
+        self.total = len(z) if v is None else v[self.labels].sum()
+        self.v = array_module(z).ones(z.shape[1], z.dtype) if v is None else v
+        k = kernels.of(z)
+        losses, self.log_p = k.softmax_cross_entropy(z, self.labels, self.v, self.label_smoothing)  # (N,) (N,K)
+        return (losses.sum() / self.total).astype(z.dtype)
 
     def backward(self, gy: Array) -> Grads:  # ()
         """gz[n,k] = (p[n,k] sum_j t[n,j] - t[n,k]) / sum_n v[label n]"""
-        p = array_module(self.log_p).exp(self.log_p)
-        return (gy * (p * self.t.sum(axis=1, keepdims=True) - self.t) / self.total,)
+        k, g = kernels.of(self.log_p), gy / self.total
+        gz = k.softmax_cross_entropy_grad(g, self.log_p, self.labels, self.v, self.label_smoothing)
+        return (gz.astype(gy.dtype, copy=False),)
 
 
 class BinaryCrossEntropyWithLogits(Op):
     """loss = mean of log(1 + exp(z)) - t z, which is -t log p - (1 - t) log(1 - p) with p = sigmoid(z)"""
 
-    def __init__(self, targets: Array) -> None:
     precision = (FLOAT32,)
 
+    def __init__(self, targets: Array) -> None:
         self.targets = targets
 
     def forward(self, z: Array) -> Array:
@@ -101,9 +102,9 @@ class BinaryCrossEntropyWithLogits(Op):
 class MSE(Op):
     """loss = mean of (y - t)^2"""
 
-    def __init__(self, targets: Array) -> None:
     precision = (FLOAT32,)
 
+    def __init__(self, targets: Array) -> None:
         self.targets = targets
 
     def forward(self, y: Array) -> Array:

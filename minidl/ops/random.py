@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.array import Array, array_module
+from minidl import kernels
+from minidl.array import Array
 from minidl.core import Grads, Op, Tensor
 
 
@@ -15,18 +16,19 @@ class Dropout(Op):
         self.p, self.rng = p, rng
 
     def forward(self, x: Array) -> Array:
-        keep = array_module(x).asarray(self.rng.random(x.shape, dtype="float32")) >= self.p
-        self.mask = keep / x.dtype.type(1 - self.p)
-        return x * self.mask
+        self.seed = int(self.rng.integers(2**63))
+        return kernels.of(x).dropout(x, self.p, self.seed)
 
     def backward(self, gy: Array) -> Grads:
-        return (gy * self.mask,)
+        """gx = gy m / (1 - p): m is drawn again from the same seed"""
+        return (kernels.of(gy).dropout(gy, self.p, self.seed),)
 
 
 def dropout(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
     """Each element is set to 0 with probability p, the others grow by 1 / (1 - p) (Srivastava et al. 2014).
 
-    rng: the generator of the random numbers, on the CPU. In evaluation call nothing: `nn.Dropout` does that.
+    rng: the generator, on the CPU, of one seed a call; the elements are drawn from that seed where x is, the same ones on the
+    CPU and on a GPU. In evaluation call nothing: `nn.Dropout` does that.
     """
     if not 0 <= p < 1:
         raise ValueError(f"p: expected a probability in [0, 1), got {p}")

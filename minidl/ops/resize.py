@@ -10,18 +10,19 @@ from functools import lru_cache
 
 import numpy as np
 
+from minidl import kernels
 from minidl.array import Array, array_module
 from minidl.core import Grads, Op, Tensor
-from minidl.ops.arguments import Pair, pair, pictures
 from minidl.mixed import FLOAT32
+from minidl.ops.arguments import Pair, pair, pictures
 
 
 class RowsAndColumns(Op):
     """y[n,c] = A x[n,c] B^T, A (OH,H), B (OW,W) the matrices of `kind`"""
 
-    def __init__(self, kind: str, *settings: tuple[float, float]) -> None:
     precision = (FLOAT32,)
 
+    def __init__(self, kind: str, *settings: tuple[float, float]) -> None:
         self.kind, self.settings = kind, settings
 
     def forward(self, x: Array) -> Array:  # (N,C,H,W)
@@ -30,10 +31,10 @@ class RowsAndColumns(Op):
         rows, columns = zip(*self.settings, strict=True)
         self.A = xp.asarray(matrix(x.shape[2], *rows), x.dtype)
         self.B = xp.asarray(matrix(x.shape[3], *columns), x.dtype)
-        return self.A @ x @ self.B.T  # (N,C,OH,OW)
+        return kernels.of(x).rows_and_columns(x, self.A, self.B)  # (N,C,OH,OW)
 
     def backward(self, gy: Array) -> Grads:  # (N,C,OH,OW)
-        return (self.A.T @ gy @ self.B,)
+        return (kernels.of(gy).rows_and_columns(gy, self.A.T, self.B.T),)
 
 
 def resize(x: Tensor, size: int | Pair, mode: str = "bilinear", align_corners: bool = False) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from minidl.kernels import reference
+from minidl.ops.resize import MATRICES
 from tests.kernels.test_agree import Draw
 
 Cases = dict[str, list[Any]]  # a kernel's name: its arguments
@@ -101,6 +102,30 @@ def dense(draw: Draw) -> Cases:
     }
 
 
+def resize(draw: Draw) -> Cases:
+    """Of an op, with rows of zeros where the picture gets smaller and this is its gradient; or any other"""
+    (H, W), (OH, OW) = draw.pair(1, 9), draw.pair(1, 9)
+    kind = draw.data.draw(st.sampled_from(("nearest", "bilinear", "bilinear, corners aligned", "adaptive average")))
+    A, B = (MATRICES[kind](*sizes).astype(draw.dtype) for sizes in ((H, OH), (W, OW)))
+    A, B = (A.T, B.T) if draw.data.draw(st.booleans()) else (A, B)
+    return {"rows_and_columns": [draw.array((draw.int(1, 3), draw.int(1, 3), A.shape[1], B.shape[1])), A, B]}
+
+
+def loss(draw: Draw) -> Cases:
+    N, K, smoothing = draw.int(1, 9), draw.int(1, 12), draw.data.draw(st.sampled_from((0.0, 0.1)))
+    z, labels, v = draw.array((N, K)), draw.rng.integers(0, K, N), abs(draw.array((K,)))
+    _, log_p = reference.softmax_cross_entropy(z, labels, v, smoothing)
+    return {
+        "softmax_cross_entropy": [z, labels, v, smoothing],
+        "softmax_cross_entropy_grad": [np.asarray(draw.rng.standard_normal((), log_p.dtype)), log_p, labels, v, smoothing],
+    }
+
+
+def random(draw: Draw) -> Cases:
+    x = draw.array(draw.data.draw(st.sampled_from(((1,), (7, 5), (3, 2, 2, 3)))))
+    return {"dropout": [x, draw.data.draw(st.sampled_from((0.0, 0.3, 0.9))), draw.int(0, 2**63 - 1)]}
+
+
 def updates(draw: Draw) -> Cases:
     shape = draw.data.draw(st.sampled_from(((1,), (7, 5), (3, 2, 2, 3))))
     p, m = (draw.rng.standard_normal(shape).astype(draw.dtype) for _ in range(2))
@@ -111,4 +136,4 @@ def updates(draw: Draw) -> Cases:
     }
 
 
-FAMILIES: tuple[Callable[[Draw], Cases], ...] = (conv, pool, channels, norm, dense, updates)
+FAMILIES: tuple[Callable[[Draw], Cases], ...] = (conv, pool, channels, norm, dense, resize, loss, random, updates)

@@ -19,7 +19,7 @@ from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 from minidl import Tensor, kernels, nn, ops, optim
 from minidl.array import to_device
 from minidl.kernels import cuda, reference
-from minidl.kernels.cuda import conv, elementwise, launch, moments, pool, windows
+from minidl.kernels.cuda import conv, elementwise, launch, loss, moments, pool, random, resize, windows
 from models import densenet
 from tests import strict_cupy
 from tests.kernels import cuda_cases
@@ -40,7 +40,7 @@ def gpu() -> Iterator[None]:
         patch.setattr(launch, "view", lambda x: FakeCUDAArray(x._bare))  # in the place of the only two calls that need a device
         patch.setattr(launch, "stream", lambda xp: 0)
         patch.setattr(kernels, "_cuda", lambda: cuda)
-        for module in (launch, moments):
+        for module in (launch, loss, moments):
             patch.setattr(module, "launch_blocks", start)
         yield
 
@@ -48,7 +48,7 @@ def gpu() -> Iterator[None]:
 def small(block: int, blocks: int, columns: int = 1 << 28) -> pytest.MonkeyPatch:
     """So many threads a block, blocks along an axis, bytes of columns; to be undone"""
     patch = pytest.MonkeyPatch()
-    for module in (launch, moments):
+    for module in (launch, loss, moments):
         patch.setattr(module, "THREADS", block)
     patch.setattr(launch, "BLOCKS", blocks)
     patch.setattr(moments, "SHARE", 2)
@@ -150,6 +150,10 @@ def test_an_empty_batch_starts_nothing() -> None:
         (pool, "first_window", lambda y, k, s: 0, cuda_cases.pool),
         (moments, "_together", lambda n, m, s, n2, m2, s2: (n + n2, (n * m + n2 * m2) / (n + n2), s + s2), cuda_cases.norm),
         (elementwise, "math", type("Wrong", (), {"sqrt": abs}), cuda_cases.updates),
+        (resize, "_bands", lambda A: [strict_cupy._dressed(np.full(len(A), n)) for n in (0, 1)], cuda_cases.resize),
+        (loss, "_largest", lambda shared, value: value, cuda_cases.loss),
+        (loss, "_sum", lambda shared, value: value, cuda_cases.loss),
+        (random, "_philox", lambda i, seed: reference.philox(i, seed + 1), cuda_cases.random),
         (conv, "_side_by_side", lambda y: y.reshape(y.shape[1], -1), cuda_cases.conv),
     ],
 )

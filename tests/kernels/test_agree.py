@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from minidl.kernels import compiled, reference
 from minidl.kernels.compiled import direct, winograd
+from minidl.ops.resize import MATRICES
 
 KERNELS = (
     "conv2d",
@@ -39,10 +40,14 @@ KERNELS = (
     "add",
     "relu",
     "relu_grad",
+    "rows_and_columns",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_grad",
+    "dropout",
     "sgd_update",
     "adamw_update",
 )
-HELPERS = ("windows", "fold", "conv_size", "array_module")  # what reference has besides
+HELPERS = ("windows", "fold", "conv_size", "array_module", "philox", "threshold")  # what reference has besides
 
 dtypes = st.sampled_from((np.float32, np.float64))
 
@@ -343,6 +348,88 @@ def _update_alike(name: str, state: list[np.ndarray], g: np.ndarray, draw: Draw,
         assert got.dtype == draw.dtype
         assert not np.array_equal(got, old)
         np.testing.assert_allclose(got, want, rtol=64 * draw.eps, atol=64 * draw.eps)
+
+
+# ---- rows and columns, the loss, dropout
+
+
+@given(data=st.data())
+@settings(max_examples=40)
+def test_rows_and_columns(data: st.DataObject) -> None:
+    """All the matrices of ops.resize and their adjoints, and any others, with rows of zeros among them"""
+    draw = Draw(data)
+    (H, W), (OH, OW) = draw.pair(2, 40), draw.pair(1, 50)
+    kind = data.draw(st.sampled_from([*MATRICES, "any"]))
+    if kind == "gaussian blur":
+        A, B = MATRICES[kind](H, 0.7, 1), MATRICES[kind](W, 1.5, 1)
+    elif kind == "any":
+        A, B = (draw.rng.standard_normal(s) * (draw.rng.random(s) < 0.3) for s in ((OH, H), (OW, W)))
+    else:
+        A, B = MATRICES[kind](H, OH), MATRICES[kind](W, OW)
+    A, B = A.astype(draw.dtype), B.astype(draw.dtype)
+    x, gy = draw.array((draw.int(1, 3), draw.int(1, 3), H, W)), draw.array((2, 1, len(A), len(B)))
+    _agree("rows_and_columns", x, A, B, eps=draw.eps)
+    _agree("rows_and_columns", gy, A.T, B.T, eps=draw.eps)
+
+
+@given(data=st.data())
+@settings(max_examples=40)
+def test_softmax_cross_entropy(data: st.DataObject) -> None:
+    """Also of logits so large that their exponentials are not"""
+    draw = Draw(data)
+    N, K, far = draw.int(1, 900), draw.int(1, 40), draw.data.draw(st.sampled_from((1, 1000)))
+    z, labels, v = draw.array((N, K)) * draw.dtype(far), draw.rng.integers(0, K, N), abs(draw.array((K,)))
+    smoothing = draw.data.draw(st.sampled_from((0.0, 0.1)))
+    _agree("softmax_cross_entropy", z, labels, v, smoothing, scale=(10 * far * K, 10 * far), eps=draw.eps)
+    log_p = reference.softmax_cross_entropy(z, labels, v, smoothing)[1]
+    g = draw.rng.standard_normal(()).astype(draw.dtype)
+    size = 2 * v.max() + v.sum()
+    _agree("softmax_cross_entropy_grad", np.asarray(g), log_p, labels, v, smoothing, scale=(size,), eps=draw.eps)
+
+
+@pytest.mark.parametrize("kernels", [reference, compiled])
+def test_a_loss_of_what_is_not_finite_is_not_finite(kernels: ModuleType) -> None:
+    labels, v = np.zeros(5, int), np.ones(3)
+    z = np.zeros((5, 3))
+    z[1, 2], z[2, 0], z[3, 1] = np.nan, np.inf, -np.inf
+    with np.errstate(invalid="ignore"):
+        losses, _ = kernels.softmax_cross_entropy(z, labels, v, 0.1)
+    assert np.isfinite(losses).tolist() == [True, False, False, False, True]
+
+
+@given(data=st.data(), p=st.floats(0, 0.99), seed=st.integers(0, 2**63 - 1))
+@settings(max_examples=30)
+def test_dropout(data: st.DataObject, p: float, seed: int) -> None:
+    """The same elements in both, and in every layout, to the bit"""
+    draw = Draw(data)
+    x = draw.array(data.draw(st.sampled_from(((1,), (7, 5), (3, 2, 2, 3), (3, 30_001)))))
+    want = reference.dropout(x, p, seed)
+    np.testing.assert_array_equal(compiled.dropout(x, p, seed), want)
+    np.testing.assert_array_equal(compiled.dropout(np.ascontiguousarray(x), p, seed), want)
+    assert want.dtype == draw.dtype
+    assert p > 0 or np.array_equal(want, x)
+
+
+def test_philox_gives_the_numbers_that_its_authors_publish() -> None:
+    """The known answers of Random123 for philox2x32-10: counter, key, result"""
+    for low, high, key, found in (
+        (0, 0, 0, 0xFF1DAE59),
+        (0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x2C3F628B),
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0xDD7CE038),
+    ):
+        assert reference.philox(low, high << 32 | key) == found
+        if high < 2**31:
+            assert reference.philox(np.array([low, 1]), high << 32 | key)[0] == found
+
+
+def test_dropped_elements_look_random() -> None:
+    """As many as asked for, independent of their neighbours, of other seeds and of other numbers in the same seed"""
+    n, p = 1 << 16, 0.25
+    kept = [reference.dropout(np.ones(n), p, seed) > 0 for seed in (0, 1, 2**32, 2**62)]
+    error = 5 * (p * (1 - p) / n) ** 0.5
+    assert all(abs(k.mean() - (1 - p)) < error for k in kept)
+    pairs = [(a, b) for i, a in enumerate(kept) for b in kept[:i]] + [(kept[0][:-lag], kept[0][lag:]) for lag in (1, 2, 1024)]
+    assert all(abs((a & b).mean() - (1 - p) ** 2) < error for a, b in pairs)
 
 
 # ---- fused kernels

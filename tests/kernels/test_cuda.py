@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from minidl import kernels
 from minidl.kernels import cuda, reference
-from minidl.kernels.cuda import launch, moments
+from minidl.kernels.cuda import launch, loss, moments
 from tests import strict_cupy
 from tests.benchmarks import gpu
 from tests.kernels import cuda_cases
@@ -107,7 +107,7 @@ def _launches(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], tuple[An
         dtype = next(a.dtype.name for a in args if isinstance(a, np.ndarray) and a.dtype.kind == "f")
         found.setdefault((kernel.py_func.__qualname__, dtype), (kernel, tuple(numba.typeof(a) for a in args)))
 
-    for module in (launch, moments):
+    for module in (launch, loss, moments):
         monkeypatch.setattr(module, "launch_blocks", note)
 
     @given(data=st.data())

@@ -7,6 +7,7 @@ from minidl.kernels.compiled import cache  # noqa: F401 - first of all: it empti
 from minidl.kernels.compiled.conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from minidl.kernels.compiled.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
 from minidl.kernels.compiled.elementwise import adamw_update, add, relu, relu_grad, sgd_update
+from minidl.kernels.compiled.loss import softmax_cross_entropy, softmax_cross_entropy_grad
 from minidl.kernels.compiled.memory import keep_freed_memory
 from minidl.kernels.compiled.norm import (
     batch_norm,
@@ -19,6 +20,8 @@ from minidl.kernels.compiled.norm import (
     channel_sums,
 )
 from minidl.kernels.compiled.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
+from minidl.kernels.compiled.random import dropout
+from minidl.kernels.compiled.resize import rows_and_columns
 from minidl.kernels.compiled.threads import wait_quietly
 
 keep_freed_memory()
@@ -43,10 +46,14 @@ __all__ = [
     "conv2d",
     "conv2d_grad_w",
     "conv2d_grad_x",
+    "dropout",
     "max_pool2d",
     "max_pool2d_grad",
     "relu",
     "relu_grad",
+    "rows_and_columns",
     "sgd_update",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_grad",
     "subtract_line",
 ]
