@@ -179,6 +179,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, help="of the initial weights, the order of the pictures and the augmentation")
     p.add_argument("--device", choices=("cpu", "gpu"))
     p.add_argument("--precision", choices=PRECISIONS, help="of the activations in training; 16 bits take half the memory")
+    p.add_argument("--cuda-graph", action="store_const", const=True, help="on a GPU, each step as one graph of kernels: sooner")
     p.add_argument("--out", help="the folder of this run; by default runs/DATA-MODEL")
     p.add_argument("--resume", action="store_true", help="go on with the run in that folder")
     return p

@@ -77,6 +77,11 @@ def total(x: Array, axis: tuple[int, ...], keepdims: bool = False) -> Array:
     return x.sum(axis=axis, dtype=sum_type(x.dtype), keepdims=keepdims).astype(x.dtype, copy=False)
 
 
+def capturing(x: Array) -> bool:
+    """Whether x is on a GPU where a CUDA graph is being captured, see `minidl.graph`: then nothing can be read back."""
+    return array_module(x) is not np and bool(array_module(x).cuda.get_current_stream().is_capturing())
+
+
 def _cupy() -> ModuleType:
     """CuPy, once it is certain that it can compute."""
     try:

@@ -30,9 +30,10 @@ from tqdm import tqdm
 
 from minidl import checkpoint, files, metrics, ops, weights
 from minidl.array import DEVICES, Array, to_cpu
-from minidl.core import no_grad
+from minidl.core import Tensor, no_grad
 from minidl.data import Augmentation, Compose, Dataset, Loader, Normalize, RandomCrop, RandomFlip
 from minidl.data.checks import integer
+from minidl.graph import CapturedGradients
 from minidl.loss_scale import LossScale
 from minidl.mixed import PRECISIONS, mixed
 from minidl.nn import Module
@@ -43,7 +44,7 @@ Path = str | os.PathLike[str]
 Row = dict[str, Any]  # one line of metrics.jsonl
 
 FLIPS = {"none": (), "horizontal": ("horizontal",), "both": ("horizontal", "vertical")}
-PLACES = ("root", "device")  # settings that say where, not what: they may change when a run is resumed
+PLACES = ("root", "device", "cuda_graph")  # settings that say where, not what: they may change when a run is resumed
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Settings:
     seed: int = 0
     device: str = "cpu"
     precision: str = "float32"  # of the activations in training: "float16" or "bfloat16" is mixed precision, see `minidl.mixed`
+    cuda_graph: bool = False  # each step as one CUDA graph, see `minidl.graph`: the same numbers, sooner
 
     # what is trained on what: `fit` writes these down and leaves them to its caller
     model: str = ""
@@ -83,6 +85,12 @@ class Settings:
         if self.flip not in FLIPS or self.device not in DEVICES:
             raise ValueError(
                 f"flip, device: expected one of {tuple(FLIPS)} and one of {DEVICES}, got {self.flip!r} and {self.device!r}"
+            )
+
+        if self.cuda_graph and (self.device != "gpu" or self.precision == "float16"):
+            raise ValueError(
+                "cuda_graph: it needs device 'gpu', and a precision without a loss scale, which changes from step to step: "
+                f"float32 or bfloat16, got {self.device!r} and {self.precision!r}"
             )
 
     @staticmethod
@@ -138,6 +146,7 @@ def fit(
 
     model.to(settings.device)
     optimizer = SGD(decay_groups(model, settings.weight_decay), settings.lr, momentum=0.9, nesterov=True)
+    captured = CapturedGradients(model, ops.cross_entropy) if settings.cuda_graph else None
     schedule = one_cycle(settings.lr, settings.epochs * len(loader), settings.warmup)
     scale = LossScale() if settings.precision == "float16" else None
 
@@ -145,7 +154,7 @@ def fit(
     rows = _resume(out, model, optimizer, scale, settings, about) if resume else _begin(out, settings)
     with np.errstate(all="ignore"):  # a loss that is not finite gets an error that says more than NumPy's warnings
         for epoch in range(len(rows), settings.epochs):
-            row = train_epoch(model, loader, optimizer, schedule, epoch, settings, scale)
+            row = train_epoch(model, loader, optimizer, schedule, epoch, settings, scale, captured)
             row |= scores(model, test_set, normalize)
             _check_state(model, row)
             rows.append(row)
@@ -166,8 +175,10 @@ def train_epoch(
     epoch: int,
     settings: Settings,
     scale: LossScale | None = None,
+    captured: CapturedGradients | None = None,
 ) -> Row:
-    """One pass over the training pictures; `epoch` counts from 0. With a `scale`, steps whose gradients overflow are skipped.
+    """One pass over the training pictures; `epoch` counts from 0. With a `scale`, steps whose gradients overflow are skipped;
+    `captured` takes the place of forward, loss and backward.
 
     Raises FloatingPointError where a loss is not finite.
     """
@@ -179,17 +190,20 @@ def train_epoch(
             optimizer.lr = schedule(step)
             optimizer.zero_grad()
             with mixed(settings.precision):
-                logits = model(x)
-                loss = ops.cross_entropy(logits, labels)
+                if captured is not None:
+                    loss, logits = map(Tensor, captured(x, labels))
+                else:
+                    logits = model(x)
+                    loss = ops.cross_entropy(logits, labels)
             if not math.isfinite(loss.item()):
+                loss = loss if captured is None else ops.cross_entropy(model(x), labels)  # with ops, to ask where it began
                 raise FloatingPointError(
                     f"the loss is {loss.item()} at step {step} (epoch {epoch + 1}, learning rate {optimizer.lr:.3g}). "
                     f"The first values that are not finite: {first_nonfinite(loss)}. A smaller learning rate often helps"
                 )
-            if scale is None:
+            if captured is None and scale is None:
                 loss.backward()
-                optimizer.step()
-            elif scale.backward(loss):
+            if scale is None or scale.backward(loss):
                 optimizer.step()
 
             images += len(x)

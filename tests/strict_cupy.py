@@ -5,6 +5,11 @@ Its array refuses to become a NumPy array implicitly and to meet one in an opera
 Reductions and single elements are 0-d arrays, not scalars. It has a choice of the functions that CuPy has, with CuPy's
 arguments. It is stricter than CuPy in two places: NumPy functions do not dispatch to it, and a NumPy array is no index
 (CuPy would copy it to the GPU unasked).
+
+While a stream captures a CUDA graph, what would change an array is written down and not done: a new array holds NaN until the
+graph is launched. As with CuPy, nothing can be read back then and cuBLAS cannot be called; stricter than CuPy, nothing can be
+copied from the CPU, which the graph would do again from memory that is somebody else's by then, and memory must come from a
+pool of the graph's own.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import itertools
 import operator
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -35,6 +41,9 @@ _KEYWORDS = {
 }
 
 
+_CUBLAS = {"matmul", "dot", "einsum", "tensordot", "outer"}
+
+
 def _bare(x: Any) -> Any:
     """The NumPy array inside a stand-in array, also in lists and tuples; no other array may be there."""
     if isinstance(x, ndarray):
@@ -54,11 +63,53 @@ def _dressed(result: Any) -> Any:
     return tuple(_dressed(item) for item in result) if isinstance(result, list | tuple) else result
 
 
+def _arrays(x: Any) -> list[np.ndarray]:
+    """All NumPy arrays in nested lists and tuples"""
+    return [x] if isinstance(x, np.ndarray) else [a for item in x for a in _arrays(item)] if isinstance(x, list | tuple) else []
+
+
+def _do(function: Callable[..., Any], *args: Any, changes: np.ndarray | None = None, **kwargs: Any) -> Any:
+    """What the function gives of bare arguments, dressed; `changes`: the array that it changes in place"""
+    captured = _streams()[-1].captured
+    if captured is None:
+        return _dressed(function(*args, **kwargs))
+    if changes is not None:
+        captured.append(lambda: function(*args, **kwargs))
+        return _dressed(changes)
+    result = _dressed(function(*args, **kwargs))
+    fresh = [a._bare for a in (result if isinstance(result, tuple) else (result,)) if isinstance(a, ndarray)]
+    inputs = _arrays([list(args), list(kwargs.values())])
+    if not any(np.may_share_memory(a, b) for a in fresh for b in inputs):  # it is no view
+
+        def again() -> None:
+            results = function(*args, **kwargs)
+            for a, value in zip(fresh, results if isinstance(results, tuple | list) else (results,), strict=True):
+                a[...] = value
+
+        if _memory.pool is None:
+            raise RuntimeError("memory of the common pool is not the graph's own, and would serve others after the capture")
+        captured.append(again)
+        for a in fresh:
+            a[...] = np.nan if a.dtype.kind == "f" else 0
+    return result
+
+
+def _not_captured(what: str, error: type[Exception] = RuntimeError) -> None:
+    if _streams()[-1].captured is not None:
+        raise error(f"the current stream is capturing: {what}")
+
+
 def _function(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if not set(kwargs) <= _KEYWORDS.get(name, set(kwargs)):
             raise TypeError(f"{name}() got keyword arguments that CuPy does not know: {sorted(kwargs)}")
-        return _dressed(function(*_bare(args), **{key: _bare(value) for key, value in kwargs.items()}))
+        if name in _CUBLAS:
+            _not_captured("calling cuBLAS API during stream capture is currently unsupported", NotImplementedError)
+        if name in ("tolist", "nonzero", "unique", "allclose"):
+            _not_captured(f"{name} waits for the GPU")
+        bare = {key: _bare(value) for key, value in kwargs.items()}
+        changes = bare.get("out") if name not in ("fill", "sort") or function is np.sort else _bare(args[0])
+        return _do(function, *_bare(args), changes=changes, **bare)
 
     call.__name__ = name
     return call
@@ -82,7 +133,7 @@ class ndarray:  # noqa: N801 - CuPy's name
         """Called for numpy_scalar * array, which CuPy allows, and for numpy.exp(array) and numpy_array * array."""
         if method != "__call__" or kwargs or not any(isinstance(x, np.generic) for x in inputs):
             raise TypeError(f"numpy.{ufunc.__name__} was called with a CuPy array")
-        return _dressed(ufunc(*_bare(inputs)))
+        return _do(ufunc, *_bare(inputs))
 
     @property
     def base(self) -> ndarray | None:
@@ -92,17 +143,22 @@ class ndarray:  # noqa: N801 - CuPy's name
     def T(self) -> ndarray:  # noqa: N802
         return _dressed(self._bare.T)
 
+    @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self._bare.ctypes.data)
+
     def get(self) -> np.ndarray:
+        _not_captured("nothing can be copied to the CPU")
         return self._bare.copy()
 
     def item(self) -> Any:
-        return self._bare.item()
+        return self.get().item()
 
     def __getitem__(self, index: Any) -> ndarray:
-        return _dressed(self._bare[_bare(index)])
+        return _do(operator.getitem, self._bare, _bare(index))
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._bare[_bare(index)] = _bare(value)
+        _do(operator.setitem, self._bare, _bare(index), _bare(value), changes=self._bare)
 
     def __len__(self) -> int:
         return len(self._bare)
@@ -111,13 +167,13 @@ class ndarray:  # noqa: N801 - CuPy's name
         return (self[i] for i in range(len(self)))
 
     def __bool__(self) -> bool:
-        return bool(self._bare)
+        return bool(self.get())
 
     def __int__(self) -> int:
-        return int(self._bare)
+        return int(self.get())
 
     def __float__(self) -> float:
-        return float(self._bare)
+        return float(self.get())
 
     def __repr__(self) -> str:
         return repr(self._bare)
@@ -139,14 +195,16 @@ def _operator(function: Callable[[Any, Any], Any], reflected: bool = False, in_p
     def call(self: ndarray, other: Any) -> Any:
         if getattr(other, "__array_ufunc__", 0) is None:  # it wants its own operator to be called, as a Tensor does
             return NotImplemented
+        if "matmul" in function.__name__:
+            _not_captured("calling cuBLAS API during stream capture is currently unsupported", NotImplementedError)
         a, b = (_bare(other), self._bare) if reflected else (self._bare, _bare(other))
-        result = function(a, b)
-        return self if in_place else _dressed(result)
+        result = _do(function, a, b, changes=self._bare if in_place else None)
+        return self if in_place else result
 
     return call
 
 
-for _name in "add sub mul truediv floordiv mod pow matmul and or xor rshift".split():
+for _name in "add sub mul truediv floordiv mod pow matmul and or xor".split():
     _plain = getattr(operator, {"and": "and_", "or": "or_"}.get(_name, _name))
     setattr(ndarray, f"__{_name}__", _operator(_plain))
     setattr(ndarray, f"__r{_name}__", _operator(_plain, reflected=True))
@@ -154,7 +212,7 @@ for _name in "add sub mul truediv floordiv mod pow matmul and or xor rshift".spl
 for _name in "lt le eq ne gt ge".split():
     setattr(ndarray, f"__{_name}__", _operator(getattr(operator, _name)))
 for _name in "neg pos abs invert".split():
-    setattr(ndarray, f"__{_name}__", lambda self, name=_name: _dressed(getattr(operator, name)(self._bare)))
+    setattr(ndarray, f"__{_name}__", lambda self, name=_name: _do(getattr(operator, name), self._bare))
 
 
 class ufunc:  # noqa: N801 - CuPy's name
@@ -170,7 +228,7 @@ class ufunc:  # noqa: N801 - CuPy's name
     def at(self, a: ndarray, indices: Any, b: Any) -> None:
         if self.__name__ not in ("add", "subtract", "maximum", "minimum"):
             raise NotImplementedError(f"`{self.__name__}.at` is not supported yet")
-        getattr(np, self.__name__).at(_bare(a), _bare(indices), _bare(b))
+        _do(getattr(np, self.__name__).at, _bare(a), _bare(indices), _bare(b), changes=_bare(a))
 
 
 # ---- streams
@@ -191,6 +249,7 @@ class Stream:
     def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
         self.ptr, self.non_blocking = 0 if null else next(Stream.made) + 1, non_blocking
         self.queued: list[Any] = []  # events that this stream waits for, and "record"
+        self.captured: list[Callable[[], Any]] | None = None
 
     def __enter__(self) -> Stream:
         _streams().append(self)
@@ -207,7 +266,53 @@ class Stream:
         self.queued.append(event)
 
     def synchronize(self) -> None:
+        _not_captured("it cannot be waited for")
         self.queued.append("synchronize")
+
+    def is_capturing(self) -> bool:
+        return self.captured is not None
+
+    def begin_capture(self) -> None:
+        if not self.non_blocking:
+            raise RuntimeError("cudaErrorStreamCaptureImplicit: a stream that waits for the default stream cannot be captured")
+        self.captured = []
+
+    def end_capture(self) -> Graph:
+        assert self.captured is not None
+        graph, self.captured = Graph(self.captured), None
+        return graph
+
+
+class Graph:
+    """What was captured, to be done at each launch"""
+
+    def __init__(self, calls: list[Callable[[], Any]]) -> None:
+        self.calls = calls
+
+    def launch(self, stream: Stream | None = None) -> None:
+        for call in self.calls:
+            call()
+
+
+class MemoryPool:
+    def malloc(self, size: int) -> None:
+        raise AssertionError("the stand-in has NumPy's memory")
+
+
+class _Memory(threading.local):
+    pool: MemoryPool | None = None  # None: the common one
+
+
+_memory = _Memory()
+
+
+@contextmanager
+def _using_allocator(malloc: Callable[[int], None]) -> Iterator[None]:
+    before, _memory.pool = _memory.pool, malloc.__self__  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        _memory.pool = before
 
 
 class _Streams(threading.local):
@@ -231,13 +336,15 @@ def _asarray(a: Any, dtype: Any = None) -> ndarray:
 
 
 def _array(a: Any, dtype: Any = None) -> ndarray:
-    return _dressed(np.array(a._bare if isinstance(a, ndarray) else a, dtype))
+    if not isinstance(a, ndarray):
+        _not_captured("nothing can be copied from the CPU")
+    return _do(np.array, a._bare if isinstance(a, ndarray) else a, dtype)
 
 
 def _clip(a: ndarray, a_min: Any, a_max: Any) -> ndarray:
     if a_min is None and a_max is None:
         raise ValueError("array_clip: must set either max or min")
-    return _dressed(np.clip(_bare(a), _bare(a_min), _bare(a_max)))
+    return _do(np.clip, _bare(a), _bare(a_min), _bare(a_max))
 
 
 def cupy(devices: int = 1) -> ModuleType:
@@ -265,7 +372,14 @@ def cupy(devices: int = 1) -> ModuleType:
         "array": _array,
         "asnumpy": lambda a: a.get() if isinstance(a, ndarray) else np.asarray(a),
         "clip": _clip,
-        "cuda": SimpleNamespace(runtime=runtime, Stream=Stream, get_current_stream=lambda: _streams()[-1]),
+        "cuda": SimpleNamespace(
+            runtime=runtime,
+            Stream=Stream,
+            get_current_stream=lambda: _streams()[-1],
+            MemoryPool=MemoryPool,
+            using_allocator=_using_allocator,
+            device=SimpleNamespace(get_cublas_handle=lambda: 1),
+        ),
     }.items():
         setattr(module, name, value)
     return module

@@ -15,6 +15,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from minidl.array import Array, wide
+from minidl.kernels import cublas
 
 SMALL = 2**27  # multiply-adds
 _limited = threading.Lock()  # the limit is the whole process's
@@ -24,7 +25,9 @@ def product(a: Array, b: Array) -> Array:
     """y[..., i, k] = sum_j a[..., i, j] b[..., j, k]: (..., I, J) x (..., J, K) -> (..., I, K), leading axes broadcast"""
     if isinstance(a, np.ndarray) and a.itemsize < 4:  # cuBLAS adds up halves in float32, NumPy would not
         return product(wide(a), wide(b)).astype(a.dtype)
-    if not isinstance(a, np.ndarray) or math.prod(a.shape) * b.shape[-1] > SMALL:
+    if not isinstance(a, np.ndarray):
+        return cublas.matmul(a, b)
+    if math.prod(a.shape) * b.shape[-1] > SMALL:
         return a @ b
     with _limited, _blas().limit(limits=1):
         return a @ b

@@ -1,4 +1,4 @@
-"""Convolution as a product of matrices, by cuBLAS through CuPy, over the columns of windows.py.
+"""Convolution as a product of matrices, by cuBLAS, over the columns of windows.py.
 
 The pictures go through in parts, so that their columns, kh*kw times as large as they are, never take more than COLUMNS bytes.
 Products of float32 are computed in float32; CUPY_TF32=1 in the environment lets cuBLAS round their factors to 10 bits (TF32).
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from minidl.array import Array, array_module, sum_type
+from minidl.kernels.cublas import matmul
 from minidl.kernels.cuda.windows import columns, fold
 from minidl.kernels.reference import Pair, Shape, conv_size
 
@@ -24,7 +25,7 @@ def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dil
     for part in _parts(N, groups * K * OH * OW * x.itemsize):
         cols = columns(x[part], w.shape[2:], stride, padding, dilation, (OH, OW)).reshape(groups, K, -1)
         for g, features in enumerate(_of_groups(F, groups)):
-            product = w[features].reshape(-1, K) @ cols[g]  # (F/groups, K) (K, n*OH*OW)
+            product = matmul(w[features].reshape(-1, K), cols[g])  # (F/groups, K) (K, n*OH*OW)
             y[part, features] = product.reshape(F // groups, -1, OH, OW).swapaxes(0, 1)
     if b is not None:
         y += b[:, None, None]
@@ -39,7 +40,7 @@ def conv2d_grad_x(gy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Pa
         n = len(gy[part])
         cols = xp.empty((groups, K, n * OH * OW), gy.dtype)
         for g, features in enumerate(_of_groups(F, groups)):
-            xp.matmul(w[features].reshape(-1, K).T, _side_by_side(gy[part, features]), out=cols[g])
+            matmul(w[features].reshape(-1, K).T, _side_by_side(gy[part, features]), out=cols[g])
         fold(cols.reshape(x_shape[1], *w.shape[2:], n, OH, OW), stride, padding, dilation, gx[part])
     return gx
 
@@ -52,7 +53,7 @@ def conv2d_grad_w(gy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Pa
     for part in _parts(len(gy), groups * K * OH * OW * gy.itemsize):
         cols = columns(x[part], (kh, kw), stride, padding, dilation, (OH, OW)).reshape(groups, K, -1)
         for g, features in enumerate(_of_groups(F, groups)):
-            gw[features] += _side_by_side(gy[part, features]) @ cols[g].T  # (F/groups, n*OH*OW) (n*OH*OW, K)
+            gw[features] += matmul(_side_by_side(gy[part, features]), cols[g].T)  # (F/groups, n*OH*OW) (n*OH*OW, K)
     return gw.reshape(w_shape).astype(gy.dtype, copy=False)
 
 
