@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from minidl.array import Array, array_module
 from minidl.core import Tensor, walk
 
@@ -33,8 +35,9 @@ class LossScale:
         loss: a scalar, float32. Raises FloatingPointError where a gradient is not finite without scaling either.
         """
         xp, leaves = array_module(loss.data), dict[Tensor, Array]()
-        for step in walk(loss, xp.full(loss.shape, self.scale, loss.dtype), leaves=leaves, keep_graph=False):
-            del step  # or its arrays would live on through the next step
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found below
+            for step in walk(loss, xp.full(loss.shape, self.scale, loss.dtype), leaves=leaves, keep_graph=False):
+                del step  # or its arrays would live on through the next step
         if not _finite(leaves.values()):
             if self.scale == 1:
                 raise FloatingPointError("a gradient is not finite, and the loss is not scaled any more: no overflow of a half")

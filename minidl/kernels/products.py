@@ -23,7 +23,7 @@ _limited = threading.Lock()  # the limit is the whole process's
 
 def product(a: Array, b: Array) -> Array:
     """y[..., i, k] = sum_j a[..., i, j] b[..., j, k]: (..., I, J) x (..., J, K) -> (..., I, K), leading axes broadcast"""
-    if isinstance(a, np.ndarray) and a.itemsize < 4:  # cuBLAS adds up halves in float32, NumPy would not
+    if isinstance(a, np.ndarray) and a.itemsize < 4:  # NumPy would add up in float32 too, but has no BLAS for it
         return product(wide(a), wide(b)).astype(a.dtype)
     if not isinstance(a, np.ndarray):
         return cublas.matmul(a, b)
