@@ -56,6 +56,11 @@ def no_grad() -> Iterator[None]:
         _recording.on = before
 
 
+def recording() -> bool:
+    """Whether ops keep a graph."""
+    return _recording.on
+
+
 class Tensor:
     """An array, the gradient that arrived at it, and the op that made it.
 
@@ -198,12 +203,12 @@ class Op:
     made: int = -1  # creation number
     where: tuple[CodeType, int] | None = None  # the line outside minidl that called for this op
     freed = False
+    precision: tuple[str, ...] = ()  # what the inputs are inside `minidl.mixed`, over and over; (): as they come
 
     def __init_subclass__(cls) -> None:
         if not cls.__name__.startswith("_"):  # a shared base is no op
             OPS[cls.__name__] = cls
 
-    precision: tuple[str, ...] = ()  # what the inputs are inside `minidl.mixed`, over and over; (): as they come
     def forward(self, *xs: Any) -> Array:
         raise NotImplementedError
 
@@ -216,13 +221,13 @@ class Op:
 
     def __call__(self, *inputs: Any) -> Tensor:
         xs = tuple(x if x is None or isinstance(x, Tensor) else Tensor(x) for x in inputs)
+        if half() is not None:
+            xs = _mix(xs, self.precision)
         self.needs = tuple([x is not None and x.requires_grad and _recording.on for x in xs])
         try:
             _check_inputs(xs, mix=half() is not None and self.precision != ())
             y = Tensor(self.forward(*[None if x is None else x.data for x in xs]))
         except Exception as error:
-        if half() is not None:
-            xs = _mix(xs, self.precision)
             error.add_note(f"in {type(self).__name__} of {_shapes(xs)}, called at {_place(_users_line(sys._getframe(1)))}")
             raise
         if any(self.needs):
@@ -484,13 +489,13 @@ class Neg(Op):
 class Pow(Op):
     """y = x^n, n a number"""
 
+    precision = (FLOAT32,)
+
     def __init__(self, n: float) -> None:
         self.n = n
 
     def forward(self, x: Array) -> Array:
         self.x = x
-    precision = (FLOAT32,)
-
         return x**self.n
 
     def backward(self, gy: Array) -> Grads:
@@ -502,13 +507,13 @@ class Pow(Op):
 class MatMul(Op):
     """y[..., i, k] = sum_j a[..., i, j] b[..., j, k], the leading axes broadcast; both have at least two axes"""
 
+    precision = (HALF,)
+
     def forward(self, a: Array, b: Array) -> Array:
         if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
             raise ValueError(f"matmul: expected a (..., I, J) and b (..., J, K), got {a.shape} and {b.shape}")
         self.a, self.b = a, b
         return product(a, b)
-    precision = (HALF,)
-
 
     def backward(self, gy: Array) -> Grads:
         ga = sum_to(product(gy, self.b.swapaxes(-1, -2)), self.a.shape) if self.needs[0] else None

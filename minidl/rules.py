@@ -20,7 +20,7 @@ from collections.abc import Callable
 from minidl.core import Step
 from minidl.ops.activation import ReLU
 from minidl.ops.dense import DenseBlock
-from minidl.ops.fused import BatchNormFrozenReLU, BatchNormReLU
+from minidl.ops.fused import BatchNormFrozenReLU, BatchNormReLU, Conv2dReLU
 
 Rule = Callable[[Step], None]
 
@@ -42,6 +42,6 @@ def deconvnet(step: Step) -> None:
 
 
 def is_relu(step: Step) -> bool:
-    if isinstance(step.op, BatchNormReLU | BatchNormFrozenReLU | DenseBlock):
+    if isinstance(step.op, BatchNormReLU | BatchNormFrozenReLU | Conv2dReLU | DenseBlock):
         raise ValueError(f"{type(step.op).__name__} holds a ReLU inside that no rule can reach; use minidl.ops.unfused()")
     return isinstance(step.op, ReLU)

@@ -35,10 +35,10 @@ class ConvRelu(nn.Module):
         rng: np.random.Generator,
     ) -> None:
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, bias=not norm, rng=rng)
-        self.bn = nn.BatchNorm2d(c_out, eps=1e-3) if norm else nn.Identity()
+        self.bn = nn.BatchNorm2d(c_out, eps=1e-3) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.relu(self.bn(self.conv(x)))
+        return nn.conv_relu(x, self.conv, self.bn)
 
 
 class Widths(NamedTuple):

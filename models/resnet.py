@@ -25,8 +25,8 @@ class PlainBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn1.relu(self.conv1(x))
-        return self.bn2.relu(self.conv2(y))
+        y = nn.conv_relu(x, self.conv1, self.bn1)
+        return nn.conv_relu(y, self.conv2, self.bn2)
 
 
 class ResidualBlock(PlainBlock):
@@ -35,9 +35,9 @@ class ResidualBlock(PlainBlock):
     downsample: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn1.relu(self.conv1(x))
+        y = nn.conv_relu(x, self.conv1, self.bn1)
         if ops.fusing():
-            return self.bn2.relu(self.conv2(y), self.downsample(x))  # the same in one op
+            return nn.conv_relu(y, self.conv2, self.bn2, self.downsample(x))  # the same
         y = self.bn2(self.conv2(y)) + self.downsample(x)  # F(x) + x
         return ops.relu(y)
 
@@ -81,7 +81,7 @@ class CifarResNet(Net):
         self.name_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.bn1.relu(self.conv1(x))  # (N,16,H,W)
+        x = nn.conv_relu(x, self.conv1, self.bn1)  # (N,16,H,W)
         x = self.layer1(x)
         x = self.layer2(x)  # (N,32,H/2,W/2)
         x = self.layer3(x)  # (N,64,H/4,W/4)
@@ -116,10 +116,10 @@ class Bottleneck(nn.Module):
         self.downsample = projection(c_in, c_out, stride, rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn1.relu(self.conv1(x))
-        y = self.bn2.relu(self.conv2(y))
+        y = nn.conv_relu(x, self.conv1, self.bn1)
+        y = nn.conv_relu(y, self.conv2, self.bn2)
         if ops.fusing():
-            return self.bn3.relu(self.conv3(y), self.downsample(x))  # the same in one op
+            return nn.conv_relu(y, self.conv3, self.bn3, self.downsample(x))  # the same
         y = self.bn3(self.conv3(y)) + self.downsample(x)  # F(x) + x
         return ops.relu(y)
 
@@ -166,7 +166,7 @@ class ResNet(Net):
         self.name_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(ops.relu(self.bn1(self.conv1(x))))  # (N,64,H/4,W/4)
+        x = self.maxpool(nn.conv_relu(x, self.conv1, self.bn1))  # (N,64,H/4,W/4)
         x = self.layer1(x)
         x = self.layer2(x)  # (N,c2,H/8,W/8)
         x = self.layer3(x)  # (N,c3,H/16,W/16)

@@ -105,6 +105,9 @@ def test_an_op_with_a_relu_inside_is_refused(rule: rules.Rule) -> None:
     with pytest.raises(ValueError, match=r"BatchNormFrozenReLU holds a ReLU inside .* use minidl.ops.unfused\(\)"):
         for step in walk(ops.sum(model(picture)), leaves={}):
             rule(step)
+    with model.frozen(), pytest.raises(ValueError, match="Conv2dReLU holds a ReLU inside"):
+        for step in walk(ops.sum(model(picture)), leaves={}):
+            rule(step)
     with ops.unfused():
         y = ops.sum(model(picture))
     gates = [step.op for step in walk(y, leaves={}) if rule(step) is None and isinstance(step.op, ReLU)]

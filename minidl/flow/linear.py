@@ -166,7 +166,7 @@ def constant(op: Op, gy: Array) -> float | None:
         return 0.0 if op.n == 1 else None
     if isinstance(op, Add | Sub | Concat | Maximum | Where):
         return _of_fixed_inputs(op, gy)
-    if isinstance(op, Conv2d | Linear):
+    if type(op) in (Conv2d, Linear):
         b = op.inputs[2]
         return 0.0 if b is None or op.needs[2] else dot(b.data, _channel_sums(gy))
     if isinstance(op, BatchNormFrozen):

@@ -272,6 +272,13 @@ def relu_grad(gy: Array, y: Array) -> Array:
     return array_module(gy).where(y > 0, gy, gy.dtype.type(0))
 
 
+def rectify(y: Array, r: Array | None) -> None:
+    """y <- max(y + r, 0), in place, r None for 0"""
+    if r is not None:
+        y += r
+    array_module(y).maximum(y, 0, out=y)
+
+
 # ---- linear maps of pictures that treat rows and columns apart
 
 

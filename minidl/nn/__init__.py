@@ -1,8 +1,10 @@
 """Modules: the layers, the containers, and how their weights start."""
 
 from minidl.nn import init
+from minidl.nn.containers import ModuleList, Sequential
 from minidl.nn.cost import Cost, cost
 from minidl.nn.dense import dense_block
+from minidl.nn.fused import conv_norm, conv_relu
 from minidl.nn.layers import (
     GELU,
     AdaptiveAvgPool2d,
@@ -16,9 +18,7 @@ from minidl.nn.layers import (
     LeakyReLU,
     Linear,
     MaxPool2d,
-    ModuleList,
     ReLU,
-    Sequential,
     Sigmoid,
     Tanh,
 )
@@ -45,6 +45,8 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Tanh",
+    "conv_norm",
+    "conv_relu",
     "cost",
     "dense_block",
     "init",

@@ -1,4 +1,4 @@
-"""The layers: modules that hold the parameters and the settings of one op each, and the containers.
+"""The layers: modules that hold the parameters and the settings of one op each.
 
 Attributes are named as in torchvision (`weight`, `bias`, `running_mean`, ...), so that its checkpoints fit.
 """
@@ -6,8 +6,6 @@ Attributes are named as in torchvision (`weight`, `bias`, `running_mean`, ...), 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator
-from typing import Self, overload
 
 import numpy as np
 
@@ -53,7 +51,12 @@ class Conv2d(Module):
         self.bias = Parameter(np.zeros(F, np.float32), "bias") if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return ops.conv2d(x, self.weight, self.bias, *self.geometry)
+
+    @property
+    def geometry(self) -> tuple[Pair, Pair, Pair, int]:
+        """The settings in the order of the arguments of `ops.conv2d`."""
+        return self.stride, self.padding, self.dilation, self.groups
 
     def settings(self) -> str:
         F, C, kh, kw = self.weight.shape
@@ -278,55 +281,6 @@ class Identity(Module):
     """y = x"""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
-# ---- containers: the children are attributes named "0", "1", ...
-
-
-class ModuleList(Module):
-    """Modules under the names "0", "1", ...: to index and to loop over."""
-
-    def __init__(self, modules: Iterable[Module] = ()) -> None:
-        for module in modules:
-            self.append(module)
-
-    def append(self, module: Module) -> Self:
-        if not isinstance(module, Module):
-            raise TypeError(f"{type(self).__name__}: expected Modules, got {type(module).__name__}")
-        setattr(self, str(len(self)), module)
-        return self
-
-    def __len__(self) -> int:
-        return len(list(self.named_children()))
-
-    def __iter__(self) -> Iterator[Module]:
-        return (module for _, module in self.named_children())
-
-    @overload
-    def __getitem__(self, index: int) -> Module: ...
-    @overload
-    def __getitem__(self, index: slice) -> Self: ...
-    def __getitem__(self, index: int | slice) -> Module | Self:
-        """One module, or a container of the same kind with those of a slice."""
-        found = list(self)[index]
-        if isinstance(found, Module):
-            return found
-        part = type(self)()
-        for module in found:
-            part.append(module)
-        return part
-
-
-class Sequential(ModuleList):
-    """y = f_last(... f_1(f_0(x))): each module is given what the one before it returned."""
-
-    def __init__(self, *modules: Module) -> None:
-        super().__init__(modules)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for module in self:
-            x = module(x)
         return x
 
 

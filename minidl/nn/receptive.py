@@ -28,6 +28,7 @@ from minidl.array import Array, to_cpu
 from minidl.core import GetItem, MatMul, Op
 from minidl.ops.conv import Conv2d
 from minidl.ops.dense import DenseBlock
+from minidl.ops.fused import Conv2dReLU
 from minidl.ops.linear import Linear
 from minidl.ops.loss import LogSoftmax, Softmax
 from minidl.ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
@@ -81,7 +82,9 @@ def after(op: Op, fields: Sequence[Field], shapes: Sequence[Shape], y_shape: Sha
     x = fields[0]
     match op:
         case Conv2d():
-            return _windows(x, shapes[0], y_shape, op.w.shape[2:], op.stride, op.padding, op.dilation)
+            seen = _windows(x, shapes[0], y_shape, op.w.shape[2:], op.stride, op.padding, op.dilation)
+            added = isinstance(op, Conv2dReLU) and op.inputs[3] is not None  # the last input, of the shape of the output
+            return _join([seen, fields[-1]], [y_shape, y_shape], y_shape) if added else seen
         case MaxPool2d() | AvgPool2d():
             return _windows(x, shapes[0], y_shape, op.kernel, op.stride, op.padding, (1, 1))
         case DenseBlock():

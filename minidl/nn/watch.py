@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from minidl.core import Tensor
 from minidl.nn.module import Module
+from minidl.ops.fused import unfused
 
 
 @contextmanager
@@ -17,7 +18,8 @@ def watch(
 ) -> Iterator[None]:
     """Inside, every call of a module in `model` calls `before(name, x)` and, when it is done, `after(name, y)`.
 
-    `name` is the dotted one, "" for the model itself. Calls nest as the modules do, and so may `with watch(...)`.
+    `name` is the dotted one, "" for the model itself. Calls nest as the modules do, and so may `with watch(...)`. No ops are
+    fused meanwhile (`ops.unfused`), for a fused op computes several modules and calls none.
     """
 
     def watched(name: str, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -35,7 +37,8 @@ def watch(
     for name, module, _ in found:
         vars(module)["forward"] = watched(name, module.forward)  # stands before the method of the class
     try:
-        yield
+        with unfused():
+            yield
     finally:
         for _, module, outer in found:
             del vars(module)["forward"]

@@ -5,7 +5,7 @@ from minidl.ops.activation import gelu, leaky_relu, relu, sigmoid, softplus, tan
 from minidl.ops.conv import conv2d
 from minidl.ops.dilation import smooth_max_convolution
 from minidl.ops.elementwise import abs, clip, exp, log, maximum, sqrt, where
-from minidl.ops.fused import batch_norm_frozen_relu, batch_norm_relu, fusing, unfused
+from minidl.ops.fused import batch_norm_frozen_relu, batch_norm_relu, conv2d_relu, fusing, unfused
 from minidl.ops.linear import linear
 from minidl.ops.loss import (
     binary_cross_entropy_with_logits,
@@ -34,6 +34,7 @@ __all__ = [
     "clip",
     "concat",
     "conv2d",
+    "conv2d_relu",
     "cross_entropy",
     "dropout",
     "exp",

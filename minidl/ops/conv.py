@@ -46,10 +46,14 @@ def conv2d(
     stride, padding (zeros) and dilation are ints or (vertical, horizontal) pairs, in pixels; with `groups`, output channel f
     sees only the C/groups input channels of its group. Raises ValueError where the kernel is larger than the padded picture.
     """
-    geometry = pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1)
+    return Conv2d(*geometry(stride, padding, dilation, groups))(x, w, b)
+
+
+def geometry(stride: int | Pair, padding: int | Pair, dilation: int | Pair, groups: int) -> tuple[Pair, Pair, Pair, int]:
+    """What a `Conv2d` is made with."""
     if not isinstance(groups, int):
         raise TypeError(f"groups: expected an int, got {groups!r}")
-    return Conv2d(*geometry, groups)(x, w, b)
+    return pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1), groups
 
 
 def _check(x: Array, w: Array, b: Array | None, padding: Pair, dilation: Pair, groups: int) -> None:

@@ -99,6 +99,23 @@ class BatchNormFrozenReLU(Op):
         return self.y > 0
 
 
+class Conv2dReLU(Conv2d):
+    """y = max(conv2d(x, w, b) + r, 0)"""
+
+    def forward(self, x: Array, w: Array, b: Array | None, r: Array | None = None) -> Array:  # as conv2d, r (N,F,OH,OW)
+        self.y = super().forward(x, w, b)
+        _check_residual(self.y, r)
+        kernels.of(x).rectify(self.y, r)  # in place: nobody else has this array yet
+        return self.y
+
+    def backward(self, gy: Array) -> Grads:  # (N,F,OH,OW)
+        gr = kernels.of(gy).relu_grad(gy, self.y)
+        return *super().backward(gr), gr
+
+    def gate(self) -> Array:
+        return self.y > 0
+
+
 def batch_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """relu(batch_norm(x, gamma, beta) + residual): x, residual (N,C,...), gamma, beta (C,) -> (N,C,...)"""
     return BatchNormReLU(float(eps))(x, gamma, beta, residual)
@@ -111,6 +128,20 @@ def batch_norm_frozen_relu(
     return BatchNormFrozenReLU(mean, var, float(eps))(x, gamma, beta, residual)
 
 
+def conv2d_relu(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    residual: Tensor | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """relu(conv2d(x, w, b) + residual), of which one array is kept: arguments as of `conv2d`, residual (N,F,OH,OW)"""
+    return Conv2dReLU(*geometry(stride, padding, dilation, groups))(x, w, b, residual)
+
+
 def _check_residual(x: Array, r: Array | None) -> None:
     if r is not None and r.shape != x.shape:
-        raise ValueError(f"residual: expected the shape of x, {x.shape}, got {r.shape}")
+        raise ValueError(f"residual: expected the shape of what it is added to, {x.shape}, got {r.shape}")

@@ -27,7 +27,7 @@ from minidl.explain import (
 
 
 class Net(nn.Module):
-    """Batch norms, fused with ReLUs where ops are fused; a ReLU as a function, and one that is used three times; a residual."""
+    """Batch norms, fused with what is beside them; a ReLU as a function, and one that is used three times; a residual."""
 
     def __init__(self, channels: int = 3, classes: int = 3, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
@@ -47,8 +47,8 @@ class Net(nn.Module):
             norm.bias.data = rng.normal(0, 0.2, 6).astype(np.float32)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.bn1.relu(self.conv1(x))
-        x = self.pool(self.bn2.relu(self.conv2(x), x))
+        x = nn.conv_relu(x, self.conv1, self.bn1)
+        x = self.pool(nn.conv_relu(x, self.conv2, self.bn2, x))
         x = ops.relu(self.conv3(x))
         x = self.relu(self.relu(x) - 0.1)
         x = self.relu(self.conv4(x))

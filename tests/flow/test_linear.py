@@ -18,6 +18,7 @@ from ..ops.cases import CASES
 WITHOUT = {
     "BatchNormReLU",
     "BatchNormFrozenReLU",
+    "Conv2dReLU",
     "DenseBlock",
     "SmoothMaxConvolution",
 }  # fused ones, and one that is for masks

@@ -71,6 +71,7 @@ def channels(draw: Draw) -> Cases:
         "add": [x, gy],
         "relu": [x],
         "relu_grad": [gy, x],
+        "rectify": [draw.rng.standard_normal(x.shape).astype(draw.dtype), r],
     }
 
 

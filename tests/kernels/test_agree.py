@@ -40,6 +40,7 @@ KERNELS = (
     "add",
     "relu",
     "relu_grad",
+    "rectify",
     "rows_and_columns",
     "softmax_cross_entropy",
     "softmax_cross_entropy_grad",
@@ -314,6 +315,23 @@ def test_relu(data: st.DataObject) -> None:
     for got, want in ((compiled.relu(x), y), (compiled.relu_grad(gy, y), reference.relu_grad(gy, y))):
         assert (got.shape, got.dtype) == (shape, draw.dtype)
         np.testing.assert_array_equal(got, want)
+
+
+@given(data=st.data(), residual=st.booleans())
+@settings(max_examples=40)
+def test_rectify(data: st.DataObject, residual: bool) -> None:
+    draw = Draw(data)
+    shape = draw.data.draw(st.one_of(hnp.array_shapes(max_dims=4, max_side=12), st.sampled_from(((2**15,), (3, 30_001)))))
+    special = np.array([0, -0.0, np.nan, np.inf, -np.inf, 1e-30], draw.dtype)
+    y = draw.rng.standard_normal(shape).astype(draw.dtype)
+    y[draw.rng.random(shape) < 0.3] = draw.rng.choice(special)
+    r = draw.array(shape) if residual else None
+    for kernels in (reference, compiled):
+        changed = y.copy()
+        assert kernels.rectify(changed, r) is None
+        np.testing.assert_array_equal(changed, reference.relu(y if r is None else y + r))
+    with pytest.raises(ValueError, match="y: expected a contiguous array to update in place"):
+        compiled.rectify(np.ones((2, 4), draw.dtype)[:, ::2], None)
 
 
 sizes = st.one_of(hnp.array_shapes(max_dims=4, max_side=6), st.sampled_from(((2**15,), (2**15 + 1,), (3, 30_001))))

@@ -362,6 +362,25 @@ def conv2d(draw: Any, name: str) -> Case:
     return Case(ops.conv2d, x, w, *bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
+@case("Conv2dReLU")
+def conv2d_relu(draw: Any, name: str) -> Case:
+    plain = draw(CASES["Conv2d"])
+    bias, residual = len(plain.inputs) == 3, draw(st.booleans())
+    inputs = [*plain.inputs]
+    if residual:
+        inputs.append(draw_rng(draw).uniform(-1, 1, plain(*map(Tensor, plain.inputs)).shape))
+
+    def fused(x: Tensor, w: Tensor, *more: Tensor, **settings: Any) -> Tensor:
+        return ops.conv2d_relu(x, w, more[0] if bias else None, more[-1] if residual else None, **settings)
+
+    def twin() -> Tensor:
+        y = plain(*(Tensor(a, requires_grad=True) for a in plain.inputs))
+        return ops.relu(y + inputs[-1] if residual else y)
+
+    away_from_kinks(twin)
+    return Case(fused, *inputs, **plain.settings)
+
+
 @case("MaxPool2d", "AvgPool2d")
 def pool(draw: Any, name: str) -> Case:
     kernel = draw_int_or_pair(draw, 1, 4)

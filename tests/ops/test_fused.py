@@ -20,7 +20,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 
 
 def everything(make: Callable[[], nn.Module], dtype: str) -> list[np.ndarray]:
-    """Losses, gradients of picture and parameters, and the state after it, in training and in evaluation"""
+    """Losses, gradients of picture and parameters, and the state after it, in training, in evaluation, and frozen there"""
     rng = np.random.default_rng(0)
     x, labels = rng.standard_normal((3, 3, 12, 16)).astype(dtype), np.array([0, 3, 9])
     model = make().to(dtype=dtype)
@@ -32,7 +32,11 @@ def everything(make: Callable[[], nn.Module], dtype: str) -> list[np.ndarray]:
         loss = ops.cross_entropy(model.train(mode)(picture), labels)
         loss.backward()
         found += [loss.data, picture.grad, *(p.grad for p in model.parameters()), *model.state_dict().values()]
-    return found
+    with model.frozen():
+        picture = Tensor(x, requires_grad=True)
+        loss = ops.cross_entropy(model(picture), labels)
+        loss.backward()
+    return [*found, loss.data, picture.grad]
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -51,7 +55,7 @@ def kinds(make: Callable[[], nn.Module]) -> set[type[Op]]:
 
 
 def test_the_switch() -> None:
-    names = {"BatchNormReLU", "BatchNormFrozenReLU", "DenseBlock"}
+    names = {"BatchNormReLU", "BatchNormFrozenReLU", "Conv2dReLU", "DenseBlock"}
     for make in NETS.values():
         assert ops.fusing() and names & {kind.__name__ for kind in kinds(make)}
         with ops.unfused():

@@ -6,7 +6,7 @@ Compiled when first called, for float32 or float64, and kept on disk beside thes
 from minidl.kernels.compiled import cache  # noqa: F401 - first of all: it empties a stale cache
 from minidl.kernels.compiled.conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from minidl.kernels.compiled.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
-from minidl.kernels.compiled.elementwise import adamw_update, add, relu, relu_grad, sgd_update
+from minidl.kernels.compiled.elementwise import adamw_update, add, rectify, relu, relu_grad, sgd_update
 from minidl.kernels.compiled.loss import softmax_cross_entropy, softmax_cross_entropy_grad
 from minidl.kernels.compiled.memory import keep_freed_memory
 from minidl.kernels.compiled.norm import (
@@ -49,6 +49,7 @@ __all__ = [
     "dropout",
     "max_pool2d",
     "max_pool2d_grad",
+    "rectify",
     "relu",
     "relu_grad",
     "rows_and_columns",

@@ -46,6 +46,15 @@ def relu_grad(gy: Array, y: Array) -> Array:
     return gx
 
 
+def rectify(y: Array, r: Array | None) -> None:
+    """y <- max(y + r, 0), in place, r None for 0"""
+    flat = _flat(y, "y")
+    if r is None:
+        in_parallel(_rectify, -(-y.size // PIECE), flat)
+    else:
+        in_parallel(_add_and_rectify, -(-y.size // PIECE), flat, np.ascontiguousarray(r).reshape(-1))
+
+
 def sgd_update(p: Array, g: Array, v: Array, lr: float, momentum: float, nesterov: bool, weight_decay: float) -> None:
     """g' = g + weight_decay p;  v <- momentum v + g';  p <- p - lr (g' + momentum v if nesterov else v)"""
     lr, momentum, weight_decay = (p.dtype.type(a) for a in (lr, momentum, weight_decay))
@@ -98,6 +107,23 @@ def _relu_grad(k, gy, y, gx):
     g, value, target = _piece(k, gy), _piece(k, y), _piece(k, gx)
     for i in range(len(g)):
         target[i] = g[i] if value[i] > zero else zero
+
+
+@_compiled
+def _rectify(k, y):
+    zero = y.dtype.type(0)
+    value = _piece(k, y)
+    for i in range(len(value)):
+        value[i] = zero if value[i] < zero else value[i]
+
+
+@_compiled
+def _add_and_rectify(k, y, r):
+    zero = y.dtype.type(0)
+    value, more = _piece(k, y), _piece(k, r)
+    for i in range(len(value)):
+        total = value[i] + more[i]
+        value[i] = zero if total < zero else total
 
 
 @_compiled

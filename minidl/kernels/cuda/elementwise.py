@@ -1,4 +1,4 @@
-"""The gate of the relu and the parameter updates: one pass over memory, where array code makes one an operation.
+"""Relu in place, its gate, and the parameter updates: one pass over memory, where array code makes one an operation.
 
 `add` and `relu` are not here: CuPy computes each in one pass already.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import cuda
 
 from minidl.array import Array, array_module
@@ -19,6 +20,13 @@ def relu_grad(gy: Array, y: Array) -> Array:
     gx = xp.empty(gy.shape, gy.dtype)
     launch(_relu_grad, (gy.size,), *(xp.ascontiguousarray(a).reshape(-1) for a in (gy, y)), gx.reshape(-1))
     return gx
+
+
+def rectify(y: Array, r: Array | None) -> None:
+    """y <- max(y + r, 0), in place, r None for 0"""
+    flat = _flat(y, "y")
+    more = flat if r is None else array_module(r).ascontiguousarray(r).reshape(-1)
+    launch(_rectify, (y.size,), more, r is not None, flat)
 
 
 def sgd_update(p: Array, g: Array, v: Array, lr: float, momentum: float, nesterov: bool, weight_decay: float) -> None:
@@ -52,6 +60,17 @@ def _relu_grad(gy, y, gx):
     zero = gy.dtype.type(0)
     for i in range(cuda.grid(1), len(gx), cuda.gridsize(1)):
         gx[i] = gy[i] if y[i] > zero else zero
+
+
+@cuda.jit
+def _rectify(r, residual, y):
+    """y[i] <- max(y[i] + r[i], 0), without r unless `residual`"""
+    zero = np.float32(0)
+    for i in range(cuda.grid(1), len(y), cuda.gridsize(1)):
+        value = zero + y[i]
+        if residual:
+            value += r[i]
+        y[i] = zero if value < zero else value  # NaN stays NaN
 
 
 @cuda.jit
