@@ -15,7 +15,6 @@ from hypothesis.extra import numpy as hnp
 
 from minidl.kernels import compiled, reference
 from minidl.kernels.compiled import direct, winograd
-from minidl.ops.resize import MATRICES
 
 KERNELS = (
     "conv2d",
@@ -368,26 +367,7 @@ def _update_alike(name: str, state: list[np.ndarray], g: np.ndarray, draw: Draw,
         np.testing.assert_allclose(got, want, rtol=64 * draw.eps, atol=64 * draw.eps)
 
 
-# ---- rows and columns, the loss, dropout
-
-
-@given(data=st.data())
-@settings(max_examples=40)
-def test_rows_and_columns(data: st.DataObject) -> None:
-    """All the matrices of ops.resize and their adjoints, and any others, with rows of zeros among them"""
-    draw = Draw(data)
-    (H, W), (OH, OW) = draw.pair(2, 40), draw.pair(1, 50)
-    kind = data.draw(st.sampled_from([*MATRICES, "any"]))
-    if kind == "gaussian blur":
-        A, B = MATRICES[kind](H, 0.7, 1), MATRICES[kind](W, 1.5, 1)
-    elif kind == "any":
-        A, B = (draw.rng.standard_normal(s) * (draw.rng.random(s) < 0.3) for s in ((OH, H), (OW, W)))
-    else:
-        A, B = MATRICES[kind](H, OH), MATRICES[kind](W, OW)
-    A, B = A.astype(draw.dtype), B.astype(draw.dtype)
-    x, gy = draw.array((draw.int(1, 3), draw.int(1, 3), H, W)), draw.array((2, 1, len(A), len(B)))
-    _agree("rows_and_columns", x, A, B, eps=draw.eps)
-    _agree("rows_and_columns", gy, A.T, B.T, eps=draw.eps)
+# ---- the loss, dropout
 
 
 @given(data=st.data())

@@ -21,8 +21,8 @@ from minidl.kernels.compiled.norm import (
 )
 from minidl.kernels.compiled.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from minidl.kernels.compiled.random import dropout
-from minidl.kernels.compiled.resize import rows_and_columns
 from minidl.kernels.compiled.threads import wait_quietly
+from minidl.kernels.reference import rows_and_columns  # two products of matrices, by BLAS
 
 keep_freed_memory()
 wait_quietly()  # before Numba starts its threads, at the first call of a kernel
