@@ -1,6 +1,6 @@
 """What takes a device, on a real GPU: MINIDL_TEST_DEVICE=gpu python -m pytest -n 0 tests/test_on_gpu.py
 
-Every op's gradient check, every kernel, layers, optimisers, explainers, loader, training loop and CUDA graphs, on CuPy's arrays.
+Every op's gradient check, every kernel, layers, optimisers, explainers, loader, training loop and CUDA graphs, on CuPy arrays.
 Elsewhere these are skipped: the strict stand-in for CuPy and Numba's simulator take their place, in the tests of each room.
 MINIDL_TEST_DEVICE=stand-in runs this file on the stand-in, by the reference text, which tests nothing but the file.
 """
