@@ -191,6 +191,16 @@ for _name in (
     setattr(ndarray, _name, _function(_name, getattr(np.ndarray, _name)))
 
 
+def _matmul(a: Any, b: Any, out: Any = None) -> Any:
+    """As cuBLAS multiplies halves: it adds up in float32 and rounds the sums"""
+    wide = [x.astype(np.float32) if isinstance(x, np.ndarray) and x.dtype == np.float16 else x for x in (a, b)]
+    y = np.matmul(*wide).astype(np.result_type(a, b), copy=False)
+    if out is None:
+        return y
+    out[...] = y
+    return out
+
+
 def _operator(function: Callable[[Any, Any], Any], reflected: bool = False, in_place: bool = False) -> Callable[..., Any]:
     def call(self: ndarray, other: Any) -> Any:
         if getattr(other, "__array_ufunc__", 0) is None:  # it wants its own operator to be called, as a Tensor does
@@ -204,8 +214,8 @@ def _operator(function: Callable[[Any, Any], Any], reflected: bool = False, in_p
     return call
 
 
-for _name in "add sub mul truediv floordiv mod pow matmul and or xor".split():
-    _plain = getattr(operator, {"and": "and_", "or": "or_"}.get(_name, _name))
+for _name in "add sub mul truediv floordiv mod pow matmul and or xor rshift".split():
+    _plain = _matmul if _name == "matmul" else getattr(operator, {"and": "and_", "or": "or_"}.get(_name, _name))
     setattr(ndarray, f"__{_name}__", _operator(_plain))
     setattr(ndarray, f"__r{_name}__", _operator(_plain, reflected=True))
     setattr(ndarray, f"__i{_name}__", _operator(getattr(operator, f"i{_name}"), in_place=True))
@@ -358,7 +368,7 @@ def cupy(devices: int = 1) -> ModuleType:
         setattr(module, name, ufunc(name))
     for name in (
         "all allclose any arange argmax argmin argsort ascontiguousarray broadcast_to concatenate cumsum dot einsum empty "
-        "empty_like expand_dims eye flip full full_like linspace matmul max mean meshgrid min moveaxis nonzero ones ones_like "
+        "empty_like expand_dims eye flip full full_like linspace max mean meshgrid min moveaxis nonzero ones ones_like "
         "outer pad prod ravel repeat reshape roll sort squeeze stack std sum swapaxes take take_along_axis tensordot tile "
         "transpose tril triu unique var where zeros zeros_like"
     ).split():
@@ -372,6 +382,7 @@ def cupy(devices: int = 1) -> ModuleType:
         "array": _array,
         "asnumpy": lambda a: a.get() if isinstance(a, ndarray) else np.asarray(a),
         "clip": _clip,
+        "matmul": _function("matmul", _matmul),
         "cuda": SimpleNamespace(
             runtime=runtime,
             Stream=Stream,

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidl import kernels
-from minidl.kernels import cuda, reference
+from minidl.kernels import cuda, halves, reference
 from minidl.kernels.cuda import launch, loss, moments
 from tests import strict_cupy
 from tests.benchmarks import gpu
@@ -63,7 +64,8 @@ def test_with_them_cupy_arrays_get_them(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("numba.cuda.is_available", lambda: True)
     monkeypatch.setattr(kernels, "_cuda", kernels._cuda.__wrapped__)  # without its memory
     assert kernels.of(sys.modules["cupy"].ones(3)) is cuda
-    assert kernels.of(sys.modules["cupy"].ones(3, np.float16)) is reference
+    assert kernels.of(sys.modules["cupy"].ones(3, np.float16)) is cuda
+    assert kernels.of(np.ones(3, np.float16)) is halves
 
 
 # ---- each thread simulated
@@ -99,13 +101,17 @@ def _no_compiler() -> str:
     return ""
 
 
-def _launches(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], tuple[Any, tuple[Any, ...]]]:
-    """Every kernel with the types that it is started with, by name and float type: all cases are called, nothing is started"""
+def _launches(
+    monkeypatch: pytest.MonkeyPatch, families: Sequence[Callable[[Draw], cuda_cases.Cases]], types: Sequence[type]
+) -> dict[tuple[str, str], tuple[Any, tuple[Any, ...]]]:
+    """Every kernel with the types that it is started with, by name and float type: cases are called, nothing is started"""
     found: dict[tuple[str, str], tuple[Any, tuple[Any, ...]]] = {}
 
     def note(kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], *args: Any) -> None:
-        dtype = next(a.dtype.name for a in args if isinstance(a, np.ndarray) and a.dtype.kind == "f")
-        found.setdefault((kernel.py_func.__qualname__, dtype), (kernel, tuple(numba.typeof(a) for a in args)))
+        dtypes = [a.dtype for a in args if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+        smallest = min(dtypes, key=lambda dtype: dtype.itemsize).name
+        name = f"{kernel.py_func.__module__.rpartition('.')[2]}.{kernel.py_func.__qualname__}"
+        found.setdefault((name, smallest), (kernel, tuple(numba.typeof(a) for a in args)))
 
     for module in (launch, loss, moments):
         monkeypatch.setattr(module, "launch_blocks", note)
@@ -113,14 +119,23 @@ def _launches(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], tuple[An
     @given(data=st.data())
     @settings(max_examples=20)
     def call(data: st.DataObject) -> None:
-        draw = Draw(data)
-        for family in cuda_cases.FAMILIES:
+        draw = Draw(data, st.sampled_from(types))
+        for family in families:
             for name, args in family(draw).items():
                 with np.errstate(all="ignore"):  # the results are what memory held
                     getattr(cuda, name)(*args)
 
     call()
     return found
+
+
+def _ptx(monkeypatch: pytest.MonkeyPatch, kernel: Any, types: tuple[Any, ...], cc: tuple[int, int]) -> str:
+    # Numba asks the device of which kind it is when one kernel calls another function: there is none, so we say it
+    monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda: SimpleNamespace(compute_capability=cc))
+    ptx, _ = numba.cuda.compile_ptx(kernel.py_func, types, cc=cc)
+    assert f".target sm_{cc[0]}{cc[1]}" in ptx and ".visible .entry" in ptx
+    assert not re.search(r"\b(atom|red)\.", ptx), f"{kernel}: an atomic operation, whose order changes from run to run"
+    return ptx
 
 
 def test_they_compile_for_every_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,22 +148,36 @@ def test_they_compile_for_every_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         for value in vars(module).values()
         if type(value).__name__ == "CUDADispatcher" and not value.targetoptions.get("device")
     }
-    launches = _launches(monkeypatch)
+    launches = _launches(monkeypatch, cuda_cases.FAMILIES, (np.float32, np.float64))
     assert {kernel for kernel, _ in launches.values()} == compiled
     assert len(launches) == 2 * len(compiled)  # float32 and float64
     for cc in ARCHITECTURES:
-        # Numba asks the device of which kind it is when one kernel calls another function: there is none, so we say it
-        monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda cc=cc: SimpleNamespace(compute_capability=cc))
         for (name, dtype), (kernel, types) in launches.items():
             if dtype == "float64" and cc not in (ARCHITECTURES[0], ARCHITECTURES[-1]):
                 continue
-            ptx, _ = numba.cuda.compile_ptx(kernel.py_func, types, cc=cc)
-            assert f".target sm_{cc[0]}{cc[1]}" in ptx and ".visible .entry" in ptx
-            assert not re.search(r"\b(atom|red)\.", ptx), f"{name}: an atomic operation, whose order changes from run to run"
+            ptx = _ptx(monkeypatch, kernel, types, cc)
             if dtype == "float32":
                 assert ".f64" not in ptx, f"{name}: float64 within float32, slow on most GPUs"
     with capsys.disabled():
         print(f"\ncompiled to PTX: {len(compiled)} of {len(compiled)} CUDA functions, sm_75 to sm_90")
+
+
+def test_for_halves_they_compile_and_compute_in_float32(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if reason := _no_compiler():
+        pytest.skip(reason)
+    single = {name for name, _ in _launches(monkeypatch, cuda_cases.HALVES, (np.float32,))}
+    launches = _launches(monkeypatch, cuda_cases.HALVES, (np.float16,))
+    found = {name: (kernel, types) for (name, dtype), (kernel, types) in launches.items() if dtype == "float16"}
+    assert found.keys() == single - {"moments._merge", "moments._add_up"}  # which see sums of float32 only
+    for cc in ARCHITECTURES:
+        for name, (kernel, types) in found.items():
+            ptx = _ptx(monkeypatch, kernel, types, cc)
+            assert not re.search(r"\b(add|sub|mul|fma|mad|div|sqrt)\.[a-z.]*f16", ptx), f"{name} computes in float16"
+            assert ".f64" not in ptx, f"{name}: float64, slow on most GPUs"
+    with capsys.disabled():
+        print(f"\ncompiled to PTX for float16: {len(found)} CUDA functions, sm_75 to sm_90")
 
 
 # ---- the benchmark
