@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pathlib
 import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import models
-from minidl import OPS, Parameter, Tensor, kernels, mixed, nn, no_grad, ops, optim, tape
+from minidl import OPS, Parameter, Tensor, kernels, mixed, nn, no_grad, ops, optim, tape, weights
 from minidl.array import to_cpu, to_device
 from minidl.kernels import halves
 from minidl.loss_scale import LossScale
@@ -22,7 +25,9 @@ from minidl.ops.conv import Conv2d
 from minidl.ops.dense import DenseBlock
 from minidl.ops.fused import BatchNormReLU
 from minidl.ops.norm import BatchNorm
+from minidl.train import Settings, fit
 from tests import strict_cupy
+from tests.test_train import SETTINGS, TEST, TRAIN, BreaksAt, Net, same_run
 
 HALVES = ("float16", "bfloat16")
 EPS = {"float16": 2.0**-11, "bfloat16": 2.0**-8}  # what rounding to nearest may change, as a share
@@ -419,3 +424,50 @@ def test_bad_scales() -> None:
             LossScale(bad)
     with pytest.raises(ValueError, match="patience: expected a positive number of steps, got 0"):
         LossScale(patience=0)
+
+
+# ---- training
+
+
+RUN = replace(SETTINGS, precision="float16")
+
+
+def test_a_training_in_float16_resumes_with_the_same_bits(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scale overflows and recovers on the way, so that a run that forgot it would be another"""
+    monkeypatch.setattr("minidl.train.LossScale", partial(LossScale, 2.0**26, patience=1))
+    rows = fit(Net(), TRAIN, TEST, RUN, tmp_path / "whole")
+    assert [row["loss_scale"] for row in rows] != [2.0**26] * 3
+    fit(Net(), TRAIN, TEST, replace(RUN, precision="float32"), tmp_path / "single")
+    assert not same_run(tmp_path / "whole", tmp_path / "single")
+
+    def interrupted(out: pathlib.Path) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            fit(BreaksAt(4, "interrupt"), TRAIN, TEST, RUN, out)
+        fit(Net(), TRAIN, TEST, RUN, out, resume=True)
+
+    interrupted(tmp_path / "again")
+    assert same_run(tmp_path / "whole", tmp_path / "again")
+    monkeypatch.setattr(LossScale, "load_state_dict", lambda self, state: None)
+    interrupted(tmp_path / "forgotten")
+    assert not same_run(tmp_path / "whole", tmp_path / "forgotten")
+    with pytest.raises(ValueError, match="precision was 'float16' and now is 'float32'"):
+        fit(Net(), TRAIN, TEST, replace(RUN, precision="float32"), tmp_path / "again", resume=True)
+
+
+def test_what_a_training_leaves_is_float32(tmp_path: pathlib.Path) -> None:
+    fit(Net(), TRAIN, TEST, RUN, tmp_path / "half")
+    fit(Net(), TRAIN, TEST, SETTINGS, tmp_path / "single")
+    mix, single = (weights.load_arrays(tmp_path / run / "model.safetensors")[0] for run in ("half", "single"))
+    assert {name: (a.shape, a.dtype) for name, a in mix.items()} == {name: (a.shape, a.dtype) for name, a in single.items()}
+    np.testing.assert_allclose(mix["conv.weight"], single["conv.weight"], atol=5e-3)
+
+
+def test_a_training_in_bfloat16_has_no_scale(tmp_path: pathlib.Path) -> None:
+    half("bfloat16")
+    rows = fit(Net(), TRAIN, TEST, replace(SETTINGS, precision="bfloat16"), tmp_path / "run")
+    assert "loss_scale" not in rows[-1] and rows[-1]["train_loss"] < 5
+
+
+def test_a_precision_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match=r"precision: expected one of .* got 'float8'"):
+        Settings(precision="float8")
