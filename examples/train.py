@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         if (out / "settings.json").exists():
             print(f"To go on after the last finished epoch: python examples/train.py --resume --out {out}")
         return 130
-    except (FloatingPointError, OSError, RuntimeError, ValueError) as error:
+    except (FloatingPointError, MemoryError, OSError, RuntimeError, ValueError) as error:
         if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
             raise
         print(f"error: {error}", file=sys.stderr)

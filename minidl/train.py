@@ -35,6 +35,7 @@ from minidl.data import Augmentation, Compose, Dataset, Loader, Normalize, Rando
 from minidl.data.checks import integer
 from minidl.graph import CapturedGradients
 from minidl.loss_scale import LossScale
+from minidl.memory import batch_in_memory
 from minidl.mixed import PRECISIONS, mixed
 from minidl.nn import Module
 from minidl.nonfinite import count_nonfinite, first_nonfinite
@@ -132,6 +133,7 @@ def fit(
         ValueError: settings, data and model do not go together, or with those of the run that is to be resumed; a
             file of that run is damaged.
         FloatingPointError: a loss is not finite; the message tells where that began.
+        BatchMemoryError: a MemoryError; the message tells how much memory was held. What it held is free again.
         OSError: a file could not be written; those of the last finished epoch are as they were.
     """
     out = pathlib.Path(out)
@@ -154,7 +156,8 @@ def fit(
     rows = _resume(out, model, optimizer, scale, settings, about) if resume else _begin(out, settings)
     with np.errstate(all="ignore"):  # a loss that is not finite gets an error that says more than NumPy's warnings
         for epoch in range(len(rows), settings.epochs):
-            row = train_epoch(model, loader, optimizer, schedule, epoch, settings, scale, captured)
+            with batch_in_memory(settings.batch_size):
+                row = train_epoch(model, loader, optimizer, schedule, epoch, settings, scale, captured)
             row |= scores(model, test_set, normalize)
             _check_state(model, row)
             rows.append(row)
@@ -247,7 +250,7 @@ def evaluate(
     prepare: f(x, rng) -> x as in `minidl.data.augment`, for instance `Normalize`. Loss and arrays are on the CPU.
     """
     device, total, parts = model.parameters()[0].device, 0.0, []
-    with model.evaluating():
+    with model.evaluating(), batch_in_memory(batch_size):
         for x, labels in Loader(dataset, batch_size, shuffle=False, augment=prepare, device=device):
             logits = model(x)
             total += ops.cross_entropy(logits, labels).item() * len(x)

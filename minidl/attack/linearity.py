@@ -110,7 +110,7 @@ def linearity(
         raise ValueError(f"x: expected one picture, (1,C,H,W), got shape {x.shape}")
     xp, half = array_module(x), count // 2
     eps = reach * np.arange(-half, half + 1) / half
-    with looked_at(net), reporting(2 * count, progress, "linearity") as advance:
+    with looked_at(net, batch_size), reporting(2 * count, progress, "linearity") as advance:
         gx, classes, _ = input_gradient(net, x, target, "logit")
         signs = xp.asarray(np.random.default_rng(seed).choice([-1.0, 1.0], x.shape), dtype=x.dtype)
         base = _states(net, x)

@@ -133,7 +133,7 @@ def attacked(
     check_inside(x, bounds)
     check_target(y, targeted)
     xp, parts, paths = array_module(x), [], []
-    with looked_at(net), reporting(len(x) * steps, progress, params["method"]) as advance:
+    with looked_at(net, batch_size), reporting(len(x) * steps, progress, params["method"]) as advance:
         for part in batches(len(x), batch_size):
             start, n = x[part], part.stop - part.start
             before = answers(net, start)

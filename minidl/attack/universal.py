@@ -68,7 +68,7 @@ def universal(
     xp, rng, N = array_module(x), np.random.default_rng(seed), len(x)
     v = xp.zeros_like(x[:1])
     path = [v]
-    with looked_at(net), reporting(N * passes, progress, "universal") as advance:
+    with looked_at(net, batch_size), reporting(N * passes, progress, "universal") as advance:
         before = logits = predict(net, x, batch_size)
         classes = targets(before, y, "y")
         while len(path) <= passes and float(reached(logits, classes, targeted).mean()) < rate:

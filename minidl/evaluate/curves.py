@@ -122,7 +122,7 @@ def _curve(
     filler = as_pictures(baseline, x, "baseline")
     classes, _ = explained(model, x, target, output, batch_size)
     scores = np.empty((N, steps + 1))
-    with looked_at(model), no_grad():
+    with looked_at(model, batch_size), no_grad():
         for part in batches(N * (steps + 1), batch_size, progress, name):
             i, t = np.divmod(np.arange(part.start, part.stop), steps + 1)
             pick = to_device(i, device_of(x))

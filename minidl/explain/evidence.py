@@ -72,7 +72,7 @@ def evidence_maps(
     """
     check_pictures(model, x)
     asked = dict(target or {})
-    with looked_at(model), no_grad():
+    with looked_at(model, 1), no_grad():
         names = list(heads_of(model(x[:1])))
     if unknown := sorted(asked.keys() - set(names)):
         raise ValueError(f"target: the model has the heads {names}, got {unknown}")

@@ -110,7 +110,7 @@ def extremal_perturbation(
     # every picture once for each area: N A problems that know nothing of each other
     picture, area = xp.repeat(xp.arange(len(x)), A), xp.asarray(np.tile(np.asarray(areas), len(x)))
     masks, kept, histories = [], [], []
-    with looked_at(model), reporting(len(picture) * iterations, progress, "extremal perturbation") as advance:
+    with looked_at(model, batch_size), reporting(len(picture) * iterations, progress, "extremal perturbation") as advance:
         for part in batches(len(picture), batch_size):
             c, blurs = classes[picture[part]], pyramid(x[picture[part]], levels, blur)
             mask = Parameter(xp.ones((len(c), 1, -(-H // step), -(-W // step)), x.dtype))

@@ -36,7 +36,7 @@ def grad_cam(
     """
     check_pictures(model, x, target)
     parts = []
-    with looked_at(model), ops.unfused():
+    with looked_at(model, batch_size), ops.unfused():
         for part in batches(len(x), batch_size, progress, "Grad-CAM"):
             picture = Tensor(x[part], requires_grad=True)
             outputs, logits = spatial_outputs(model, picture)

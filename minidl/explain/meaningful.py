@@ -126,7 +126,7 @@ def meaningful_perturbation(
     weights = weights_of(setting, lambda1, lambda2, beta, cells=-(-H // stride) * -(-W // stride))
     classes, scores = explained(model, x, target, output, batch_size)
     xp, masks, histories = array_module(x), [], []
-    with looked_at(model), reporting(len(x) * iterations, progress, "meaningful perturbation") as advance:
+    with looked_at(model, batch_size), reporting(len(x) * iterations, progress, "meaningful perturbation") as advance:
         for part in batches(len(x), batch_size):
             pictures = Pictures(x[part], deletion, blur, constant, jitter, seed)
             with no_grad():

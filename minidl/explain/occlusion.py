@@ -62,7 +62,7 @@ def occlusion(
     lost, count = xp.zeros((N, 1, H, W), x.dtype), xp.zeros((H, W), x.dtype)
     for rows, columns in windows:
         count[rows, columns] += 1
-    with looked_at(model), no_grad():
+    with looked_at(model, batch_size), no_grad():
         for pairs in pairs_in_batches(N, len(windows), batch_size, progress, "occlusion"):
             pictures = xp.stack([x[i] for i, _ in pairs])
             for picture, (i, k) in zip(pictures, pairs, strict=True):

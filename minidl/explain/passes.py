@@ -11,6 +11,7 @@ from tqdm import tqdm
 from minidl.array import Array, array_module, device_of, is_array
 from minidl.core import Tensor, no_grad, walk
 from minidl.explain.scores import score, targets
+from minidl.memory import batch_in_memory
 from minidl.nn import Module
 from minidl.rules import Rule, plain
 
@@ -20,9 +21,12 @@ Progress = bool | Callable[[int, int], None]  # False, True (a bar), or what is 
 
 
 @contextmanager
-def looked_at(model: Module) -> Iterator[Module]:
-    """Inside, the model evaluates and its parameters are frozen; then all is as it was."""
-    with model.evaluating(), model.frozen():
+def looked_at(model: Module, batch_size: int) -> Iterator[Module]:
+    """Inside, the model evaluates and its parameters are frozen; then all is as it was.
+
+    Raises BatchMemoryError, a MemoryError, where so many pictures at a time do not fit into memory.
+    """
+    with model.evaluating(), model.frozen(), batch_in_memory(batch_size):
         yield model
 
 
@@ -57,7 +61,7 @@ def logits_of(model: Module, x: Array) -> Tensor:
 
 def predict(model: Module, x: Array, batch_size: int = 32) -> Array:
     """The logits (N,K) of pictures x (N,C,H,W), in evaluation mode, without a graph."""
-    with looked_at(model), no_grad():
+    with looked_at(model, batch_size), no_grad():
         parts = [logits_of(model, x[part]).data for part in batches(len(x), batch_size)]
     return array_module(x).concatenate(parts)
 
@@ -97,7 +101,7 @@ def input_gradients(
 ) -> tuple[Array, Array, Array]:
     """`input_gradient` of any number of pictures, `batch_size` at a time."""
     parts = []
-    with looked_at(model):
+    with looked_at(model, batch_size):
         for part in batches(len(x), batch_size, progress, name):
             parts.append(input_gradient(model, x[part], of_part(target, part), output, rule))
     gx, classes, scores = (array_module(x).concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -116,7 +120,7 @@ def gradients_at(
 ) -> Iterator[tuple[int, int, Array]]:
     """(i, k, d score of classes[i] / d x at point(i, k), (C,H,W)) for each picture i and each k of so many samples, in turn."""
     xp = array_module(classes)
-    with looked_at(model):
+    with looked_at(model, batch_size):
         for pairs in pairs_in_batches(len(classes), samples, batch_size, progress, name):
             x = xp.stack([point(i, k) for i, k in pairs])
             gx, _, _ = input_gradient(model, x, classes[[i for i, _ in pairs]], output)

@@ -60,7 +60,7 @@ def rise(
     classes, scores = explained(model, x, target, output, batch_size)
     raw, density = xp.zeros((N, 1, H, W), x.dtype), xp.zeros((H, W), x.dtype)  # of s_k and of 1
     mean = xp.zeros((N, 1, 1), x.dtype)
-    with looked_at(model), no_grad():
+    with looked_at(model, batch_size), no_grad():
         for pairs in pairs_in_batches(N, samples, batch_size, progress, "RISE"):
             of = [i for i, _ in pairs]
             masks = xp.asarray(np.stack([random_mask((H, W), grid, p, (seed, k)) for _, k in pairs]), x.dtype)[:, None]
