@@ -294,27 +294,16 @@ def rows_and_columns(x: Array, A: Array, B: Array) -> Array:
 
 
 def softmax_cross_entropy(z: Array, labels: Array, v: Array, smoothing: float) -> tuple[Array, Array]:
-    """loss[n] = -sum_k t[n,k] log p[n,k], p = softmax of z, t[n,k] = v[k] ((1 - s) [k = label n] + s/K); and log p
+    """loss[n] = -sum_k t[n,k] log p[n,k] and its gradient g[n,k] = p[n,k] sum_j t[n,j] - t[n,k], p the softmax of z
 
-    z (N,K), labels (N,) integers, v (K,) the weights of the classes, s = smoothing -> (N,), (N,K)
+    t[n,k] = v[k] ((1 - s) [k = label n] + s/K): z (N,K), labels (N,) integers, v (K,) weights, s = smoothing -> (N,), (N,K)
     """
-    xp = array_module(z)
+    xp, K = array_module(z), z.shape[1]
     z = z - z.max(axis=1, keepdims=True)  # so that nothing overflows
     log_p = z - xp.log(xp.exp(z).sum(axis=1, keepdims=True))
-    return -(_targets(log_p, labels, v, smoothing) * log_p).sum(axis=1), log_p
-
-
-def softmax_cross_entropy_grad(g: Array, log_p: Array, labels: Array, v: Array, smoothing: float) -> Array:
-    """gz[n,k] = g (p[n,k] sum_j t[n,j] - t[n,k]), with g () the gradient of each loss: -> (N,K)"""
-    t = _targets(log_p, labels, v, smoothing)
-    return g * (array_module(log_p).exp(log_p) * t.sum(axis=1, keepdims=True) - t)
-
-
-def _targets(like: Array, labels: Array, v: Array, smoothing: float) -> Array:
-    """t[n,k] = v[k] ((1 - s) [k = label n] + s/K): (N,K)"""
-    K = like.shape[1]
-    is_label = labels[:, None] == array_module(like).arange(K)
-    return v * ((1 - smoothing) * is_label + smoothing / K).astype(like.dtype)
+    is_label = labels[:, None] == xp.arange(K)
+    t = v * ((1 - smoothing) * is_label + smoothing / K).astype(z.dtype)
+    return -(t * log_p).sum(axis=1), xp.exp(log_p) * t.sum(axis=1, keepdims=True) - t
 
 
 # ---- dropout

@@ -69,16 +69,13 @@ class CrossEntropy(Op):
         if v is not None and (v.shape != z.shape[1:] or v.dtype != z.dtype):
             raise ValueError(f"class_weights: expected ({z.shape[1]},) {z.dtype}, got {v.shape} {v.dtype}")
         self.total = len(z) if v is None else v[self.labels].sum()
-        self.v = array_module(z).ones(z.shape[1], z.dtype) if v is None else v
-        k = kernels.of(z)
-        losses, self.log_p = k.softmax_cross_entropy(z, self.labels, self.v, self.label_smoothing)  # (N,) (N,K)
+        v = array_module(z).ones(z.shape[1], z.dtype) if v is None else v
+        losses, self.slopes = kernels.of(z).softmax_cross_entropy(z, self.labels, v, self.label_smoothing)  # (N,) (N,K)
         return (losses.sum() / self.total).astype(z.dtype)
 
     def backward(self, gy: Array) -> Grads:  # ()
-        """gz[n,k] = (p[n,k] sum_j t[n,j] - t[n,k]) / sum_n v[label n]"""
-        k, g = kernels.of(self.log_p), gy / self.total
-        gz = k.softmax_cross_entropy_grad(g, self.log_p, self.labels, self.v, self.label_smoothing)
-        return (gz.astype(gy.dtype, copy=False),)
+        """gz[n,k] = (p[n,k] sum_j t[n,j] - t[n,k]) / sum_n v[label n], of which forward found the first factor"""
+        return ((gy / self.total * self.slopes).astype(gy.dtype, copy=False),)
 
 
 class BinaryCrossEntropyWithLogits(Op):

@@ -7,7 +7,7 @@ from minidl.kernels.compiled import cache  # noqa: F401 - first of all: it empti
 from minidl.kernels.compiled.conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from minidl.kernels.compiled.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
 from minidl.kernels.compiled.elementwise import adamw_update, add, rectify, relu, relu_grad, sgd_update
-from minidl.kernels.compiled.loss import softmax_cross_entropy, softmax_cross_entropy_grad
+from minidl.kernels.compiled.loss import softmax_cross_entropy
 from minidl.kernels.compiled.memory import keep_freed_memory
 from minidl.kernels.compiled.norm import (
     batch_norm,
@@ -55,6 +55,5 @@ __all__ = [
     "rows_and_columns",
     "sgd_update",
     "softmax_cross_entropy",
-    "softmax_cross_entropy_grad",
     "subtract_line",
 ]

@@ -15,45 +15,28 @@ PIECE = 1 << 12  # elements that one thread takes at a time, whole rows
 
 
 def softmax_cross_entropy(z: Array, labels: Array, v: Array, smoothing: float) -> tuple[Array, Array]:
-    """loss[n] = -sum_k t[n,k] log p[n,k], p = softmax of z, t[n,k] = v[k] ((1 - s) [k = label n] + s/K); and log p"""
+    """loss[n] = -sum_k t[n,k] log p[n,k] and its gradient g[n,k] = p[n,k] sum_j t[n,j] - t[n,k], p the softmax of z"""
     (N, K), number = z.shape, z.dtype.type
-    losses, log_p, rows = np.empty(N, z.dtype), np.empty((N, K), z.dtype), max(1, PIECE // K)
-    arrays = (np.ascontiguousarray(a) for a in (z, labels, v))
-    in_parallel(
-        _softmax_cross_entropy, -(-N // rows), rows, *arrays, number(1 - smoothing), number(smoothing / K), losses, log_p
-    )
-    return losses, log_p
-
-
-def softmax_cross_entropy_grad(g: Array, log_p: Array, labels: Array, v: Array, smoothing: float) -> Array:
-    """gz[n,k] = g (p[n,k] sum_j t[n,j] - t[n,k])"""
-    (N, K), number = log_p.shape, log_p.dtype.type
-    gz, rows = np.empty((N, K), log_p.dtype), max(1, PIECE // K)
-    arrays = (np.ascontiguousarray(a) for a in (log_p, labels, v))
-    scalars = number(1 - smoothing), number(smoothing / K), number(v.sum())
-    in_parallel(_softmax_cross_entropy_grad, -(-N // rows), rows, number(g), *arrays, *scalars, gz)
-    return gz
+    losses, g, rows = np.empty(N, z.dtype), np.empty((N, K), z.dtype), max(1, PIECE // K)
+    arrays, scalars = [np.ascontiguousarray(a) for a in (z, labels, v)], (number(1 - smoothing), number(smoothing / K))
+    in_parallel(_softmax_cross_entropy, -(-N // rows), rows, *arrays, *scalars, losses, g)
+    return losses, g
 
 
 @_compiled
-def _softmax_cross_entropy(piece, rows, z, labels, v, keep, spread, losses, log_p):
+def _softmax_cross_entropy(piece, rows, z, labels, v, keep, spread, losses, g):
     zero = z.dtype.type(0)
     for n in range(piece * rows, min(len(z), (piece + 1) * rows)):
-        best, total, loss = z[n, 0], zero, zero
+        best, total, loss, sum_t = z[n, 0], zero, zero, zero
         for k in range(z.shape[1]):
             best = max(best, z[n, k])
         for k in range(z.shape[1]):
-            total += np.exp(z[n, k] - best)
-        log_total = np.log(total)
+            g[n, k] = np.exp(z[n, k] - best)
+            total += g[n, k]
+            sum_t += v[k] * (keep + spread if k == labels[n] else spread)
+        log_total, scale = np.log(total), sum_t / total
         for k in range(z.shape[1]):
-            log_p[n, k] = z[n, k] - best - log_total
-            loss -= v[k] * (keep * (k == labels[n]) + spread) * log_p[n, k]
+            t = v[k] * (keep + spread if k == labels[n] else spread)
+            loss -= t * (z[n, k] - best - log_total)
+            g[n, k] = g[n, k] * scale - t
         losses[n] = loss
-
-
-@_compiled
-def _softmax_cross_entropy_grad(piece, rows, g, log_p, labels, v, keep, spread, sum_v, gz):
-    for n in range(piece * rows, min(len(gz), (piece + 1) * rows)):
-        total = keep * v[labels[n]] + spread * sum_v
-        for k in range(gz.shape[1]):
-            gz[n, k] = g * (total * np.exp(log_p[n, k]) - v[k] * (keep * (k == labels[n]) + spread))

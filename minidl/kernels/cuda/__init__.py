@@ -11,7 +11,7 @@ from minidl.kernels.cuda.channels import channel_affine, channel_affine_relu, ch
 from minidl.kernels.cuda.conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from minidl.kernels.cuda.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
 from minidl.kernels.cuda.elementwise import adamw_update, rectify, relu_grad, sgd_update
-from minidl.kernels.cuda.loss import softmax_cross_entropy, softmax_cross_entropy_grad
+from minidl.kernels.cuda.loss import softmax_cross_entropy
 from minidl.kernels.cuda.norm import batch_norm, batch_norm_grad, batch_norm_relu, batch_norm_relu_grad
 from minidl.kernels.cuda.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from minidl.kernels.cuda.random import dropout
@@ -46,6 +46,5 @@ __all__ = [
     "rows_and_columns",
     "sgd_update",
     "softmax_cross_entropy",
-    "softmax_cross_entropy_grad",
     "subtract_line",
 ]
