@@ -28,6 +28,7 @@ from typing import Any
 
 from minidl.array import Array, array_module, device_of
 from minidl.core import Tensor
+from minidl.loss_scale import LossScale
 from minidl.nn import Module
 
 Loss = Callable[[Tensor, Array], Tensor]  # (logits, labels) -> scalar
@@ -36,16 +37,18 @@ Loss = Callable[[Tensor, Array], Tensor]  # (logits, labels) -> scalar
 class CapturedGradients:
     """Callable: f(x, labels) -> loss (), logits, as arrays, with d loss / d p in every `p.grad`, all on the GPU.
 
+    With a `scale`, for mixed precision, it is d (scale loss) / d p: `if scale.unscale(model.parameters()): optimizer.step()`.
+
     Make it after `model.to("gpu")` and after the optimiser, both of which move parameters. Modes (`train`, `frozen`,
     `mixed`, `kernels.use`) are those of the first call with a shape.
 
     Raises ValueError where the model draws random numbers, x is not on the GPU, or the parameters have moved since.
     """
 
-    def __init__(self, model: Module, loss: Loss) -> None:
+    def __init__(self, model: Module, loss: Loss, scale: LossScale | None = None) -> None:
         if model.generators():
             raise ValueError("model: it draws random numbers (dropout), which a CUDA graph would repeat at every step")
-        self.model, self.loss = model, loss
+        self.model, self.loss, self.scale = model, loss, scale
         self.graphs: dict[tuple[Any, ...], _Graph] = {}
 
     def __call__(self, x: Array, labels: Array) -> tuple[Array, Array]:
@@ -54,21 +57,22 @@ class CapturedGradients:
             raise ValueError("x: a CUDA graph needs it on the GPU, and it is on the cpu")
         shape = x.shape, x.dtype, labels.shape, labels.dtype
         if shape not in self.graphs:
-            self.graphs[shape] = _Graph(xp, self.model, self.loss, x, labels)
+            self.graphs[shape] = _Graph(xp, self.model, self.loss, self.scale, x, labels)
         return self.graphs[shape](x, labels)
 
 
 class _Graph:
     """The graph for one shape, and all arrays that it reads and writes"""
 
-    def __init__(self, xp: Any, model: Module, loss: Loss, x: Array, labels: Array) -> None:
-        self.cuda, self.model, self.parameters = xp.cuda, model, model.parameters()
+    def __init__(self, xp: Any, model: Module, loss: Loss, scale: LossScale | None, x: Array, labels: Array) -> None:
+        self.cuda, self.model, self.parameters, self.scale = xp.cuda, model, model.parameters(), scale
         self.addresses = [p.data for p in self.parameters]
         self.buffers = [(module, name, getattr(module, name)) for module in model.modules() for name in module.buffer_names]
         self.pool, stream = xp.cuda.MemoryPool(), xp.cuda.Stream(non_blocking=True)
         xp.cuda.get_current_stream().synchronize()
         with xp.cuda.using_allocator(self.pool.malloc), stream:
             self.x, self.labels = x.copy(), labels.copy()
+            self.factor: Array = None if scale is None else xp.full((), scale.scale, xp.float32)  # of the loss
             before = [buffer.copy() for _, _, buffer in self.buffers]
             self._work(loss)  # what runs for the first time is compiled, and fills the pool
             for (_, _, buffer), value in zip(self.buffers, before, strict=True):
@@ -89,7 +93,7 @@ class _Graph:
             p.grad = None
         logits = self.model(self.x)
         value = loss(logits, self.labels)
-        value.backward()
+        value.backward(self.factor)
         self._keep_buffers()
         return value.data, logits.data
 
@@ -105,6 +109,8 @@ class _Graph:
             raise ValueError("model: its parameters have moved since the graph was captured; make a new CapturedGradients")
         self._keep_buffers()
         self.x[...], self.labels[...] = x, labels
+        if self.scale is not None:
+            self.factor.fill(self.scale.scale)
         self.graph.launch(self.cuda.get_current_stream())
         for p, g in zip(self.parameters, self.gradients, strict=True):
             p.grad = g

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from minidl.array import Array, array_module
-from minidl.core import Tensor, walk
+from minidl.core import Parameter, Tensor, walk
+from minidl.nonfinite import count_nonfinite
 
 
 class LossScale:
@@ -38,14 +41,34 @@ class LossScale:
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found below
             for step in walk(loss, xp.full(loss.shape, self.scale, loss.dtype), leaves=leaves, keep_graph=False):
                 del step  # or its arrays would live on through the next step
-        if not _finite(leaves.values()):
+        return self._take(leaves)
+
+    def unscale(self, parameters: Iterable[Parameter]) -> bool:
+        """The same for gradients of scale * loss that are in `.grad` already, where `minidl.graph` puts them; or None there."""
+        leaves: dict[Tensor, Array] = {p: p.grad for p in parameters if p.grad is not None}
+        for leaf in leaves:
+            leaf.grad = None
+        return self._take(leaves)
+
+    def _take(self, leaves: Mapping[Tensor, Array]) -> bool:
+        """Add each gradient, divided by the scale, to that of its leaf, if all are finite; and choose the next scale."""
+        alike: dict[tuple[ModuleType, Any], list[Tensor]] = {}  # by module and type
+        for leaf, g in leaves.items():
+            alike.setdefault((array_module(g), g.dtype), []).append(leaf)
+        # all gradients in one vector: on a GPU a handful of kernels, not a handful for each
+        vectors = [(xp.concatenate([leaves[leaf].reshape(-1) for leaf in group]), group) for (xp, _), group in alike.items()]
+        if any(count_nonfinite(vector) for vector, _ in vectors):
             if self.scale == 1:
                 raise FloatingPointError("a gradient is not finite, and the loss is not scaled any more: no overflow of a half")
             self.scale, self.good = self.scale / 2, 0
             return False
-        for leaf, g in leaves.items():
-            g = xp.asarray(g * (1 / self.scale))  # of a 0-d gradient, too
-            leaf.grad = g if leaf.grad is None else xp.asarray(leaf.grad + g)
+        for vector, group in vectors:
+            vector *= 1 / self.scale
+            start = 0
+            for leaf in group:
+                g = vector[start : start + leaf.size].reshape(leaf.shape)
+                leaf.grad = g if leaf.grad is None else array_module(g).asarray(leaf.grad + g)  # of a 0-d sum, too
+                start += leaf.size
         self.good += 1
         if self.good == self.patience:
             self.scale, self.good = self.scale * 2, 0
@@ -58,11 +81,3 @@ class LossScale:
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on from a `state_dict()`."""
         self.scale, self.good = float(state["scale"]), int(state["good"])
-
-
-def _finite(arrays: Iterable[Array]) -> bool:
-    """Whether all numbers are; on a GPU this waits once, not once an array."""
-    bad: Array | int = 0
-    for a in arrays:
-        bad = bad + (~array_module(a).isfinite(a)).sum()
-    return int(bad) == 0

@@ -88,11 +88,8 @@ class Settings:
                 f"flip, device: expected one of {tuple(FLIPS)} and one of {DEVICES}, got {self.flip!r} and {self.device!r}"
             )
 
-        if self.cuda_graph and (self.device != "gpu" or self.precision == "float16"):
-            raise ValueError(
-                "cuda_graph: it needs device 'gpu', and a precision without a loss scale, which changes from step to step: "
-                f"float32 or bfloat16, got {self.device!r} and {self.precision!r}"
-            )
+        if self.cuda_graph and self.device != "gpu":
+            raise ValueError(f"cuda_graph: it needs device 'gpu', got {self.device!r}")
 
     @staticmethod
     def of_run(out: Path) -> Settings:
@@ -148,9 +145,9 @@ def fit(
 
     model.to(settings.device)
     optimizer = SGD(decay_groups(model, settings.weight_decay), settings.lr, momentum=0.9, nesterov=True)
-    captured = CapturedGradients(model, ops.cross_entropy) if settings.cuda_graph else None
     schedule = one_cycle(settings.lr, settings.epochs * len(loader), settings.warmup)
     scale = LossScale() if settings.precision == "float16" else None
+    captured = CapturedGradients(model, ops.cross_entropy, scale) if settings.cuda_graph else None
 
     about = {"classes": train_set.classes, "mean": mean.tolist(), "std": std.tolist(), "pictures": len(train_set)}
     rows = _resume(out, model, optimizer, scale, settings, about) if resume else _begin(out, settings)
@@ -206,7 +203,7 @@ def train_epoch(
                 )
             if captured is None and scale is None:
                 loss.backward()
-            if scale is None or scale.backward(loss):
+            if scale is None or (scale.backward(loss) if captured is None else scale.unscale(model.parameters())):
                 optimizer.step()
 
             images += len(x)
