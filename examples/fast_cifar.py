@@ -56,8 +56,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2 or not 0 < self.width <= 4:
             raise ValueError(f"epochs, batch_size, width: expected 1, 2 and 0 or more (up to 4), got {self}")
-        if self.cuda_graph and (self.device != "gpu" or self.precision == "float16"):
-            raise ValueError("cuda_graph: needs device 'gpu', and float32 or bfloat16: the scale of float16's loss changes")
+        if self.cuda_graph and self.device != "gpu":
+            raise ValueError(f"cuda_graph: needs device 'gpu', got {self.device!r}")
 
 
 # ---- the net
@@ -186,11 +186,11 @@ def train(train_set: Dataset, recipe: Recipe) -> tuple[nn.Module, Normalize, lis
     per_epoch = len(x) // recipe.batch_size
     total, step, losses = recipe.epochs * per_epoch, 0, []
     lookahead, scale = Lookahead(model, total), LossScale() if recipe.precision == "float16" else None
-    captured = CapturedGradients(model, loss_of) if recipe.cuda_graph else None
+    captured = CapturedGradients(model, loss_of, scale) if recipe.cuda_graph else None
     for epoch in range(recipe.epochs):
         if epoch == 3:  # the bias of the whitening has found its place
             model.whiten.bias.requires_grad = False
-            captured = captured and CapturedGradients(model, loss_of)
+            captured = captured and CapturedGradients(model, loss_of, scale)
         sums = 0.0 * labels[0]  # on the device: nothing waits for it within an epoch
         for batch, target in batches(x, labels, recipe, epoch):
             rate = PEAK * recipe.batch_size * float(np.interp(step, [0, 0.23 * total, total], [0.2, 1, 0.07]))
@@ -204,7 +204,7 @@ def train(train_set: Dataset, recipe: Recipe) -> tuple[nn.Module, Normalize, lis
                     loss = loss_of(model(batch), target)
             if captured is None and scale is None:
                 loss.backward()
-            if scale is None or scale.backward(loss):
+            if scale is None or (scale.backward(loss) if captured is None else scale.unscale(learning)):
                 for optimizer in optimizers:
                     optimizer.step()
             step += 1
