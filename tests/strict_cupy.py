@@ -305,6 +305,9 @@ class Graph:
 
 
 class MemoryPool:
+    def total_bytes(self) -> int:
+        return 0
+
     def malloc(self, size: int) -> None:
         raise AssertionError("the stand-in has NumPy's memory")
 
@@ -375,13 +378,20 @@ def cupy(devices: int = 1) -> ModuleType:
         setattr(module, name, _function(name, getattr(np, name)))
     for name in "bool_ float16 float32 float64 int8 int16 int32 int64 uint8 inf nan pi newaxis dtype finfo result_type".split():
         setattr(module, name, getattr(np, name))
-    runtime = SimpleNamespace(getDeviceCount=lambda: devices)
+    runtime = SimpleNamespace(
+        getDeviceCount=lambda: devices,
+        getDeviceProperties=lambda device: {"name": b"no GPU, but a stand-in for CuPy"},
+        driverGetVersion=lambda: 0,
+        runtimeGetVersion=lambda: 0,
+        deviceSynchronize=lambda: _not_captured("it cannot be waited for"),
+    )
     for name, value in {
         "ndarray": ndarray,
         "asarray": _asarray,
         "array": _array,
         "asnumpy": lambda a: a.get() if isinstance(a, ndarray) else np.asarray(a),
         "clip": _clip,
+        "get_default_memory_pool": lambda: MemoryPool(),
         "matmul": _function("matmul", _matmul),
         "cuda": SimpleNamespace(
             runtime=runtime,

@@ -194,7 +194,7 @@ def test_the_training_loop(tmp_path: Path) -> None:
     on_gpu = replace(plain, device="gpu")
     runs = {"cpu": plain, "gpu": on_gpu, "again": on_gpu}
     if DEVICE == "gpu":
-        runs |= {"graph": replace(on_gpu, cuda_graph=True), "half": replace(on_gpu, precision="float16")}
+        runs |= {"graph": replace(on_gpu, cuda_graph=True), "half": replace(on_gpu, precision="float16", cuda_graph=True)}
     rows = {name: fit(Net(3, 2), *sets, settings, tmp_path / name) for name, settings in runs.items()}
     loss = {name: [row[key] for row in found for key in ("train_loss", "test_loss")] for name, found in rows.items()}
     assert loss["gpu"] == loss["again"]

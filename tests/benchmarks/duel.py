@@ -37,6 +37,8 @@ class Worker:
         for line in self.process.stdout:
             if line.startswith("@"):
                 return json.loads(line[1:])
+            if line.startswith("!"):
+                raise RuntimeError(json.loads(line[1:]))
         raise RuntimeError(f"the worker for {self.process.args} died")
 
     def close(self) -> None:
@@ -44,29 +46,37 @@ class Worker:
 
 
 def serve(module: str) -> None:
+    if os.environ.get("MINIDL_TEST_DEVICE") == "stand-in":
+        from tests import strict_cupy
+
+        sys.modules["cupy"] = strict_cupy.cupy()
     contestant = importlib.import_module(module)
     setup: Callable[..., Callable[[], Any]] = contestant.setup
     step: Callable[[], Any] = lambda: None  # noqa: E731
     for line in sys.stdin:
         answer: Any = None
-        match json.loads(line):
-            case ["prepare", *case]:
-                step = setup(*case)
-                start = time.perf_counter()
-                step()
-                answer = time.perf_counter() - start
-                step()
-            case ["time", seconds]:
-                times: list[float] = []
-                while not times or sum(times) < seconds:
+        try:
+            match json.loads(line):
+                case ["prepare", *case]:
+                    step = setup(*case)
                     start = time.perf_counter()
                     step()
-                    times.append(time.perf_counter() - start)
-                answer = statistics.median(times)
-            case ["peak"]:
-                answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            case ["device memory"]:
-                answer = contestant.device_memory()
+                    answer = time.perf_counter() - start
+                    step()
+                case ["time", seconds]:
+                    times: list[float] = []
+                    while not times or sum(times) < seconds:
+                        start = time.perf_counter()
+                        step()
+                        times.append(time.perf_counter() - start)
+                    answer = statistics.median(times)
+                case ["peak"]:
+                    answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+                case ["device memory"]:
+                    answer = contestant.device_memory()
+        except Exception as error:
+            print("!" + json.dumps(f"{type(error).__name__}: {error}"), flush=True)
+            continue
         print("@" + json.dumps(answer), flush=True)
 
 

@@ -9,11 +9,16 @@ from typing import Any
 import numpy as np
 
 import models
-from minidl import Tensor, gradients, ops, optim
+from minidl import LossScale, Tensor, gradients, mixed, ops, optim
 from minidl.array import to_device
+from minidl.graph import CapturedGradients
+
+_captured: list[CapturedGradients] = []  # whose memory is not that of the common pool
 
 
-def setup(name: str, what: str, batch: int, size: int, device: str = "cpu") -> Callable[[], Any]:
+def setup(
+    name: str, what: str, batch: int, size: int, device: str = "cpu", precision: str = "float32", graph: bool = False
+) -> Callable[[], Any]:
     constructor = getattr(models, name)
     classes = signature(constructor).parameters["num_classes"].default
     model = constructor(dropout=0.0) if name.startswith("vgg") else constructor()
@@ -32,22 +37,25 @@ def setup(name: str, what: str, batch: int, size: int, device: str = "cpu") -> C
         return saliency
     labels = to_device(rng.integers(0, classes, batch), device)
     parameters = model.parameters()
-
-    def forward_backward() -> float:
-        loss = ops.cross_entropy(model(Tensor(x)), labels)
-        for p in parameters:
-            p.grad = None
-        loss.backward()
-        return loss.item()
-
-    if what == "forward+backward":
-        return forward_backward
-    optimizer = optim.SGD(optim.decay_groups(model, 5e-4), lr=1e-3, momentum=0.9, nesterov=True)
+    optimizer = optim.SGD(optim.decay_groups(model, 5e-4), lr=1e-3, momentum=0.9, nesterov=True) if what == "step" else None
+    scale = LossScale() if precision == "float16" else None
+    captured = CapturedGradients(model, ops.cross_entropy, scale) if graph else None
+    _captured[:] = [captured] if captured is not None else []
 
     def step() -> float:
-        loss = forward_backward()
-        optimizer.step()
-        return loss
+        for p in parameters:
+            p.grad = None
+        with mixed(precision):
+            if captured is not None:
+                loss, _ = map(Tensor, captured(x, labels))
+            else:
+                loss = ops.cross_entropy(model(Tensor(x)), labels)
+        if captured is None and scale is None:
+            loss.backward()
+        good = scale is None or (scale.backward(loss) if captured is None else scale.unscale(parameters))
+        if optimizer is not None and good:
+            optimizer.step()
+        return loss.item()
 
     return step
 
@@ -56,4 +64,5 @@ def device_memory() -> int:
     """Bytes that CuPy holds on the GPU, in use or kept for the next step; it gives none back by itself"""
     import cupy
 
-    return int(cupy.get_default_memory_pool().total_bytes())
+    pools = [cupy.get_default_memory_pool(), *(graph.pool for captured in _captured for graph in captured.graphs.values())]
+    return int(sum(pool.total_bytes() for pool in pools))

@@ -12,7 +12,17 @@ import torch.nn.functional as F
 from tests.benchmarks.torch_models import MODELS
 
 
-def setup(name: str, what: str, batch: int, size: int, layout: str, compiled: str, device: str = "cpu") -> Callable[[], Any]:
+def setup(
+    name: str,
+    what: str,
+    batch: int,
+    size: int,
+    layout: str,
+    compiled: str,
+    device: str = "cpu",
+    precision: str = "float32",
+    graph: bool = False,
+) -> Callable[[], Any]:
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = os.environ.get("CUPY_TF32", "0") != "0"  # for both sides alike
@@ -37,16 +47,36 @@ def setup(name: str, what: str, batch: int, size: int, layout: str, compiled: st
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": 5e-4}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.SGD(groups, lr=1e-3, momentum=0.9, nesterov=True)
+    half = precision == "float16"
+    scaler = torch.amp.GradScaler(device, enabled=half and not graph)  # what it decides from step to step, a graph cannot
 
-    def step() -> float:
-        loss = F.cross_entropy(call(x), labels)
+    def step() -> torch.Tensor:
+        with torch.autocast(device, torch.float16, enabled=half):
+            loss = F.cross_entropy(call(x), labels)
         optimizer.zero_grad()
-        loss.backward()
+        scaler.scale(loss).backward()
         if what == "step":
-            optimizer.step()
+            scaler.step(optimizer)
+            scaler.update()
+        return loss.detach()
+
+    if not graph:
+        return lambda: step().item()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # PyTorch's documentation asks for some steps before the capture
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    captured = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(captured):
+        loss = step()
+
+    def launch() -> float:
+        captured.replay()
         return loss.item()
 
-    return step
+    return launch
 
 
 def device_memory() -> int:

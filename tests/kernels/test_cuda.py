@@ -23,7 +23,6 @@ from minidl import kernels
 from minidl.kernels import cuda, halves, reference
 from minidl.kernels.cuda import launch, loss, moments
 from tests import strict_cupy
-from tests.benchmarks import gpu
 from tests.kernels import cuda_cases
 from tests.kernels.test_agree import KERNELS, Draw
 
@@ -178,27 +177,3 @@ def test_for_halves_they_compile_and_compute_in_float32(
             assert ".f64" not in ptx, f"{name}: float64, slow on most GPUs"
     with capsys.disabled():
         print(f"\ncompiled to PTX for float16: {len(found)} CUDA functions, sm_75 to sm_90")
-
-
-# ---- the benchmark
-
-
-def test_the_benchmark_refuses_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy(devices=0))
-    with pytest.raises(SystemExit) as stop:
-        gpu.main([])
-    assert stop.value.code == 1
-    assert "nothing to measure: device 'gpu' needs a CUDA device, and CuPy finds none" in capsys.readouterr().err
-
-
-def test_the_benchmark_compares_cpu_and_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the stand-in, by the reference text; the right answer, and one that is wrong by a hundredth"""
-    monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
-    monkeypatch.setattr(gpu, "STEPS", 2)
-    monkeypatch.setattr(gpu, "BATCH", 2)
-    with kernels.use("reference"):
-        found = gpu.agreement("resnet8")
-        assert found["same_bits"] and found["difference"] < 1e-6 and found["cpu"][0] != found["cpu"][1]
-        losses = gpu._losses
-        monkeypatch.setattr(gpu, "_losses", lambda name, device: [x * 1.01 ** (device == "gpu") for x in losses(name, device)])
-        assert gpu.agreement("resnet8")["difference"] > 0.009
