@@ -221,11 +221,12 @@ class Op:
 
     def __call__(self, *inputs: Any) -> Tensor:
         xs = tuple(x if x is None or isinstance(x, Tensor) else Tensor(x) for x in inputs)
-        if half() is not None:
+        mix = half() is not None
+        if mix:
             xs = _mix(xs, self.precision)
         self.needs = tuple([x is not None and x.requires_grad and _recording.on for x in xs])
         try:
-            _check_inputs(xs, mix=half() is not None and self.precision != ())
+            _check_inputs(xs, mix=mix and self.precision != ())
             y = Tensor(self.forward(*[None if x is None else x.data for x in xs]))
         except Exception as error:
             error.add_note(f"in {type(self).__name__} of {_shapes(xs)}, called at {_place(_users_line(sys._getframe(1)))}")

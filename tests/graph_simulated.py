@@ -211,16 +211,19 @@ def test_statistics_of_other_forward_passes_are_taken_over() -> None:
     assert close(*ends)
 
 
-def test_fit_with_a_graph_gives_the_numbers_of_the_cpu(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("precision", "rel"), [("float32", 1e-4), ("float16", 1e-2)])
+def test_fit_with_a_graph_gives_the_numbers_of_the_cpu(tmp_path: pathlib.Path, precision: str, rel: float) -> None:
     """Batches copied ahead, captured steps, evaluation in between; a loss that is not finite is told as ever."""
     images = np.random.default_rng(0).integers(0, 256, (5, 1, 4, 4), np.uint8)
     data = Dataset(images, np.array([0, 1, 2, 0, 1]), ("a", "b", "c"))
     runs = []
-    for settings in (Settings(epochs=2, batch_size=2, crop=1), Settings(2, 2, crop=1, device="gpu", cuda_graph=True)):
+    on_cpu = Settings(epochs=2, batch_size=2, crop=1, precision=precision)
+    for settings in (on_cpu, replace(on_cpu, device="gpu", cuda_graph=True)):
         runs.append(fit(Residual(), data, data, settings, tmp_path / settings.device))
     for a, b in zip(*runs, strict=True):
-        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
-        assert a["test_loss"] == pytest.approx(b["test_loss"], rel=1e-4)
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=rel)
+        assert a["test_loss"] == pytest.approx(b["test_loss"], rel=rel)
+        assert a.get("loss_scale") == b.get("loss_scale")
     model = Residual()
     model.linear.weight.data[:] = np.nan
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 0 .* not finite: .*Linear"):
