@@ -17,26 +17,25 @@ PIECE = 1 << 12  # elements that one thread takes at a time, whole rows
 def softmax_cross_entropy(z: Array, labels: Array, v: Array, smoothing: float) -> tuple[Array, Array]:
     """loss[n] = -sum_k t[n,k] log p[n,k] and its gradient g[n,k] = p[n,k] sum_j t[n,j] - t[n,k], p the softmax of z"""
     (N, K), number = z.shape, z.dtype.type
-    losses, g, rows = np.empty(N, z.dtype), np.empty((N, K), z.dtype), max(1, PIECE // K)
-    arrays, scalars = [np.ascontiguousarray(a) for a in (z, labels, v)], (number(1 - smoothing), number(smoothing / K))
-    in_parallel(_softmax_cross_entropy, -(-N // rows), rows, *arrays, *scalars, losses, g)
+    z = np.ascontiguousarray(z - z.max(axis=1, keepdims=True))  # so that nothing overflows
+    g, losses, rows = np.exp(z), np.empty(N, z.dtype), max(1, PIECE // K)  # NumPy computes several exponentials at a time
+    arrays, scalars = [np.ascontiguousarray(a) for a in (labels, v)], (number(1 - smoothing), number(smoothing / K))
+    in_parallel(_softmax_cross_entropy, -(-N // rows), rows, z, *arrays, *scalars, losses, g)
     return losses, g
 
 
 @_compiled
 def _softmax_cross_entropy(piece, rows, z, labels, v, keep, spread, losses, g):
+    """g comes as exp z"""
     zero = z.dtype.type(0)
     for n in range(piece * rows, min(len(z), (piece + 1) * rows)):
-        best, total, loss, sum_t = z[n, 0], zero, zero, zero
+        total, sum_t, loss = zero, zero, zero
         for k in range(z.shape[1]):
-            best = max(best, z[n, k])
-        for k in range(z.shape[1]):
-            g[n, k] = np.exp(z[n, k] - best)
             total += g[n, k]
             sum_t += v[k] * (keep + spread if k == labels[n] else spread)
         log_total, scale = np.log(total), sum_t / total
         for k in range(z.shape[1]):
             t = v[k] * (keep + spread if k == labels[n] else spread)
-            loss -= t * (z[n, k] - best - log_total)
+            loss -= t * (z[n, k] - log_total)
             g[n, k] = g[n, k] * scale - t
         losses[n] = loss
