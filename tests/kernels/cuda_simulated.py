@@ -112,6 +112,23 @@ def test_halves_agree_with_the_reference(family: Callable[[Draw], cuda_cases.Cas
         patch.undo()
 
 
+def test_sums_of_halves_do_not_stop_at_2048() -> None:
+    """Where 2048 + 1 is 2048, in float16"""
+    x = strict_cupy._dressed(np.ones((1, 1, 50, 50), np.float16))
+    assert cuda.avg_pool2d(x, (50, 50), (1, 1), (0, 0), (1, 1), True).item() == 1
+    assert [a.item() for a in cuda.channel_sums(x, x)] == [2500, 2500]
+    cols, pixel = (strict_cupy._dressed(np.ones(shape, np.float16)) for shape in ((1, 50, 50, 1, 50, 50), (1, 1, 1, 1)))
+    windows.fold(cols, (1, 1), (49, 49), (1, 1), pixel)  # it is in all 2500 windows
+    assert pixel.item() == 2500
+
+
+@pytest.mark.parametrize("module", [pool, windows])
+def test_sums_in_halves_are_found(monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+    monkeypatch.setattr(module, "np", type("Half", (), {"float32": np.float16}))
+    with pytest.raises(AssertionError):
+        test_sums_of_halves_do_not_stop_at_2048()
+
+
 def test_blocks_as_large_as_on_a_gpu() -> None:
     """256 threads, of which several blocks share the pictures of a channel"""
     rng = np.random.default_rng(0)
