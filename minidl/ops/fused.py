@@ -2,8 +2,8 @@
 
 Small nets spend much of their time waiting for memory. An op that normalises, adds and rectifies reads and writes each value
 once, where three ops do so three times, and it leaves no array between them alive. Layers take these ops where a model calls
-for them, as in `bn.relu(x)`, and spell out the same in single ops inside `with unfused():`, or everywhere with MINIDL_FUSED=0
-in the environment: the same numbers within rounding, and every op a node of its own in the graph.
+for them, as in `bn.relu(x)` and `nn.conv_relu(x, conv, bn)`, and spell out the same in single ops inside `with unfused():`, or
+everywhere with MINIDL_FUSED=0 in the environment: the same numbers within rounding, and every op a node of its own.
 """
 
 from __future__ import annotations
