@@ -357,6 +357,7 @@ def test_a_disk_that_fills_up(whole: pathlib.Path, tmp_path: pathlib.Path) -> No
         ({"limit": 0}, "limit must be at least 1"),
         ({"crop": -1}, "crop must be at least 0"),
         ({"flip": "diagonal"}, r"expected one of \('none', 'horizontal', 'both'\).*'diagonal'"),
+        ({"cuda_graph": True}, "cuda_graph: it needs device 'gpu', got 'cpu'"),
         ({"device": "tpu"}, r"one of \('cpu', 'gpu'\), got .* 'tpu'"),
     ],
 )

@@ -44,7 +44,7 @@ from minidl import data, explain, kernels, nn, train
 from minidl.array import array_module, to_cpu, to_gpu
 from tests import strict_cupy
 from tests.benchmarks import minidl_steps
-from tests.benchmarks.duel import Contestants, Worker, duel
+from tests.benchmarks.duel import Contestants, Worker, in_turns
 
 CASES = (("resnet20", 128), ("resnet20", 1024), ("densenet_bc100_12", 64), ("densenet_bc100_12", 512))
 PRECISIONS = {"float32": {"CUPY_TF32": "0"}, "tf32": {"CUPY_TF32": "1"}, "float16": {"CUPY_TF32": "0"}}  # name: environment
@@ -66,7 +66,7 @@ class Options:
         return rehearsed if self.rehearse else quick if self.quick else full
 
 
-def row(what: str, value: float, unit: str, note: str = "", **more: Any) -> Row:
+def row(what: str, value: float | None, unit: str, note: str = "", **more: Any) -> Row:
     return {"what": what, "value": value, "unit": unit, "note": note, **more}
 
 
@@ -148,42 +148,53 @@ def timed(f: Callable[[], Any], options: Options) -> float:
 
 
 def steps(options: Options) -> list[Row]:
+    """Each contestant has one process for all cases of a precision, since the kernels are compiled anew in each process."""
+    rows = []
+    cases = options.pick(CASES, CASES[::2], (("resnet8", 2),))
+    torch_device = "cpu" if options.rehearse and importlib.util.find_spec("torch") else _torch_device()
+    for precision in options.pick(PRECISIONS, PRECISIONS, ("float32",)):
+        environment = dict(PRECISIONS[precision])
+        if options.rehearse:
+            environment |= {"MINIDL_TEST_DEVICE": "stand-in", "MINIDL_KERNELS": "reference"}
+        ours, theirs = "tests.benchmarks.minidl_steps", "tests.benchmarks.torch_steps"
+        stored = "float16" if precision == "float16" else "float32"
+        how: dict[str, tuple[str, tuple[Any, ...]]] = {  # label: module, and what follows (net, "step", batch, size)
+            "minidl": (ours, ("gpu", stored)),
+            "minidl, CUDA graph": (ours, ("gpu", stored, True)),
+        }
+        if torch_device:
+            how |= {
+                "PyTorch": (theirs, ("", "", torch_device, stored)),
+                "PyTorch, channels_last": (theirs, ("channels_last", "", torch_device, stored)),
+                "PyTorch, CUDA graph": (theirs, ("", "", torch_device, stored, True)),
+            }
+        workers = {label: Worker(module, environment) for label, (module, _) in how.items()}
+        for name, batch in cases:
+            contestants = {label: (worker, (name, "step", batch, 32, *how[label][1])) for label, worker in workers.items()}
+            rows += step(f"{name}, batch {batch}, {precision}", contestants, options)
+        for worker in workers.values():
+            worker.close()
+    return rows
+
+
+def step(what: str, contestants: Contestants, options: Options) -> list[Row]:
     """Of a contestant that fails the error is told, and the others go on."""
-    cases = options.pick(CASES, CASES, (("resnet8", 2),))
-    precisions = options.pick(PRECISIONS, PRECISIONS, ("float32",))
-    return [r for name, batch in cases for precision in precisions for r in step(name, batch, precision, options)]
-
-
-def step(name: str, batch: int, precision: str, options: Options) -> list[Row]:
-    work, environment = (name, "step", batch, 32), PRECISIONS[precision]
-    stored = "float16" if precision == "float16" else "float32"
-    ours, theirs = "tests.benchmarks.minidl_steps", "tests.benchmarks.torch_steps"
-    if options.rehearse:
-        environment = {**environment, "MINIDL_TEST_DEVICE": "stand-in", "MINIDL_KERNELS": "reference"}
-    cases: dict[str, tuple[str, tuple[Any, ...]]] = {
-        "minidl": (ours, (*work, "gpu", stored)),
-        "minidl, CUDA graph": (ours, (*work, "gpu", stored, True)),
-    }
-    if device := "cpu" if options.rehearse and importlib.util.find_spec("torch") else _torch_device():
-        for label, layout, graph in (("", "", False), (", channels_last", "channels_last", False), (", CUDA graph", "", True)):
-            cases[f"PyTorch{label}"] = theirs, (*work, layout, "", device, stored, graph)
-    rows, contestants = [], Contestants()
-    for label, (module, case) in cases.items():
-        worker = Worker(module, environment)
+    rows, ready = [], Contestants()
+    for label, (worker, case) in contestants.items():
         try:
             worker.ask("prepare", *case)
-            contestants[label] = worker, case
-        except RuntimeError as error:
-            worker.close()
-            rows.append(row(f"{name}, batch {batch}, {precision}: {label}", float("nan"), "ms", f"FAILED: {error}"))
+            ready[label] = worker, case
+        except (RuntimeError, OSError) as error:  # also of a process that has died
+            rows.append(row(f"{what}: {label}", None, "ms", f"FAILED: {error}"))
     rounds, seconds = options.pick(options.rounds, 3, 1), options.pick(options.seconds, 0.3, 0.0)
-    times, _ = duel(contestants, rounds, seconds) if contestants else ({}, {})
-    flop = 6 * nn.cost(getattr(models, name)(), (1, 3, 32, 32)).multiply_adds * batch  # backward is twice forward
+    times = in_turns(ready, rounds, seconds)
     for label, ts in times.items():
+        worker, (name, _, batch, *_) = ready[label]
+        flop = 6 * nn.cost(getattr(models, name)(), (1, 3, 32, 32)).multiply_adds * batch  # backward is twice forward
         ms = statistics.median(ts) * 1e3
-        found = row(f"{name}, batch {batch}, {precision}: {label}", ms, "ms", flop=flop)
-        with contextlib.suppress(RuntimeError):  # the rehearsal has no memory to ask for
-            found["device_mib"] = contestants[label][0].ask("device memory") / 2**20
+        found = row(f"{what}: {label}", ms, "ms", flop=flop)
+        with contextlib.suppress(RuntimeError):  # a rehearsal has no memory to ask for
+            found["device_mib"] = worker.ask("device memory") / 2**20
         notes = [f"{flop / ms / 1e9:.2f} TFLOP/s", f"{found.get('device_mib', 0):.0f} MiB"]
         for other in ("PyTorch", "PyTorch, CUDA graph"):
             if label.startswith("minidl") and other in times:
@@ -191,8 +202,6 @@ def step(name: str, batch: int, precision: str, options: Options) -> list[Row]:
                 notes.append(f"{ratio:.2f} x {other}")
                 found[f"over {other}"] = ratio
         rows.append({**found, "note": ", ".join(notes)})
-    for worker, _case in contestants.values():
-        worker.close()
     return rows
 
 
@@ -254,7 +263,7 @@ def fast(options: Options) -> list[Row]:
         try:
             found = fast_cifar.run(*_pictures(options), recipe)
         except Exception as error:  # the next way may go
-            rows.append(row(f"fast_cifar, {how}", float("nan"), "s", f"FAILED: {type(error).__name__}: {error}"))
+            rows.append(row(f"fast_cifar, {how}", None, "s", f"FAILED: {type(error).__name__}: {error}"))
             continue
         label = ", ".join(str(v) if k != "cuda_graph" else "TF32, CUDA graph" for k, v in how.items()) or "float32"
         note = f"{found['accuracy']:.2%} of the test pictures right (goal 94%)"
@@ -297,7 +306,7 @@ PARTS: dict[str, tuple[Callable[[Options], list[Row]], int, dict[str, str]]] = {
     "peak": (peak, 120, {}),
     "peak_tf32": (peak, 120, {"CUPY_TF32": "1"}),
     "kernels": (hot_paths, 300, {}),
-    "steps": (steps, 1800, {}),
+    "steps": (steps, 2400, {}),
     "agreement": (agreements, 600, {}),
     "resnet20": (resnet20, 1800, {}),
     "fast": (fast, 900, {"CUPY_TF32": "1"}),
@@ -376,10 +385,12 @@ def _child(name: str, options: Options) -> Row:
     )
     try:
         out, errors = process.communicate(timeout=options.pick(limit, limit / 3, limit / 4))
-    except subprocess.TimeoutExpired:
+    except BaseException as error:  # Ctrl-C too
         os.killpg(process.pid, 9)  # with the processes of its own
         process.communicate()
-        return {"error": f"not done after {options.pick(limit, limit / 3, limit / 4):.0f} s"}
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        return {"error": f"not done after {error.timeout:.0f} s"}
     answer = [line for line in out.splitlines() if line.startswith("@")]
     if process.returncode or not answer:
         return {"error": errors[-4000:].strip() or f"exit code {process.returncode}"}
@@ -404,12 +415,28 @@ def _stand_in(options: Options) -> Iterator[None]:
 
 
 def table(found: dict[str, Any]) -> str:
+    """A line a figure; what a kernel or a step reaches is also told as a share of the peak, where that was measured."""
+    peaks = {r["what"]: r["value"] for name in ("peak", "peak_tf32") for r in found["parts"].get(name, {}).get("rows", [])}
     lines = [f"on {found['device']}" + (" (a rehearsal: the figures mean nothing)" if found["rehearse"] else "")]
     for name, part in found["parts"].items():
         if "error" in part:
             lines.append(f"{name:62} FAILED: {part['error'].splitlines()[-1]}")
-        lines += [f"{r['what']:62}{r['value']:12.4g} {r['unit']:8}{r['note']}".rstrip() for r in part.get("rows", [])]
+        for r in part.get("rows", []):
+            value = "-" if r["value"] is None else f"{r['value']:.4g}"
+            lines.append(f"{r['what']:62}{value:>12} {r['unit']:8}{r['note']}{_share(r, peaks)}".rstrip())
     return "\n".join(lines)
+
+
+def _share(r: Row, peaks: dict[str, float]) -> str:
+    seconds = (r["value"] or 0) * {"us": 1e-6, "ms": 1e-3}.get(r["unit"], 0)
+    if not seconds or not peaks:
+        return ""
+    if "bytes" in r:
+        return f", {r['bytes'] / seconds / 1e9 / peaks['peak: copy of an array']:.0%} of the copy's"
+    precision = next(p for p in PRECISIONS if f" {p}:" in r["what"])
+    kind = {"float32": "float32", "tf32": "float32 (TF32)", "float16": "float16"}[precision]
+    best = max((value for what, value in peaks.items() if what.endswith(f" {kind}")), default=0)
+    return f", {r['flop'] / seconds / 1e12 / best:.1%} of the product's" if best else ""
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 
 import models
 from minidl import LossScale, Tensor, gradients, mixed, ops, optim
-from minidl.array import to_device
+from minidl.array import array_module, to_device, to_gpu
 from minidl.graph import CapturedGradients
 
 _captured: list[CapturedGradients] = []  # whose memory is not that of the common pool
@@ -19,6 +19,9 @@ _captured: list[CapturedGradients] = []  # whose memory is not that of the commo
 def setup(
     name: str, what: str, batch: int, size: int, device: str = "cpu", precision: str = "float32", graph: bool = False
 ) -> Callable[[], Any]:
+    if device == "gpu":
+        _captured.clear()  # and what the common pool keeps of a case before
+        array_module(to_gpu(np.zeros(1))).get_default_memory_pool().free_all_blocks()
     constructor = getattr(models, name)
     classes = signature(constructor).parameters["num_classes"].default
     model = constructor(dropout=0.0) if name.startswith("vgg") else constructor()
@@ -40,7 +43,8 @@ def setup(
     optimizer = optim.SGD(optim.decay_groups(model, 5e-4), lr=1e-3, momentum=0.9, nesterov=True) if what == "step" else None
     scale = LossScale() if precision == "float16" else None
     captured = CapturedGradients(model, ops.cross_entropy, scale) if graph else None
-    _captured[:] = [captured] if captured is not None else []
+    if captured is not None:
+        _captured.append(captured)
 
     def step() -> float:
         for p in parameters:

@@ -24,6 +24,9 @@ def setup(
     graph: bool = False,
 ) -> Callable[[], Any]:
     torch.manual_seed(0)
+    if device == "cuda":  # nothing of a case before counts
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = os.environ.get("CUPY_TF32", "0") != "0"  # for both sides alike
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
