@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 
 from minidl.array import sum_type
 from minidl.kernels import compiled, reference
-from minidl.kernels.compiled import direct, winograd
+from minidl.kernels.compiled import columns, direct, winograd
+from minidl.kernels.compiled.tiles import ROWS
 
 KERNELS = (
     "conv2d",
@@ -176,6 +177,29 @@ def test_conv2d_after_winograd(data: st.DataObject) -> None:
         for limit in ("NARROWEST", "SMALLEST", "FEWEST"):
             patch.setattr(winograd, limit, 1)
         patch.setattr(direct, "convolve", None)  # would raise
+        _agree("conv2d", x, w, b, *geometry, eps=draw.eps)
+        _agree("conv2d_grad_x", gy, w, x.shape, *geometry, eps=draw.eps)
+        _agree("conv2d_grad_w", gy, x, w.shape, *geometry, eps=draw.eps)
+
+
+@given(data=st.data())
+@settings(max_examples=30)
+def test_conv2d_of_few_pixels(data: st.DataObject) -> None:
+    """Also where it would not pay"""
+    draw = Draw(data)
+    kernel, stride, dilation, padding = draw.pair(1, 3), draw.pair(1, 3), draw.pair(1, 2), draw.pair(0, 3)
+    H, W = (draw.int(max(1, d * (k - 1) + 1 - 2 * p), 9) for k, d, p in zip(kernel, dilation, padding, strict=True))
+    N, F = draw.int(1, 5), ROWS * draw.int(1, 4)
+    C = columns._channels(kernel[0] * kernel[1], 4) * draw.int(1, 2)  # those of float64 are half as many
+    x, w = draw.array((N, C, H, W)), draw.array((F, C, *kernel))
+    b = draw.array((F,)) if draw.data.draw(st.booleans()) else None
+    geometry = stride, padding, dilation, 1
+    gy = draw.array(reference.conv2d(x, w, b, *geometry).shape)
+    with pytest.MonkeyPatch.context() as patch:
+        for limit, value in {"MOST": 10**6, "MOST_CORRELATION": 10**6, "LEAST": 1}.items():
+            patch.setattr(columns, limit, value)
+        patch.setattr(direct, "convolve", None)  # would raise
+        patch.setattr(direct, "correlate", None)
         _agree("conv2d", x, w, b, *geometry, eps=draw.eps)
         _agree("conv2d_grad_x", gy, w, x.shape, *geometry, eps=draw.eps)
         _agree("conv2d_grad_w", gy, x, w.shape, *geometry, eps=draw.eps)

@@ -5,10 +5,12 @@ Numba's cache looks at the file of a function alone: it does not see an edit of 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 here = Path(__file__).parent
 edited = max(source.stat().st_mtime for source in here.glob("*.py"))
 for index in (here / "__pycache__").glob("*.nbi"):
-    if index.stat().st_mtime < edited:
-        index.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):  # another process was quicker
+        if index.stat().st_mtime < edited:
+            index.unlink()

@@ -9,6 +9,7 @@ from numba import njit
 
 from minidl.array import Array
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
+from minidl.kernels.compiled.vectors import copy, copy_every_second
 from minidl.kernels.reference import Pair, Shape
 
 _compiled: Any = njit(cache=True, nogil=True, error_model="numpy")
@@ -46,21 +47,33 @@ def avg_pool2d_grad(gy: Array, x_shape: Shape, kernel: Pair, stride: Pair, paddi
 
 @_compiled
 def _max_pool2d(slot, x, kh, kw, sh, sw, ph, pw, y, winner):
+    """Row by row and tap by tap, since a slice, or a row of y, would cost more than its few dozen numbers"""
     (N, C, H, W), (OH, OW) = x.shape, y.shape[2:]
-    for nc in range(slot * N * C // SLOTS, (slot + 1) * N * C // SLOTS):
-        n, c = divmod(nc, C)
-        source, target, place = x[n, c], y[n, c], winner[n, c]
-        for i in range(OH):
-            top = i * sh - ph
-            for j in range(OW):
-                left = j * sw - pw
-                best, cell = -np.inf, 0
-                for u in range(max(0, -top), min(kh, H - top)):
-                    for v in range(max(0, -left), min(kw, W - left)):
-                        value = source[top + u, left + v]
-                        if value > best or (value != value and best == best):  # the first NaN wins, as in NumPy
-                            best, cell = value, u * kw + v
-                target[i, j], place[i, j] = best, cell
+    flat, pixels, most, taps = x.reshape(x.size), np.empty(OW, x.dtype), np.empty(OW, x.dtype), np.empty(OW, np.int32)
+    for row in range(slot * N * C * OH // SLOTS, (slot + 1) * N * C * OH // SLOTS):
+        nc, i = divmod(row, OH)
+        most[:], taps[:] = -np.inf, 0
+        for u in range(max(0, ph - i * sh), min(kh, H + ph - i * sh)):
+            for v in range(kw):
+                first = max(0, -((v - pw) // sw))  # of the windows whose tap v is inside the picture
+                end = max(first, min(OW, (W - 1 - v + pw) // sw + 1))
+                at = (nc * H + i * sh + u - ph) * W + first * sw + v - pw
+                pixels[:] = -np.inf
+                if sw == 1:
+                    copy(pixels, first, x, at, end - first)
+                elif sw == 2:
+                    copy_every_second(pixels, first, x, at, end - first)
+                else:
+                    for j in range(end - first):
+                        pixels[first + j] = flat[np.uintp(at + j * sw)]
+                tap = np.int32(u * kw + v)
+                for j in range(len(most)):
+                    value, best = pixels[j], most[j]
+                    more = (value > best) | ((value != value) & (best == best))  # the first NaN wins, as in NumPy
+                    most[j] = value if more else best
+                    taps[j] = tap if more else taps[j]
+        copy(y, row * OW, most, 0, OW)
+        copy(winner, row * OW, taps, 0, OW)
 
 
 @_compiled

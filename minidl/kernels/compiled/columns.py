@@ -1,0 +1,204 @@
+"""Convolution of few pixels between many channels: im2col with the copy, after which nothing moves but the weights.
+
+Behind the last stages of a net come pictures of 2x2 or 4x4 pixels and kernels of millions of weights. What takes time is to
+bring the weights, so they are read once and where they lie, a row w[f] of K = C kh kw numbers behind the other. The pixels
+under the window of position q are copied into a row of their own, columns[q, k], and the three products are those of the
+textbook:
+
+    y[f, q]      = sum_k w[f, k] columns[q, k]
+    gcolumns[q, k] = sum_f gy[f, q] w[f, k],     which is then added up to gx (col2im)
+    gw[f, k]     = sum_q gy[f, q] columns[q, k]
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import gcd
+from typing import Any
+
+import numpy as np
+from numba import get_num_threads, njit
+
+from minidl.array import Array
+from minidl.kernels.compiled.direct import DEPTH, scratch
+from minidl.kernels.compiled.parallel import in_parallel
+from minidl.kernels.compiled.tiles import COLUMNS, ROWS, dot_tile, tile
+from minidl.kernels.compiled.vectors import VECTOR
+from minidl.kernels.reference import Pair, Shape
+
+MOST, MOST_CORRELATION = 512, 2048  # positions of windows, beyond which `direct` is faster
+LEAST = 1 << 16  # weights
+APART = 16  # numbers between two rows: a whole number of pages apart, all rows would compete for a few cache lines
+_compiled: Any = njit(cache=True, nogil=True, error_model="numpy")
+
+
+def pays(w: Shape, y: Shape, groups: int, itemsize: int, most: int) -> bool:
+    """Whether the convolution by w to y, of these shapes, can be computed here and, as measured, takes less time so."""
+    F, C, kh, kw = w
+    weights = groups == 1 and F % ROWS == 0 and C % _channels(kh * kw, itemsize) == 0 and F * C * kh * kw >= LEAST
+    return weights and y[0] * y[2] * y[3] <= most
+
+
+@lru_cache(1024)
+def _pixels(N: int, C: int, size: Pair, out: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Array:
+    """(Q, kh kw): where in x, as a vector, channel 0 of the pixel under tap (u, v) at position q = (n, i, j) lies; else -1"""
+    (H, W), (OH, OW) = size, out
+    n, i, j, u, v = np.indices((N, OH, OW, *kernel)).reshape(5, N * OH * OW, -1)
+    row, column = i * stride[0] + u * dilation[0] - padding[0], j * stride[1] + v * dilation[1] - padding[1]
+    inside = (0 <= row) & (row < H) & (0 <= column) & (column < W)
+    return np.where(inside, n * C * H * W + row * W + column, -1)
+
+
+@lru_cache(1024)
+def _starts(count: int, apart: int) -> Array:
+    """Where rows begin that lie `apart`; the last of them also for those that fill up the last tile"""
+    return np.minimum(np.arange(-(-count // COLUMNS) * COLUMNS), count - 1) * apart
+
+
+def _channels(taps: int, itemsize: int) -> int:
+    """The least number of channels whose weights fill whole tiles"""
+    width = COLUMNS * VECTOR // itemsize
+    return width // gcd(width, taps)
+
+
+@_compiled
+def _gather(x, channel, c0, channels, pixels, first, last, columns, apart):
+    """columns[q - first, c taps + t] = x[pixels[q, t]] in channel c0 + c, 0 outside, first <= q < last"""
+    taps, zero = pixels.shape[1], x.dtype.type(0)
+    for q in range(first, last):
+        for t in range(taps):
+            at, pixel = (q - first) * apart + t, pixels[q, t]
+            if pixel < 0:
+                for c in range(channels):
+                    columns[np.uintp(at + c * taps)] = zero
+            else:
+                pixel += c0 * channel
+                for c in range(channels):
+                    columns[np.uintp(at + c * taps)] = x[np.uintp(pixel + c * channel)]
+
+
+@_compiled
+def _scatter(columns, apart, channel, c0, channels, pixels, gx):
+    """gx[pixels[q, t]] in channel c0 + c += columns[q, c taps + t]"""
+    Q, taps = pixels.shape
+    for q in range(Q):
+        for t in range(taps):
+            at, pixel = q * apart + t, pixels[q, t]
+            if pixel >= 0:
+                pixel += c0 * channel
+                for c in range(channels):
+                    gx[np.uintp(pixel + c * channel)] += columns[np.uintp(at + c * taps)]
+
+
+@_compiled
+def _gather_all(slot, slots, x, channel, channels, pixels, columns, apart):
+    Q = len(pixels)
+    first, last = slot * Q // slots, (slot + 1) * Q // slots
+    _gather(x, channel, 0, channels, pixels, first, last, columns[first * apart :], apart)
+
+
+@_compiled
+def _forward(slot, slots, w, K, columns, starts, bias, sums, y):
+    """y[n, f, p] = bias[f] + sum_k w[f, k] columns[n P + p, k]"""
+    (N, F, P), Q, lanes = y.shape, len(starts), VECTOR // w.itemsize
+    first, last = slot * (F // ROWS) // slots * ROWS, (slot + 1) * (F // ROWS) // slots * ROWS
+    sums[first * Q : last * Q] = 0
+    for k in range(0, K, DEPTH):  # so much of ROWS rows of w stays in the first-level cache, all columns in the second
+        deep = min(DEPTH, K - k)
+        for f in range(first, last, ROWS):
+            for q in range(0, Q, COLUMNS):
+                dot_tile(w, f * K + k, K, columns[k:], starts, q, deep // lanes, sums, f * Q + q, Q)
+    for n in range(N):
+        for f in range(first, last):
+            for p in range(P):
+                total = sums[np.uintp(f * Q + n * P + p)]
+                y[n, f, p] = total + bias[f] if len(bias) else total
+
+
+@_compiled
+def _pack(slot, slots, gy, by_position, out):
+    """gy in the order in which `tile` reads it: [q0][f][q] or, `by_position`, [f0][q][f]; 0 beyond the last position"""
+    (N, F, P), zero = gy.shape, gy.dtype.type(0)
+    Q = N * P
+    if by_position:
+        for f in range(slot * F // slots, (slot + 1) * F // slots):
+            f0, m = divmod(f, ROWS)
+            for q in range(Q):
+                out[(f0 * Q + q) * ROWS + m] = gy[q // P, f, q % P]
+    else:
+        for f in range(slot * F // slots, (slot + 1) * F // slots):
+            for q in range(-(-Q // ROWS) * ROWS):
+                q0, m = divmod(q, ROWS)
+                out[(q0 * F + f) * ROWS + m] = gy[q // P, f, q % P] if q < Q else zero
+
+
+@_compiled
+def _grad_x(slot, slots, g, w, F, K, starts, block, pixels, apart, sums, channel, gx):
+    """gx = col2im of sum_f gy[f, q] w[f, k], block by block of the channels"""
+    (Q, taps), lanes = pixels.shape, VECTOR // w.itemsize
+    mine, C = sums[slot], K // taps
+    for b in range(slot * (C // block) // slots, (slot + 1) * (C // block) // slots):
+        c0 = b * block
+        for k in range(0, block * taps, COLUMNS * lanes):
+            for q in range(0, Q, ROWS):
+                tile(g, q * F, w, c0 * taps + k, starts, 0, F, mine, q * apart + k, apart, False)
+        for n in range(len(gx)):
+            gx[n, c0 * channel : (c0 + block) * channel] = 0
+        _scatter(mine, apart, channel, c0, block, pixels, gx.reshape(gx.size))
+
+
+@_compiled
+def _grad_w(slot, slots, g, x, channel, F, K, starts, block, pixels, apart, columns, gw):
+    """gw[f, k] = sum_q gy[f, q] columns[q, k], block by block of the channels"""
+    (Q, taps), lanes = pixels.shape, VECTOR // x.itemsize
+    mine, C = columns[slot], K // taps
+    for b in range(slot * (C // block) // slots, (slot + 1) * (C // block) // slots):
+        _gather(x, channel, b * block, block, pixels, 0, Q, mine, apart)
+        for k in range(0, block * taps, COLUMNS * lanes):
+            for f in range(0, F, ROWS):
+                tile(g, f * Q, mine, k, starts, 0, Q, gw, f * K + b * block * taps + k, K, False)
+
+
+# ---- calling them
+
+
+def conv2d(x: Array, w: Array, bias: Array, y: Array, stride: Pair, padding: Pair, dilation: Pair) -> None:
+    """y = bias + w (F,C,kh,kw) over x"""
+    (N, C, H, W), (F, _, *kernel), (OH, OW) = x.shape, w.shape, y.shape[2:]
+    pixels = _pixels(N, C, (H, W), (OH, OW), tuple(kernel), stride, padding, dilation)
+    Q, K, slots = len(pixels), w.size // F, get_num_threads()
+    apart = K + APART
+    starts = _starts(Q, apart)
+    columns, sums = scratch.take(x.dtype, planes=(1, Q * apart), out=(1, F * len(starts)))
+    in_parallel(_gather_all, slots, slots, x.reshape(-1), H * W, C, pixels, columns[0], apart)
+    w = np.ascontiguousarray(w).reshape(-1)
+    in_parallel(_forward, slots, slots, w, K, columns[0], starts, bias, sums[0], y.reshape(N, F, OH * OW))
+
+
+def conv2d_grad_x(gy: Array, w: Array, gx: Array, stride: Pair, padding: Pair, dilation: Pair) -> None:
+    """gx from gy (N,F,OH,OW) and w (F,C,kh,kw)"""
+    (N, C, H, W), (F, _, *kernel), (OH, OW) = gx.shape, w.shape, gy.shape[2:]
+    pixels = _pixels(N, C, (H, W), (OH, OW), tuple(kernel), stride, padding, dilation)
+    (Q, taps), K, slots = pixels.shape, w.size // F, get_num_threads()
+    block = _channels(taps, gy.itemsize)
+    apart, rows = block * taps + APART, -(-Q // ROWS) * ROWS
+    g, sums = scratch.take(gy.dtype, weights=(1, rows * F), out=(slots, rows * apart))
+    in_parallel(_pack, slots, slots, gy.reshape(N, F, OH * OW), False, g[0])
+    w = np.ascontiguousarray(w).reshape(-1)
+    starts = _starts(F, K)
+    in_parallel(_grad_x, slots, slots, g[0], w, F, K, starts, block, pixels, apart, sums, H * W, gx.reshape(N, -1))
+
+
+def conv2d_grad_w(gy: Array, x: Array, gw: Array, stride: Pair, padding: Pair, dilation: Pair) -> None:
+    """gw (F,C,kh,kw) from gy (N,F,OH,OW) and x (N,C,H,W)"""
+    (N, C, H, W), (F, _, *kernel), (OH, OW) = x.shape, gw.shape, gy.shape[2:]
+    pixels = _pixels(N, C, (H, W), (OH, OW), tuple(kernel), stride, padding, dilation)
+    (Q, taps), K, slots = pixels.shape, gw.size // F, get_num_threads()
+    block = _channels(taps, x.itemsize)
+    apart = block * taps + APART
+    g, columns = scratch.take(x.dtype, weights=(1, Q * F), planes=(slots, Q * apart))
+    in_parallel(_pack, slots, slots, gy.reshape(N, F, OH * OW), True, g[0])
+    starts = _starts(Q, apart)
+    in_parallel(
+        _grad_w, slots, slots, g[0], x.reshape(-1), H * W, F, K, starts, block, pixels, apart, columns, gw.reshape(-1)
+    )
