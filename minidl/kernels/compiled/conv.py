@@ -18,7 +18,7 @@ def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dil
     bias = nothing if b is None else np.ascontiguousarray(b)
     if columns.pays(w.shape, y.shape, groups, x.itemsize, columns.MOST):
         columns.conv2d(x, w, bias, y, stride, padding, dilation)
-    elif winograd.pays(x.shape, w.shape, y.shape, stride, dilation, x.itemsize, winograd.WIDEST):
+    elif winograd.pays(x.shape, w.shape, y.shape, stride, dilation, x.itemsize, winograd.CHANNELS):
         winograd.convolve(x, w, bias, padding, y)
     else:
         p = direct.forward_plan(x.shape, w.shape, stride, padding, dilation, groups, x.itemsize)
@@ -32,7 +32,7 @@ def conv2d_grad_x(gy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Pa
     gy, gx, nothing = np.ascontiguousarray(gy), np.empty(x_shape, gy.dtype), np.empty(0, gy.dtype)
     if columns.pays(w.shape, gy.shape, groups, gy.itemsize, columns.MOST):
         columns.conv2d_grad_x(gy, w, gx, stride, padding, dilation)
-    elif max(padding) <= 2 and winograd.pays(gy.shape, w.shape, x_shape, stride, dilation, gy.itemsize, winograd.WIDEST):
+    elif max(padding) <= 2 and winograd.pays(gy.shape, w.shape, x_shape, stride, dilation, gy.itemsize, winograd.CHANNELS):
         winograd.convolve(gy, w, nothing, (2 - padding[0], 2 - padding[1]), gx, turned=True)
     else:
         p = direct.grad_x_plan(gy.shape, w.shape, x_shape, stride, padding, dilation, groups, gy.itemsize)
@@ -47,7 +47,7 @@ def conv2d_grad_w(gy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Pa
         gw = np.empty(w_shape, x.dtype)
         columns.conv2d_grad_w(gy, x, gw, stride, padding, dilation)
         return gw
-    if winograd.pays(x.shape, w_shape, gy.shape, stride, dilation, x.itemsize, winograd.WIDEST_CORRELATION):
+    if winograd.pays(x.shape, w_shape, gy.shape, stride, dilation, x.itemsize, winograd.CHANNELS_CORRELATION):
         return winograd.correlate(gy, x, padding)
     p = direct.forward_plan(x.shape, w_shape, stride, padding, dilation, groups, x.itemsize)
     nothing = np.empty(0, x.dtype)

@@ -8,13 +8,13 @@ for the matrices below, which hold hardly anything but 0, 1 and -1 (Lavin and Gr
 neural networks", section 4.1). With the sum over the channels the element-by-element product becomes a matrix product for
 each of the 16 places t of a tile,
 
-    Y[t][f, q] = sum_c U[t][f, c] V[t][c, q],    U = G g G^T, V = B^T d B, q over tiles,
+    Y[t][q, f] = sum_c V[t][q, c] U[t][c, f],    U = G g G^T, V = B^T d B, q over tiles,
 
 and so does the gradient of the kernel, the adjoint of the same steps: gw = G^T [ sum_q (A gy A^T) * (B^T d B) ] G. The
 gradient of the picture is a convolution of gy with the turned kernel.
 
-The pictures are packed as in `direct`. Four tiles side by side, a group, are 8 pixels wide; a table tells where each group
-begins, so that the tiles of all rows and pictures of a task follow one another without gaps.
+Pictures are packed with their channels side by side, so that a vector holds one pixel of as many channels: then B^T d B is a
+sum of whole vectors. The work is cut into bands, of one picture each, and a task takes a few of them.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minidl.array import Array
-from minidl.kernels.compiled.direct import SCRATCH, TASKS, Plan, bounds, forward_plan, pack, packed_rows, scratch
+from minidl.kernels.compiled.direct import SCRATCH, TASKS, scratch
 from minidl.kernels.compiled.parallel import in_parallel
-from minidl.kernels.compiled.tiles import COLUMNS, ROWS, dot_tile, half_dot_tile, half_tile, tile
-from minidl.kernels.compiled.vectors import VECTOR, Vectors, copy, index, pointer, prefetch
+from minidl.kernels.compiled.tiles import ROWS, narrow_tile, single_tile
+from minidl.kernels.compiled.vectors import VECTOR, Vectors, index, pointer
 from minidl.kernels.reference import Pair, Shape
 
 A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])
 B = np.array([[1, 0, 0, 0], [0, 1, -1, 1], [-1, 1, 1, 0], [0, 0, 0, -1]])
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 T = 16  # places of a tile
-GROUP = 4  # tiles
+APART = 16  # numbers between two places: a whole number of pages apart, all would compete for a few cache lines
 
-NARROWEST, WIDEST, WIDEST_CORRELATION = 24, 256, 64  # channels: fewer do not pay for the transforms, more outgrow the cache
-SMALLEST, FEWEST = 7, 4096  # height and width, without which groups are half empty; pixels of all pictures, which pay for U
+CHANNELS, CHANNELS_CORRELATION = (24, 512), (16, 128)  # fewer do not pay for the transforms, more outgrow the cache
+SMALLEST, FEWEST = 7, 4096  # height and width; pixels of all pictures, which pay for U
 
 
 # ---- micro-kernels
@@ -64,274 +64,320 @@ def _sandwich(b: Any, M: Array, X: list[list[Any]]) -> list[list[Any]]:
     return [[dot(row, line) for row in M] for line in MX]
 
 
-class Groups:
-    """Loads and stores of the pixels of `lanes` tiles, each group of which lies somewhere else"""
-
-    def __init__(self, builder: Any, v: Vectors, pixels: Any, places: Any, loop: Any) -> None:
-        """in a loop over vectors: the pixels of group k are pixels[places[k] : ]"""
-        self.builder, self.v, self.count = builder, v, v.lanes // GROUP
-        self.kind = ir.VectorType(v.element, 2 * GROUP).as_pointer()
-        k = builder.mul(loop.index, index(self.count))
-        starts = [builder.load(builder.gep(places, [builder.add(k, index(i))])) for i in range(self.count)]
-        self.groups = [builder.gep(pixels, [start]) for start in starts]
-
-    def load(self, shift: Any) -> list[Any]:
-        """the even pixels, from `shift` on, of all groups and the odd ones"""
-        b = self.builder
-        parts = [b.load(b.bitcast(b.gep(group, [shift]), self.kind)) for group in self.groups]
-        for part in parts:
-            part.align = self.v.bytes
-        while len(parts) > 1:
-            parts = [self._shuffle(u, v, range(2 * u.type.count)) for u, v in zip(parts[::2], parts[1::2], strict=True)]
-        return [self._shuffle(parts[0], parts[0], range(first, 2 * self.v.lanes, 2)) for first in (0, 1)]
-
-    def store(self, even: Any, odd: Any, shift: Any) -> None:
-        b = self.builder
-        for k, group in enumerate(self.groups):
-            places = [i + which for i in range(k * GROUP, (k + 1) * GROUP) for which in (0, self.v.lanes)]
-            b.store(self._shuffle(even, odd, places), b.bitcast(b.gep(group, [shift]), self.kind)).align = self.v.bytes
-
-    def _shuffle(self, u: Any, v: Any, places: Any) -> Any:
-        places = list(places)
-        return self.builder.shuffle_vector(u, v, ir.Constant(ir.VectorType(ir.IntType(32), len(places)), places))
-
-
-def _make_to_places(M: Array) -> Any:
-    side = M.shape[1]  # pixels of the picture, or of gy, that a tile has to do with
+def _make_transform(M: Array, from_places: bool) -> Any:
+    """M X M^T for tiles X of pixels or, `from_places`, of places"""
+    side = M.shape[1]
 
     @intrinsic
-    def to_places(typing, x, x_at, row, groups, first, y, y_at, y_stride, vectors):
-        """y[y_at + t y_stride + q] = (M X M^T)[t] with
+    def transform(typing, x, x_at, x_stride, starts, first, count, y, y_at, y_stride, apart):
+        """Y = M X M^T for tile after tile, `count` of them, and one vector of channels.
 
-        X[r, s] = x[x_at + groups[first + q div GROUP] + 2 (q mod GROUP) + r row + s], t < T, q < `vectors` vectors
+        A place t of tile q lies at t stride + q apart, a pixel (r, s) at (starts[first + q] + r stride + s) apart.
         """
         i = types.intp
 
         def code(context, b, signature, args):
-            x, x_at, row, groups, first, y, y_at, y_stride, vectors = args
+            x, x_at, x_stride, starts, first, count, y, y_at, y_stride, apart = args
             kinds = signature.args
             v = Vectors(b, kinds[0])
-            p_x, p_y = pointer(context, b, kinds[0], x, x_at), pointer(context, b, kinds[5], y, y_at)
-            p_g = pointer(context, b, kinds[3], groups, first)
-            with cgutils.for_range(b, vectors, intp=ir.IntType(64)) as loop:
-                pixels = Groups(b, v, p_x, p_g, loop)
-                shifts = [[b.add(b.mul(row, index(r)), index(s)) for s in range(0, side, 2)] for r in range(side)]
-                X = [[pixel for shift in line for pixel in pixels.load(shift)] for line in shifts]
-                q = b.mul(loop.index, index(v.lanes))
-                for t, value in enumerate(value for line in _sandwich(b, M, X) for value in line):
-                    v.store(value, p_y, b.add(b.mul(y_stride, index(t)), q))
+            p_x, p_y = pointer(context, b, kinds[0], x, x_at), pointer(context, b, kinds[6], y, y_at)
+            p_s = pointer(context, b, kinds[3], starts, first)
+
+            def place(n: int, r: int, s: int, stride: Any, loop: Any) -> Any:
+                return b.add(b.mul(stride, index(n * r + s)), b.mul(loop.index, apart))
+
+            def pixel(r: int, s: int, stride: Any, start: Any) -> Any:
+                return b.mul(b.add(start, b.add(b.mul(stride, index(r)), index(s))), apart)
+
+            with cgutils.for_range(b, count, intp=ir.IntType(64)) as loop:
+                start = b.load(b.gep(p_s, [loop.index]))
+
+                def of_x(r: int, s: int) -> Any:
+                    return place(side, r, s, x_stride, loop) if from_places else pixel(r, s, x_stride, start)
+
+                X = [[v.load(p_x, of_x(r, s)) for s in range(side)] for r in range(side)]
+                for r, line in enumerate(_sandwich(b, M, X)):
+                    for s, value in enumerate(line):
+                        at = pixel(r, s, y_stride, start) if from_places else place(len(M), r, s, y_stride, loop)
+                        v.store(value, p_y, at)
             return context.get_dummy_value()
 
-        return types.void(x, i, i, groups, i, y, i, i, i), code
+        return types.void(x, i, i, starts, i, i, y, i, i, i), code
 
-    return to_places
-
-
-_picture_to_places, _gradient_to_places = _make_to_places(B.T), _make_to_places(A)
+    return transform
 
 
-@intrinsic
-def _to_pixels(typing, x, x_at, x_stride, vectors, y, y_at, row, groups, first):
-    """y[y_at + groups[first + q div GROUP] + 2 (q mod GROUP) + r row + s] = (A^T X A)[r, s], X[t] = x[x_at + t x_stride + q]
+_picture_to_places, _gradient_to_places = _make_transform(B.T, False), _make_transform(A, False)
+_places_to_pixels = _make_transform(A.T, True)
 
-    q < `vectors` vectors.
-    """
-    i = types.intp
 
-    def code(context, b, signature, args):
-        x, x_at, x_stride, vectors, y, y_at, row, groups, first = args
-        kinds = signature.args
-        v = Vectors(b, kinds[0])
-        p_x, p_y = pointer(context, b, kinds[0], x, x_at), pointer(context, b, kinds[4], y, y_at)
-        p_g = pointer(context, b, kinds[7], groups, first)
-        with cgutils.for_range(b, vectors, intp=ir.IntType(64)) as loop:
-            q = b.mul(loop.index, index(v.lanes))
-            X = [[v.load(p_x, b.add(b.mul(x_stride, index(4 * r + s)), q)) for s in range(4)] for r in range(4)]
-            pixels = Groups(b, v, p_y, p_g, loop)
-            for r, (even, odd) in enumerate(_sandwich(b, A.T, X)):
-                pixels.store(even, odd, b.mul(row, index(r)))
-        return context.get_dummy_value()
+def _make_turn(back: bool) -> Any:
+    @intrinsic
+    def turn(typing, x, x_at, channel, pixels, first, planes, at, apart):
+        """planes[at + pixels[first + j] apart + c] = x[x_at + c channel + j] for a vector of j and as many c, or `back`"""
+        i = types.intp
 
-    return types.void(x, i, i, i, y, i, i, groups, i), code
+        def code(context, b, signature, args):
+            x, x_at, channel, pixels, first, planes, at, apart = args
+            kinds = signature.args
+            v = Vectors(b, kinds[0])
+            p_x, p_planes = pointer(context, b, kinds[0], x, x_at), pointer(context, b, kinds[5], planes, at)
+            p_pixels = pointer(context, b, kinds[3], pixels, first)
+            rows = [(p_x, b.mul(channel, index(c))) for c in range(v.lanes)]
+            columns = [(p_planes, b.mul(b.load(b.gep(p_pixels, [index(j)])), apart)) for j in range(v.lanes)]
+            source, target = (columns, rows) if back else (rows, columns)
+            for value, (p, place) in zip(_transposed(b, [v.load(*s) for s in source]), target, strict=True):
+                v.store(value, p, place)
+            return context.get_dummy_value()
+
+        return types.void(x, i, i, pixels, i, planes, i, i), code
+
+    return turn
+
+
+def _transposed(b: Any, rows: list[Any]) -> list[Any]:
+    """The columns of n vectors of n numbers: log2(n) times, each row of the first half is interleaved with one of the second"""
+    n = len(rows)
+    for _ in range(n.bit_length() - 1):
+        pairs = zip(rows[: n // 2], rows[n // 2 :], strict=True)
+        rows = [b.shuffle_vector(u, v, _mixed(n, half)) for u, v in pairs for half in (0, n // 2)]
+    return rows
+
+
+def _mixed(n: int, first: int) -> Any:
+    places = [place for k in range(first, first + n // 2) for place in (k, n + k)]
+    return ir.Constant(ir.VectorType(ir.IntType(32), n), places)
+
+
+_turn, _turn_back = _make_turn(False), _make_turn(True)
 
 
 # ---- plans
 
 
-class Tiling(NamedTuple):
-    """Where the tiles of a task lie, see `direct.Plan`"""
+class Plan(NamedTuple):
+    """How the work is cut, and where all lies in scratch memory"""
 
-    length: int  # tiles in a task, with those that fill up the last product
+    bands: int  # of a picture
+    band: int  # rows of tiles in a band
+    count: int  # bands in a task
+    row: int  # pixels from row to row of a packed band
+    pixels: Array  # of a band: where the pixel (k div W, k mod W) lies
+    out: Array  # the same, in the output
+    out_row: int
+    packed: Array  # of the tiles of a task: where each begins in the packed pictures
+    tiles: Array  # and in the output
+    band_pixels: int  # of a packed band
+    band_out: int
     block: int  # tiles whose places are in memory at a time
-    stride: int  # of these places from channel to channel
-    channels: Array  # (C,): c stride; padded to whole dot tiles
-    packed: Array  # where each group begins among the packed pixels
-    pixels: Array  # and in y; those that fill up, behind its end
-    row: int  # row stride of y in scratch
-    height: int  # rows of a picture, or band, of y in scratch
-    plane: int  # stride of y in scratch from channel to channel
 
 
 @lru_cache(1024)
-def tiling(x_shape: Shape, rows: int, padding: Pair, itemsize: int, by_task: bool) -> tuple[Plan, Tiling]:
-    """For `rows` channels out. `by_task`: the places of a whole task are in memory at a time."""
-    C = x_shape[1]
-    p = forward_plan(x_shape, (rows, C, 3, 3), (1, 1), padding, (1, 1), 1, itemsize)
-    if p.bands > 1 and p.band % 2:  # a tile is in one band
-        p = p._replace(band=p.band + 1, bands=-(-p.QH // (p.band + 1)))
-    across, down = -(-p.QW // (2 * GROUP)), -(-p.band // 2)  # groups, tiles
-    row = across * 2 * GROUP
-    g, i, j = (a.reshape(-1) for a in np.indices((p.pictures, down, across)))
-    packed, pixels = g * p.image + 2 * i * p.S + 2 * GROUP * j, (g * down + i) * 2 * row + 2 * GROUP * j
-    width = COLUMNS * (VECTOR // itemsize)  # of a tile of the product
-    length = -(-len(g) * GROUP // width) * width
-    room, fill = len(g) * 4 * GROUP, length // GROUP - len(g)
-    packed, pixels = np.pad(packed, (0, fill)), np.pad(pixels, (0, fill), constant_values=room)
-    reach = int(packed.max()) + 3 * p.S + 2 * GROUP + 2  # behind the last pixel that a group loads
-    p = p._replace(plane=-(-max(p.plane, reach) // 16) * 16)
-    block = length if by_task else min(length, max(1, 2 * SCRATCH // ((C + rows) * T * itemsize * width)) * width)
-    stride = T * block + VECTOR // itemsize  # a whole number of pages apart, all channels would compete for a few cache lines
-    channels = np.minimum(np.arange(-(-C // COLUMNS) * COLUMNS), C - 1) * stride
-    return p, Tiling(length, block, stride, channels, packed, pixels, row, 2 * down, -(-(room + row + 2 * GROUP) // 16) * 16)
+def plan(x_shape: Shape, size: Pair, channels: int, itemsize: int, by_task: bool) -> Plan:
+    """For output pictures of `size`; `channels`: in and out, with those that fill up vectors."""
+    N, _, _, W = x_shape
+    down, across = -(-size[0] // 2), -(-size[1] // 2)
+    wanted = max(2 * ROWS, SCRATCH // (channels * T * itemsize))  # tiles: so many that all their places fit the cache
+    band = min(down, max(1, wanted // across))
+    if N * -(-down // band) < TASKS:  # few large pictures
+        band = max(1, min(band, down * N // TASKS))
+    bands = -(-down // band)
+    count = max(1, min(wanted // (band * across), -(-N * bands // TASKS)))
+    row, out_row = 2 * across + 2, 2 * across
+    band_pixels, band_out = (2 * band + 2) * row, 2 * band * out_row
+    k = np.arange((2 * band + 2) * W), np.arange(2 * band * size[1])
+    b, i, j = (a.reshape(-1) for a in np.indices((count, band, across)))
+    q = count * band * across
+    block = min(-(-q // (2 * ROWS)) * 2 * ROWS, q if by_task else max(1, wanted // (2 * ROWS)) * 2 * ROWS)
+    return Plan(
+        bands, band, count, row, k[0] // W * row + k[0] % W, k[1] // size[1] * out_row + k[1] % size[1], out_row,
+        b * band_pixels + 2 * i * row + 2 * j, b * band_out + 2 * i * out_row + 2 * j, band_pixels, band_out, block,
+    )  # fmt: skip
 
 
-def pays(x: Shape, w: Shape, y: Shape, stride: Pair, dilation: Pair, itemsize: int, widest: int) -> bool:
+def pays(x: Shape, w: Shape, y: Shape, stride: Pair, dilation: Pair, itemsize: int, channels: Pair) -> bool:
     """Whether the convolution from x to y, of these shapes, can be computed here and, as measured, takes less time so."""
     kind = w[2:] == (3, 3) and stride == dilation == (1, 1) and w[0] * w[1] == x[1] * y[1]  # one group
-    channels = NARROWEST <= min(x[1], y[1]) and max(x[1], y[1]) <= widest
-    pixels = min(y[2:]) >= SMALLEST and y[0] * y[2] * y[3] >= FEWEST
-    return kind and channels and pixels and VECTOR // itemsize >= GROUP
+    enough = max(VECTOR // itemsize, channels[0]) <= min(x[1], y[1]) and max(x[1], y[1]) <= channels[1]
+    return kind and enough and min(y[2:]) >= SMALLEST and y[0] * y[2] * y[3] >= FEWEST
+
+
+def filled_up(channels: int, itemsize: int) -> int:
+    """Channels in scratch memory: one vector of them, or an even number"""
+    lanes = VECTOR // itemsize
+    return lanes if channels <= lanes else -(-channels // (2 * lanes)) * 2 * lanes
 
 
 # ---- the compiled loops
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _kernel_places(tile, w, turned, G, padded, u):
-    """U = G g G^T of w (F,C,9) for the rows of one tile, place by place, as `tile` reads it: [t][c][m], 0 beyond the rows
+def _pack(x, first, count, top, left, row, band, bands, pixels, band_pixels, apart, planes):
+    """The bands first, ..., first + count - 1 of x with their channels side by side; planes are 0 outside the pictures
+
+    A band has the rows from 2 band k - top on, as many as its tiles see.
+    """
+    (N, C, H, W), lanes, flat = x.shape, VECTOR // x.itemsize, x.reshape(x.size)
+    height = band_pixels // row
+    for b in range(count):
+        n, k = divmod(first + b, bands)
+        y0 = 2 * band * k - top  # the picture's row that is the first of the band
+        i0, i1 = max(0, y0), min(H, y0 + height)
+        if bands > 1:
+            planes[b * band_pixels * apart : (b + 1) * band_pixels * apart] = 0
+        at = (b * band_pixels + (i0 - y0) * row + left) * apart
+        start, total = n * C * H * W + i0 * W, (i1 - i0) * W
+        whole = total // lanes * lanes
+        for c in range(0, C, lanes):
+            c = min(c, C - lanes)
+            for p in range(0, whole, lanes):
+                _turn(x, start + c * H * W + p, H * W, pixels, p, planes, at + c, apart)
+        for p in range(whole, total):
+            for c in range(C):
+                planes[np.uintp(at + pixels[p] * apart + c)] = flat[np.uintp(start + c * H * W + p)]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _unpack(out, first, count, band, bands, pixels, band_pixels, apart, bias, y):
+    """y = the bands first, ... + bias"""
+    (N, F, H, W), lanes, flat = y.shape, VECTOR // y.itemsize, y.reshape(y.size)
+    for b in range(count):
+        n, k = divmod(first + b, bands)
+        i0, i1 = 2 * band * k, min(H, 2 * band * (k + 1))
+        at, start, total = b * band_pixels * apart, n * F * H * W + i0 * W, (i1 - i0) * W
+        whole = total // lanes * lanes
+        for f in range(0, F, lanes):
+            f = min(f, F - lanes)
+            for p in range(0, whole, lanes):
+                _turn_back(y, start + f * H * W + p, H * W, pixels, p, out, at + f, apart)
+        for p in range(whole, total):
+            for f in range(F):
+                flat[np.uintp(start + f * H * W + p)] = out[np.uintp(at + pixels[p] * apart + f)]
+        if len(bias):
+            for f in range(F):
+                plane = flat[start + f * H * W : start + f * H * W + total]
+                for p in range(len(plane)):
+                    plane[p] += bias[f]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _kernel_places(c, w, turned, G, width, padded, u):
+    """U = G g G^T of channel c of w (F,C,9), as the tiles read it: [t][f div width][c][f mod width], 0 beyond the rows
 
     `turned`: g is the kernel with its rows and its columns in reverse order, and w is (channels, rows, 9).
     """
     rows, channels = (w.shape[1], w.shape[0]) if turned else w.shape[:2]
-    m0 = tile * ROWS
-    height = ROWS if rows - m0 > ROWS // 2 else ROWS // 2
-    Gg = np.empty((4, 3), w.dtype)
-    for c in range(channels):
-        for m in range(m0, m0 + height):
-            at = m0 * channels + c * height + m - m0
-            if m < rows:
+    g, Gg = np.empty((3, 3), w.dtype), np.empty((4, 3), w.dtype)
+    for f in range(padded):
+        at = (f // width * channels + c) * width + f % width
+        if f < rows:
+            for r in range(3):
                 for s in range(3):
-                    for r in range(4):
-                        Gg[r, s] = 0
-                        for k in range(3):
-                            Gg[r, s] += G[r, k] * (w[c, m, 8 - 3 * k - s] if turned else w[m, c, 3 * k + s])
-            else:
-                Gg[:] = 0
-            for r in range(4):
-                for s in range(4):
-                    u[(4 * r + s) * padded * channels + at] = Gg[r, 0] * G[s, 0] + Gg[r, 1] * G[s, 1] + Gg[r, 2] * G[s, 2]
+                    g[r, s] = w[c, f, 8 - 3 * r - s] if turned else w[f, c, 3 * r + s]
+            for s in range(3):
+                Gg[0, s], Gg[3, s] = g[0, s], g[2, s]
+                Gg[1, s], Gg[2, s] = (g[0, s] + g[2, s] + g[1, s]) * G, (g[0, s] + g[2, s] - g[1, s]) * G
+        else:
+            Gg[:] = 0
+        for r in range(4):
+            even, odd = Gg[r, 0] + Gg[r, 2], Gg[r, 1]
+            place = at + 4 * r * padded * channels
+            u[place] = Gg[r, 0]
+            u[place + padded * channels] = (even + odd) * G
+            u[place + 2 * padded * channels] = (even - odd) * G
+            u[place + 3 * padded * channels] = Gg[r, 2]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _convolve(slot, slots, x, channels, u, bias, rows, p, tiling, planes, places, products, pixels, y):
-    """y = bias + A^T [ sum_c U * (B^T d B) ] A, task by task; planes, places, products, pixels: scratch, a row a slot"""
-    N, lanes, nothing = len(x), VECTOR // x.itemsize, np.empty(0, x.dtype)
-    block, stride, width = tiling.block, tiling.stride, COLUMNS * lanes
-    tasks, picture = -(-N // p.pictures) * p.bands * p.chunks, x.size // N
-    mine, V, Y, out = planes[slot], places[slot], products[slot], pixels[slot]
-    mine[:] = 0
-    for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
-        n, count, r0, height, m_first, m_last = bounds(task, N, rows, p)
-        if p.bands > 1:  # another band has other rows outside the picture
-            mine[:] = 0
-        pack(x, x.reshape(x.size), nothing, nothing, n, count, 0, channels, r0, packed_rows(height, p), p, mine)
-        x_at, x_lines = (n + count) * picture, 0  # the next task's pictures are fetched beside the arithmetic
-        if p.bands * p.chunks == 1:
-            x_lines = -(-count * picture * x.itemsize // (64 * T * -(-rows // ROWS) * (tiling.length // width)))
-        for q0 in range(0, tiling.length, block):
-            n_q = min(block, tiling.length - q0)
-            for c in range(channels):
-                at = c * p.plane
-                _picture_to_places(mine, at, p.S, tiling.packed, q0 // GROUP, V, c * stride, block, n_q // lanes)
-            for t in range(T):
-                for m in range(m_first, m_last, ROWS):
-                    at = (t * p.padded + m) * channels
-                    for q in range(t * block, t * block + n_q, width):
-                        prefetch(x, x_at, x_lines)
-                        x_at += x_lines * (64 // x.itemsize)
-                        y_at = (m - m_first) * stride + q
-                        if rows - m > ROWS // 2:
-                            tile(u, at, V, q, tiling.channels, 0, channels, Y, y_at, stride, False)
-                        else:
-                            half_tile(u, at, V, q, tiling.channels, 0, channels, Y, y_at, stride, False)
-            for m in range(m_last - m_first):
-                at = m * tiling.plane
-                _to_pixels(Y, m * stride, block, n_q // lanes, out, at, tiling.row, tiling.pixels, q0 // GROUP)
-        _unpack(out, y, bias, n, count, m_first, m_last, r0, height, tiling)
+def _convolve(slot, slots, x, top, left, u, bias, p, channels, rows, starts, planes, places, products, pixels, y):
+    """y = bias + A^T [ sum_c U * (B^T d B) ] A, task by task; planes, places, products, pixels: scratch, a row a slot
 
-
-@njit(inline="always", error_model="numpy")
-def _unpack(out, y, bias, n, count, m_first, m_last, r0, rows, tiling):
-    """y[n + g, m_first + m, r0 + i, j] = bias[m_first + m] + out[m][g, i, j]"""
-    (F, H, W), flat = y.shape[1:], y.reshape(y.size)
-    for m in range(m_first, m_last):
-        for g in range(count):
-            for i in range(rows):
-                at = (((n + g) * F + m) * H + r0 + i) * W
-                start = (m - m_first) * tiling.plane + (g * tiling.height + i) * tiling.row
-                if len(bias):
-                    for j in range(W):
-                        flat[np.uintp(at + j)] = bias[m] + out[np.uintp(start + j)]
-                else:
-                    copy(y, at, out, start, W)
-
-
-@njit(inline="always", error_model="numpy")
-def _pack_gradient(gy, n, count, m_first, m_last, r0, rows, tiling, out):
-    """out[m][g, i, j] = gy[n + g, m_first + m, r0 + i, j]; out is 0 elsewhere"""
-    F, H, W = gy.shape[1:]
-    for m in range(m_first, m_last):
-        for g in range(count):
-            for i in range(rows):
-                start = (m - m_first) * tiling.plane + (g * tiling.height + i) * tiling.row
-                copy(out, start, gy, (((n + g) * F + m) * H + r0 + i) * W, W)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _correlate(unit, slots, gy, rows, x, channels, p, tiling, planes, gradients, places, gradient_places, sums):
-    """sums[slot, t][f, c] = sum_q Z[t][f, q] V[t][c, q] over the pictures (or bands) of a slot, Z = A gy A^T, V = B^T d B
-
-    for one chunk of the output channels; the chunks of a slot write to different rows of its sums.
+    channels, rows: in and out, filled up.
     """
-    N, K, nothing = len(x), len(tiling.channels), np.empty(0, x.dtype)
-    block, stride, vectors = tiling.block, tiling.stride, tiling.length // (VECTOR // x.itemsize)
-    items = -(-N // p.pictures) * p.bands
-    slot, chunk = unit // p.chunks, unit % p.chunks
-    mine, gradient, V, Z, total = planes[unit], gradients[unit], places[unit], gradient_places[unit], sums[slot]
-    mine[:], gradient[:] = 0, 0
-    for t in range(T):
-        total[(t * p.padded + chunk * p.chunk) * K : (t * p.padded + min((chunk + 1) * p.chunk, p.padded)) * K] = 0
-    for item in range(slot * items // slots, (slot + 1) * items // slots):
-        n, count, r0, height, m_first, m_last = bounds(item * p.chunks + chunk, N, rows, p)
-        if p.bands > 1 or count < p.pictures:
-            mine[:], gradient[:] = 0, 0  # what an earlier task left there would be counted again
-        pack(x, x.reshape(x.size), nothing, nothing, n, count, 0, channels, r0, packed_rows(height, p), p, mine)
-        _pack_gradient(gy, n, count, m_first, m_last, r0, height, tiling, gradient)
-        for c in range(channels):
-            _picture_to_places(mine, c * p.plane, p.S, tiling.packed, 0, V, c * stride, block, vectors)
-        for m in range(-(-(m_last - m_first) // ROWS) * ROWS):  # with rows of 0 that fill up the last tile
-            at = m * tiling.plane
-            _gradient_to_places(gradient, at, tiling.row, tiling.pixels, 0, Z, m * stride, block, vectors)
-        for t in range(T):
-            V_t = V[t * block :]
-            for m in range(m_first, m_last, ROWS):
-                z_at, at = (m - m_first) * stride + t * block, (t * p.padded + m) * K
-                if rows - m > ROWS // 2:
-                    for k in range(0, K, COLUMNS):
-                        dot_tile(Z, z_at, stride, V_t, tiling.channels, k, vectors, total, at + k, K)
+    N, C, lanes = len(x), x.shape[1], VECTOR // x.itemsize
+    tasks = -(-N * p.bands // p.count)
+    v_stride, y_stride = len(places[slot]) // T, len(products[slot]) // T
+    mine, V, Y, out = planes[slot], places[slot], products[slot], pixels[slot]
+    mine[:], V[:] = 0, 0
+    for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
+        first, count = task * p.count, min(p.count, N * p.bands - task * p.count)
+        _pack(x, first, count, top, left, p.row, p.band, p.bands, p.pixels, p.band_pixels, channels, mine)
+        total = len(p.packed) // p.count * count
+        for q0 in range(0, total, p.block):
+            n_q = min(p.block, total - q0)
+            for c in range(0, C, lanes):
+                _picture_to_places(mine, c, p.row, p.packed, q0, n_q, V, c, v_stride, channels)
+            for t in range(T):
+                if rows == lanes:
+                    for q in range(0, n_q, 2 * ROWS):
+                        single_tile(
+                            V, t * v_stride + q * channels, 1, channels, u, t * rows * C, starts, 0, C,
+                            Y, t * y_stride + q * rows, rows, False,
+                        )  # fmt: skip
                 else:
-                    for k in range(0, K, COLUMNS):
-                        half_dot_tile(Z, z_at, stride, V_t, tiling.channels, k, vectors, total, at + k, K)
+                    for f in range(0, rows, 2 * lanes):
+                        for q in range(0, n_q, ROWS):
+                            narrow_tile(
+                                V, t * v_stride + q * channels, 1, channels, u, (t * rows + f) * C, starts, 0, C,
+                                Y, t * y_stride + q * rows + f, rows, False,
+                            )  # fmt: skip
+            for f in range(0, rows, lanes):
+                _places_to_pixels(Y, f, y_stride, p.tiles, q0, n_q, out, f, p.out_row, rows)
+        _unpack(out, first, count, p.band, p.bands, p.out, p.band_out, rows, bias, y)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _correlate(slot, slots, gy, x, top, left, p, channels, rows, starts, planes, gradients, places, gradient_places, sums):
+    """sums[slot, t][f, c] = sum_q Z[t][q, f] V[t][q, c] over the bands of a slot, Z = A gy A^T, V = B^T d B"""
+    N, C, F, lanes = len(x), x.shape[1], gy.shape[1], VECTOR // x.itemsize
+    tasks = -(-N * p.bands // p.count)
+    v_stride, z_stride = len(places[slot]) // T, len(gradient_places[slot]) // T
+    mine, gradient, V, Z, total = planes[slot], gradients[slot], places[slot], gradient_places[slot], sums[slot]
+    mine[:], gradient[:], total[:] = 0, 0, 0
+    for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
+        first, count = task * p.count, min(p.count, N * p.bands - task * p.count)
+        _pack(x, first, count, top, left, p.row, p.band, p.bands, p.pixels, p.band_pixels, channels, mine)
+        _pack(gy, first, count, 0, 0, p.out_row, p.band, p.bands, p.out, p.band_out, rows, gradient)
+        n_q = len(p.packed) // p.count * count
+        for c in range(0, C, lanes):
+            _picture_to_places(mine, c, p.row, p.packed, 0, n_q, V, c, v_stride, channels)
+        for f in range(0, F, lanes):
+            _gradient_to_places(gradient, f, p.out_row, p.tiles, 0, n_q, Z, f, z_stride, rows)
+        for t in range(T):
+            if channels == lanes:
+                for f in range(0, F, 2 * ROWS):
+                    single_tile(
+                        Z, t * z_stride + f, rows, 1, V, t * v_stride, starts, 0, n_q,
+                        total, (t * rows + f) * channels, channels, True,
+                    )  # fmt: skip
+            else:
+                for c in range(0, C, 2 * lanes):
+                    for f in range(0, F, ROWS):
+                        narrow_tile(
+                            Z, t * z_stride + f, rows, 1, V, t * v_stride + c, starts, 0, n_q,
+                            total, (t * rows + f) * channels + c, channels, True,
+                        )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _kernel_gradient(f, sums, rows, channels, G, gw):
+    """gw[f] = G^T [ sum over the slots ] G"""
+    C = gw.shape[1]
+    Y, half = np.zeros((4, 4, C), gw.dtype), np.empty((3, 4, C), gw.dtype)
+    for slot in range(len(sums)):
+        for t in range(T):
+            at = (t * rows + f) * channels
+            line, source = Y[t // 4, t % 4], sums[slot, at : at + C]
+            for c in range(C):
+                line[c] += source[c]
+    for s in range(4):
+        for c in range(C):
+            a, b = Y[1, s, c] + Y[2, s, c], Y[1, s, c] - Y[2, s, c]
+            half[0, s, c], half[1, s, c], half[2, s, c] = Y[0, s, c] + G * a, G * b, G * a + Y[3, s, c]
+    for r in range(3):
+        for c in range(C):
+            a, b = half[r, 1, c] + half[r, 2, c], half[r, 1, c] - half[r, 2, c]
+            gw[f, c, r, 0], gw[f, c, r, 1], gw[f, c, r, 2] = half[r, 0, c] + G * a, G * b, G * a + half[r, 3, c]
 
 
 # ---- calling them
@@ -339,39 +385,41 @@ def _correlate(unit, slots, gy, rows, x, channels, p, tiling, planes, gradients,
 
 def convolve(x: Array, w: Array, bias: Array, padding: Pair, y: Array, turned: bool = False) -> None:
     """y = bias + w (F,C,3,3) over x, or with the turned kernel, whose channels change places"""
-    F, C = w.shape[:2]
-    rows, channels = (C, F) if turned else (F, C)
-    p, t = tiling(x.shape, rows, padding, x.itemsize, False)
-    slots = get_num_threads()
+    C, F, lanes = x.shape[1], y.shape[1], VECTOR // x.itemsize
+    channels, rows = filled_up(C, x.itemsize), filled_up(F, x.itemsize)
+    p = plan(x.shape, y.shape[2:], channels + rows, x.itemsize, False)
+    width, slots = min(rows, 2 * lanes), get_num_threads()
     u, planes, places, products, pixels = scratch.take(
         x.dtype,
-        weights=(1, T * p.padded * channels),
-        planes=(slots, channels * p.plane),
-        places=(slots, channels * t.stride),
-        products=(slots, p.chunk * t.stride),
-        out=(slots, p.chunk * t.plane),
+        weights=(1, T * rows * C),
+        planes=(slots, p.count * p.band_pixels * channels),
+        places=(slots, T * (p.block * channels + APART)),
+        products=(slots, T * (p.block * rows + APART)),
+        out=(slots, p.count * p.band_out * rows),
     )
-    w = np.ascontiguousarray(w).reshape(F, C, 9)
-    in_parallel(_kernel_places, -(-rows // ROWS), w, turned, G.astype(x.dtype), p.padded, u[0])
-    in_parallel(_convolve, slots, slots, x, channels, u[0], bias, rows, p, t, planes, places, products, pixels, y)
+    half, starts = x.dtype.type(0.5), np.arange(C) * width
+    in_parallel(_kernel_places, C, np.ascontiguousarray(w).reshape(*w.shape[:2], 9), turned, half, width, rows, u[0])
+    in_parallel(_convolve, slots, slots, x, *padding, u[0], bias, p, channels, rows, starts, planes, places, products, pixels, y)
 
 
 def correlate(gy: Array, x: Array, padding: Pair) -> Array:
     """gw (F,C,3,3) from gy (N,F,OH,OW) and x (N,C,H,W)"""
-    rows, channels = gy.shape[1], x.shape[1]
-    p, t = tiling(x.shape, rows, padding, x.itemsize, True)
-    items, columns = -(-len(x) // p.pictures) * p.bands, len(t.channels)
-    slots = min(items, max(1, TASKS // p.chunks))  # by shape alone, so that every sum has its order
-    units, size = slots * p.chunks, T * p.padded * columns
+    C, F = x.shape[1], gy.shape[1]
+    channels, rows = filled_up(C, x.itemsize), filled_up(F, x.itemsize)
+    p = plan(x.shape, gy.shape[2:], channels + rows, x.itemsize, True)
+    slots = min(TASKS, -(-len(x) * p.bands // p.count))  # by shape alone, so that every sum has its order
     planes, gradients, places, gradient_places, sums = scratch.take(
         x.dtype,
-        planes=(units, channels * p.plane),
-        out=(units, p.chunk * t.plane),
-        places=(units, channels * t.stride),
-        products=(units, p.chunk * t.stride),
-        sums=(slots, size),
+        planes=(slots, p.count * p.band_pixels * channels),
+        out=(slots, p.count * p.band_out * rows),
+        places=(slots, T * (p.block * channels + APART)),
+        products=(slots, T * (p.block * rows + APART)),
+        sums=(slots, T * rows * channels),
     )
-    in_parallel(_correlate, units, slots, gy, rows, x, channels, p, t, planes, gradients, places, gradient_places, sums)
-    Y = sums[:, :size].sum(axis=0).reshape(4, 4, p.padded, columns)[:, :, :rows, :channels]
-    g = G.astype(x.dtype)
-    return np.ascontiguousarray(np.einsum("ru,rsfc,sv->fcuv", g, Y, g, optimize=True))
+    starts = np.arange(p.block) * channels
+    in_parallel(
+        _correlate, slots, slots, gy, x, *padding, p, channels, rows, starts, planes, gradients, places, gradient_places, sums
+    )
+    gw = np.empty((F, C, 3, 3), x.dtype)
+    in_parallel(_kernel_gradient, F, sums, rows, channels, x.dtype.type(0.5), gw)
+    return gw
