@@ -1,4 +1,4 @@
-"""The convolution kernels: `direct` computes any, `winograd` some of the 3x3 ones, `columns` those of few pixels in half the time."""
+"""The convolution kernels: `direct` computes any, `winograd` some of the 3x3 ones and `columns` those of few pixels sooner."""
 
 from __future__ import annotations
 

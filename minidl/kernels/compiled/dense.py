@@ -12,10 +12,10 @@ from numba import njit
 
 from minidl.array import Array
 from minidl.kernels.compiled import direct
-from minidl.kernels.compiled.direct import TASKS, bounds, multiply, pack, packed_rows
+from minidl.kernels.compiled.direct import AHEAD, TASKS, bounds, multiply, pack, packed_rows
 from minidl.kernels.compiled.norm import mean_and_variance, planes
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
-from minidl.kernels.compiled.vectors import moments
+from minidl.kernels.compiled.vectors import gate, prefetch
 from minidl.kernels.reference import Pair
 
 
@@ -83,25 +83,18 @@ def _contiguous(**arrays: Array) -> None:
 
 
 @njit(inline="always", error_model="numpy")
-def _unpack_gated(out, n, count, f0, channels, r0, rows, p, C, flat_x, scale, shift, mean, F, flat_g, add, sums):
+def _unpack_gated(out, n, count, f0, channels, r0, rows, p, x, scale, shift, mean, gx, add, sums):
     """g = out where scale x + shift > 0, else 0; gx (+)= scale g, sums += (g, g (x - mean)), channel by channel"""
-    H, W, zero = p.QH, p.QW, out.dtype.type(0)
+    (C, H, W), F = x.shape[1:], gx.shape[1]
+    rows, length = (1, rows * W) if p.S == W else (rows, W)
     for f in range(f0, f0 + channels):
-        a, b, mu = scale[f], shift[f], mean[f]
         for g in range(count):
             for i in range(rows):
                 start = (f - f0) * p.length + g * p.image + i * p.S
                 x_at, g_at = (((n + g) * C + f) * H + r0 + i) * W, (((n + g) * F + f) * H + r0 + i) * W
-                for j in range(W):
-                    if not flat_x[np.uintp(x_at + j)] * a + b > zero:
-                        out[np.uintp(start + j)] = zero
-                if add:
-                    for j in range(W):
-                        flat_g[np.uintp(g_at + j)] += a * out[np.uintp(start + j)]
-                else:
-                    for j in range(W):
-                        flat_g[np.uintp(g_at + j)] = a * out[np.uintp(start + j)]
-                s, t = moments(out, start, zero, flat_x, x_at, mu, W)
+                prefetch(x, x_at + AHEAD * H * W, length * x.itemsize // 64)
+                prefetch(gx, g_at + AHEAD * H * W, length * x.itemsize // 64)
+                s, t = gate(out, start, x, x_at, gx, g_at, length, scale[f], shift[f], mean[f], add)
                 sums[0, f] += s
                 sums[1, f] += t
 
@@ -112,18 +105,16 @@ def _convolve_gated(slot, slots, gy, gy_first, F, w, C, p, packed_gy, out, x, sc
     N, nothing = len(gy), np.empty(0, gy.dtype)
     tasks = -(-N // p.pictures) * p.bands * p.chunks
     mine, results = packed_gy[slot], out[slot]
-    flat, flat_x, flat_g = gy.reshape(gy.size), x.reshape(x.size), gx.reshape(gx.size)
     mine[:] = 0
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
         n, count, r0, height, first, last = bounds(task, N, C, p)
         if p.bands > 1:
             mine[:] = 0
-        pack(gy, flat, nothing, nothing, n, count, gy_first, F, r0, packed_rows(height, p), p, mine)
+        pack(gy, nothing, nothing, n, count, gy_first, F, r0, packed_rows(height, p), p, mine)
         multiply(w, 0, mine, 0, len(p.taps) * F, C, first, last, p, results, gy, 0, 0)
         _unpack_gated(
-            results, n, count, first, last - first, r0, height, p,
-            x.shape[1], flat_x, scale, shift, mean, gx.shape[1], flat_g, add, sums[slot],
-        )  # fmt: skip
+            results, n, count, first, last - first, r0, height, p, x, scale, shift, mean, gx, add, sums[slot]
+        )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

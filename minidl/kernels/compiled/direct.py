@@ -34,11 +34,12 @@ from numba import get_num_threads, njit
 from minidl.array import Array
 from minidl.kernels.compiled.parallel import in_parallel
 from minidl.kernels.compiled.tiles import COLUMNS, ROWS, dot_tile, half_dot_tile, half_tile, tile
-from minidl.kernels.compiled.vectors import VECTOR, copy, copy_every_second, prefetch
+from minidl.kernels.compiled.vectors import VECTOR, affine_relu, copy, copy_strided, prefetch
 from minidl.kernels.reference import Pair, Shape, conv_size
 
 SCRATCH = 256 * 1024  # bytes of planes and results that a task should keep in the second-level cache
 DEPTH = 576  # how many k a tile goes through at a time: ROWS x DEPTH weights stay in the first-level cache
+AHEAD = 4  # channels by which a band, whose rows of one channel are too few for the machine to foresee, is fetched ahead
 TASKS = 8  # a convolution is cut into at least so many tasks, where it is large enough
 
 
@@ -185,14 +186,12 @@ def grad_x_plan(
 
 
 @njit(inline="always", error_model="numpy")
-def pack(x, flat, scale, shift, n, count, c0, channels, r0, rows, p, planes):
+def pack(x, scale, shift, n, count, c0, channels, r0, rows, p, planes):
     """planes[(c, a, b)][g image + i S + j] = x[n + g, c0 + c, (r0 + i) sh + a - top, (j sw + b - left)], where that exists
 
     What lies outside the picture is 0 in planes already. Where scale and shift (one a channel) are not empty, max(scale x +
-    shift, 0) takes the place of x. (Unsigned indices spare the loops the question whether an index counts from the end; `flat`
-    is x as a vector.)
+    shift, 0) takes the place of x.
     """
-    zero = x.dtype.type(0)
     C, H, W = x.shape[1:]
     plane = 0
     for c in range(channels):
@@ -200,22 +199,19 @@ def pack(x, flat, scale, shift, n, count, c0, channels, r0, rows, p, planes):
             a, b = p.phases[phase, 0] - p.top, p.phases[phase, 1] - p.left
             first = min(p.S, max(0, -(b // p.sw)))
             end = max(first, min(p.S, (W - 1 - b) // p.sw + 1))
+            i0, i1 = max(0, -((r0 * p.sh + a) // p.sh)), min(rows, (H - 1 - a) // p.sh + 1 - r0)
+            length = end - first
+            if p.S == W == length and p.sh == 1:  # row follows upon row in both, as for kernels of 1x1: one long row
+                length, i1 = (i1 - i0) * W, min(i1, i0 + 1)
             for g in range(count):
                 picture = ((n + g) * C + c0 + c) * H
-                for i in range(max(0, -((r0 * p.sh + a) // p.sh)), min(rows, (H - 1 - a) // p.sh + 1 - r0)):
-                    row = (picture + (r0 + i) * p.sh + a) * W + b
-                    at = plane + g * p.image + i * p.S
+                if p.bands > 1:
+                    prefetch(x, (picture + AHEAD * H + r0 * p.sh) * W, rows * p.sh * W * x.itemsize // 64)
+                for i in range(i0, i1):
+                    at = plane + g * p.image + i * p.S + first
+                    copy_strided(planes, at, x, (picture + (r0 + i) * p.sh + a) * W + b + first * p.sw, p.sw, length)
                     if len(scale):
-                        for j in range(first, end):
-                            value = flat[np.uintp(row + j * p.sw)] * scale[c0 + c] + shift[c0 + c]
-                            planes[np.uintp(at + j)] = zero if value < zero else value
-                    elif p.sw == 1:
-                        copy(planes, at + first, x, row + first, end - first)
-                    elif p.sw == 2:
-                        copy_every_second(planes, at + first, x, row + 2 * first, end - first)
-                    else:
-                        for j in range(first, end):
-                            planes[np.uintp(at + j)] = flat[np.uintp(row + j * p.sw)]
+                        affine_relu(planes, at, length, scale[c0 + c], shift[c0 + c])
             plane += p.plane
 
 
@@ -223,11 +219,14 @@ def pack(x, flat, scale, shift, n, count, c0, channels, r0, rows, p, planes):
 def pack_gradient(gy, n, count, f0, channels, r0, rows, p, out):
     """out[f][g image + i S + j] = gy[n + g, f0 + f, r0 + i, j]; out is 0 at all q that belong to no pixel"""
     F, OH, OW = gy.shape[1:]
+    rows, length = (1, rows * OW) if p.S == OW else (rows, OW)
     for f in range(channels):
         for g in range(count):
             at, start = f * p.length + g * p.image, (((n + g) * F + f0 + f) * OH + r0) * OW
+            if p.bands > 1:
+                prefetch(gy, start + AHEAD * OH * OW, rows * length * gy.itemsize // 64)
             for i in range(rows):
-                copy(out, at + i * p.S, gy, start + i * OW, OW)
+                copy(out, at + i * p.S, gy, start + i * OW, length)
 
 
 @njit(inline="always", error_model="numpy")
@@ -237,10 +236,13 @@ def _unpack(out, y, flat, bias, n, count, f0, channels, r0, rows, phase, p):
     a, b = p.first[phase, 0], p.first[phase, 1]
     first = max(0, -(b // p.yw))
     n_columns = min(p.QW, (W - 1 - b) // p.yw + 1) - first
+    i0, i1 = max(0, -((r0 * p.yh + a) // p.yh)), min(rows, (H - 1 - a) // p.yh + 1 - r0)
+    if p.S == W == n_columns and p.yh == 1:
+        n_columns, i1 = (i1 - i0) * W, min(i1, i0 + 1)
     for f in range(channels):
         for g in range(count):
             picture = ((n + g) * F + f0 + f) * H
-            for i in range(max(0, -((r0 * p.yh + a) // p.yh)), min(rows, (H - 1 - a) // p.yh + 1 - r0)):
+            for i in range(i0, i1):
                 start = f * p.length + g * p.image + i * p.S + first
                 at = (picture + (r0 + i) * p.yh + a) * W + b + first * p.yw
                 if len(bias):
@@ -312,14 +314,14 @@ def _convolve(slot, slots, x, scale, shift, channels, w, bias, rows, p, planes, 
     """y[y_first + f, q] = bias[f] + sum_k w[f, k] planes[offset[k] + q], task by task; planes, results: scratch of the slots"""
     N, phases, x_picture = len(x), len(p.starts) - 1, x.size // len(x)
     tasks = -(-N // p.pictures) * p.bands * p.chunks
-    mine, sums, flat, flat_y = planes[slot], results[slot], x.reshape(x.size), y.reshape(y.size)
+    mine, sums, flat_y = planes[slot], results[slot], y.reshape(y.size)
     mine[:] = 0
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
         n, count, r0, height, m_first, m_last = bounds(task, N, rows, p)
         if p.bands > 1:  # another band has other rows outside the picture
             mine[:] = 0
         for g in range(p.groups):
-            pack(x, flat, scale, shift, n, count, g * channels, channels, r0, packed_rows(height, p), p, mine)
+            pack(x, scale, shift, n, count, g * channels, channels, r0, packed_rows(height, p), p, mine)
             for phase in range(phases):
                 K, o_at = (p.starts[phase + 1] - p.starts[phase]) * channels, p.starts[phase] * channels
                 w_at = g * p.padded * channels * p.starts[phases] + p.padded * o_at
@@ -340,7 +342,7 @@ def _correlate(unit, slots, gy, gy_first, rows, x, scale, shift, channels, p, pl
     items = -(-N // p.pictures) * p.bands
     vectors = p.length // (VECTOR // x.itemsize)
     slot, chunk = unit // p.chunks, unit % p.chunks
-    mine, gradient, sums, flat = planes[unit], gradients[unit], gw[slot], x.reshape(x.size)
+    mine, gradient, sums = planes[unit], gradients[unit], gw[slot]
     mine[:], gradient[:] = 0, 0
     for g in range(p.groups):
         sums[(g * p.padded + chunk * p.chunk) * K : (g * p.padded + min((chunk + 1) * p.chunk, p.padded)) * K] = 0
@@ -349,7 +351,7 @@ def _correlate(unit, slots, gy, gy_first, rows, x, scale, shift, channels, p, pl
         if p.bands > 1 or count < p.pictures:
             mine[:], gradient[:] = 0, 0  # what an earlier task left there would be counted again
         for g in range(p.groups):
-            pack(x, flat, scale, shift, n, count, g * channels, channels, r0, packed_rows(height, p), p, mine)
+            pack(x, scale, shift, n, count, g * channels, channels, r0, packed_rows(height, p), p, mine)
             f0 = gy_first + g * rows + m_first
             pack_gradient(gy, n, count, f0, m_last - m_first, r0, height, p, gradient)
             x_at, g_next = (n + count) * x_picture, (n + count) * gy_picture

@@ -9,7 +9,7 @@ from numba import njit
 
 from minidl.array import Array
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
-from minidl.kernels.compiled.vectors import copy, copy_every_second
+from minidl.kernels.compiled.vectors import copy, copy_strided
 from minidl.kernels.reference import Pair, Shape
 
 _compiled: Any = njit(cache=True, nogil=True, error_model="numpy")
@@ -49,23 +49,15 @@ def avg_pool2d_grad(gy: Array, x_shape: Shape, kernel: Pair, stride: Pair, paddi
 def _max_pool2d(slot, x, kh, kw, sh, sw, ph, pw, y, winner):
     """Row by row and tap by tap, since a slice, or a row of y, would cost more than its few dozen numbers"""
     (N, C, H, W), (OH, OW) = x.shape, y.shape[2:]
-    flat, pixels, most, taps = x.reshape(x.size), np.empty(OW, x.dtype), np.empty(OW, x.dtype), np.empty(OW, np.int32)
+    pixels, most, taps = np.empty(OW, x.dtype), np.empty(OW, x.dtype), np.empty(OW, np.int32)
     for row in range(slot * N * C * OH // SLOTS, (slot + 1) * N * C * OH // SLOTS):
         nc, i = divmod(row, OH)
         most[:], taps[:] = -np.inf, 0
         for u in range(max(0, ph - i * sh), min(kh, H + ph - i * sh)):
             for v in range(kw):
-                first = max(0, -((v - pw) // sw))  # of the windows whose tap v is inside the picture
-                end = max(first, min(OW, (W - 1 - v + pw) // sw + 1))
-                at = (nc * H + i * sh + u - ph) * W + first * sw + v - pw
+                first, n = _inside(v - pw, sw, W, OW)
                 pixels[:] = -np.inf
-                if sw == 1:
-                    copy(pixels, first, x, at, end - first)
-                elif sw == 2:
-                    copy_every_second(pixels, first, x, at, end - first)
-                else:
-                    for j in range(end - first):
-                        pixels[first + j] = flat[np.uintp(at + j * sw)]
+                copy_strided(pixels, first, x, (nc * H + i * sh + u - ph) * W + first * sw + v - pw, sw, n)
                 tap = np.int32(u * kw + v)
                 for j in range(len(most)):
                     value, best = pixels[j], most[j]
@@ -74,6 +66,13 @@ def _max_pool2d(slot, x, kh, kw, sh, sw, ph, pw, y, winner):
                     taps[j] = tap if more else taps[j]
         copy(y, row * OW, most, 0, OW)
         copy(winner, row * OW, taps, 0, OW)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _inside(v, step, W, windows):
+    """the first window whose tap at j step + v is inside a row of W pixels, and how many there are"""
+    first = max(0, -(v // step))
+    return first, max(0, min(windows, (W - 1 - v) // step + 1) - first)
 
 
 @_compiled
@@ -90,41 +89,49 @@ def _max_pool2d_grad(slot, gy, winner, kw, sh, sw, ph, pw, gx):
                     target[y, x] += source[i, j]
 
 
-@njit(cache=True, nogil=True)
-def _count(i, size, k, s, p, with_pad):
-    """how many pixels of an axis window i averages"""
-    low, high = (-p, size + p) if with_pad else (0, size)
-    return min(i * s - p + k, high) - max(i * s - p, low)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _shares(dtype, size, count, k, s, p, with_pad):
+    """1 / (how many pixels of an axis of `size` window i averages), for each of `count` windows"""
+    shares = np.empty(count, dtype)
+    for i in range(count):
+        low, high = (-p, size + p) if with_pad else (0, size)
+        shares[i] = 1 / (min(i * s - p + k, high) - max(i * s - p, low))
+    return shares
 
 
 @_compiled
 def _avg_pool2d(slot, x, kh, kw, sh, sw, ph, pw, with_pad, y):
     (N, C, H, W), (OH, OW) = x.shape, y.shape[2:]
-    for nc in range(slot * N * C // SLOTS, (slot + 1) * N * C // SLOTS):
-        n, c = divmod(nc, C)
-        source, target = x[n, c], y[n, c]
-        for i in range(OH):
-            top, rows = i * sh - ph, _count(i, H, kh, sh, ph, with_pad)
-            for j in range(OW):
-                left, total = j * sw - pw, x.dtype.type(0)
-                for u in range(max(0, -top), min(kh, H - top)):
-                    for v in range(max(0, -left), min(kw, W - left)):
-                        total += source[top + u, left + v]
-                target[i, j] = total / (rows * _count(j, W, kw, sw, pw, with_pad))
+    pixels, total = np.empty(OW, x.dtype), np.empty(OW, x.dtype)
+    of_row, of_column = _shares(x.dtype, H, OH, kh, sh, ph, with_pad), _shares(x.dtype, W, OW, kw, sw, pw, with_pad)
+    for row in range(slot * N * C * OH // SLOTS, (slot + 1) * N * C * OH // SLOTS):
+        nc, i = divmod(row, OH)
+        total[:] = 0
+        for u in range(max(0, ph - i * sh), min(kh, H + ph - i * sh)):
+            for v in range(kw):
+                first, n = _inside(v - pw, sw, W, OW)
+                pixels[:] = 0
+                copy_strided(pixels, first, x, (nc * H + i * sh + u - ph) * W + first * sw + v - pw, sw, n)
+                for j in range(len(total)):
+                    total[j] += pixels[j]
+        for j in range(len(total)):
+            total[j] *= of_row[i] * of_column[j]
+        copy(y, row * OW, total, 0, OW)
 
 
 @_compiled
 def _avg_pool2d_grad(slot, gy, kh, kw, sh, sw, ph, pw, with_pad, gx):
     (N, C, H, W), (OH, OW) = gx.shape, gy.shape[2:]
-    for nc in range(slot * N * C // SLOTS, (slot + 1) * N * C // SLOTS):
-        n, c = divmod(nc, C)
-        source, target = gy[n, c], gx[n, c]
-        target[:] = 0
-        for i in range(OH):
-            top, rows = i * sh - ph, _count(i, H, kh, sh, ph, with_pad)
+    flat, total, share = gy.reshape(gy.size), np.empty(W, gy.dtype), np.empty(OW, gy.dtype)
+    of_row, of_column = _shares(gy.dtype, H, OH, kh, sh, ph, with_pad), _shares(gy.dtype, W, OW, kw, sw, pw, with_pad)
+    for row in range(slot * N * C * H // SLOTS, (slot + 1) * N * C * H // SLOTS):
+        nc, at = divmod(row, H)
+        total[:], at = 0, at + ph
+        for i in range(max(0, (at - kh) // sh + 1), min(OH, at // sh + 1)):  # the windows that see this row of gx
             for j in range(OW):
-                left = j * sw - pw
-                share = gx.dtype.type(source[i, j] / (rows * _count(j, W, kw, sw, pw, with_pad)))
-                for u in range(max(0, -top), min(kh, H - top)):
-                    for v in range(max(0, -left), min(kw, W - left)):
-                        target[top + u, left + v] += share
+                share[j] = flat[np.uintp((nc * OH + i) * OW + j)] * (of_row[i] * of_column[j])
+            for v in range(kw):
+                first, n = _inside(v - pw, sw, W, OW)
+                for j in range(first, first + n):
+                    total[np.uintp(j * sw + v - pw)] += share[np.uintp(j)]
+        copy(gx, row * W, total, 0, W)

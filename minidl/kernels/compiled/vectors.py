@@ -7,6 +7,8 @@ numbers, bit for bit; so sums over many values have their order spelled out here
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -53,6 +55,16 @@ class Vectors:
     def store(self, value: Any, pointer: Any, index: Any) -> None:
         self.builder.store(value, self.at(pointer, index)).align = self.bytes
 
+    def whole(self, n: Any) -> Any:
+        """A loop over the indices at which the whole vectors of n numbers begin"""
+        end = self.builder.mul(self.builder.sdiv(n, index(self.lanes)), index(self.lanes))
+        return _indices(self.builder, index(0), end, index(self.lanes))
+
+    def rest(self, n: Any) -> Any:
+        """A loop over the indices of the others"""
+        start = self.builder.mul(self.builder.sdiv(n, index(self.lanes)), index(self.lanes))
+        return _indices(self.builder, start, n, index(1))
+
     def spread(self, scalar: Any) -> Any:
         """a vector of copies of one number"""
         first = self.builder.insert_element(ir.Constant(self.type, ir.Undefined), scalar, index(0, 32))
@@ -96,6 +108,12 @@ class Vectors:
         return ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), list(positions))
 
 
+@contextmanager
+def _indices(builder: Any, start: Any, end: Any, step: Any) -> Iterator[Any]:
+    with cgutils.for_range_slice(builder, start, end, step, intp=ir.IntType(64)) as (k, _):
+        yield k
+
+
 def index(value: int, bits: int = 64) -> Any:
     return ir.Constant(ir.IntType(bits), value)
 
@@ -123,28 +141,94 @@ def copy(typing, target, at, source, start, n):
 
 
 @intrinsic
-def copy_every_second(typing, target, at, source, start, n):
-    """target[at + i] = source[start + 2 i], i < n, indices counting through contiguous arrays of any shape"""
+def copy_strided(typing, target, at, source, start, step, n):
+    """target[at + i] = source[start + i step], i < n, indices counting through contiguous arrays of any shape"""
     i = types.intp
 
     def code(context, b, signature, args):
-        target, at, source, start, n = args
+        target, at, source, start, step, n = args
         v, kinds = Vectors(b, signature.args[0]), signature.args
         to, of = pointer(context, b, kinds[0], target, at), pointer(context, b, kinds[2], source, start)
-        lanes, two = index(v.lanes), index(2)
-        # of the first vector its even places, of the second, which starts one early to end at the last number, the odd ones
+        # of a vector its even places, of the next, which starts one early to end at the last number, the odd ones
         places = [*range(0, v.lanes, 2), *range(v.lanes + 1, 2 * v.lanes, 2)]
         mask = ir.Constant(ir.VectorType(ir.IntType(32), v.lanes), places)
-        whole = b.mul(b.sdiv(n, lanes), lanes)
-        with cgutils.for_range_slice(b, index(0), whole, lanes, intp=ir.IntType(64)) as (k, _):
-            first = b.mul(k, two)
-            second = b.add(first, index(v.lanes - 1))
-            v.store(b.shuffle_vector(v.load(of, first), v.load(of, second), mask), to, k)
-        with cgutils.for_range_slice(b, whole, n, index(1), intp=ir.IntType(64)) as (k, _):
-            b.store(b.load(b.gep(of, [b.mul(k, two)])), b.gep(to, [k]))
+        with b.if_else(b.icmp_signed("==", step, index(1))) as (one, more):
+            with one:
+                cgutils.memcpy(b, to, of, n)
+            with more:
+                whole = b.mul(b.sdiv(n, index(v.lanes)), index(v.lanes))
+                whole = b.select(b.icmp_signed("==", step, index(2)), whole, index(0))
+                with _indices(b, index(0), whole, index(v.lanes)) as k:
+                    first = b.mul(k, index(2))
+                    second = b.add(first, index(v.lanes - 1))
+                    v.store(b.shuffle_vector(v.load(of, first), v.load(of, second), mask), to, k)
+                with _indices(b, whole, n, index(1)) as k:
+                    b.store(b.load(b.gep(of, [b.mul(k, step)])), b.gep(to, [k]))
         return context.get_dummy_value()
 
-    return types.void(target, i, source, i, i), code
+    return types.void(target, i, source, i, i, i), code
+
+
+@intrinsic
+def affine_relu(typing, y, at, n, a, b):
+    """y = max(a y + b, 0) in place for y[at : at + n], the index counting through a contiguous array of any shape"""
+    i = types.intp
+
+    def code(context, builder, signature, args):
+        y, at, n, a, b = args
+        v = Vectors(builder, signature.args[0])
+        p = pointer(context, builder, signature.args[0], y, at)
+
+        def of(x: Any, a: Any, b: Any, zero: Any) -> Any:
+            value = builder.fadd(builder.fmul(a, x), b)
+            return builder.select(builder.fcmp_ordered("<", value, zero), zero, value)  # NaN stays NaN
+
+        wide = v.spread(a), v.spread(b), v.zero
+        with v.whole(n) as k:
+            v.store(of(v.load(p, k), *wide), p, k)
+        with v.rest(n) as k:
+            place = builder.gep(p, [k])
+            builder.store(of(builder.load(place), a, b, ir.Constant(v.element, 0)), place)
+        return context.get_dummy_value()
+
+    return types.void(y, i, i, y.dtype, y.dtype), code
+
+
+@intrinsic
+def gate(typing, gz, z_at, x, x_at, gx, gx_at, n, a, b, mean, add):
+    """g = gz where a x + b > 0, else 0; gx (+)= a g, added if `add` -> (sum g, sum g (x - mean)), over n numbers of each
+
+    The indices count through contiguous arrays of any shape.
+    """
+    i = types.intp
+
+    def code(context, builder, signature, args):
+        gz, z_at, x, x_at, gx, gx_at, n, a, b, mean, add = args
+        kinds = signature.args
+        v = Vectors(builder, kinds[0])
+        p_z, p_x = pointer(context, builder, kinds[0], gz, z_at), pointer(context, builder, kinds[2], x, x_at)
+        p_g = pointer(context, builder, kinds[4], gx, gx_at)
+        zero = ir.Constant(v.element, 0)
+        sums = [cgutils.alloca_once_value(builder, v.zero) for _ in range(2)]
+
+        def of(gz: Any, x: Any, before: Any, a: Any, b: Any, mean: Any, zero: Any, sums: list[Any]) -> Any:
+            is_open = builder.fcmp_ordered(">", builder.fadd(builder.fmul(a, x), b), zero)
+            g = builder.select(is_open, gz, zero)
+            builder.store(builder.fadd(builder.load(sums[0]), g), sums[0])
+            builder.store(builder.fadd(builder.load(sums[1]), builder.fmul(g, builder.fsub(x, mean))), sums[1])
+            return builder.fadd(builder.select(add, before, zero), builder.fmul(a, g))
+
+        wide = v.spread(a), v.spread(b), v.spread(mean), v.zero
+        with v.whole(n) as k:
+            v.store(of(v.load(p_z, k), v.load(p_x, k), v.load(p_g, k), *wide, sums), p_g, k)
+        totals = [cgutils.alloca_once_value(builder, v.total(builder.load(s))) for s in sums]
+        with v.rest(n) as k:
+            place = builder.gep(p_g, [k])
+            gz_k, x_k = (builder.load(builder.gep(p, [k])) for p in (p_z, p_x))
+            builder.store(of(gz_k, x_k, builder.load(place), a, b, mean, zero, totals), place)
+        return context.make_tuple(builder, signature.return_type, [builder.load(t) for t in totals])
+
+    return types.UniTuple(gz.dtype, 2)(gz, i, x, i, gx, i, i, gz.dtype, gz.dtype, gz.dtype, types.boolean), code
 
 
 @intrinsic

@@ -37,7 +37,7 @@ from minidl.kernels.reference import Pair, Shape
 
 A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])
 B = np.array([[1, 0, 0, 0], [0, 1, -1, 1], [-1, 1, 1, 0], [0, 0, 0, -1]])
-G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+# G is [[1, 0, 0], [h, h, h], [h, -h, h], [0, 0, 1]] with h = 1/2: written out where it is needed
 T = 16  # places of a tile
 APART = 16  # numbers between two places: a whole number of pages apart, all would compete for a few cache lines
 
@@ -160,7 +160,7 @@ class Plan(NamedTuple):
 
     bands: int  # of a picture
     band: int  # rows of tiles in a band
-    count: int  # bands in a task
+    together: int  # bands in a task
     row: int  # pixels from row to row of a packed band
     pixels: Array  # of a band: where the pixel (k div W, k mod W) lies
     out: Array  # the same, in the output
@@ -217,7 +217,7 @@ def _pack(x, first, count, top, left, row, band, bands, pixels, band_pixels, apa
 
     A band has the rows from 2 band k - top on, as many as its tiles see.
     """
-    (N, C, H, W), lanes, flat = x.shape, VECTOR // x.itemsize, x.reshape(x.size)
+    (C, H, W), lanes, flat = x.shape[1:], VECTOR // x.itemsize, x.reshape(x.size)
     height = band_pixels // row
     for b in range(count):
         n, k = divmod(first + b, bands)
@@ -240,7 +240,7 @@ def _pack(x, first, count, top, left, row, band, bands, pixels, band_pixels, apa
 @njit(cache=True, nogil=True, error_model="numpy")
 def _unpack(out, first, count, band, bands, pixels, band_pixels, apart, bias, y):
     """y = the bands first, ... + bias"""
-    (N, F, H, W), lanes, flat = y.shape, VECTOR // y.itemsize, y.reshape(y.size)
+    (F, H, W), lanes, flat = y.shape[1:], VECTOR // y.itemsize, y.reshape(y.size)
     for b in range(count):
         n, k = divmod(first + b, bands)
         i0, i1 = 2 * band * k, min(H, 2 * band * (k + 1))
@@ -261,7 +261,7 @@ def _unpack(out, first, count, band, bands, pixels, band_pixels, apart, bias, y)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _kernel_places(c, w, turned, G, width, padded, u):
+def _kernel_places(c, w, turned, h, width, padded, u):
     """U = G g G^T of channel c of w (F,C,9), as the tiles read it: [t][f div width][c][f mod width], 0 beyond the rows
 
     `turned`: g is the kernel with its rows and its columns in reverse order, and w is (channels, rows, 9).
@@ -276,15 +276,15 @@ def _kernel_places(c, w, turned, G, width, padded, u):
                     g[r, s] = w[c, f, 8 - 3 * r - s] if turned else w[f, c, 3 * r + s]
             for s in range(3):
                 Gg[0, s], Gg[3, s] = g[0, s], g[2, s]
-                Gg[1, s], Gg[2, s] = (g[0, s] + g[2, s] + g[1, s]) * G, (g[0, s] + g[2, s] - g[1, s]) * G
+                Gg[1, s], Gg[2, s] = (g[0, s] + g[2, s] + g[1, s]) * h, (g[0, s] + g[2, s] - g[1, s]) * h
         else:
             Gg[:] = 0
         for r in range(4):
             even, odd = Gg[r, 0] + Gg[r, 2], Gg[r, 1]
             place = at + 4 * r * padded * channels
             u[place] = Gg[r, 0]
-            u[place + padded * channels] = (even + odd) * G
-            u[place + 2 * padded * channels] = (even - odd) * G
+            u[place + padded * channels] = (even + odd) * h
+            u[place + 2 * padded * channels] = (even - odd) * h
             u[place + 3 * padded * channels] = Gg[r, 2]
 
 
@@ -295,14 +295,14 @@ def _convolve(slot, slots, x, top, left, u, bias, p, channels, rows, starts, pla
     channels, rows: in and out, filled up.
     """
     N, C, lanes = len(x), x.shape[1], VECTOR // x.itemsize
-    tasks = -(-N * p.bands // p.count)
+    tasks = -(-N * p.bands // p.together)
     v_stride, y_stride = len(places[slot]) // T, len(products[slot]) // T
     mine, V, Y, out = planes[slot], places[slot], products[slot], pixels[slot]
     mine[:], V[:] = 0, 0
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
-        first, count = task * p.count, min(p.count, N * p.bands - task * p.count)
+        first, count = task * p.together, min(p.together, N * p.bands - task * p.together)
         _pack(x, first, count, top, left, p.row, p.band, p.bands, p.pixels, p.band_pixels, channels, mine)
-        total = len(p.packed) // p.count * count
+        total = len(p.packed) // p.together * count
         for q0 in range(0, total, p.block):
             n_q = min(p.block, total - q0)
             for c in range(0, C, lanes):
@@ -330,15 +330,15 @@ def _convolve(slot, slots, x, top, left, u, bias, p, channels, rows, starts, pla
 def _correlate(slot, slots, gy, x, top, left, p, channels, rows, starts, planes, gradients, places, gradient_places, sums):
     """sums[slot, t][f, c] = sum_q Z[t][q, f] V[t][q, c] over the bands of a slot, Z = A gy A^T, V = B^T d B"""
     N, C, F, lanes = len(x), x.shape[1], gy.shape[1], VECTOR // x.itemsize
-    tasks = -(-N * p.bands // p.count)
+    tasks = -(-N * p.bands // p.together)
     v_stride, z_stride = len(places[slot]) // T, len(gradient_places[slot]) // T
     mine, gradient, V, Z, total = planes[slot], gradients[slot], places[slot], gradient_places[slot], sums[slot]
     mine[:], gradient[:], total[:] = 0, 0, 0
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
-        first, count = task * p.count, min(p.count, N * p.bands - task * p.count)
+        first, count = task * p.together, min(p.together, N * p.bands - task * p.together)
         _pack(x, first, count, top, left, p.row, p.band, p.bands, p.pixels, p.band_pixels, channels, mine)
         _pack(gy, first, count, 0, 0, p.out_row, p.band, p.bands, p.out, p.band_out, rows, gradient)
-        n_q = len(p.packed) // p.count * count
+        n_q = len(p.packed) // p.together * count
         for c in range(0, C, lanes):
             _picture_to_places(mine, c, p.row, p.packed, 0, n_q, V, c, v_stride, channels)
         for f in range(0, F, lanes):
@@ -360,7 +360,7 @@ def _correlate(slot, slots, gy, x, top, left, p, channels, rows, starts, planes,
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _kernel_gradient(f, sums, rows, channels, G, gw):
+def _kernel_gradient(f, sums, rows, channels, h, gw):
     """gw[f] = G^T [ sum over the slots ] G"""
     C = gw.shape[1]
     Y, half = np.zeros((4, 4, C), gw.dtype), np.empty((3, 4, C), gw.dtype)
@@ -373,11 +373,11 @@ def _kernel_gradient(f, sums, rows, channels, G, gw):
     for s in range(4):
         for c in range(C):
             a, b = Y[1, s, c] + Y[2, s, c], Y[1, s, c] - Y[2, s, c]
-            half[0, s, c], half[1, s, c], half[2, s, c] = Y[0, s, c] + G * a, G * b, G * a + Y[3, s, c]
+            half[0, s, c], half[1, s, c], half[2, s, c] = Y[0, s, c] + h * a, h * b, h * a + Y[3, s, c]
     for r in range(3):
         for c in range(C):
             a, b = half[r, 1, c] + half[r, 2, c], half[r, 1, c] - half[r, 2, c]
-            gw[f, c, r, 0], gw[f, c, r, 1], gw[f, c, r, 2] = half[r, 0, c] + G * a, G * b, G * a + half[r, 3, c]
+            gw[f, c, r, 0], gw[f, c, r, 1], gw[f, c, r, 2] = half[r, 0, c] + h * a, h * b, h * a + half[r, 3, c]
 
 
 # ---- calling them
@@ -392,14 +392,15 @@ def convolve(x: Array, w: Array, bias: Array, padding: Pair, y: Array, turned: b
     u, planes, places, products, pixels = scratch.take(
         x.dtype,
         weights=(1, T * rows * C),
-        planes=(slots, p.count * p.band_pixels * channels),
+        planes=(slots, p.together * p.band_pixels * channels),
         places=(slots, T * (p.block * channels + APART)),
         products=(slots, T * (p.block * rows + APART)),
-        out=(slots, p.count * p.band_out * rows),
+        out=(slots, p.together * p.band_out * rows),
     )
-    half, starts = x.dtype.type(0.5), np.arange(C) * width
-    in_parallel(_kernel_places, C, np.ascontiguousarray(w).reshape(*w.shape[:2], 9), turned, half, width, rows, u[0])
-    in_parallel(_convolve, slots, slots, x, *padding, u[0], bias, p, channels, rows, starts, planes, places, products, pixels, y)
+    h, starts = x.dtype.type(0.5), np.arange(C) * width
+    in_parallel(_kernel_places, C, np.ascontiguousarray(w).reshape(*w.shape[:2], 9), turned, h, width, rows, u[0])
+    memory = planes, places, products, pixels
+    in_parallel(_convolve, slots, slots, x, *padding, u[0], bias, p, channels, rows, starts, *memory, y)
 
 
 def correlate(gy: Array, x: Array, padding: Pair) -> Array:
@@ -407,19 +408,18 @@ def correlate(gy: Array, x: Array, padding: Pair) -> Array:
     C, F = x.shape[1], gy.shape[1]
     channels, rows = filled_up(C, x.itemsize), filled_up(F, x.itemsize)
     p = plan(x.shape, gy.shape[2:], channels + rows, x.itemsize, True)
-    slots = min(TASKS, -(-len(x) * p.bands // p.count))  # by shape alone, so that every sum has its order
+    slots = min(TASKS, -(-len(x) * p.bands // p.together))  # by shape alone, so that every sum has its order
     planes, gradients, places, gradient_places, sums = scratch.take(
         x.dtype,
-        planes=(slots, p.count * p.band_pixels * channels),
-        out=(slots, p.count * p.band_out * rows),
+        planes=(slots, p.together * p.band_pixels * channels),
+        out=(slots, p.together * p.band_out * rows),
         places=(slots, T * (p.block * channels + APART)),
         products=(slots, T * (p.block * rows + APART)),
         sums=(slots, T * rows * channels),
     )
     starts = np.arange(p.block) * channels
-    in_parallel(
-        _correlate, slots, slots, gy, x, *padding, p, channels, rows, starts, planes, gradients, places, gradient_places, sums
-    )
+    memory = planes, gradients, places, gradient_places
+    in_parallel(_correlate, slots, slots, gy, x, *padding, p, channels, rows, starts, *memory, sums)
     gw = np.empty((F, C, 3, 3), x.dtype)
     in_parallel(_kernel_gradient, F, sums, rows, channels, x.dtype.type(0.5), gw)
     return gw
