@@ -82,15 +82,15 @@ def test_two_epochs_show_every_picture_both_ways() -> None:
 
 def test_lookahead_ends_at_its_mean() -> None:
     model = example.norm(3)
-    lookahead = example.Lookahead(model, 10)
+    lookahead = example.Lookahead(model, 12)
     model.bias.data += 1
     lookahead.after(4)
     assert (model.bias.data == 1).all()
     lookahead.after(5)
-    d = 0.95**5 / 8
+    d = 0.95**5 * (5 / 12) ** 3
     np.testing.assert_allclose(model.bias.data, 1 - d, rtol=1e-6)
     model.bias.data += 1
-    lookahead.after(10)
+    lookahead.after(12)
     np.testing.assert_allclose(model.bias.data, 1 - d, rtol=1e-6)
 
 
