@@ -7,11 +7,13 @@ What differs is only how one row of the matrix weighs the input pixels.
 from __future__ import annotations
 
 from functools import lru_cache
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from minidl import kernels
-from minidl.array import Array, array_module
+from minidl.array import Array, array_module, sum_type
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32
 from minidl.ops.arguments import Pair, pair, pictures
@@ -27,10 +29,9 @@ class RowsAndColumns(Op):
 
     def forward(self, x: Array) -> Array:  # (N,C,H,W)
         pictures(x)
-        matrix, xp = MATRICES[self.kind], array_module(x)
         rows, columns = zip(*self.settings, strict=True)
-        self.A = xp.asarray(matrix(x.shape[2], *rows), x.dtype)
-        self.B = xp.asarray(matrix(x.shape[3], *columns), x.dtype)
+        self.A = _matrix(array_module(x), sum_type(x.dtype), self.kind, x.shape[2], *rows)
+        self.B = _matrix(array_module(x), sum_type(x.dtype), self.kind, x.shape[3], *columns)
         return kernels.of(x).rows_and_columns(x, self.A, self.B)  # (N,C,OH,OW)
 
     def backward(self, gy: Array) -> Grads:  # (N,C,OH,OW)
@@ -64,6 +65,12 @@ def gaussian_blur(x: Tensor, sigma: float | tuple[float, float], radius: int | P
     if radius is None:
         radius = int(np.ceil(3 * vertical)), int(np.ceil(3 * horizontal))
     return RowsAndColumns("gaussian blur", (vertical, horizontal), pair(radius, "radius", 0))(x)
+
+
+@lru_cache(256)
+def _matrix(xp: ModuleType, dtype: Any, kind: str, size: int, *settings: float) -> Array:
+    """A matrix on the device of the pictures, and in the type of their sums, kept there for the next ones"""
+    return xp.asarray(MATRICES[kind](size, *settings), dtype)
 
 
 @lru_cache(64)
