@@ -53,7 +53,7 @@ def of(x: Array) -> ModuleType:
         return import_module("minidl.kernels.compiled")  # Numba is imported when a kernel is first called for, not with minidl
     if x.dtype.name == "bfloat16":
         raise RuntimeError(
-            "the kernels for CuPy arrays know float16 and no bfloat16, which numba-cuda does not take from CuPy in the same way. "
+            "the kernels for CuPy arrays know float16 and no bfloat16, which numba-cuda does not take from CuPy so easily. "
             '`with minidl.kernels.use("reference"):`, or MINIDL_KERNELS=reference, computes with it by CuPy alone, slower'
         )
     return _cuda()
