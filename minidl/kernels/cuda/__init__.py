@@ -1,8 +1,8 @@
 """The kernels for CuPy arrays on a GPU, in numba.cuda: the functions of `reference`, same results within rounding.
 
-Compiled when first called, for float16, float32 or float64, and started on CuPy's current stream. Numbers of float16 are read as
-float32 and rounded when they are written; a sum that begins as `np.float32(0)` is float64 where the array is. Sums have an order
-that only shapes decide, and no thread adds to a place where another does: the same call gives the same bits again.
+Compiled when first called, for float16, float32 or float64, and started on CuPy's current stream. Numbers of float16 are read
+as float32 and rounded when they are written; a sum that begins as `np.float32(0)` is float64 where the array is. Sums have an
+order that only shapes decide, and no thread adds to a place where another does: the same call gives the same bits again.
 
 CuPy's own text serves where one call of it is one pass over memory, or cuBLAS: `add`, `relu`, and the products of conv.py.
 """
