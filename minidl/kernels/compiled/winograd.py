@@ -32,7 +32,7 @@ from minidl.array import Array
 from minidl.kernels.compiled.direct import SCRATCH, TASKS, scratch
 from minidl.kernels.compiled.parallel import in_parallel
 from minidl.kernels.compiled.tiles import ROWS, narrow_tile, single_tile
-from minidl.kernels.compiled.vectors import VECTOR, Vectors, index, pointer
+from minidl.kernels.compiled.vectors import VECTOR, Vectors, index, pointer, prefetch
 from minidl.kernels.reference import Pair, Shape
 
 A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])
@@ -260,6 +260,13 @@ def _unpack(out, first, count, band, bands, pixels, band_pixels, apart, bias, y)
                     plane[p] += bias[f]
 
 
+@njit(inline="always", error_model="numpy")
+def _fetch(x, n, count, t):
+    """bring the t-th of T parts of the pictures n, ..., n + count - 1 near"""
+    picture = x.size // len(x)
+    prefetch(x, n * picture + t * count * picture // T, -(-count * picture * x.itemsize // (64 * T)))
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _kernel_places(c, w, turned, h, width, padded, u):
     """U = G g G^T of channel c of w (F,C,9), as the tiles read it: [t][f div width][c][f mod width], 0 beyond the rows
@@ -308,6 +315,8 @@ def _convolve(slot, slots, x, top, left, u, bias, p, channels, rows, starts, pla
             for c in range(0, C, lanes):
                 _picture_to_places(mine, c, p.row, p.packed, q0, n_q, V, c, v_stride, channels)
             for t in range(T):
+                if p.bands == 1:  # the next task's pictures are fetched beside the arithmetic
+                    _fetch(x, first + count, count, t)
                 if rows == lanes:
                     for q in range(0, n_q, 2 * ROWS):
                         single_tile(
@@ -344,6 +353,9 @@ def _correlate(slot, slots, gy, x, top, left, p, channels, rows, starts, planes,
         for f in range(0, F, lanes):
             _gradient_to_places(gradient, f, p.out_row, p.tiles, 0, n_q, Z, f, z_stride, rows)
         for t in range(T):
+            if p.bands == 1:
+                _fetch(x, first + count, count, t)
+                _fetch(gy, first + count, count, t)
             if channels == lanes:
                 for f in range(0, F, 2 * ROWS):
                     single_tile(
