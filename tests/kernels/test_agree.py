@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from minidl.array import sum_type
 from minidl.kernels import compiled, reference
-from minidl.kernels.compiled import columns, direct, winograd
+from minidl.kernels.compiled import columns, dense, direct, winograd
 from minidl.kernels.compiled.tiles import ROWS
 
 KERNELS = (
@@ -167,7 +167,7 @@ def test_conv2d(data: st.DataObject) -> None:
 def test_conv2d_after_winograd(data: st.DataObject) -> None:
     """Also where it would not pay"""
     draw = Draw(data)
-    (N, C, F), padding = (draw.int(low, high) for low, high in ((1, 9), (16, 40), (16, 40))), draw.pair(0, 2)
+    (N, C, F), padding = (draw.int(low, high) for low, high in ((1, 9), (1, 40), (1, 40))), draw.pair(0, 2)
     H, W = (draw.int(max(1, 3 - 2 * p), 40) for p in padding)
     x, w = draw.array((N, C, H, W)), draw.array((F, C, 3, 3))
     b = draw.array((F,)) if draw.data.draw(st.booleans()) else None
@@ -176,7 +176,8 @@ def test_conv2d_after_winograd(data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for limit in ("SMALLEST", "FEWEST"):
             patch.setattr(winograd, limit, 1)
-        patch.setattr(winograd, "CHANNELS", (1, 40))
+        for limit in ("CHANNELS", "CHANNELS_CORRELATION"):
+            patch.setattr(winograd, limit, (1, 40))
         patch.setattr(direct, "convolve", None)  # would raise
         _agree("conv2d", x, w, b, *geometry, eps=draw.eps)
         _agree("conv2d_grad_x", gy, w, x.shape, *geometry, eps=draw.eps)
@@ -493,8 +494,26 @@ def test_batch_norm_relu(data: st.DataObject) -> None:
 @settings(max_examples=30)
 def test_dense_block_kernels(data: st.DataObject) -> None:
     """They work in place, on some of the channels of contiguous arrays; the other channels stay as they are"""
+    _agree_in_dense_blocks(data, (1, 3, 5))
+
+
+@given(data=st.data())
+@settings(max_examples=30)
+def test_dense_block_kernels_after_winograd(data: st.DataObject) -> None:
+    """Also where it would not pay"""
+    with pytest.MonkeyPatch.context() as patch:
+        for limit in ("SMALLEST", "FEWEST"):
+            patch.setattr(winograd, limit, 1)
+        patch.setattr(winograd, "CHANNELS_DENSE", (1, 40))
+        patch.setattr(dense, "MANY", 1)
+        patch.setattr(direct, "convolve", None)  # would raise
+        patch.setattr(direct, "correlate", None)
+        _agree_in_dense_blocks(data, (3,))
+
+
+def _agree_in_dense_blocks(data: st.DataObject, kernel_sizes: tuple[int, ...]) -> None:
     draw = Draw(data)
-    N, C, F, k = draw.int(1, 6), draw.int(1, 20), draw.int(1, 13), draw.data.draw(st.sampled_from((1, 3, 5)))
+    N, C, F, k = draw.int(1, 6), draw.int(1, 20), draw.int(1, 13), draw.data.draw(st.sampled_from(kernel_sizes))
     first, H, W = C + draw.int(0, 3), draw.int(1, 36), draw.int(1, 36)
     rng, padding = draw.rng, (k // 2, k // 2)
     X, GY, GX = (rng.standard_normal((N, first + F + draw.int(0, 2), H, W)).astype(draw.dtype) for _ in range(3))

@@ -18,8 +18,8 @@ def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dil
     bias = nothing if b is None else np.ascontiguousarray(b)
     if columns.pays(w.shape, y.shape, groups, x.itemsize, columns.MOST):
         columns.conv2d(x, w, bias, y, stride, padding, dilation)
-    elif winograd.pays(x.shape, w.shape, y.shape, stride, dilation, x.itemsize, winograd.CHANNELS):
-        winograd.convolve(x, w, bias, padding, y)
+    elif winograd.pays(x.shape, w.shape, y.shape, stride, dilation, winograd.CHANNELS):
+        winograd.convolve(x, nothing, nothing, w, bias, padding, y, 0)
     else:
         p = direct.forward_plan(x.shape, w.shape, stride, padding, dilation, groups, x.itemsize)
         direct.convolve(x, nothing, nothing, w.reshape(groups, F // groups, C, -1), bias, p, y, 0)
@@ -32,8 +32,8 @@ def conv2d_grad_x(gy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Pa
     gy, gx, nothing = np.ascontiguousarray(gy), np.empty(x_shape, gy.dtype), np.empty(0, gy.dtype)
     if columns.pays(w.shape, gy.shape, groups, gy.itemsize, columns.MOST):
         columns.conv2d_grad_x(gy, w, gx, stride, padding, dilation)
-    elif max(padding) <= 2 and winograd.pays(gy.shape, w.shape, x_shape, stride, dilation, gy.itemsize, winograd.CHANNELS):
-        winograd.convolve(gy, w, nothing, (2 - padding[0], 2 - padding[1]), gx, turned=True)
+    elif max(padding) <= 2 and winograd.pays(gy.shape, w.shape, x_shape, stride, dilation, winograd.CHANNELS):
+        winograd.convolve(gy, nothing, nothing, w, nothing, (2 - padding[0], 2 - padding[1]), gx, 0, turned=True)
     else:
         p = direct.grad_x_plan(gy.shape, w.shape, x_shape, stride, padding, dilation, groups, gy.itemsize)
         direct.convolve(gy, nothing, nothing, w.reshape(groups, F // groups, C, -1), nothing, p, gx, 0, transposed=True)
@@ -42,13 +42,12 @@ def conv2d_grad_x(gy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Pa
 
 def conv2d_grad_w(gy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
     """gw[f,c,u,v] = sum_{n,i,j} gy[n,f,i,j] x[n,c, i*s + u*d - p, j*s + v*d - p]"""
-    gy, x = np.ascontiguousarray(gy), np.ascontiguousarray(x)
+    gy, x, nothing = np.ascontiguousarray(gy), np.ascontiguousarray(x), np.empty(0, x.dtype)
     if columns.pays(w_shape, gy.shape, groups, x.itemsize, columns.MOST_CORRELATION):
         gw = np.empty(w_shape, x.dtype)
         columns.conv2d_grad_w(gy, x, gw, stride, padding, dilation)
         return gw
-    if winograd.pays(x.shape, w_shape, gy.shape, stride, dilation, x.itemsize, winograd.CHANNELS_CORRELATION):
-        return winograd.correlate(gy, x, padding)
+    if winograd.pays(x.shape, w_shape, gy.shape, stride, dilation, winograd.CHANNELS_CORRELATION):
+        return winograd.correlate(gy, 0, w_shape[0], x, nothing, nothing, w_shape[1], padding)
     p = direct.forward_plan(x.shape, w_shape, stride, padding, dilation, groups, x.itemsize)
-    nothing = np.empty(0, x.dtype)
     return direct.correlate(gy, 0, x, nothing, nothing, w_shape, p)

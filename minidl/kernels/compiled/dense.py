@@ -11,12 +11,14 @@ import numpy as np
 from numba import njit
 
 from minidl.array import Array
-from minidl.kernels.compiled import direct
+from minidl.kernels.compiled import direct, winograd
 from minidl.kernels.compiled.direct import AHEAD, TASKS, bounds, multiply, pack, packed_rows
 from minidl.kernels.compiled.norm import mean_and_variance, planes
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
 from minidl.kernels.compiled.vectors import gate, prefetch
 from minidl.kernels.reference import Pair
+
+MANY, SMALL = 64, 256  # channels of x, or at most so many pixels, of which `winograd` takes the gradient sooner than `direct`
 
 
 def channel_statistics(X: Array, first: int, count: int) -> tuple[Array, Array]:
@@ -29,9 +31,13 @@ def channel_statistics(X: Array, first: int, count: int) -> tuple[Array, Array]:
 def affine_relu_conv(X: Array, scale: Array, shift: Array, w: Array, padding: Pair, Y: Array, first: int) -> None:
     """Y[:, first : first + F] = conv2d(max(scale x + shift, 0), w) with x = X[:, :C]"""
     F, C, kh, kw = w.shape
-    p = direct.forward_plan((len(X), C, *X.shape[2:]), w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
     _contiguous(X=X, Y=Y)
-    direct.convolve(X, scale, shift, w.reshape(1, F, C, kh * kw), np.empty(0, X.dtype), p, Y, first)
+    x_shape, y_shape, nothing = (len(X), C, *X.shape[2:]), (len(Y), F, *Y.shape[2:]), np.empty(0, X.dtype)
+    if winograd.pays(x_shape, w.shape, y_shape, (1, 1), (1, 1), winograd.CHANNELS_DENSE):
+        winograd.convolve(X, scale, shift, w, nothing, padding, Y, first)
+    else:
+        p = direct.forward_plan(x_shape, w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
+        direct.convolve(X, scale, shift, w.reshape(1, F, C, kh * kw), nothing, p, Y, first)
 
 
 def affine_relu_conv_grad(
@@ -49,14 +55,29 @@ def affine_relu_conv_grad(
 ) -> tuple[Array | None, Array, Array]:
     """With g the gradient of scale x + shift: GX[:, :C] += scale g, or =; -> gw or None, sum g, sum g (x - mean)"""
     _contiguous(GY=GY, X=X, GX=GX)
-    F, C, kh, kw = w.shape
-    x_shape = (len(X), C, *X.shape[2:])
-    gw = None
-    if need_w:
-        p = direct.forward_plan(x_shape, w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
-        gw = direct.correlate(GY, first, X, scale, shift, w.shape, p)
+    F, C = w.shape[:2]
+    x_shape, y_shape, gw = (len(X), C, *X.shape[2:]), (len(GY), F, *GY.shape[2:]), None
+    pays = max(padding) <= 2 and winograd.pays(x_shape, w.shape, y_shape, (1, 1), (1, 1), winograd.CHANNELS_DENSE)
+    if pays and (C >= MANY or y_shape[2] * y_shape[3] <= SMALL):
+        if need_w:
+            gw = winograd.correlate(GY, first, F, X, scale, shift, C, padding)
+        sums = winograd.convolve_gated(GY, first, w, padding, X, scale, shift, mean, GX, add)
+    else:
+        if need_w:
+            p = direct.forward_plan(x_shape, w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
+            gw = direct.correlate(GY, first, X, scale, shift, w.shape, p)
+        sums = _convolve_gated(GY, first, w, padding, X, scale, shift, mean, GX, add)
+    total = sums.sum(axis=0).astype(X.dtype)
+    return gw, total[0], total[1]
 
-    p = direct.grad_x_plan((len(GY), F, *GY.shape[2:]), w.shape, x_shape, (1, 1), padding, (1, 1), 1, X.itemsize)
+
+def _convolve_gated(
+    GY: Array, first: int, w: Array, padding: Pair, X: Array, scale: Array, shift: Array, mean: Array, GX: Array, add: bool
+) -> Array:
+    """With g the gradient of scale x + shift: GX[:, :C] += scale g, or = -> (slots, 2, C): parts of sum g, sum g (x - mean)"""
+    F, C, kh, kw = w.shape
+    x_shape, y_shape = (len(X), C, *X.shape[2:]), (len(GY), F, *GY.shape[2:])
+    p = direct.grad_x_plan(y_shape, w.shape, x_shape, (1, 1), padding, (1, 1), 1, X.itemsize)
     tasks = -(-len(X) // p.pictures) * p.bands * p.chunks
     slots = min(tasks, TASKS)  # by shape alone, so that every sum has its order
     packed, packed_gy, out = direct.scratch.take(
@@ -65,9 +86,8 @@ def affine_relu_conv_grad(
     direct.pack_weights(w.reshape(1, F, C, kh * kw), True, p, packed[0])
     sums = np.zeros((slots, 2, C))
     gates = X, scale, shift, mean, GX, add, sums
-    in_parallel(_convolve_gated, slots, slots, GY, first, F, packed[0], C, p, packed_gy, out, *gates)
-    total = sums.sum(axis=0).astype(X.dtype)
-    return gw, total[0], total[1]
+    in_parallel(_convolve_slot, slots, slots, GY, first, F, packed[0], C, p, packed_gy, out, *gates)
+    return sums
 
 
 def subtract_line(GX: Array, X: Array, first: int, mean: Array, a: Array, b: Array) -> None:
@@ -100,7 +120,7 @@ def _unpack_gated(out, n, count, f0, channels, r0, rows, p, x, scale, shift, mea
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _convolve_gated(slot, slots, gy, gy_first, F, w, C, p, packed_gy, out, x, scale, shift, mean, gx, add, sums):
+def _convolve_slot(slot, slots, gy, gy_first, F, w, C, p, packed_gy, out, x, scale, shift, mean, gx, add, sums):
     """the gradient of the picture, as in `conv2d_grad_x`, through the gates of the relu that `pack` applied"""
     N, nothing = len(gy), np.empty(0, gy.dtype)
     tasks = -(-N // p.pictures) * p.bands * p.chunks

@@ -29,10 +29,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minidl.array import Array
-from minidl.kernels.compiled.direct import SCRATCH, TASKS, scratch
+from minidl.kernels.compiled.direct import AHEAD, SCRATCH, TASKS, scratch
 from minidl.kernels.compiled.parallel import in_parallel
 from minidl.kernels.compiled.tiles import ROWS, narrow_tile, single_tile
-from minidl.kernels.compiled.vectors import VECTOR, Vectors, index, pointer, prefetch
+from minidl.kernels.compiled.vectors import VECTOR, Vectors, gate, index, pointer, prefetch
 from minidl.kernels.reference import Pair, Shape
 
 A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])
@@ -42,6 +42,7 @@ T = 16  # places of a tile
 APART = 16  # numbers between two places: a whole number of pages apart, all would compete for a few cache lines
 
 CHANNELS, CHANNELS_CORRELATION = (24, 512), (16, 128)  # fewer do not pay for the transforms, more outgrow the cache
+CHANNELS_DENSE = (8, 512)  # in dense blocks, which write few channels
 SMALLEST, FEWEST = 7, 4096  # height and width; pixels of all pictures, which pay for U
 
 
@@ -111,28 +112,65 @@ _picture_to_places, _gradient_to_places = _make_transform(B.T, False), _make_tra
 _places_to_pixels = _make_transform(A.T, True)
 
 
-def _make_turn(back: bool) -> Any:
-    @intrinsic
-    def turn(typing, x, x_at, channel, pixels, first, planes, at, apart):
-        """planes[at + pixels[first + j] apart + c] = x[x_at + c channel + j] for a vector of j and as many c, or `back`"""
-        i = types.intp
+@intrinsic
+def _turn(typing, x, x_at, channel, n, scale, shift, s_at, pixels, first, planes, at, apart):
+    """planes[at + pixels[first + j] apart + c] = x[x_at + c channel + j] for a vector of j and as many c
 
-        def code(context, b, signature, args):
-            x, x_at, channel, pixels, first, planes, at, apart = args
-            kinds = signature.args
-            v = Vectors(b, kinds[0])
-            p_x, p_planes = pointer(context, b, kinds[0], x, x_at), pointer(context, b, kinds[5], planes, at)
-            p_pixels = pointer(context, b, kinds[3], pixels, first)
-            rows = [(p_x, b.mul(channel, index(c))) for c in range(v.lanes)]
-            columns = [(p_planes, b.mul(b.load(b.gep(p_pixels, [index(j)])), apart)) for j in range(v.lanes)]
-            source, target = (columns, rows) if back else (rows, columns)
-            for value, (p, place) in zip(_transposed(b, [v.load(*s) for s in source]), target, strict=True):
-                v.store(value, p, place)
-            return context.get_dummy_value()
+    Of n channels only: the rest hold the last one's. max(scale x + shift, 0) takes x's place, unless `scale` is empty.
+    """
+    i = types.intp
 
-        return types.void(x, i, i, pixels, i, planes, i, i), code
+    def code(context, b, signature, args):
+        x, x_at, channel, n, scale, shift, s_at, pixels, first, planes, at, apart = args
+        kinds = signature.args
+        v = Vectors(b, kinds[0])
+        p_x, p_pixels = pointer(context, b, kinds[0], x, x_at), pointer(context, b, kinds[7], pixels, first)
+        p_scale, p_shift = pointer(context, b, kinds[4], scale, s_at), pointer(context, b, kinds[5], shift, s_at)
+        channels = [_at_most(b, c, n) for c in range(v.lanes)]
+        rows = [v.load(p_x, b.mul(channel, c)) for c in channels]
+        given = context.make_array(kinds[4])(context, b, scale).nitems
+        turned = [cgutils.alloca_once(b, v.type) for _ in rows]
+        with b.if_else(b.icmp_signed(">", given, index(0))) as (affine, plain):
+            with affine:
+                for c, row, place in zip(channels, rows, turned, strict=True):
+                    factor, summand = (v.spread(b.load(b.gep(p, [c]))) for p in (p_scale, p_shift))
+                    value = b.fadd(b.fmul(factor, row), summand)
+                    b.store(b.select(b.fcmp_ordered("<", value, v.zero), v.zero, value), place)
+            with plain:
+                for row, place in zip(rows, turned, strict=True):
+                    b.store(row, place)
+        p_planes = pointer(context, b, kinds[9], planes, at)
+        for j, value in enumerate(_transposed(b, [b.load(place) for place in turned])):
+            v.store(value, p_planes, b.mul(b.load(b.gep(p_pixels, [index(j)])), apart))
+        return context.get_dummy_value()
 
-    return turn
+    return types.void(x, i, i, i, scale, shift, i, pixels, i, planes, i, i), code
+
+
+@intrinsic
+def _turn_back(typing, y, y_at, channel, n, pixels, first, planes, at, apart):
+    """y[y_at + c channel + j] = planes[at + pixels[first + j] apart + c] for a vector of j and n channels"""
+    i = types.intp
+
+    def code(context, b, signature, args):
+        y, y_at, channel, n, pixels, first, planes, at, apart = args
+        kinds = signature.args
+        v = Vectors(b, kinds[0])
+        p_y, p_pixels = pointer(context, b, kinds[0], y, y_at), pointer(context, b, kinds[4], pixels, first)
+        p_planes = pointer(context, b, kinds[6], planes, at)
+        columns = [v.load(p_planes, b.mul(b.load(b.gep(p_pixels, [index(j)])), apart)) for j in range(v.lanes)]
+        rows = list(enumerate(_transposed(b, columns)))
+        for c, row in reversed(rows):  # those behind the last one first, into its place
+            v.store(row, p_y, b.mul(channel, _at_most(b, c, n)))
+        return context.get_dummy_value()
+
+    return types.void(y, i, i, i, pixels, i, planes, i, i), code
+
+
+def _at_most(b: Any, c: int, n: Any) -> Any:
+    """min(c, n - 1)"""
+    last = b.sub(n, index(1))
+    return b.select(b.icmp_signed("<", index(c), last), index(c), last)
 
 
 def _transposed(b: Any, rows: list[Any]) -> list[Any]:
@@ -147,9 +185,6 @@ def _transposed(b: Any, rows: list[Any]) -> list[Any]:
 def _mixed(n: int, first: int) -> Any:
     places = [place for k in range(first, first + n // 2) for place in (k, n + k)]
     return ir.Constant(ir.VectorType(ir.IntType(32), n), places)
-
-
-_turn, _turn_back = _make_turn(False), _make_turn(True)
 
 
 # ---- plans
@@ -173,52 +208,53 @@ class Plan(NamedTuple):
 
 
 @lru_cache(1024)
-def plan(x_shape: Shape, size: Pair, channels: int, itemsize: int, by_task: bool) -> Plan:
-    """For output pictures of `size`; `channels`: in and out, with those that fill up vectors."""
-    N, _, _, W = x_shape
+def plan(N: int, width: int, size: Pair, channels: int, itemsize: int) -> Plan:
+    """For N output pictures of `size` from pictures of `width` pixels; `channels`: in and out, those that fill up included."""
     down, across = -(-size[0] // 2), -(-size[1] // 2)
-    wanted = max(2 * ROWS, SCRATCH // (channels * T * itemsize))  # tiles: so many that all their places fit the cache
+    block = max(2 * ROWS, SCRATCH // (channels * T * itemsize) // (2 * ROWS) * 2 * ROWS)
+    wanted = max(block, SCRATCH // (channels * 2 * itemsize))  # tiles, of which the pixels fit the cache
     band = min(down, max(1, wanted // across))
     if N * -(-down // band) < TASKS:  # few large pictures
         band = max(1, min(band, down * N // TASKS))
     bands = -(-down // band)
-    count = max(1, min(wanted // (band * across), -(-N * bands // TASKS)))
+    band = -(-down // bands)
+    together = max(1, min(wanted // (band * across), -(-N * bands // TASKS)))
     row, out_row = 2 * across + 2, 2 * across
     band_pixels, band_out = (2 * band + 2) * row, 2 * band * out_row
-    k = np.arange((2 * band + 2) * W), np.arange(2 * band * size[1])
-    b, i, j = (a.reshape(-1) for a in np.indices((count, band, across)))
-    q = count * band * across
-    block = min(-(-q // (2 * ROWS)) * 2 * ROWS, q if by_task else max(1, wanted // (2 * ROWS)) * 2 * ROWS)
+    k = np.arange((2 * band + 2) * width), np.arange(2 * band * size[1])
+    b, i, j = (a.reshape(-1) for a in np.indices((together, band, across)))
     return Plan(
-        bands, band, count, row, k[0] // W * row + k[0] % W, k[1] // size[1] * out_row + k[1] % size[1], out_row,
-        b * band_pixels + 2 * i * row + 2 * j, b * band_out + 2 * i * out_row + 2 * j, band_pixels, band_out, block,
+        bands, band, together, row, k[0] // width * row + k[0] % width, k[1] // size[1] * out_row + k[1] % size[1], out_row,
+        b * band_pixels + 2 * i * row + 2 * j, b * band_out + 2 * i * out_row + 2 * j, band_pixels, band_out,
+        min(block, -(-len(b) // (2 * ROWS)) * 2 * ROWS),
     )  # fmt: skip
 
 
-def pays(x: Shape, w: Shape, y: Shape, stride: Pair, dilation: Pair, itemsize: int, channels: Pair) -> bool:
+def pays(x: Shape, w: Shape, y: Shape, stride: Pair, dilation: Pair, channels: Pair) -> bool:
     """Whether the convolution from x to y, of these shapes, can be computed here and, as measured, takes less time so."""
     kind = w[2:] == (3, 3) and stride == dilation == (1, 1) and w[0] * w[1] == x[1] * y[1]  # one group
-    enough = max(VECTOR // itemsize, channels[0]) <= min(x[1], y[1]) and max(x[1], y[1]) <= channels[1]
+    enough = channels[0] <= min(x[1], y[1]) and max(x[1], y[1]) <= channels[1]
     return kind and enough and min(y[2:]) >= SMALLEST and y[0] * y[2] * y[3] >= FEWEST
 
 
 def filled_up(channels: int, itemsize: int) -> int:
-    """Channels in scratch memory: one vector of them, or an even number"""
+    """Channels in scratch memory: one vector of them, where that is a whole tile, or an even number"""
     lanes = VECTOR // itemsize
-    return lanes if channels <= lanes else -(-channels // (2 * lanes)) * 2 * lanes
+    whole = lanes if channels <= lanes and lanes >= 2 * ROWS else max(2 * lanes, ROWS)
+    return -(-channels // whole) * whole
 
 
 # ---- the compiled loops
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _pack(x, first, count, top, left, row, band, bands, pixels, band_pixels, apart, planes):
-    """The bands first, ..., first + count - 1 of x with their channels side by side; planes are 0 outside the pictures
+def _pack(x, c0, C, scale, shift, first, count, top, left, row, band, bands, pixels, band_pixels, apart, planes):
+    """The bands first, ..., first + count - 1 of C channels of x side by side, or of max(scale x + shift, 0)
 
-    A band has the rows from 2 band k - top on, as many as its tiles see.
+    A band has the rows from 2 band k - top on, as many as its tiles see. planes are 0 outside the pictures.
     """
-    (C, H, W), lanes, flat = x.shape[1:], VECTOR // x.itemsize, x.reshape(x.size)
-    height = band_pixels // row
+    (channels, H, W), lanes, flat = x.shape[1:], VECTOR // x.itemsize, x.reshape(x.size)
+    zero, height = x.dtype.type(0), band_pixels // row
     for b in range(count):
         n, k = divmod(first + b, bands)
         y0 = 2 * band * k - top  # the picture's row that is the first of the band
@@ -226,30 +262,35 @@ def _pack(x, first, count, top, left, row, band, bands, pixels, band_pixels, apa
         if bands > 1:
             planes[b * band_pixels * apart : (b + 1) * band_pixels * apart] = 0
         at = (b * band_pixels + (i0 - y0) * row + left) * apart
-        start, total = n * C * H * W + i0 * W, (i1 - i0) * W
+        start, total = ((n * channels + c0) * H + i0) * W, (i1 - i0) * W
         whole = total // lanes * lanes
         for c in range(0, C, lanes):
-            c = min(c, C - lanes)
+            if bands > 1:
+                for j in range(lanes):  # the next channels' rows, too few for the machine to foresee
+                    prefetch(x, start + (c + lanes + j) * H * W, total * x.itemsize // 64)
             for p in range(0, whole, lanes):
-                _turn(x, start + c * H * W + p, H * W, pixels, p, planes, at + c, apart)
+                _turn(x, start + c * H * W + p, H * W, min(lanes, C - c), scale, shift, c, pixels, p, planes, at + c, apart)
         for p in range(whole, total):
             for c in range(C):
-                planes[np.uintp(at + pixels[p] * apart + c)] = flat[np.uintp(start + c * H * W + p)]
+                value = flat[np.uintp(start + c * H * W + p)]
+                if len(scale):
+                    value = scale[c] * value + shift[c]
+                    value = zero if value < zero else value
+                planes[np.uintp(at + pixels[p] * apart + c)] = value
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _unpack(out, first, count, band, bands, pixels, band_pixels, apart, bias, y):
-    """y = the bands first, ... + bias"""
-    (F, H, W), lanes, flat = y.shape[1:], VECTOR // y.itemsize, y.reshape(y.size)
+def _unpack(out, first, count, band, bands, pixels, band_pixels, apart, bias, F, y, y_first):
+    """y[:, y_first : y_first + F] = the bands first, ... + bias"""
+    (channels, H, W), lanes, flat = y.shape[1:], VECTOR // y.itemsize, y.reshape(y.size)
     for b in range(count):
         n, k = divmod(first + b, bands)
         i0, i1 = 2 * band * k, min(H, 2 * band * (k + 1))
-        at, start, total = b * band_pixels * apart, n * F * H * W + i0 * W, (i1 - i0) * W
+        at, start, total = b * band_pixels * apart, ((n * channels + y_first) * H + i0) * W, (i1 - i0) * W
         whole = total // lanes * lanes
         for f in range(0, F, lanes):
-            f = min(f, F - lanes)
             for p in range(0, whole, lanes):
-                _turn_back(y, start + f * H * W + p, H * W, pixels, p, out, at + f, apart)
+                _turn_back(y, start + f * H * W + p, H * W, min(lanes, F - f), pixels, p, out, at + f, apart)
         for p in range(whole, total):
             for f in range(F):
                 flat[np.uintp(start + f * H * W + p)] = out[np.uintp(at + pixels[p] * apart + f)]
@@ -260,11 +301,38 @@ def _unpack(out, first, count, band, bands, pixels, band_pixels, apart, bias, y)
                     plane[p] += bias[f]
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _unpack_gated(out, first, count, band, bands, pixels, band_pixels, apart, F, rows, x, scale, shift, mean, gx, add, sums):
+    """g = the bands first, ... where scale x + shift > 0, else 0; gx (+)= scale g; sums += (g, g (x - mean)) of each channel"""
+    (channels, H, W), lanes = x.shape[1:], VECTOR // x.itemsize
+    size = len(rows) // lanes
+    for b in range(count):
+        n, k = divmod(first + b, bands)
+        i0, i1 = 2 * band * k, min(H, 2 * band * (k + 1))
+        at, total = b * band_pixels * apart, (i1 - i0) * W
+        whole = total // lanes * lanes
+        for f0 in range(0, F, lanes):
+            some = min(lanes, F - f0)
+            for p in range(0, whole, lanes):
+                _turn_back(rows, p, size, some, pixels, p, out, at + f0, apart)
+            for f in range(some):
+                for p in range(whole, total):
+                    rows[np.uintp(f * size + p)] = out[np.uintp(at + pixels[p] * apart + f0 + f)]
+            for f in range(f0, f0 + some):
+                x_at, g_at = ((n * channels + f) * H + i0) * W, ((n * gx.shape[1] + f) * H + i0) * W
+                prefetch(x, x_at + AHEAD * H * W, total * x.itemsize // 64)
+                prefetch(gx, g_at + AHEAD * H * W, total * x.itemsize // 64)
+                s, t = gate(rows, (f - f0) * size, x, x_at, gx, g_at, total, scale[f], shift[f], mean[f], add)
+                sums[0, f] += s
+                sums[1, f] += t
+
+
 @njit(inline="always", error_model="numpy")
-def _fetch(x, n, count, t):
-    """bring the t-th of T parts of the pictures n, ..., n + count - 1 near"""
-    picture = x.size // len(x)
-    prefetch(x, n * picture + t * count * picture // T, -(-count * picture * x.itemsize // (64 * T)))
+def _fetch(x, c0, C, n, count, t):
+    """bring the t-th of T parts of C channels of the pictures n, ..., n + count - 1 near"""
+    picture, plane = x.size // len(x), x.size // len(x) // x.shape[1]
+    for k in range(count):
+        prefetch(x, (n + k) * picture + c0 * plane + t * C * plane // T, -(-C * plane * x.itemsize // (64 * T)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -295,80 +363,114 @@ def _kernel_places(c, w, turned, h, width, padded, u):
             u[place + 3 * padded * channels] = Gg[r, 2]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _convolve(slot, slots, x, top, left, u, bias, p, channels, rows, starts, planes, places, products, pixels, y):
-    """y = bias + A^T [ sum_c U * (B^T d B) ] A, task by task; planes, places, products, pixels: scratch, a row a slot
+@njit(inline="always", error_model="numpy")
+def _task(first, count, x, c0, C, scale, shift, top, left, u, p, channels, rows, starts, mine, V, Y, out):
+    """out = A^T [ sum_c U * (B^T d B) ] A for some bands; channels, rows: in and out, filled up"""
+    lanes, v_stride, y_stride = VECTOR // x.itemsize, len(V) // T, len(Y) // T
+    _pack(
+        x, c0, C, scale, shift, first, count, top, left, p.row, p.band, p.bands, p.pixels, p.band_pixels, channels, mine
+    )  # fmt: skip
+    total = len(p.packed) // p.together * count
+    for q0 in range(0, total, p.block):
+        n_q = min(p.block, total - q0)
+        for c in range(0, C, lanes):
+            _picture_to_places(mine, c, p.row, p.packed, q0, n_q, V, c, v_stride, channels)
+        for t in range(T):
+            if p.bands == 1 and q0 == 0:  # the next task's pictures are fetched beside the arithmetic
+                _fetch(x, c0, C, first + count, count, t)
+            if rows == lanes:
+                for q in range(0, n_q, 2 * ROWS):
+                    single_tile(
+                        V, t * v_stride + q * channels, 1, channels, u, t * rows * C, starts, 0, C,
+                        Y, t * y_stride + q * rows, rows, False,
+                    )  # fmt: skip
+            else:
+                for f in range(0, rows, 2 * lanes):
+                    for q in range(0, n_q, ROWS):
+                        narrow_tile(
+                            V, t * v_stride + q * channels, 1, channels, u, (t * rows + f) * C, starts, 0, C,
+                            Y, t * y_stride + q * rows + f, rows, False,
+                        )  # fmt: skip
+        for f in range(0, rows, lanes):
+            _places_to_pixels(Y, f, y_stride, p.tiles, q0, n_q, out, f, p.out_row, rows)
 
-    channels, rows: in and out, filled up.
-    """
-    N, C, lanes = len(x), x.shape[1], VECTOR // x.itemsize
-    tasks = -(-N * p.bands // p.together)
-    v_stride, y_stride = len(places[slot]) // T, len(products[slot]) // T
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _convolve(
+    slot, slots, x, C, scale, shift, top, left, u, bias, p, channels, rows, starts, planes, places, products, pixels,
+    F, y, y_first,
+):  # fmt: skip
+    """y = bias + A^T [ sum_c U * (B^T d B) ] A, task by task; planes, places, products, pixels: scratch, a row a slot"""
+    tasks = -(-len(x) * p.bands // p.together)
     mine, V, Y, out = planes[slot], places[slot], products[slot], pixels[slot]
     mine[:], V[:] = 0, 0
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
-        first, count = task * p.together, min(p.together, N * p.bands - task * p.together)
-        _pack(x, first, count, top, left, p.row, p.band, p.bands, p.pixels, p.band_pixels, channels, mine)
-        total = len(p.packed) // p.together * count
-        for q0 in range(0, total, p.block):
-            n_q = min(p.block, total - q0)
-            for c in range(0, C, lanes):
-                _picture_to_places(mine, c, p.row, p.packed, q0, n_q, V, c, v_stride, channels)
-            for t in range(T):
-                if p.bands == 1:  # the next task's pictures are fetched beside the arithmetic
-                    _fetch(x, first + count, count, t)
-                if rows == lanes:
-                    for q in range(0, n_q, 2 * ROWS):
-                        single_tile(
-                            V, t * v_stride + q * channels, 1, channels, u, t * rows * C, starts, 0, C,
-                            Y, t * y_stride + q * rows, rows, False,
-                        )  # fmt: skip
-                else:
-                    for f in range(0, rows, 2 * lanes):
-                        for q in range(0, n_q, ROWS):
-                            narrow_tile(
-                                V, t * v_stride + q * channels, 1, channels, u, (t * rows + f) * C, starts, 0, C,
-                                Y, t * y_stride + q * rows + f, rows, False,
-                            )  # fmt: skip
-            for f in range(0, rows, lanes):
-                _places_to_pixels(Y, f, y_stride, p.tiles, q0, n_q, out, f, p.out_row, rows)
-        _unpack(out, first, count, p.band, p.bands, p.out, p.band_out, rows, bias, y)
+        first, count = task * p.together, min(p.together, len(x) * p.bands - task * p.together)
+        _task(first, count, x, 0, C, scale, shift, top, left, u, p, channels, rows, starts, mine, V, Y, out)
+        _unpack(out, first, count, p.band, p.bands, p.out, p.band_out, rows, bias, F, y, y_first)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _correlate(slot, slots, gy, x, top, left, p, channels, rows, starts, planes, gradients, places, gradient_places, sums):
+def _convolve_gated(
+    slot, slots, gy, g0, C, top, left, u, p, channels, rows, starts, planes, places, products, pixels, lines,
+    F, x, scale, shift, mean, gx, add, sums,
+):  # fmt: skip
+    """The gradient of the picture, through the gates of the relu that `_pack` applied"""
+    tasks, nothing = -(-len(gy) * p.bands // p.together), np.empty(0, gy.dtype)
+    mine, V, Y, out = planes[slot], places[slot], products[slot], pixels[slot]
+    mine[:], V[:] = 0, 0
+    for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
+        first, count = task * p.together, min(p.together, len(gy) * p.bands - task * p.together)
+        _task(first, count, gy, g0, C, nothing, nothing, top, left, u, p, channels, rows, starts, mine, V, Y, out)
+        _unpack_gated(
+            out, first, count, p.band, p.bands, p.out, p.band_out, rows, F, lines[slot],
+            x, scale, shift, mean, gx, add, sums[slot],
+        )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _correlate(
+    slot, slots, gy, g0, F, x, C, scale, shift, top, left, p, channels, rows, starts,
+    planes, gradients, places, gradient_places, sums,
+):  # fmt: skip
     """sums[slot, t][f, c] = sum_q Z[t][q, f] V[t][q, c] over the bands of a slot, Z = A gy A^T, V = B^T d B"""
-    N, C, F, lanes = len(x), x.shape[1], gy.shape[1], VECTOR // x.itemsize
-    tasks = -(-N * p.bands // p.together)
-    v_stride, z_stride = len(places[slot]) // T, len(gradient_places[slot]) // T
+    lanes, nothing = VECTOR // x.itemsize, np.empty(0, x.dtype)
+    tasks = -(-len(x) * p.bands // p.together)
     mine, gradient, V, Z, total = planes[slot], gradients[slot], places[slot], gradient_places[slot], sums[slot]
+    v_stride, z_stride = len(V) // T, len(Z) // T
     mine[:], gradient[:], total[:] = 0, 0, 0
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
-        first, count = task * p.together, min(p.together, N * p.bands - task * p.together)
-        _pack(x, first, count, top, left, p.row, p.band, p.bands, p.pixels, p.band_pixels, channels, mine)
-        _pack(gy, first, count, 0, 0, p.out_row, p.band, p.bands, p.out, p.band_out, rows, gradient)
-        n_q = len(p.packed) // p.together * count
-        for c in range(0, C, lanes):
-            _picture_to_places(mine, c, p.row, p.packed, 0, n_q, V, c, v_stride, channels)
-        for f in range(0, F, lanes):
-            _gradient_to_places(gradient, f, p.out_row, p.tiles, 0, n_q, Z, f, z_stride, rows)
-        for t in range(T):
-            if p.bands == 1:
-                _fetch(x, first + count, count, t)
-                _fetch(gy, first + count, count, t)
-            if channels == lanes:
-                for f in range(0, F, 2 * ROWS):
-                    single_tile(
-                        Z, t * z_stride + f, rows, 1, V, t * v_stride, starts, 0, n_q,
-                        total, (t * rows + f) * channels, channels, True,
-                    )  # fmt: skip
-            else:
-                for c in range(0, C, 2 * lanes):
-                    for f in range(0, F, ROWS):
-                        narrow_tile(
-                            Z, t * z_stride + f, rows, 1, V, t * v_stride + c, starts, 0, n_q,
-                            total, (t * rows + f) * channels + c, channels, True,
+        first, count = task * p.together, min(p.together, len(x) * p.bands - task * p.together)
+        _pack(
+            x, 0, C, scale, shift, first, count, top, left, p.row, p.band, p.bands, p.pixels, p.band_pixels, channels, mine
+        )  # fmt: skip
+        _pack(
+            gy, g0, F, nothing, nothing, first, count, 0, 0, p.out_row, p.band, p.bands, p.out, p.band_out, rows, gradient
+        )  # fmt: skip
+        tiles = len(p.packed) // p.together * count
+        for q0 in range(0, tiles, p.block):
+            n_q = min(p.block, tiles - q0)
+            for c in range(0, C, lanes):
+                _picture_to_places(mine, c, p.row, p.packed, q0, n_q, V, c, v_stride, channels)
+            for f in range(0, F, lanes):
+                _gradient_to_places(gradient, f, p.out_row, p.tiles, q0, n_q, Z, f, z_stride, rows)
+            for t in range(T):
+                if p.bands == 1 and q0 == 0:
+                    _fetch(x, 0, C, first + count, count, t)
+                    _fetch(gy, g0, F, first + count, count, t)
+                if channels == lanes:
+                    for f in range(0, F, 2 * ROWS):
+                        single_tile(
+                            Z, t * z_stride + f, rows, 1, V, t * v_stride, starts, 0, n_q,
+                            total, (t * rows + f) * channels, channels, True,
                         )  # fmt: skip
+                else:
+                    for c in range(0, C, 2 * lanes):
+                        for f in range(0, F, ROWS):
+                            narrow_tile(
+                                Z, t * z_stride + f, rows, 1, V, t * v_stride + c, starts, 0, n_q,
+                                total, (t * rows + f) * channels + c, channels, True,
+                            )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -395,33 +497,69 @@ def _kernel_gradient(f, sums, rows, channels, h, gw):
 # ---- calling them
 
 
-def convolve(x: Array, w: Array, bias: Array, padding: Pair, y: Array, turned: bool = False) -> None:
-    """y = bias + w (F,C,3,3) over x, or with the turned kernel, whose channels change places"""
-    C, F, lanes = x.shape[1], y.shape[1], VECTOR // x.itemsize
-    channels, rows = filled_up(C, x.itemsize), filled_up(F, x.itemsize)
-    p = plan(x.shape, y.shape[2:], channels + rows, x.itemsize, False)
-    width, slots = min(rows, 2 * lanes), get_num_threads()
-    u, planes, places, products, pixels = scratch.take(
+def convolve(
+    x: Array,
+    scale: Array,
+    shift: Array,
+    w: Array,
+    bias: Array,
+    padding: Pair,
+    y: Array,
+    y_first: int,
+    turned: bool = False,
+) -> None:
+    """y[:, y_first : y_first + F] = bias + w (F,C,3,3) over x[:, :C], or over max(scale x + shift, 0) with x's place
+
+    `turned`: over all of x with the turned kernel, whose channels change places.
+    """
+    C, F = (w.shape[0], w.shape[1]) if turned else (w.shape[1], w.shape[0])
+    slots = get_num_threads()
+    p, channels, rows, u, starts, *memory = _prepare(x, w, C, F, y.shape[2:], turned, slots)
+    in_parallel(
+        _convolve, slots, slots, x, C, scale, shift, *padding, u, bias, p, channels, rows, starts, *memory[:-1], F, y, y_first
+    )
+
+
+def convolve_gated(
+    gy: Array, first: int, w: Array, padding: Pair, x: Array, scale: Array, shift: Array, mean: Array, gx: Array, add: bool
+) -> Array:
+    """With g the gradient of scale x + shift: gx[:, :C] += scale g, or = -> (slots, 2, C): parts of sum g, sum g (x - mean)"""
+    F, C = w.shape[:2]
+    p = plan(len(gy), gy.shape[3], x.shape[2:], filled_up(F, x.itemsize) + filled_up(C, x.itemsize), x.itemsize)
+    slots = min(TASKS, -(-len(x) * p.bands // p.together))  # by shape alone, so that every sum has its order
+    p, channels, rows, u, starts, *memory = _prepare(gy, w, F, C, x.shape[2:], True, slots)
+    sums = np.zeros((slots, 2, C))
+    top, left = 2 - padding[0], 2 - padding[1]
+    gates = C, x, scale, shift, mean, gx, add, sums
+    in_parallel(_convolve_gated, slots, slots, gy, first, F, top, left, u, p, channels, rows, starts, *memory, *gates)
+    return sums
+
+
+def _prepare(x: Array, w: Array, C: int, F: int, size: Pair, turned: bool, slots: int) -> tuple[Any, ...]:
+    """The plan, the channels in and out, filled up, U, where its rows begin, and scratch memory"""
+    lanes, channels, rows = VECTOR // x.itemsize, filled_up(C, x.itemsize), filled_up(F, x.itemsize)
+    p = plan(len(x), x.shape[3], size, channels + rows, x.itemsize)
+    width = min(rows, 2 * lanes)
+    u, *memory = scratch.take(
         x.dtype,
         weights=(1, T * rows * C),
         planes=(slots, p.together * p.band_pixels * channels),
         places=(slots, T * (p.block * channels + APART)),
         products=(slots, T * (p.block * rows + APART)),
         out=(slots, p.together * p.band_out * rows),
+        lines=(slots, lanes * (len(p.out) + APART)),
     )
-    h, starts = x.dtype.type(0.5), np.arange(C) * width
-    in_parallel(_kernel_places, C, np.ascontiguousarray(w).reshape(*w.shape[:2], 9), turned, h, width, rows, u[0])
-    memory = planes, places, products, pixels
-    in_parallel(_convolve, slots, slots, x, *padding, u[0], bias, p, channels, rows, starts, *memory, y)
+    w = np.ascontiguousarray(w).reshape(*w.shape[:2], 9)
+    in_parallel(_kernel_places, C, w, turned, x.dtype.type(0.5), width, rows, u[0])
+    return p, channels, rows, u[0], np.arange(C) * width, *memory
 
 
-def correlate(gy: Array, x: Array, padding: Pair) -> Array:
-    """gw (F,C,3,3) from gy (N,F,OH,OW) and x (N,C,H,W)"""
-    C, F = x.shape[1], gy.shape[1]
+def correlate(gy: Array, first: int, F: int, x: Array, scale: Array, shift: Array, C: int, padding: Pair) -> Array:
+    """gw (F,C,3,3) from gy[:, first : first + F] and x[:, :C], or max(scale x + shift, 0) in its place"""
     channels, rows = filled_up(C, x.itemsize), filled_up(F, x.itemsize)
-    p = plan(x.shape, gy.shape[2:], channels + rows, x.itemsize, True)
+    p = plan(len(x), x.shape[3], gy.shape[2:], channels + rows, x.itemsize)
     slots = min(TASKS, -(-len(x) * p.bands // p.together))  # by shape alone, so that every sum has its order
-    planes, gradients, places, gradient_places, sums = scratch.take(
+    *memory, sums = scratch.take(
         x.dtype,
         planes=(slots, p.together * p.band_pixels * channels),
         out=(slots, p.together * p.band_out * rows),
@@ -429,9 +567,8 @@ def correlate(gy: Array, x: Array, padding: Pair) -> Array:
         products=(slots, T * (p.block * rows + APART)),
         sums=(slots, T * rows * channels),
     )
-    starts = np.arange(p.block) * channels
-    memory = planes, gradients, places, gradient_places
-    in_parallel(_correlate, slots, slots, gy, x, *padding, p, channels, rows, starts, *memory, sums)
+    starts, z = np.arange(p.block) * channels, (scale, shift)
+    in_parallel(_correlate, slots, slots, gy, first, F, x, C, *z, *padding, p, channels, rows, starts, *memory, sums)
     gw = np.empty((F, C, 3, 3), x.dtype)
     in_parallel(_kernel_gradient, F, sums, rows, channels, x.dtype.type(0.5), gw)
     return gw
