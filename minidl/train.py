@@ -139,9 +139,7 @@ def fit(
     normalize = Normalize(mean, std)
     flips = [RandomFlip(axis=axis) for axis in FLIPS[settings.flip]]
     augment = Compose([RandomCrop(settings.crop, fill=mean), *flips, normalize])
-    loader = Loader(
-        train_set, settings.batch_size, augment=augment, seed=settings.seed, drop_last=True, device=settings.device
-    )
+    loader = Loader(train_set, settings.batch_size, augment=augment, seed=settings.seed, drop_last=True, device=settings.device)
 
     model.to(settings.device)
     optimizer = SGD(decay_groups(model, settings.weight_decay), settings.lr, momentum=0.9, nesterov=True)

@@ -199,6 +199,4 @@ def conv2d_grad_w(gy: Array, x: Array, gw: Array, stride: Pair, padding: Pair, d
     g, columns = scratch.take(x.dtype, weights=(1, Q * F), planes=(slots, Q * apart))
     in_parallel(_pack, slots, slots, gy.reshape(N, F, OH * OW), True, g[0])
     starts = _starts(Q, apart)
-    in_parallel(
-        _grad_w, slots, slots, g[0], x.reshape(-1), H * W, F, K, starts, block, pixels, apart, columns, gw.reshape(-1)
-    )
+    in_parallel(_grad_w, slots, slots, g[0], x.reshape(-1), H * W, F, K, starts, block, pixels, apart, columns, gw.reshape(-1))

@@ -132,9 +132,7 @@ def _convolve_slot(slot, slots, gy, gy_first, F, w, C, p, packed_gy, out, x, sca
             mine[:] = 0
         pack(gy, nothing, nothing, n, count, gy_first, F, r0, packed_rows(height, p), p, mine)
         multiply(w, 0, mine, 0, len(p.taps) * F, C, first, last, p, results, gy, 0, 0)
-        _unpack_gated(
-            results, n, count, first, last - first, r0, height, p, x, scale, shift, mean, gx, add, sums[slot]
-        )
+        _unpack_gated(results, n, count, first, last - first, r0, height, p, x, scale, shift, mean, gx, add, sums[slot])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
