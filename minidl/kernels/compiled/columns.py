@@ -141,7 +141,7 @@ def _grad_x(slot, slots, g, w, F, K, starts, block, pixels, apart, sums, channel
         c0 = b * block
         for k in range(0, block * taps, COLUMNS * lanes):
             for q in range(0, Q, ROWS):
-                tile(g, q * F, w, c0 * taps + k, starts, 0, F, mine, q * apart + k, apart, False)
+                tile(g, q * F, ROWS, 1, w, c0 * taps + k, starts, 0, F, mine, q * apart + k, apart, False)
         for n in range(len(gx)):
             gx[n, c0 * channel : (c0 + block) * channel] = 0
         _scatter(mine, apart, channel, c0, block, pixels, gx.reshape(gx.size))
@@ -156,7 +156,7 @@ def _grad_w(slot, slots, g, x, channel, F, K, starts, block, pixels, apart, colu
         _gather(x, channel, b * block, block, pixels, 0, Q, mine, apart)
         for k in range(0, block * taps, COLUMNS * lanes):
             for f in range(0, F, ROWS):
-                tile(g, f * Q, mine, k, starts, 0, Q, gw, f * K + b * block * taps + k, K, False)
+                tile(g, f * Q, ROWS, 1, mine, k, starts, 0, Q, gw, f * K + b * block * taps + k, K, False)
 
 
 # ---- calling them

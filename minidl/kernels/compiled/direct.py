@@ -304,9 +304,9 @@ def multiply(w, w_at, planes, o_at, K, rows, m_first, m_last, p, out, x, x_at, x
                 prefetch(x, x_at, lines)
                 x_at += lines * (64 // x.itemsize)
                 if whole:
-                    tile(w, at, planes, q, p.offsets, o_at + k, deep, out, y_at + q, p.length, k > 0)
+                    tile(w, at, ROWS, 1, planes, q, p.offsets, o_at + k, deep, out, y_at + q, p.length, k > 0)
                 else:
-                    half_tile(w, at, planes, q, p.offsets, o_at + k, deep, out, y_at + q, p.length, k > 0)
+                    half_tile(w, at, ROWS // 2, 1, planes, q, p.offsets, o_at + k, deep, out, y_at + q, p.length, k > 0)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

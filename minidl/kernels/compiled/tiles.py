@@ -19,50 +19,7 @@ ROWS = 8 if REGISTERS == 32 else 4  # ROWS x COLUMNS vectors of sums, and what t
 COLUMNS = 3
 
 
-def _make_tile(rows: int) -> Any:
-    @intrinsic
-    def tile(typing, w, w_at, planes, at, offsets, o_at, K, y, y_at, y_stride, add):
-        """y[y_at + m y_stride + q] (+)= sum_{k<K} w[w_at + k rows + m] planes[offsets[o_at + k] + at + q]
-
-        m < rows, q < COLUMNS vectors; added to what y holds if `add`.
-        """
-        i = types.intp
-        signature = types.void(w, i, planes, i, offsets, i, i, y, i, i, types.boolean)
-
-        def code(context, b, signature, args):
-            w, w_at, planes, at, offsets, o_at, K, y, y_at, y_stride, add = args
-            v, kinds = Vectors(b, signature.args[0]), signature.args
-            p_w = pointer(context, b, kinds[0], w, w_at)
-            p_x = pointer(context, b, kinds[2], planes, at)
-            p_o = pointer(context, b, kinds[4], offsets, o_at)
-            p_y = pointer(context, b, kinds[7], y, y_at)
-            cells = [(m, n) for m in range(rows) for n in range(COLUMNS)]
-            place = {(m, n): b.add(b.mul(y_stride, index(m)), index(n * v.lanes)) for m, n in cells}
-            sums = {cell: cgutils.alloca_once(b, v.type) for cell in cells}  # LLVM keeps them in registers
-            with b.if_else(add) as (then, otherwise):
-                with then:
-                    for cell in cells:
-                        b.store(v.load(p_y, place[cell]), sums[cell])
-                with otherwise:
-                    for cell in cells:
-                        b.store(v.zero, sums[cell])
-            with cgutils.for_range(b, K, intp=ir.IntType(64)) as loop:
-                start = b.load(b.gep(p_o, [loop.index]))
-                xs = [v.load(p_x, b.add(start, index(n * v.lanes))) for n in range(COLUMNS)]
-                for m in range(rows):
-                    weight = v.spread(b.load(b.gep(p_w, [b.add(b.mul(loop.index, index(rows)), index(m))])))
-                    for n in range(COLUMNS):
-                        b.store(v.multiply_add(weight, xs[n], b.load(sums[m, n])), sums[m, n])
-            for cell in cells:
-                v.store(b.load(sums[cell]), p_y, place[cell])
-            return context.get_dummy_value()
-
-        return signature, code
-
-    return tile
-
-
-def _make_strided_tile(rows: int, columns: int) -> Any:
+def _make_tile(rows: int, columns: int) -> Any:
     @intrinsic
     def tile(typing, w, w_at, w_k, w_m, planes, at, offsets, o_at, K, y, y_at, y_stride, add):
         """y[y_at + m y_stride + q] (+)= sum_{k<K} w[w_at + k w_k + m w_m] planes[offsets[o_at + k] + at + q]
@@ -144,6 +101,6 @@ def _make_dot_tile(rows: int) -> Any:
     return dot_tile
 
 
-tile, half_tile = _make_tile(ROWS), _make_tile(ROWS // 2)
-narrow_tile, single_tile = _make_strided_tile(ROWS, 2), _make_strided_tile(2 * ROWS, 1)
+tile, half_tile = _make_tile(ROWS, COLUMNS), _make_tile(ROWS // 2, COLUMNS)
+narrow_tile, single_tile = _make_tile(ROWS, 2), _make_tile(2 * ROWS, 1)
 dot_tile, half_dot_tile = _make_dot_tile(ROWS), _make_dot_tile(ROWS // 2)
