@@ -25,7 +25,7 @@ def _convolutions() -> list[np.ndarray]:
     """Results of every kind of parallel loop, for shapes that cut into several tasks"""
     rng = np.random.default_rng(0)
     found = []
-    for N, C, F, H in ((9, 5, 7, 19), (2, 3, 4, 70), (33, 16, 24, 8), (33, 24, 32, 13)):
+    for N, C, F, H in ((9, 5, 7, 19), (2, 3, 4, 70), (33, 16, 24, 8), (33, 24, 32, 13), (2, 64, 128, 3)):
         x, w = rng.standard_normal((N, C, H, H), np.float32), rng.standard_normal((F, C, 3, 3), np.float32)
         y = compiled.conv2d(x, w, None, *GEOMETRY)
         ones = np.ones(F, np.float32)

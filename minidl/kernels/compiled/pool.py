@@ -90,20 +90,20 @@ def _max_pool2d_grad(slot, gy, winner, kw, sh, sw, ph, pw, gx):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _shares(dtype, size, count, k, s, p, with_pad):
-    """1 / (how many pixels of an axis of `size` window i averages), for each of `count` windows"""
-    shares = np.empty(count, dtype)
-    for i in range(count):
+def _counts(dtype, size, windows, k, s, p, with_pad):
+    """how many pixels of an axis of `size` each of the windows averages"""
+    counts = np.empty(windows, dtype)
+    for i in range(windows):
         low, high = (-p, size + p) if with_pad else (0, size)
-        shares[i] = 1 / (min(i * s - p + k, high) - max(i * s - p, low))
-    return shares
+        counts[i] = min(i * s - p + k, high) - max(i * s - p, low)
+    return counts
 
 
 @_compiled
 def _avg_pool2d(slot, x, kh, kw, sh, sw, ph, pw, with_pad, y):
     (N, C, H, W), (OH, OW) = x.shape, y.shape[2:]
     pixels, total = np.empty(OW, x.dtype), np.empty(OW, x.dtype)
-    of_row, of_column = _shares(x.dtype, H, OH, kh, sh, ph, with_pad), _shares(x.dtype, W, OW, kw, sw, pw, with_pad)
+    rows, columns = _counts(x.dtype, H, OH, kh, sh, ph, with_pad), _counts(x.dtype, W, OW, kw, sw, pw, with_pad)
     for row in range(slot * N * C * OH // SLOTS, (slot + 1) * N * C * OH // SLOTS):
         nc, i = divmod(row, OH)
         total[:] = 0
@@ -115,7 +115,7 @@ def _avg_pool2d(slot, x, kh, kw, sh, sw, ph, pw, with_pad, y):
                 for j in range(len(total)):
                     total[j] += pixels[j]
         for j in range(len(total)):
-            total[j] *= of_row[i] * of_column[j]
+            total[j] /= rows[i] * columns[j]
         copy(y, row * OW, total, 0, OW)
 
 
@@ -123,13 +123,13 @@ def _avg_pool2d(slot, x, kh, kw, sh, sw, ph, pw, with_pad, y):
 def _avg_pool2d_grad(slot, gy, kh, kw, sh, sw, ph, pw, with_pad, gx):
     (N, C, H, W), (OH, OW) = gx.shape, gy.shape[2:]
     flat, total, share = gy.reshape(gy.size), np.empty(W, gy.dtype), np.empty(OW, gy.dtype)
-    of_row, of_column = _shares(gy.dtype, H, OH, kh, sh, ph, with_pad), _shares(gy.dtype, W, OW, kw, sw, pw, with_pad)
+    rows, columns = _counts(gy.dtype, H, OH, kh, sh, ph, with_pad), _counts(gy.dtype, W, OW, kw, sw, pw, with_pad)
     for row in range(slot * N * C * H // SLOTS, (slot + 1) * N * C * H // SLOTS):
         nc, at = divmod(row, H)
         total[:], at = 0, at + ph
         for i in range(max(0, (at - kh) // sh + 1), min(OH, at // sh + 1)):  # the windows that see this row of gx
             for j in range(OW):
-                share[j] = flat[np.uintp((nc * OH + i) * OW + j)] * (of_row[i] * of_column[j])
+                share[j] = flat[np.uintp((nc * OH + i) * OW + j)] / (rows[i] * columns[j])
             for v in range(kw):
                 first, n = _inside(v - pw, sw, W, OW)
                 for j in range(first, first + n):
