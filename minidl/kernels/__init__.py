@@ -46,17 +46,23 @@ def of(x: Array) -> ModuleType:
     reach a GPU, or where it holds bfloat16.
     """
     if x.dtype.itemsize == 2 and (_choice.name == "reference" or isinstance(x, np.ndarray | np.generic)):
-        return import_module("minidl.kernels.halves")
+        return _module("halves")
     if _choice.name == "reference" or isinstance(x, np.generic):
         return reference
     if isinstance(x, np.ndarray):
-        return import_module("minidl.kernels.compiled")  # Numba is imported when a kernel is first called for, not with minidl
+        return _module("compiled")
     if x.dtype.name == "bfloat16":
         raise RuntimeError(
             "the kernels for CuPy arrays know float16 and no bfloat16, which numba-cuda does not take from CuPy so easily. "
             '`with minidl.kernels.use("reference"):`, or MINIDL_KERNELS=reference, computes with it by CuPy alone, slower'
         )
     return _cuda()
+
+
+@cache
+def _module(name: str) -> ModuleType:
+    """Imported when first asked for: Numba takes longer than all of minidl."""
+    return import_module(f"minidl.kernels.{name}")
 
 
 @cache

@@ -404,10 +404,10 @@ class _Scratch(threading.local):
         for name, (slots, size) in sizes.items():
             size = -(-size // 16) * 16
             needed = slots * size * dtype.itemsize
-            if name not in self.held or self.held[name].nbytes < needed + 64:
-                self.held[name] = np.empty(needed + 64, np.uint8)
-            start = -self.held[name].ctypes.data % 64
-            found.append(self.held[name][start : start + needed].view(dtype).reshape(slots, size))
+            if name not in self.held or self.held[name].nbytes < needed:
+                memory = np.empty(needed + 64, np.uint8)
+                self.held[name] = memory[-memory.ctypes.data % 64 :]
+            found.append(self.held[name][:needed].view(dtype).reshape(slots, size))
         return found
 
 
