@@ -3,6 +3,7 @@
 import os
 import signal
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -14,3 +15,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a shell starts its background jobs so, and a child would inherit it: the tests of Ctrl-C would wait forever
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+LONG = {  # a minute each: first of all, so that in the end no process waits for another
+    "test_simulated_they_agree_with_the_reference",
+    "test_graphs_on_the_stand_in",
+    "test_agree_in_other_surroundings",
+    "test_they_compile_for_every_gpu",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.name.split("[")[0] not in LONG)
