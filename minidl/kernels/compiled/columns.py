@@ -5,9 +5,9 @@ bring the weights, so they are read once and where they lie, a row w[f] of K = C
 under the window of position q are copied into a row of their own, columns[q, k], and the three products are those of the
 textbook:
 
-    y[f, q]      = sum_k w[f, k] columns[q, k]
+    y[f, q]        = sum_k w[f, k] columns[q, k]
     gcolumns[q, k] = sum_f gy[f, q] w[f, k],     which is then added up to gx (col2im)
-    gw[f, k]     = sum_q gy[f, q] columns[q, k]
+    gw[f, k]       = sum_q gy[f, q] columns[q, k]
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def pays(w: Shape, y: Shape, groups: int, itemsize: int, most: int) -> bool:
     return weights and y[0] * y[2] * y[3] <= most
 
 
-@lru_cache(1024)
+@lru_cache(64)  # unlike a plan, a table of up to a few hundred KiB
 def _pixels(N: int, C: int, size: Pair, out: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Array:
     """(Q, kh kw): where in x, as a vector, channel 0 of the pixel under tap (u, v) at position q = (n, i, j) lies; else -1"""
     (H, W), (OH, OW) = size, out
