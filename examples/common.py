@@ -17,7 +17,7 @@ import numpy as np
 import train as training  # examples/train.py
 
 from minidl import data, torch_checkpoint, weights
-from minidl.array import Array, is_array
+from minidl.array import DEVICES, Array, check_device, is_array, to_device
 from minidl.data import Normalize
 from minidl.nn import Module
 from minidl.train import Settings
@@ -36,6 +36,15 @@ class Loaded(NamedTuple):
     labels: Array | None
     classes: tuple[str, ...]
     normalize: Normalize
+
+
+def add_device(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where the net computes; by default the cpu")
+
+
+def beside(model: Module, x: Array) -> Array:
+    """`x` where the model is."""
+    return to_device(x, next((p.device for p in model.parameters()), "cpu"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,8 +11,8 @@ measures how much of the answer is true, in a few minutes on two cores. Then loo
     scores/, M0-0/  what was measured, and the nets: the same command goes on from there
 
 What the truth is, `truth_exhibits.py` tells: which pictures are shown to which nets, after it is made sure what these nets
-rely on. --full does the same with 3 nets of each kind on 200 larger pictures, in some hours. With the pictures of HAM10000, as
-they are published:
+rely on. --full does the same with 3 nets of each kind on 200 larger pictures, in some hours, or with --device gpu in some
+minutes. With the pictures of HAM10000, as they are published:
 
     python examples/ground_truth.py --data ham10000 --root FOLDER
 """
@@ -28,13 +28,14 @@ from dataclasses import fields, replace
 from inspect import signature
 from typing import Any
 
+import common
 import numpy as np
 import truth_report
 from tqdm import tqdm
 from truth_exhibits import Exhibit, Plan, of_ham10000, of_lesions
 
 from minidl import evaluate, explain, weights
-from minidl.array import Array
+from minidl.array import Array, check_device, device_of, to_cpu
 from minidl.evaluate import baselines
 from minidl.explain import Explanation
 from minidl.explain.passes import Target
@@ -78,7 +79,7 @@ PLANS = {  # (--data, --full)
 TOLERANCE = 0.25  # of the pointing game, in radii
 FEW = 8  # pictures for the checks by randomisation and of sums
 SUMS = ("gradient x input", "integrated gradients")  # they promise contributions that add up, from the mean colour on
-BATCH = 32  # pictures at a time
+BATCH = {"cpu": 32, "gpu": 256}  # pictures at a time; a GPU takes as long for a few
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,6 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(args: argparse.Namespace, out: pathlib.Path) -> None:
     asked = {f.name: getattr(args, f.name) for f in fields(Plan) if getattr(args, f.name) is not None}
     plan = replace(PLANS[args.data, args.full], **asked)
+    check_device(plan.device)
     nets, exhibits = (of_lesions if args.data == "lesions" else of_ham10000)(plan, out)
     for name, net in nets.items():
         print(f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in net.scores.items()))
@@ -125,7 +127,7 @@ def settings_of(method: str, full: bool) -> dict[str, Any]:
 
 def at_hand(folder: pathlib.Path, e: Exhibit, method: str, settings: dict[str, Any], bar: Any) -> dict[str, Array]:
     """`measure`, or what it found the last time that everything was the same."""
-    state = [a.tobytes() for a in (*e.model.state_dict().values(), e.x, e.target, e.background, *e.masks.values())]
+    state = [to_cpu(a).tobytes() for a in (*e.model.state_dict().values(), e.x, e.target, e.background, *e.masks.values())]
     same = hashlib.sha256(b"".join(state) + repr((method, settings, TOLERANCE)).encode()).hexdigest()
     path = folder / f"{e.name}, {method}.safetensors".replace(" ", "_")
     if path.exists():
@@ -151,7 +153,7 @@ def measure(e: Exhibit, method: str, settings: dict[str, Any], bar: Any) -> dict
         }.items():
             scores[f"{measure_name} {name}"], scores[f"chance of {measure_name} {name}"] = found.value, found.chance
     for curve in evaluate.deletion, evaluate.insertion:
-        scores[curve.__name__] = curve(e.model, e.x, maps, e.target, batch_size=BATCH).auc
+        scores[curve.__name__] = curve(e.model, e.x, maps, e.target, batch_size=batch_size(e)).auc
     if not e.group.startswith("mark"):
         scores["ruins"] = ruins(e, method, settings)
         if method in SUMS:
@@ -160,14 +162,14 @@ def measure(e: Exhibit, method: str, settings: dict[str, Any], bar: Any) -> dict
 
 
 def maps_of(e: Exhibit, method: str, settings: dict[str, Any], bar: Any) -> Array:
-    """(N,H,W), none below 0"""
+    """(N,H,W), none below 0, on the CPU"""
     if method in BASELINES:
         bar.update(len(e.x))
         return BASELINES[method](e.x)
-    parts = []
-    for start in range(0, len(e.x), BATCH):
-        part = slice(start, start + BATCH)
-        parts.append(np.maximum(ask(e, method, settings, e.x[part], e.target[part]).map, 0))
+    parts, size = [], batch_size(e)
+    for start in range(0, len(e.x), size):
+        part = slice(start, start + size)
+        parts.append(np.maximum(to_cpu(ask(e, method, settings, e.x[part], e.target[part]).map), 0))
         bar.update(len(parts[-1]))
     return np.concatenate(parts)
 
@@ -175,7 +177,11 @@ def maps_of(e: Exhibit, method: str, settings: dict[str, Any], bar: Any) -> Arra
 def ask(e: Exhibit, method: str, settings: dict[str, Any], x: Array, target: Target) -> Explanation:
     function = METHODS[method][0]
     background = {"background": e.background} if "background" in signature(function).parameters else {}
-    return function(e.model, x, target=target, batch_size=BATCH, **background, **settings)
+    return function(e.model, x, target=target, batch_size=batch_size(e), **background, **settings)
+
+
+def batch_size(e: Exhibit) -> int:
+    return BATCH[device_of(e.x)]
 
 
 def ruins(e: Exhibit, method: str, settings: dict[str, Any]) -> Array:
@@ -194,7 +200,7 @@ def gap(e: Exhibit, method: str, settings: dict[str, Any]) -> Array:
     x, target = e.x[:FEW], e.target[:FEW]
     raw = ask(e, method, settings, x, target).raw
     missing = evaluate.completeness(e.model, x, raw, target=target)
-    return np.abs(missing / (raw.sum((1, 2, 3)) - missing))
+    return np.abs(to_cpu(missing / (raw.sum((1, 2, 3)) - missing)))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -213,6 +219,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--epochs", type=int)
     p.add_argument("--lr", type=float, help="the highest learning rate; generated pictures larger than 32 want less than 0.05")
     p.add_argument("--confident", type=float, help="only pictures to which the net gives its answer with this probability")
+    common.add_device(p)
     p.add_argument("--out", help="the folder of this run; by default runs/ground_truth, with -ham10000 or -full behind it")
     return p
 

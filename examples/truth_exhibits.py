@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import common
 import numpy as np
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 import models
 from minidl import data, explain, train
-from minidl.array import Array
+from minidl.array import Array, to_cpu
 from minidl.data import Dataset, Normalize
 from minidl.nn import Module
 from minidl.train import Settings
@@ -41,6 +42,11 @@ class Plan:
     channels: int = 3
     confident: float = 0.9  # a net that is less sure is not asked
     root: str = "data"  # the folder of HAM10000
+    device: str = "cpu"  # where nets are trained and looked at
+
+    def place(self) -> dict[str, Any]:
+        """The settings of a training that say where it is done: on a GPU, each step as one CUDA graph."""
+        return {"device": self.device, "cuda_graph": self.device == "gpu"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +56,12 @@ class Exhibit:
     name: str
     group: str  # exhibits of the same group differ in nothing but the net
     model: Module
-    x: Array  # (N,C,H,W), as the net takes them
+    x: Array  # (N,C,H,W), as the net takes them, and where it is
     images: Array  # (N,C,H,W) uint8
     numbers: Array  # (N,) which pictures these are
     target: Array  # (N,) the class that the net answers
     masks: dict[str, Array]  # (N,H,W) each
-    background: Array  # (B,C,H,W), other pictures, as the net takes them
+    background: Array  # (B,C,H,W), other pictures, as x
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +70,13 @@ class Net:
     normalize: Normalize
     scores: dict[str, float]  # on the test pictures
 
+    def inputs(self, images: Array) -> Array:
+        """Pictures (N,C,H,W) uint8 as the net takes them, the same bits wherever it is."""
+        return common.beside(self.model, self.normalize(images))
+
     def probability(self, d: Dataset, target: Array) -> Array:
         """(N,) of the class `target` (N,)"""
-        logits = explain.predict(self.model, self.normalize(d.images), 100)
+        logits = to_cpu(explain.predict(self.model, self.inputs(d.images), 100))
         p = np.exp(logits - logits.max(1, keepdims=True))
         chosen: Array = p[np.arange(len(p)), target] / p.sum(1)
         return chosen
@@ -86,8 +96,9 @@ def of_lesions(plan: Plan, out: pathlib.Path) -> tuple[dict[str, Net], list[Exhi
 
 
 def lesion_net(plan: Plan, out: pathlib.Path, kind: str, number: int) -> Net:
-    what = {"model": "resnet8", "data": f"lesions {kind}, {plan.channels} channels", "size": plan.size, "limit": plan.train}
-    settings = Settings(plan.epochs, batch_size=64, lr=plan.lr, crop=max(2, plan.size // 16), flip="both", seed=number, **what)
+    settings = Settings(plan.epochs, batch_size=64, lr=plan.lr, crop=max(2, plan.size // 16), flip="both", seed=number,
+                        model="resnet8", data=f"lesions {kind}, {plan.channels} channels", size=plan.size, limit=plan.train,
+                        **plan.place())  # fmt: skip
     pictures = partial(data.lesions, plan.train, plan.size, plan.channels, seed=TRAIN, mark=MARKS[kind])
     test = partial(data.lesions, 1000, plan.size, plan.channels, seed=TEST, mark=MARKS["M0"])
     return trained(out / f"{kind}-{number}", settings, pictures, test)
@@ -133,8 +144,8 @@ def exhibit(plan: Plan, name: str, group: str, net: Net, d: Dataset, admitted: A
     which = evenly(admitted, d.labels, plan.pictures)
     few = d.take(which)
     print(f"{name}: {admitted.sum()} of {len(d)} pictures pass, {len(which)} are taken, {few.labels.mean():.0%} malignant")
-    background = net.normalize(d.take(np.flatnonzero(~np.isin(np.arange(len(d)), which))[:50]).images)
-    return Exhibit(name, group, net.model, net.normalize(few.images), few.images, which, few.labels,
+    background = net.inputs(d.take(np.flatnonzero(~np.isin(np.arange(len(d)), which))[:50]).images)
+    return Exhibit(name, group, net.model, net.inputs(few.images), few.images, which, few.labels,
                    {m: few.masks[m] for m in masks}, background)  # fmt: skip
 
 
@@ -157,7 +168,7 @@ def of_ham10000(plan: Plan, out: pathlib.Path) -> tuple[dict[str, Net], list[Exh
     nets, exhibits = {}, []
     for number in range(plan.nets):
         settings = Settings(plan.epochs, batch_size=64, lr=plan.lr, crop=max(2, plan.size // 12), flip="both", seed=number,
-                            model="resnet20", data="HAM10000, balanced", size=plan.size)  # fmt: skip
+                            model="resnet20", data="HAM10000, balanced", size=plan.size, **plan.place())  # fmt: skip
         net = trained(out / f"H-{number}", settings, lambda: balanced(pictures(True)), lambda: test)
         nets[f"H-{number}"] = net
         few = test.take(np.random.default_rng(TRUTH).permutation(len(test))[: 2 * CANDIDATES * plan.pictures])
@@ -200,4 +211,4 @@ def trained(out: pathlib.Path, settings: Settings, train_set: Callable[[], Datas
         rows = train.fit(model, first, test, settings, out, resume=begun)
     model, _, normalize = common.net(out / "model.safetensors", settings.model)
     scores = {key.removeprefix("test_"): rows[-1][key] for key in rows[-1] if key.startswith("test_")}
-    return Net(model, normalize, scores)
+    return Net(model.to(settings.device), normalize, scores)

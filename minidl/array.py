@@ -54,6 +54,11 @@ def to_device(x: Array, device: str) -> Array:
     return to_cpu(x) if device == "cpu" else to_gpu(x)
 
 
+def check_device(device: str) -> None:
+    """Raises ValueError for a device of another name, RuntimeError where it is the GPU and CuPy or a GPU is missing."""
+    to_device(np.zeros(0), device)
+
+
 # ---- float types
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
+from dataclasses import replace
 from inspect import signature
+from typing import Any
 
 import ground_truth
 import numpy as np
@@ -12,14 +15,27 @@ import pytest
 import truth_report
 from PIL import Image
 from tqdm import tqdm
-from truth_exhibits import MARKED, MARKS, TRUTH, Exhibit, Net, Plan, balanced, before_evidence, before_marks, evenly
+from truth_exhibits import (
+    MARKED,
+    MARKS,
+    TRUTH,
+    Exhibit,
+    Net,
+    Plan,
+    balanced,
+    before_evidence,
+    before_marks,
+    evenly,
+    lesion_net,
+)
 
 import models
-from minidl import nn
-from minidl.array import Array
+from minidl import kernels, nn, train
+from minidl.array import Array, device_of, to_cpu
 from minidl.core import Tensor
 from minidl.data import Dataset, Normalize, lesions
 from minidl.data.ham10000 import MASKS
+from tests import strict_cupy
 
 PLAN = Plan(size=32, pictures=6, nets=1, epochs=1)
 
@@ -238,9 +254,53 @@ def test_the_whole_on_ham10000(
     assert json.loads((out / "results.json").read_text()) == found
     assert ground_truth.main([*asked, "--pictures", "4", "--confident", "0.6", "--methods", "Sobel"]) == 0  # other pictures
     assert json.loads((out / "results.json").read_text())["exhibits"]["outline H-0"]["pictures"] == 4
+    on_the_gpu(asked, methods, out, found, monkeypatch)
     capsys.readouterr()
     assert ground_truth.main([*asked, "--epochs", "7"]) == 1
     assert "epochs was 6 and now is 7" in capsys.readouterr().err
+
+
+def on_the_gpu(
+    asked: list[str], methods: list[str], out: pathlib.Path, found: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured on the CPU is recognised on the GPU, and measured there it is the same."""
+    again = [*asked, "--device", "gpu", "--confident", "0.6", "--methods", *methods]
+    scores = {p: p.stat().st_mtime_ns for p in (out / "scores").iterdir() if "Sobel" not in p.name}  # which was of 4 pictures
+    with kernels.use("reference"), monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", strict_cupy.cupy())
+        assert ground_truth.main(again) == 0
+        assert {p: p.stat().st_mtime_ns for p in scores} == scores
+        assert json.loads((out / "results.json").read_text()) == found | {"plan": found["plan"] | {"device": "gpu"}}
+        for p in (out / "scores").iterdir():
+            p.unlink()
+        assert ground_truth.main(again) == 0
+    on_gpu = json.loads((out / "results.json").read_text())["methods"]
+    for method in methods:
+        for name, score in found["methods"][method].items():
+            assert on_gpu[method][name]["mean"] == pytest.approx(score["mean"], rel=0.02, abs=0.02), (method, name)
+
+
+def test_a_net_is_trained_on_the_gpu(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step as a CUDA graph, and what it learnt is looked at there. The graph itself: tests/graph_simulated.py."""
+    plan, fit, asked = replace(PLAN, device="gpu", train=64), train.fit, []
+
+    def without_a_graph(model: nn.Module, first: Dataset, test: Dataset, settings: train.Settings, *rest: Any, **more: Any) -> Any:
+        asked.append(settings)
+        first, test = first.take(np.arange(64)), test.take(np.arange(8))
+        return fit(model, first, test, replace(settings, cuda_graph=False), *rest, **more)
+
+    monkeypatch.setattr(train, "fit", without_a_graph)
+    monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
+    with kernels.use("reference"):
+        made = lesion_net(plan, tmp_path, "M0", 0)
+        d = lesions(3)
+        p = made.probability(d, d.labels)
+    assert [(s.device, s.cuda_graph) for s in asked] == [("gpu", True)]
+    assert made.model.parameters()[0].device == device_of(made.inputs(d.images)) == "gpu" and p.shape == (3,)
+    with kernels.use("reference"):
+        on_cpu = lesion_net(replace(plan, device="cpu"), tmp_path, "M0", 0)  # it is not trained again
+        np.testing.assert_allclose(p, on_cpu.probability(d, d.labels), rtol=1e-4)
+    assert len(asked) == 1 and np.array_equal(to_cpu(made.inputs(d.images)), on_cpu.inputs(d.images))
 
 
 def test_a_net_that_learnt_nothing_has_nothing_to_show(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,9 +311,15 @@ def test_a_net_that_learnt_nothing_has_nothing_to_show(tmp_path: pathlib.Path, c
     assert (tmp_path / "M0-0" / "model.safetensors").exists() and (tmp_path / "M1-0" / "model.safetensors").exists()
 
 
-def test_what_cannot_be(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert ground_truth.main(["--data", "ham10000", "--root", str(tmp_path), "--out", str(tmp_path / "run")]) == 1
     assert "HAM10000_metadata.csv is missing" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", None)
+        assert ground_truth.main(["--device", "gpu", "--out", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err.startswith("error: device 'gpu' needs CuPy, which is not installed")
     for wrong in ["--methods", "LIME"], ["--quick", "--full"], ["--data", "cifar10"]:
         with pytest.raises(SystemExit):
             ground_truth.main(wrong)
