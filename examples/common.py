@@ -17,7 +17,7 @@ import numpy as np
 import train as training  # examples/train.py
 
 from minidl import data, torch_checkpoint, weights
-from minidl.array import DEVICES, Array, check_device, is_array, to_device
+from minidl.array import DEVICES, Array, is_array, to_device
 from minidl.data import Normalize
 from minidl.nn import Module
 from minidl.train import Settings

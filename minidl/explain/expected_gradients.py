@@ -59,14 +59,14 @@ def expected_gradients(
     a = ((rng.permutation(samples) + rng.random(samples)) / samples).tolist()
     classes, scores = explained(model, x, target, output, batch_size)
 
-    def point(i: int, k: int) -> Array:
+    def point(part: slice, k: int) -> Array:
         start = background[which[k]]
-        return start + a[k] * (x[i] - start)
+        return start + a[k] * (x[part] - start)
 
     xp = array_module(x)
     raw = xp.zeros_like(x)
-    for i, k, gx in gradients_at(model, point, samples, classes, output, batch_size, progress, "expected gradients"):
-        raw[i] += (x[i] - background[which[k]]) * gx / samples
+    for part, k, gx in gradients_at(model, point, samples, classes, output, batch_size, progress, "expected gradients"):
+        raw[part] += (x[part] - background[which[k]]) * gx / samples
     drawn = Tensor(predict(model, background, batch_size)[which])  # (samples,K)
     expected = xp.stack([score(drawn, xp.broadcast_to(c, samples), output).data.mean() for c in classes])
     delta = scores - expected - raw.sum((1, 2, 3))

@@ -48,12 +48,12 @@ def integrated_gradients(
     a, w = quadrature(nodes)
     classes, scores = explained(model, x, target, output, batch_size)
 
-    def point(i: int, k: int) -> Array:
-        return start[i] + a[k] * (x[i] - start[i])
+    def point(part: slice, k: int) -> Array:
+        return start[part] + a[k] * (x[part] - start[part])
 
     mean = array_module(x).zeros_like(x)
-    for i, k, gx in gradients_at(model, point, nodes, classes, output, batch_size, progress, "integrated gradients"):
-        mean[i] += w[k] * gx
+    for part, k, gx in gradients_at(model, point, nodes, classes, output, batch_size, progress, "integrated gradients"):
+        mean[part] += w[k] * gx
     raw = (x - start) * mean
     delta = scores - explained(model, start, classes, output, batch_size)[1] - raw.sum((1, 2, 3))
     params = {"method": "integrated_gradients", "output": output, "reduce": reduce, "baseline": baseline, "nodes": nodes}

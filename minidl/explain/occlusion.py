@@ -11,9 +11,11 @@ from minidl.explain.passes import (
     as_pictures,
     check_pictures,
     explained,
+    in_runs,
     logits_of,
     looked_at,
-    pairs_in_batches,
+    of_runs,
+    runs_in_batches,
 )
 from minidl.explain.scores import score
 from minidl.nn import Module
@@ -63,16 +65,15 @@ def occlusion(
     for rows, columns in windows:
         count[rows, columns] += 1
     with looked_at(model, batch_size), no_grad():
-        for pairs in pairs_in_batches(N, len(windows), batch_size, progress, "occlusion"):
-            pictures = xp.stack([x[i] for i, _ in pairs])
-            for picture, (i, k) in zip(pictures, pairs, strict=True):
+        for runs in runs_in_batches(N, len(windows), batch_size, progress, "occlusion"):
+            pictures = of_runs(x, runs)
+            for some, (part, k) in zip(in_runs(pictures, runs), runs, strict=True):
                 rows, columns = windows[k]
-                picture[:, rows, columns] = cover[i][:, rows, columns]
-            of = [i for i, _ in pairs]
-            drops = scores[of] - score(logits_of(model, pictures), classes[of], output).data
-            for drop, (i, k) in zip(drops, pairs, strict=True):
+                some[:, :, rows, columns] = cover[part, :, rows, columns]
+            drops = of_runs(scores, runs) - score(logits_of(model, pictures), of_runs(classes, runs), output).data
+            for drop, (part, k) in zip(in_runs(drops, runs), runs, strict=True):
                 rows, columns = windows[k]
-                lost[i, 0, rows, columns] += drop
+                lost[part, 0, rows, columns] += drop[:, None, None]
     raw = lost / count
     params = {"method": "occlusion", "output": output, "window": (h, w), "stride": (down, right), "fill": fill}
     return Explanation(raw[:, 0], raw, classes, scores, params=params)

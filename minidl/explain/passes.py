@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 
 import numpy as np
 from tqdm import tqdm
@@ -110,29 +111,49 @@ def input_gradients(
 
 def gradients_at(
     model: Module,
-    point: Callable[[int, int], Array],
+    point: Callable[[slice, int], Array],
     samples: int,
     classes: Array,
     output: str,
     batch_size: int,
     progress: Progress = False,
     name: str = "",
-) -> Iterator[tuple[int, int, Array]]:
-    """(i, k, d score of classes[i] / d x at point(i, k), (C,H,W)) for each picture i and each k of so many samples, in turn."""
+) -> Iterator[tuple[slice, int, Array]]:
+    """(part, k, d score / d x at point(part, k)), (n,C,H,W), for all pictures, n of them in a part, and each k of the samples.
+
+    The score is that of classes (N,). Of each picture k counts up.
+    """
     xp = array_module(classes)
     with looked_at(model, batch_size):
-        for pairs in pairs_in_batches(len(classes), samples, batch_size, progress, name):
-            x = xp.stack([point(i, k) for i, k in pairs])
-            gx, _, _ = input_gradient(model, x, classes[[i for i, _ in pairs]], output)
-            yield from ((i, k, g) for (i, k), g in zip(pairs, gx, strict=True))
+        for runs in runs_in_batches(len(classes), samples, batch_size, progress, name):
+            x = xp.concatenate([point(part, k) for part, k in runs])
+            gx, _, _ = input_gradient(model, x, of_runs(classes, runs), output)
+            yield from ((part, k, g) for (part, k), g in zip(runs, in_runs(gx, runs), strict=True))
 
 
-def pairs_in_batches(
-    n: int, m: int, batch_size: int, progress: Progress = False, name: str = ""
-) -> Iterator[list[tuple[int, int]]]:
-    """(0, 0), (0, 1), ... (0, m-1), (1, 0), ... (n-1, m-1), at most `batch_size` at a time."""
-    for part in batches(n * m, batch_size, progress, name):
-        yield [divmod(pair, m) for pair in range(part.start, part.stop)]
+Runs = list[tuple[slice, int]]  # pictures, and the sample that they share
+
+
+def runs_in_batches(n: int, samples: int, batch_size: int, progress: Progress = False, name: str = "") -> Iterator[Runs]:
+    """Every picture 0 to n-1 with every sample 0 to samples-1, at most `batch_size` of these pairs at a time.
+
+    All pictures meet the first sample, then all the second: so a sample is made about once, and all pictures that meet it in
+    one batch are handled at once. Of 3 pictures and 2 samples, batches of 4 are [(0:3, 0), (0:1, 1)] and [(1:3, 1)].
+    """
+    for pairs in batches(n * samples, batch_size, progress, name):
+        first, last = pairs.start // n, (pairs.stop - 1) // n  # samples
+        yield [(slice(max(pairs.start - k * n, 0), min(pairs.stop - k * n, n)), k) for k in range(first, last + 1)]
+
+
+def of_runs(a: Array, runs: Runs) -> Array:
+    """From a (N,...), one for each picture, what belongs to the pairs of a batch."""
+    return array_module(a).concatenate([a[part] for part, _ in runs])
+
+
+def in_runs(a: Array, runs: Runs) -> list[Array]:
+    """From a (B,...), one for each pair of a batch, what belongs to each run."""
+    ends = list(accumulate(part.stop - part.start for part, _ in runs))
+    return [a[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def batches(n: int, size: int, progress: Progress = False, name: str = "") -> Iterator[slice]:

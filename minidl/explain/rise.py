@@ -15,9 +15,11 @@ from minidl.explain.passes import (
     check_count,
     check_pictures,
     explained,
+    in_runs,
     logits_of,
     looked_at,
-    pairs_in_batches,
+    of_runs,
+    runs_in_batches,
 )
 from minidl.explain.scores import score
 from minidl.nn import Module
@@ -61,16 +63,15 @@ def rise(
     raw, density = xp.zeros((N, 1, H, W), x.dtype), xp.zeros((H, W), x.dtype)  # of s_k and of 1
     mean = xp.zeros((N, 1, 1), x.dtype)
     with looked_at(model, batch_size), no_grad():
-        for pairs in pairs_in_batches(N, samples, batch_size, progress, "RISE"):
-            of = [i for i, _ in pairs]
-            masks = xp.asarray(np.stack([random_mask((H, W), grid, p, (seed, k)) for _, k in pairs]), x.dtype)[:, None]
-            pictures = masks * x[of] + (1 - masks) * cover[of]
-            seen = score(logits_of(model, pictures), classes[of], output).data
-            for i, share, mask in zip(of, seen, masks, strict=True):
-                raw[i] += share / (samples * p) * mask
-                mean[i] += share / samples
-                if i == 0:
-                    density += mask[0] / (samples * p)
+        for runs in runs_in_batches(N, samples, batch_size, progress, "RISE"):
+            masks = xp.asarray(np.stack([random_mask((H, W), grid, p, (seed, k)) for _, k in runs]), x.dtype)
+            pictures = [mask * x[part] + (1 - mask) * cover[part] for mask, (part, _) in zip(masks, runs, strict=True)]
+            seen = score(logits_of(model, xp.concatenate(pictures)), of_runs(classes, runs), output).data
+            for mask, shares, (part, _) in zip(masks, in_runs(seen[:, None, None], runs), runs, strict=True):
+                raw[part, 0] += shares / (samples * p) * mask
+                mean[part] += shares / samples
+                if part.start == 0:
+                    density += mask / (samples * p)
     params = {"method": "rise", "output": output, "samples": samples, "grid": grid, "p": p, "fill": fill, "seed": seed}
     return Explanation(raw[:, 0] - mean * density, raw, classes, scores, params=params)
 

@@ -47,8 +47,8 @@ def smoothgrad(
         model, x, target, output, samples, noise, batch_size, seed, progress, "SmoothGrad"
     )
     raw = array_module(x).zeros_like(x)
-    for i, _, gx in gradients:
-        raw[i] += gx / samples
+    for part, _, gx in gradients:
+        raw[part] += gx / samples
     params = {"method": "smoothgrad", "output": output, "reduce": reduce, "samples": samples, "noise": noise, "seed": seed}
     return Explanation(over_channels(raw, reduce), raw, classes, scores, params=params)
 
@@ -64,8 +64,8 @@ def noisy_gradients(
     seed: int,
     progress: Progress,
     name: str,
-) -> tuple[Array, Array, Iterator[tuple[int, int, Array]]]:
-    """Classes and scores of the pictures x, and (i, k, gradient of picture i under the k-th draw of the noise)."""
+) -> tuple[Array, Array, Iterator[tuple[slice, int, Array]]]:
+    """Classes and scores of the pictures x, and (part, k, gradients of these pictures under the k-th draw of the noise)."""
     check_pictures(model, x, target)
     check_count("samples", samples)
     check_count("seed", seed, 0)
@@ -73,10 +73,10 @@ def noisy_gradients(
         raise ValueError(f"noise: expected a share of the range of a picture, 0 or more, got {noise!r}")
     xp = array_module(x)
     classes, scores = explained(model, x, target, output, batch_size)
-    sigma = noise * (x.max((1, 2, 3)) - x.min((1, 2, 3)))  # (N,)
+    sigma = noise * (x.max((1, 2, 3), keepdims=True) - x.min((1, 2, 3), keepdims=True))  # (N,1,1,1)
 
-    def point(i: int, k: int) -> Array:
+    def point(part: slice, k: int) -> Array:
         e = np.random.default_rng((seed, k)).standard_normal(x.shape[1:]).astype(x.dtype)
-        return x[i] + sigma[i] * xp.asarray(e)
+        return x[part] + sigma[part] * xp.asarray(e)
 
     return classes, scores, gradients_at(model, point, samples, classes, output, batch_size, progress, name)

@@ -31,10 +31,10 @@ def vargrad(
         model, x, target, output, samples, noise, batch_size, seed, progress, "VarGrad"
     )
     mean, squares = array_module(x).zeros_like(x), array_module(x).zeros_like(x)
-    for i, k, gx in gradients:  # Welford 1962: no difference of large numbers
-        step = gx - mean[i]
-        mean[i] += step / (k + 1)
-        squares[i] += step * (gx - mean[i])
+    for part, k, gx in gradients:  # Welford 1962: no difference of large numbers
+        step = gx - mean[part]
+        mean[part] += step / (k + 1)
+        squares[part] += step * (gx - mean[part])
     raw = squares / samples
     params = {"method": "vargrad", "output": output, "reduce": reduce, "samples": samples, "noise": noise, "seed": seed}
     return Explanation(over_channels(raw, reduce), raw, classes, scores, params=params)

@@ -12,6 +12,7 @@ import pytest
 from minidl import Tensor, explain, kernels, nn, ops
 from minidl.array import Array, to_cpu, to_gpu
 from minidl.explain import Explanation, predict
+from minidl.explain.passes import in_runs, of_runs, runs_in_batches
 from minidl.explain.scores import OUTPUTS
 from tests import strict_cupy
 
@@ -71,6 +72,21 @@ def test_a_batch_is_its_pictures_and_chunks_do_not_matter(method: str) -> None:
         same(one, Explanation(**{n: None if a is None else a[i : i + 1] for n, a in parts.items()}))
     for size in 1, 2, 7:
         same(function(model, x, target=target, batch_size=size, **quick, **background), whole)
+
+
+def test_pictures_with_samples_in_batches() -> None:
+    batches = list(runs_in_batches(3, 2, 4))
+    assert batches == [[(slice(0, 3), 0), (slice(0, 1), 1)], [(slice(1, 3), 1)]]
+    a = np.arange(3)
+    assert of_runs(a, batches[0]).tolist() == [0, 1, 2, 0]
+    assert [part.tolist() for part in in_runs(np.arange(4), batches[0])] == [[0, 1, 2], [3]]
+    for n, samples, size in (1, 5, 2), (5, 1, 2), (2, 3, 100), (4, 3, 1):
+        met = [(i, k) for runs in runs_in_batches(n, samples, size) for part, k in runs for i in a_range(part)]
+        assert met == [(i, k) for k in range(samples) for i in range(n)]
+
+
+def a_range(part: slice) -> range:
+    return range(part.start, part.stop)
 
 
 @pytest.mark.parametrize("method", METHODS)
