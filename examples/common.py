@@ -17,7 +17,7 @@ import numpy as np
 import train as training  # examples/train.py
 
 from minidl import data, torch_checkpoint, weights
-from minidl.array import DEVICES, Array, is_array, to_device
+from minidl.array import DEVICES, Array, check_device, is_array, to_device
 from minidl.data import Normalize
 from minidl.nn import Module
 from minidl.train import Settings
@@ -28,7 +28,8 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std of the n
 class Loaded(NamedTuple):
     """A net, and pictures for it: images (N,C,H,W) uint8, labels (N,) or None where nobody knows, the names of the classes.
 
-    The net takes normalize(images), which is (images / 255 - mean) / std, channel by channel.
+    The net takes normalize(images), which is (images / 255 - mean) / std, channel by channel. It may be on a GPU, the pictures
+    are not.
     """
 
     model: Module
@@ -36,6 +37,10 @@ class Loaded(NamedTuple):
     labels: Array | None
     classes: tuple[str, ...]
     normalize: Normalize
+
+    def inputs(self, images: Array) -> Array:
+        """Pictures as the net takes them, and where it is."""
+        return beside(self.model, self.normalize(images))
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:
@@ -60,14 +65,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--size", type=int, help="resize the pictures to SIZE x SIZE; by default as the net was trained, or 224")
     group.add_argument("--mean", type=float, nargs="+", help="of each channel in [0, 1], where --weights does not tell")
     group.add_argument("--std", type=float, nargs="+", help="by default mean and std of ImageNet, or 0.5 and 0.5")
+    add_device(group)
 
 
 def load(args: argparse.Namespace, count: int = 8) -> Loaded:
     """The net in evaluation mode and the pictures that `args` ask for; `count` of them where they are generated.
 
-    Raises ValueError or OSError for arguments, pictures or weights that do not go together, and SystemExit where the net had
-    to be trained and the training was interrupted.
+    Raises ValueError or OSError for arguments, pictures or weights that do not go together, RuntimeError for a GPU that is not
+    there, and SystemExit where the net had to be trained and the training was interrupted.
     """
+    check_device(args.device)
     if args.weights and not args.model:
         raise ValueError("--weights needs --model, the name of the net that the weights are of")
     if args.model and not args.weights:
@@ -78,6 +85,7 @@ def load(args: argparse.Namespace, count: int = 8) -> Loaded:
         raise ValueError(f"--image is needed: {path} was not trained on lesions, which alone can be generated")
     name = args.model or settings.model  # type: ignore[union-attr]
     model, classes, normalize = net(path, name, args.mean, args.std, args.key, args.prefix)
+    model.to(args.device)
     if not args.image:
         pictures = data.lesions(count, args.size or settings.size or 32, len(normalize.mean), seed=1)  # type: ignore[union-attr]
         return Loaded(model, pictures.images, pictures.labels, classes, normalize)

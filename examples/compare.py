@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from train import load  # the lesson beside this file
+from common import add_device  # the lessons beside this file
+from train import load
 
+from minidl.array import check_device
 from minidl.data import Dataset
 from minidl.nn import Module
 from minidl.train import Row, Settings, fit
@@ -33,15 +35,20 @@ def parser(doc: str | None, recipes: Recipes) -> argparse.ArgumentParser:
     p.add_argument("--batch-size", type=int)
     p.add_argument("--lr", type=float, help="the highest learning rate of the one-cycle schedule")
     p.add_argument("--seeds", type=int, nargs="+", default=[0], help="train each net once with each of these")
+    add_device(p)
     p.add_argument("--out", type=pathlib.Path, help="the folder of this comparison; by default runs/NAME-DATA")
     return p
 
 
 def settings(asked: argparse.Namespace, recipes: Recipes) -> Settings:
-    """The recipe for these data with what was asked for in its place."""
-    names = {"data": "data", "root": "root", "pictures": "limit", "epochs": "epochs", "batch_size": "batch_size", "lr": "lr"}
+    """The recipe for these data with what was asked for in its place; on a GPU, each step as one CUDA graph.
+
+    Raises RuntimeError where that is asked for and not there.
+    """
+    check_device(asked.device)
+    names = {"pictures": "limit"} | {name: name for name in ("data", "root", "epochs", "batch_size", "lr", "device")}
     given = {to: getattr(asked, name) for name, to in names.items() if getattr(asked, name) is not None}
-    return Settings(**{**recipes[asked.data], **given})
+    return Settings(**{**recipes[asked.data], **given}, cuda_graph=asked.device == "gpu")
 
 
 def train_all(

@@ -28,7 +28,7 @@ import common
 import numpy as np
 
 from minidl import attack, data, view
-from minidl.array import Array
+from minidl.array import Array, check_device, to_cpu
 from minidl.attack import AttackResult
 from minidl.explain import predict
 from minidl.train import Settings
@@ -61,6 +61,7 @@ def load(args: argparse.Namespace) -> common.Loaded:
     """The net and the pictures that were asked for."""
     if args.data == "lesions" or args.image:
         return common.load(args, args.count)
+    check_device(args.device)
     run = common.finished(pathlib.Path(args.run))
     settings = Settings.of_run(run)
     if settings.data != args.data:
@@ -68,7 +69,7 @@ def load(args: argparse.Namespace) -> common.Loaded:
     model, names, normalize = common.net(run / "model.safetensors", settings.model)
     pictures = data.cifar10(args.root, train=False, download=True)
     pictures = pictures.take(np.arange(min(args.count, len(pictures))))
-    return common.Loaded(model, pictures.images, pictures.labels, names, normalize)
+    return common.Loaded(model.to(args.device), pictures.images, pictures.labels, names, normalize)
 
 
 def settings_of(loaded: common.Loaded) -> dict[str, object]:
@@ -77,25 +78,29 @@ def settings_of(loaded: common.Loaded) -> dict[str, object]:
     return {"mean": mean, "std": std, "batch_size": 50, "progress": sys.stderr.isatty()}
 
 
+def answers_to(loaded: common.Loaded, images: Array) -> Array:
+    """The classes (N,) that the net sees in pictures as they were before normalising, both on the CPU."""
+    return to_cpu(predict(loaded.model, loaded.inputs(images)).argmax(1))
+
+
 def fooled(path: pathlib.Path, loaded: common.Loaded, target: int | None) -> None:
     """Every picture made to look like another class: by gradient ascent, by DeepFool, and by both kinds of steps in a ball."""
-    model, x, more = loaded.model, loaded.images.astype(np.float32) / 255, settings_of(loaded)
-    K = len(loaded.classes)
-    answers = predict(model, loaded.normalize(loaded.images)).argmax(1)
+    model, images, more = loaded.model, loaded.images.astype(np.float32) / 255, settings_of(loaded)
+    x, K, answers = common.beside(model, images), len(loaded.classes), answers_to(loaded, loaded.images)
     wrong = (answers + 1) % K if target is None else np.full(len(x), target)
-    ascent = attack.fool(model, x, wrong, **more)
+    ascent = attack.fool(model, x, wrong, **more).to("cpu")
     print(f"{len(x)} pictures; the sizes are means, in grey levels of 255 (the length is over all {x[0].size} values)")
     report("gradient ascent to another class", ascent)
     report("DeepFool", attack.deepfool(model, x, answers, **more))
     report("FGSM, eps 8", attack.fgsm(model, x, answers, **more))
     report("PGD, eps 8", attack.pgd(model, x, answers, **more))
     report("PGD in a ball of length 127.5", attack.pgd(model, x, answers, eps=0.5, norm="l2", **more))
-    whole = predict(model, loaded.normalize(np.rint(255 * ascent.x).astype(np.uint8)))
-    print(f"Rounded to whole grey levels, {(whole.argmax(1) == wrong).mean():.0%} of the first ones still fool the net.")
+    whole = answers_to(loaded, np.rint(255 * ascent.x).astype(np.uint8))
+    print(f"Rounded to whole grey levels, {(whole == wrong).mean():.0%} of the first ones still fool the net.")
     first = slice(6)
     view.fooled(
         path,
-        x[first],
+        images[first],
         ascent.x[first],
         softmax(ascent.before[first]),
         softmax(ascent.logits[first]),
@@ -106,6 +111,7 @@ def fooled(path: pathlib.Path, loaded: common.Loaded, target: int | None) -> Non
 
 
 def report(name: str, found: AttackResult) -> None:
+    found = found.to("cpu")
     largest, length = (255 * found.norms[norm] for norm in ("linf", "l2"))
     print(
         f"{name:32} fooled {found.success.mean():4.0%}   largest {largest.mean():6.2f} (at most {largest.max():6.2f})   "
@@ -115,21 +121,21 @@ def report(name: str, found: AttackResult) -> None:
 
 def accuracy(path: pathlib.Path, loaded: common.Loaded) -> None:
     """The share of right answers under each attack, over its size; of pictures without labels, of answers that stay."""
-    model, x, more = loaded.model, loaded.images.astype(np.float32) / 255, settings_of(loaded)
-    if len(x) < 10:
-        print(f"{path}: not drawn, {len(x)} pictures are too few to speak of shares")
+    model, images, more = loaded.model, loaded.images.astype(np.float32) / 255, settings_of(loaded)
+    if len(images) < 10:
+        print(f"{path}: not drawn, {len(images)} pictures are too few to speak of shares")
         return
-    y = predict(model, loaded.normalize(loaded.images)).argmax(1) if loaded.labels is None else loaded.labels
-    signs = np.random.default_rng(0).choice(np.float32([-1, 1]), x.shape)
+    x, y = common.beside(model, images), answers_to(loaded, loaded.images) if loaded.labels is None else loaded.labels
+    signs = np.random.default_rng(0).choice(np.float32([-1, 1]), images.shape)
     shares: dict[str, list[float]] = {"random signs": [], "FGSM": [], "PGD, 40 steps": []}
     print("eps      " + "".join(f"{name:>15}" for name in shares))
     for eps in EPS:
-        noisy = loaded.normalize(np.clip(x + np.float32(eps) * signs, 0, 1))
-        shares["random signs"].append(float((predict(model, noisy).argmax(1) == y).mean()))
+        noisy = np.clip(images + np.float32(eps) * signs, 0, 1)
+        shares["random signs"].append(float((answers_to(loaded, noisy) == y).mean()))
         shares["FGSM"].append(float(1 - attack.fgsm(model, x, y, eps, **more).success.mean()))
         shares["PGD, 40 steps"].append(float(1 - attack.pgd(model, x, y, eps, **more).success.mean()))
         print(f"{255 * eps:5.1f}/255" + "".join(f"{share[-1]:15.1%}" for share in shares.values()))
-    title = f"Right answers on {len(x)} pictures that an attacker may change a little"
+    title = f"Right answers on {len(images)} pictures that an attacker may change a little"
     view.accuracy_by_eps(path, EPS, shares, 1 / len(loaded.classes), title)
     print(f"{path}: right answers over eps")
 
@@ -137,7 +143,7 @@ def accuracy(path: pathlib.Path, loaded: common.Loaded) -> None:
 def classes(path: pathlib.Path, loaded: common.Loaded) -> None:
     """One picture for each of the first ten classes."""
     which = np.arange(min(10, len(loaded.classes)))
-    found = attack.class_image(loaded.model, loaded.images.shape[1:], which, **settings_of(loaded))
+    found = attack.class_image(loaded.model, loaded.images.shape[1:], which, **settings_of(loaded)).to("cpu")
     captions = [f"{loaded.classes[k]}\nlogit {found.before[k, k]:.1f} → {found.logits[k, k]:.1f}" for k in which]
     view.images_of_classes(path, found.x, captions, "From noise, up the gradient of a class")
     print(f"{path}: what the net would like to see")

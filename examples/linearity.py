@@ -25,7 +25,7 @@ import common
 import numpy as np
 
 from minidl import Tensor, attack, data, nn, ops, train, view
-from minidl.array import Array
+from minidl.array import Array, check_device
 from minidl.data import Dataset, Loader, Normalize
 from minidl.optim import AdamW
 
@@ -73,7 +73,7 @@ def look(
     for name, net in nets.items():
         found = []
         for image, target in zip(images, targets, strict=False):
-            x = image[None].astype(np.float32) / 255
+            x = common.beside(net, image[None].astype(np.float32) / 255)
             found.append(attack.linearity(net, x, target, **given))
         first[name] = found[0]
         r2 = [np.mean([getattr(f, way).r2[f.target] for f in found]) for way in ("along", "random")]
@@ -116,13 +116,14 @@ class Net(nn.Module):
 
 def two_nets(args: argparse.Namespace) -> tuple[dict[str, nn.Module], Dataset, Normalize]:
     """The same training for both: same start, same pictures in the same order."""
+    check_device(args.device)
     train_set, test_set = quarters(data.lesions(args.pictures, seed=0)), quarters(data.lesions(500, seed=1))
     normalize = Normalize(*train_set.mean_std())
     nets: dict[str, nn.Module] = {}
     for name, activation in ACTIVATIONS.items():
-        net = nets[name] = Net(activation)
+        net = nets[name] = Net(activation).to(args.device)
         optimizer = AdamW(net.parameters(), 3e-3)
-        loader = Loader(train_set, 50, augment=normalize, seed=0, drop_last=True)
+        loader = Loader(train_set, 50, augment=normalize, seed=0, drop_last=True, device=args.device)
         for epoch in range(args.epochs):
             loader.set_epoch(epoch)
             for x, labels in loader:

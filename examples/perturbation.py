@@ -31,7 +31,7 @@ import numpy as np
 import train as training
 
 from minidl import evaluate, explain
-from minidl.array import Array
+from minidl.array import Array, array_module, check_device, to_cpu
 from minidl.data import Dataset, Normalize
 from minidl.explain import Explanation
 from minidl.explain.meaningful import DELETIONS, SETTINGS
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 def pictures(args: argparse.Namespace) -> None:
     """Learn the masks of some pictures, and draw them."""
     loaded, out = common.load(args, count=args.count), pathlib.Path(args.out)
-    model, x = loaded.model, loaded.normalize(loaded.images)
+    model, x = loaded.model, loaded.inputs(loaded.images)
     how = settings_of(args)
     needed = explain.meaningful_perturbation(model, x, deletion=args.deletion, setting=args.setting, **how)
     enough = explain.extremal_perturbation(model, x, **how)
@@ -88,9 +88,11 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def masks(path: pathlib.Path, loaded: common.Loaded, x: Array, needed: Explanation, enough: Explanation) -> None:
     """One row for each picture: it, what is deleted, what is left, the course of that; what is kept, and that alone."""
-    model, c, N = loaded.model, needed.target, len(x)
-    without, only = deleted(x, needed), explain.keep(x, enough.map)
-    before, after, alone = (probability(model, pictures, c) for pictures in (x, without, only))
+    N, without, only = len(x), deleted(x, needed), explain.keep(x, enough.map)
+    needed, enough = needed.to("cpu"), enough.to("cpu")
+    c = needed.target
+    before, after, alone = (probability(loaded.model, pictures, c) for pictures in (x, without, only))
+    without, only = to_cpu(without), to_cpu(only)
     picture = figure.new(12.6, 2.0 * N + 1.0, w_pad=0.05, h_pad=0.05, wspace=0.01, hspace=0)
     cells = picture.subplots(N, 7, width_ratios=(1, 1, 1, 1.35, 0.12, 1, 1), squeeze=False)
     for n, (plain, gone, rest, course, gap, kept, sufficient) in enumerate(cells):
@@ -140,6 +142,7 @@ def history(ax: Any, e: Explanation, n: int, last: bool) -> None:
 
 def areas(path: pathlib.Path, loaded: common.Loaded, x: Array, e: Explanation) -> None:
     """One row for each picture, one column for each area: what is kept, with the probability of the class."""
+    e = e.to("cpu")
     sizes, N = e.params["areas"], len(x)
     before = probability(loaded.model, x, e.target)
     picture = figure.new(1.75 * (len(sizes) + 1) + 1.0, 1.95 * N + 0.7, w_pad=0.05, h_pad=0.05, wspace=0, hspace=0)
@@ -182,8 +185,8 @@ def shown(x: Array, normalize: Normalize) -> Array:
 
 
 def probability(model: Module, x: Array, target: Array) -> Array:
-    """Of the class `target` (N,) in the pictures x: (N,)"""
-    logits = explain.predict(model, x).astype(np.float64)
+    """Of the class `target` (N,) in the pictures x: (N,). Class and probability are on the CPU."""
+    logits = to_cpu(explain.predict(model, x)).astype(np.float64)
     p = np.exp(logits - logits.max(1, keepdims=True))
     picked: Array = (p / p.sum(1, keepdims=True))[np.arange(len(x)), target]
     return picked
@@ -198,12 +201,14 @@ def percent(p: float) -> str:
 
 def study(args: argparse.Namespace) -> None:
     """Measure the masks of many pictures, and print a table."""
+    check_device(args.device)
     folder = common.finished(pathlib.Path(args.run))
     settings = Settings.of_run(folder)
     model, classes, normalize = common.net(folder / "model.safetensors", settings.model)
+    model.to(args.device)
     _, test_set = training.load(settings)
     first = test_set.take(np.arange(min(len(test_set), 40 * args.study)))
-    right = explain.predict(model, normalize(first.images), 256).argmax(1) == first.labels
+    right = to_cpu(explain.predict(model, common.beside(model, normalize(first.images)), 256).argmax(1)) == first.labels
     each = range(len(classes)) if len(classes) == 2 else [None]
     for k in each:
         wanted = right if k is None else right & (first.labels == k)
@@ -217,12 +222,12 @@ def study(args: argparse.Namespace) -> None:
 
 
 def measure(model: Module, chosen: Dataset, normalize: Normalize, deletion: str, how: dict[str, Any]) -> None:
-    x, y = normalize(chosen.images), chosen.labels
-    everything = explain.delete(x, np.ones((len(x), *x.shape[2:]), x.dtype), deletion)
+    x, y = common.beside(model, normalize(chosen.images)), chosen.labels
+    everything = explain.delete(x, array_module(x).ones((len(x), *x.shape[2:]), x.dtype), deletion)
     print(f"  deleting everything ({deletion}) takes p below 10% on {(probability(model, everything, y) < 0.1).mean():.0%}")
     for setting in SETTINGS:
         e = explain.meaningful_perturbation(model, x, y, deletion, setting, **how)
-        p, area = probability(model, deleted(x, e), y), e.map.mean((1, 2))
+        p, area = probability(model, deleted(x, e), y), to_cpu(e.map.mean((1, 2)))
         low, small = p < 0.1, area <= 0.25
         print(f"  meaningful, {setting}: p {np.median(probability(model, x, y)):.3f} -> {np.median(p):.3f} (medians), "
               f"{area.mean():.1%} of the picture deleted; p below 10% on {low.mean():.0%} of the pictures, "

@@ -39,7 +39,7 @@ import numpy as np
 
 import models
 from minidl import Tensor, files, ops
-from minidl.array import Array
+from minidl.array import Array, to_cpu, to_device
 from minidl.data import Dataset, Normalize
 from minidl.nn import Module
 from minidl.train import Row
@@ -68,8 +68,11 @@ def main(arguments: list[str] | None = None) -> int:
         nets = {f"{kind}{depth}": getattr(models, f"{kind}{depth}") for kind in KINDS.values() for depth in asked.depths}
         pictures, rows = compare.train_all(nets, settings, asked.seeds, out)
         K, C = len(pictures.classes), pictures.images.shape[1]
-        x, labels = first_batch(pictures, settings.batch_size)
-        norms = {name: [gradient_norms(make(K, C, seed), x, labels) for seed in asked.seeds] for name, make in nets.items()}
+        first = first_batch(pictures, settings.batch_size, settings.device)
+        norms = {
+            name: [gradient_norms(make(K, C, seed).to(settings.device), *first) for seed in asked.seeds]
+            for name, make in nets.items()
+        }
         lines = [line(name, make(K, C, 0), rows[name], norms[name]) for name, make in nets.items()]
         text = compare.table(HEAD, lines)
         files.write(out / "table.md", text)
@@ -79,16 +82,16 @@ def main(arguments: list[str] | None = None) -> int:
     return compare.guarded(run)
 
 
-def first_batch(pictures: Dataset, batch_size: int) -> tuple[Tensor, Array]:
-    """The first pictures, normalised, and their labels."""
-    normalize = Normalize(*pictures.mean_std())
-    return Tensor(normalize(pictures.images[:batch_size])), pictures.labels[:batch_size]
+def first_batch(pictures: Dataset, batch_size: int, device: str = "cpu") -> tuple[Tensor, Array]:
+    """The first pictures, normalised, and their labels, both on `device`."""
+    x = Normalize(*pictures.mean_std())(pictures.images[:batch_size])
+    return Tensor(to_device(x, device)), to_device(pictures.labels[:batch_size], device)
 
 
 def gradient_norms(model: Module, x: Tensor, labels: Array) -> Array:
     """The L2 norm of d loss / d w for the weight w of every layer, input to output."""
     ops.cross_entropy(model.train()(x), labels).backward()
-    return np.array([np.linalg.norm(p.grad) for p in model.parameters() if p.ndim > 1 and p.grad is not None])
+    return np.array([np.linalg.norm(to_cpu(p.grad)) for p in model.parameters() if p.ndim > 1 and p.grad is not None])
 
 
 HEAD = ("net", "parameters", "training loss", "training error", "test error", "gradient, layer 2 / last but one")

@@ -29,7 +29,7 @@ import common
 import numpy as np
 
 from minidl import explain, view
-from minidl.array import Array
+from minidl.array import Array, to_cpu
 from minidl.explain import Explanation
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE
@@ -69,10 +69,9 @@ def saturation(path: pathlib.Path, loaded: common.Loaded) -> None:
     Of pictures that nobody has generated there may be few: then they are those in which the first one fades away.
     """
     images = loaded.images if loaded.labels is not None else faded(loaded.images[0], loaded.normalize.mean)
-    x = loaded.normalize(images)
-    of_score = explain.saliency(loaded.model, x, output="logit")
-    of_p = explain.saliency(loaded.model, x, output="prob")
-    sure = log_odds(explain.predict(loaded.model, x), of_score.target)  # (N,)
+    x = loaded.inputs(images)
+    of_score, of_p = (explain.saliency(loaded.model, x, output=output).to("cpu") for output in ("logit", "prob"))
+    sure = log_odds(to_cpu(explain.predict(loaded.model, x)), of_score.target)  # (N,)
     wanted = np.log(SHOWN) - np.log1p(-np.array(SHOWN))
     shown = sorted({int(np.abs(sure - z).argmin()) for z in wanted}, key=sure.__getitem__)
 
@@ -143,7 +142,7 @@ def percent(log_odds: float) -> str:
 def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace) -> None:
     """One row for each of the first pictures, one column for each method, all of the logit of the predicted class."""
     images = loaded.images[: args.count]
-    model, x = loaded.model, loaded.normalize(images)
+    model, x = loaded.model, loaded.inputs(images)
     rest = loaded.images[args.count :][:50]  # the background of expected gradients, where there are further pictures
     bar = {"progress": sys.stderr.isatty()}
     found: dict[str, Explanation] = {
@@ -156,14 +155,15 @@ def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace)
         "integrated\ngradients": explain.integrated_gradients(model, x, **bar),
     }
     if len(rest):
-        found["expected\ngradients"] = explain.expected_gradients(model, x, loaded.normalize(rest), **bar)
+        found["expected\ngradients"] = explain.expected_gradients(model, x, loaded.inputs(rest), **bar)
     found |= {
         "Grad-CAM": explain.grad_cam(model, x, layer=args.layer),
         "occlusion": explain.occlusion(model, x, **bar),
         "RISE": explain.rise(model, x, samples=args.masks, **bar),
     }
-    sure = log_odds(explain.predict(model, x), found["gradient"].target)
-    captions = [f"{loaded.classes[c]}\np {percent(z)}" for c, z in zip(found["gradient"].target, sure, strict=True)]
+    classes = to_cpu(found["gradient"].target)
+    sure = log_odds(to_cpu(explain.predict(model, x)), classes)
+    captions = [f"{loaded.classes[c]}\np {percent(z)}" for c, z in zip(classes, sure, strict=True)]
     view.comparison(path, images, {name: e.map for name, e in found.items()}, captions, f"What decided? {len(found)} answers")
 
 

@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     loaded = common.load(args, count=args.number + 1)
     picture = loaded.images[min(args.number, len(loaded.images) - 1)]  # (C,H,W)
-    x = loaded.normalize(picture[None])
+    x = loaded.inputs(picture[None])
     if args.text:
         print(text(loaded.model, x, args.target))
     name = pathlib.Path(args.image[0]).name if args.image else f"generated lesion {args.number}"

@@ -54,6 +54,15 @@ def to_device(x: Array, device: str) -> Array:
     return to_cpu(x) if device == "cpu" else to_gpu(x)
 
 
+def move(value: Any, device: str) -> Any:
+    """`value` with the arrays in it on `device`, those in dicts, lists and tuples too."""
+    if isinstance(value, dict):
+        return {key: move(item, device) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(move(item, device) for item in value)
+    return to_device(value, device) if is_array(value) else value
+
+
 def check_device(device: str) -> None:
     """Raises ValueError for a device of another name, RuntimeError where it is the GPU and CuPy or a GPU is missing."""
     to_device(np.zeros(0), device)

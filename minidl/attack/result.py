@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from minidl.array import Array
+from minidl.array import Array, move
 from minidl.attack.ball import sizes
 
 
@@ -32,6 +32,10 @@ class AttackResult:
     steps: Array
     path: Array | None = None
     params: dict[str, Any] = field(default_factory=dict)
+
+    def to(self, device: str) -> AttackResult:
+        """The same with all arrays on `device`, "cpu" or "gpu"."""
+        return replace(self, **{f.name: move(getattr(self, f.name), device) for f in fields(self)})
 
     @property
     def norms(self) -> dict[str, Array]:

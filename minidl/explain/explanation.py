@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from minidl import view
-from minidl.array import Array, to_cpu
+from minidl.array import Array, move, to_cpu
 
 NAMES = {  # of methods, for people, where it is not that of the function
     "grad_times_input": "gradient x input",
@@ -40,6 +40,10 @@ class Explanation:
     delta: Array | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     params: dict[str, Any] = field(default_factory=dict)
+
+    def to(self, device: str) -> Explanation:
+        """The same with all arrays on `device`, "cpu" or "gpu"."""
+        return replace(self, **{f.name: move(getattr(self, f.name), device) for f in fields(self)})
 
     def plot(
         self, path: str | os.PathLike[str], images: Array, classes: Sequence[str] | None = None, title: str | None = None
