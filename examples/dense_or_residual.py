@@ -42,7 +42,7 @@ from tqdm import tqdm
 
 import models
 from minidl import Tensor, files, ops, optim
-from minidl.array import Array
+from minidl.array import Array, array_module, to_device
 from minidl.train import Row
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE
@@ -59,7 +59,7 @@ class Cost(NamedTuple):
     """Of one training step."""
 
     seconds: float
-    before: int  # bytes that the process held at most before its first step
+    before: int  # bytes that the process, or CuPy on the GPU, held at most before its first step
     peak: int  # and with it
 
 
@@ -77,13 +77,13 @@ def main(arguments: list[str] | None = None) -> int:
         nets = {asked.resnet: resnet, f"densenet_bc{depth}_{growth}": partial(models.densenet_bc, depth, growth)}
         pictures, rows = compare.train_all(nets, settings, asked.seeds, out)
         shape = settings.batch_size, *pictures.images.shape[1:]
-        costs = measure(nets, shape)
+        costs = measure(nets, shape, settings.device)
         K, C = len(pictures.classes), pictures.images.shape[1]
         sizes = {name: compare.count(make(K, C)) for name, make in nets.items()}
         text = table(sizes, rows, costs)
         files.write(out / "table.md", text)
         title = f"{' and '.join(nets)} on {len(pictures):,} pictures of {settings.data}"
-        draw(out / "figure.png", rows, costs, title)
+        draw(out / "figure.png", rows, costs, title, settings.device)
         print(f"{text}peak memory is that of a process that trains with batches of {settings.batch_size}; "
               f"now look at {out / 'figure.png'}")  # fmt: skip
 
@@ -112,40 +112,45 @@ Shape = tuple[int, int, int, int]  # of a batch (N,C,H,W)
 Costs = dict[tuple[str, bool], Cost]  # (net, whether in fused ops)
 
 
-def measure(nets: Mapping[str, compare.Maker], shape: Shape) -> Costs:
+def measure(nets: Mapping[str, compare.Maker], shape: Shape, device: str = "cpu") -> Costs:
     """The cost of a training step of each net, fused and op by op, in a new process each: what others held does not count."""
     costs = {}
     cases = [(name, fused) for name in nets for fused in (True, False)]
     for name, fused in tqdm(cases, desc="time and memory", leave=False, disable=None):
-        step_cost(nets[name], fused, (2, *shape[1:]), seconds=0)  # here, so that the process finds compiled kernels
+        step_cost(nets[name], fused, (2, *shape[1:]), device, seconds=0)  # here, so that the process finds compiled kernels
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            costs[name, fused] = process.submit(step_cost, nets[name], fused, shape).result()
+            costs[name, fused] = process.submit(step_cost, nets[name], fused, shape, device).result()
     return costs
 
 
-def step_cost(make: compare.Maker, fused: bool, shape: Shape, seconds: float = 3) -> Cost:
-    """The median of the steps that fit into so many seconds, and the memory of this process."""
+def step_cost(make: compare.Maker, fused: bool, shape: Shape, device: str = "cpu", seconds: float = 3) -> Cost:
+    """The median of the steps that fit into so many seconds, and the memory of this process, or what it took of the GPU's."""
     rng, K = np.random.default_rng(0), 10
-    model, x, labels = make(K, shape[1], 0), rng.standard_normal(shape, dtype=np.float32), rng.integers(0, K, shape[0])
+    model, drawn = make(K, shape[1], 0).to(device), (rng.standard_normal(shape, dtype=np.float32), rng.integers(0, K, shape[0]))
+    x, labels = (to_device(a, device) for a in drawn)
     optimizer = optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
 
     def step(x: Array, labels: Array) -> None:
         optimizer.zero_grad()
         ops.cross_entropy(model(Tensor(x)), labels).backward()
         optimizer.step()
+        if device == "gpu":  # which has only been told what to do
+            array_module(x).cuda.get_current_stream().synchronize()
 
     with nullcontext() if fused else ops.unfused():
         step(x[:2], labels[:2])  # loads the kernels
-        before, times = peak_memory(), list[float]()
+        before, times = peak_memory(x), list[float]()
         while len(times) < 3 or sum(times) < seconds:
             start = time.perf_counter()
             step(x, labels)
             times.append(time.perf_counter() - start)
-    return Cost(statistics.median(times), before, peak_memory())
+    return Cost(statistics.median(times), before, peak_memory(x))
 
 
-def peak_memory() -> int:
-    """Bytes that this process has held at most."""
+def peak_memory(x: Array) -> int:
+    """Bytes that this process has held at most; where x is on the GPU, those that CuPy holds there, and does not give back."""
+    if array_module(x) is not np:
+        return int(array_module(x).get_default_memory_pool().total_bytes())
     status = pathlib.Path("/proc/self/status")
     if status.exists():  # Linux, where getrusage also counts what the parent held when it started this process
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -171,7 +176,7 @@ def table(sizes: Mapping[str, int], rows: Mapping[str, list[list[Row]]], costs: 
     return compare.table(HEAD, lines)
 
 
-def draw(path: pathlib.Path, rows: Mapping[str, list[list[Row]]], costs: Costs, title: str) -> None:
+def draw(path: pathlib.Path, rows: Mapping[str, list[list[Row]]], costs: Costs, title: str, device: str = "cpu") -> None:
     """Accuracy by epoch, one line a seed; bars for time and memory of a step."""
     from matplotlib.ticker import MaxNLocator
 
@@ -194,11 +199,12 @@ def draw(path: pathlib.Path, rows: Mapping[str, list[list[Row]]], costs: Costs, 
     names = [f"{name}\n{HOW[fused]}" for name, fused in costs]
     colors = [color[name] for name, _ in costs]
     ms = [cost.seconds * 1e3 for cost in costs.values()]
+    where = "of the process" if device == "cpu" else "on the GPU"
     before, peak = ([cost[i] / 2**20 for cost in costs.values()] for i in (1, 2))
     seconds.barh(names, ms, 0.62, color=colors)
     memory.barh(names, peak, 0.62, color=colors)
     memory.barh(names, before, 0.62, color="#bdbdbd", label="before the first step")
-    for ax, values, name in (seconds, ms, "time of a training step (ms)"), (memory, peak, "peak memory of the process (MiB)"):
+    for ax, values, name in (seconds, ms, "time of a training step (ms)"), (memory, peak, f"peak memory {where} (MiB)"):
         for i, value in enumerate(values):
             ax.text(value, i, f" {value:,.0f}", va="center", fontsize=9)
         ax.set_title(name, fontsize=10, loc="left")

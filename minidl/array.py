@@ -54,6 +54,18 @@ def to_device(x: Array, device: str) -> Array:
     return to_cpu(x) if device == "cpu" else to_gpu(x)
 
 
+def array_like(value: Any, like: Array, dtype: Any = None) -> Array:
+    """`value`, a number, numbers or an array from either device, as an array where `like` is."""
+    if is_array(value):
+        value = to_device(value, device_of(like))
+    return array_module(like).asarray(value, dtype)
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """Of an array on either device, or of a number or numbers."""
+    return tuple(value.shape) if is_array(value) else np.shape(value)
+
+
 def move(value: Any, device: str) -> Any:
     """`value` with the arrays in it on `device`, those in dicts, lists and tuples too."""
     if isinstance(value, dict):

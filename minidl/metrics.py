@@ -1,24 +1,24 @@
 """How good a classifier is: accuracy, balanced accuracy, confusion matrix and, for two classes, the area under the ROC curve.
 
-Plain NumPy arrays in, plain numbers out. labels (N,) are integers in [0, K), logits (N,K) are floats.
+Arrays in, on the CPU or the GPU, plain numbers out. labels (N,) are integers in [0, K), logits (N,K) are floats.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from minidl.array import Array
+from minidl.array import Array, to_cpu
 
 
 def accuracy(logits: Array, labels: Array) -> float:
     """Top-1: the share of pictures whose largest logit is that of their label. Raises ValueError for shapes that disagree."""
-    _check(logits, labels)
+    logits, labels = _checked(logits, labels)
     return float((logits.argmax(1) == labels).mean())
 
 
 def confusion_matrix(logits: Array, labels: Array) -> Array:
-    """(K,K) int64: entry [t, p] counts the pictures of class t that were taken for class p."""
-    _check(logits, labels)
+    """(K,K) int64 on the CPU: entry [t, p] counts the pictures of class t that were taken for class p."""
+    logits, labels = _checked(logits, labels)
     K = logits.shape[1]
     return np.bincount(K * labels + logits.argmax(1), minlength=K * K).reshape(K, K)
 
@@ -39,6 +39,7 @@ def auc(scores: Array, labels: Array) -> float:
     """
     if scores.ndim != 1 or scores.shape != labels.shape:
         raise ValueError(f"scores and labels: expected (N,) each, got {scores.shape} and {labels.shape}")
+    scores, labels = to_cpu(scores), to_cpu(labels)
     if not np.isfinite(scores).all():
         raise ValueError(f"scores: {np.count_nonzero(~np.isfinite(scores))} of {len(scores)} are not finite")
     P, Q = int((labels == 1).sum()), int((labels == 0).sum())
@@ -49,10 +50,12 @@ def auc(scores: Array, labels: Array) -> float:
     return float((rank[which][labels == 1].sum() - P * (P + 1) / 2) / (P * Q))
 
 
-def _check(logits: Array, labels: Array) -> None:
+def _checked(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Both on the CPU."""
     if logits.ndim != 2 or labels.shape != (len(logits),) or len(logits) == 0:
         raise ValueError(f"logits and labels: expected (N,K) and (N,), N > 0, got {logits.shape} and {labels.shape}")
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels: expected integers, got {labels.dtype}")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(f"labels: expected 0 to {logits.shape[1] - 1}, got {labels.min()} to {labels.max()}")
+    return to_cpu(logits), to_cpu(labels)

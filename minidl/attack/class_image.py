@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minidl import ops
-from minidl.array import Array, array_module, to_device
+from minidl.array import Array, array_like, array_module, is_array, shape_of, to_device
 from minidl.attack.ball import Bounds, draw, unit
 from minidl.attack.passes import PerChannel, attacked, class_gradients, number, on_pictures, whole
 from minidl.attack.result import AttackResult
@@ -61,11 +61,11 @@ def class_image(
         raise ValueError(f"shape: expected (C,H,W), positive integers, got {shape!r}")
     like = next(iter(model.parameters()), None)
     dtype, device = ("float32", "cpu") if like is None else (like.dtype, like.device)
-    y = y if np.ndim(y) else np.full(1, y)
+    y = y if shape_of(y) else np.full(1, y.item() if is_array(y) else y)  # type: ignore[union-attr]
     blank = to_device(np.zeros((len(y), *shape), dtype), device)  # type: ignore[arg-type]
     xp = array_module(blank)
     net = on_pictures(model, blank, mean, std)
-    grey = sum(bounds) / 2 if mean is None else xp.asarray(mean, dtype=dtype).reshape(1, -1, 1, 1)
+    grey = sum(bounds) / 2 if mean is None else array_like(mean, blank, dtype).reshape(1, -1, 1, 1)
     start = xp.clip(blank + grey + draw(blank, range(len(blank)), noise, "linf", seed), *bounds)
     shifts = np.random.default_rng(seed).integers(-jitter, jitter + 1, (steps, 2)).tolist()
 

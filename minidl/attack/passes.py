@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.array import Array, array_module
+from minidl.array import Array, array_like, array_module
 from minidl.attack.ball import Bounds
 from minidl.attack.result import AttackResult
 from minidl.core import Tensor, gradients, no_grad
@@ -47,7 +47,7 @@ def on_pictures(model: Module, x: Array, mean: PerChannel, std: PerChannel) -> M
     xp, C = array_module(x), x.shape[1]
     if mean is None or std is None:
         raise TypeError(f"mean, std: expected {C} numbers each, or None twice, got {mean!r} and {std!r}")
-    shift, scale = xp.asarray(mean, dtype=x.dtype), xp.asarray(std, dtype=x.dtype)
+    shift, scale = array_like(mean, x, x.dtype), array_like(std, x, x.dtype)
     if shift.shape != (C,) or scale.shape != (C,):
         raise ValueError(f"mean, std: expected one number for each of {C} channels, got shapes {shift.shape}, {scale.shape}")
     if not bool((xp.isfinite(shift) & xp.isfinite(scale) & (scale > 0)).all()):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minidl.array import Array, is_array, to_cpu
+from minidl.array import Array, is_array, shape_of, to_cpu
 
 
 class Interval(NamedTuple):
@@ -59,7 +59,7 @@ def bootstrap(values: Array, groups: Array | None = None, level: float = 0.95, d
 
 def _numbers(groups: Array, n: int) -> Array:
     """The groups, numbered 0, 1, ..."""
-    if np.shape(groups) != (n,):
-        raise ValueError(f"groups: expected one number for each of the {n} values, got shape {np.shape(groups)}")
+    if shape_of(groups) != (n,):
+        raise ValueError(f"groups: expected one number for each of the {n} values, got shape {shape_of(groups)}")
     numbered: Array = np.unique(to_cpu(groups), return_inverse=True)[1]
     return numbered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidl.array import Array, is_array
+from minidl.array import Array, device_of, is_array, to_device
 from minidl.explain.passes import Target, as_pictures, check_pictures, explained
 from minidl.nn import Module
 
@@ -35,4 +35,4 @@ def completeness(
         raise ValueError(f"raw: expected contributions (N,...) to the {len(x)} scores, got {got}")
     classes, here = explained(model, x, target, output, batch_size)
     _, there = explained(model, as_pictures(baseline, x, "baseline"), classes, output, batch_size)
-    return raw.reshape(len(raw), -1).sum(1) - (here - there)
+    return to_device(raw.reshape(len(raw), -1).sum(1), device_of(x)) - (here - there)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minidl import ops
-from minidl.array import Array, array_module
+from minidl.array import Array, array_like, array_module
 from minidl.core import Parameter, Tensor, no_grad
 from minidl.explain.explanation import Explanation
 from minidl.explain.meaningful import blurred, check_pixels, joined
@@ -151,7 +151,7 @@ def keep(x: Array, map: Array, levels: int = 8, blur: float = 20.0) -> Array:
     """x (N,C,H,W), sharp where map (N,H,W) is 1, blurred where it is 0, and blurred less in between."""
     if map.shape != (len(x), *x.shape[2:]):
         raise ValueError(f"map: expected (N,H,W) = {(len(x), *x.shape[2:])} for x of {x.shape}, got {map.shape}")
-    return interpolated(pyramid(x, levels, blur), Tensor(map[:, None])).data
+    return interpolated(pyramid(x, levels, blur), Tensor(array_like(map, x)[:, None])).data
 
 
 def pyramid(x: Array, levels: int, blur: float) -> Array:

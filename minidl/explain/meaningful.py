@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl import ops
-from minidl.array import Array, array_module
+from minidl.array import Array, array_like, array_module
 from minidl.core import Parameter, Tensor, no_grad
 from minidl.explain.explanation import Explanation
 from minidl.explain.passes import (
@@ -163,7 +163,8 @@ def delete(
     if map.shape != (len(x), *x.shape[2:]):
         raise ValueError(f"map: expected (N,H,W) = {(len(x), *x.shape[2:])} for x of {x.shape}, got {map.shape}")
     _, replaced = Pictures(x, deletion, blur, constant, 1, seed).unshifted()
-    return map[:, None] * replaced + (1 - map[:, None]) * x
+    share = array_like(map, x)[:, None]
+    return share * replaced + (1 - share) * x
 
 
 def loss_of(

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 
-import numpy as np
 from tqdm import tqdm
 
-from minidl.array import Array, array_module, device_of, is_array
+from minidl.array import Array, array_like, array_module, device_of, is_array, shape_of
 from minidl.core import Tensor, no_grad, walk
 from minidl.explain.scores import score, targets
 from minidl.memory import batch_in_memory
@@ -47,7 +46,7 @@ def check_pictures(model: Module, x: Array, target: Target = None, name: str = "
             raise ValueError(f"{pictures}: the model is {model_is}, {pictures} is {x_is}")
     if not bool(array_module(x).isfinite(x).all()):
         raise ValueError(f"{pictures}: holds NaN or infinity")
-    if target is not None and np.shape(target) not in ((), (len(x),)):
+    if target is not None and shape_of(target) not in ((), (len(x),)):
         raise ValueError(f"{name}: expected one class, or one for each of the {len(x)} pictures, got {target!r}")
 
 
@@ -191,16 +190,16 @@ def reporting(total: int, progress: Progress, name: str = "") -> Iterator[Callab
 
 def of_part(target: Target, part: slice) -> Target:
     """The targets of one batch: those of its pictures, where there is one for each."""
-    return target if target is None or np.ndim(target) == 0 else target[part]  # type: ignore[index]
+    return target if target is None or shape_of(target) == () else target[part]  # type: ignore[index]
 
 
 def as_pictures(value: float | Array, x: Array, name: str) -> Array:
     """`value`, one number or what broadcasts to (N,C,H,W), such as (C,1,1) for a colour, in the form of the pictures x."""
     xp = array_module(x)
     try:
-        pictures = xp.broadcast_to(xp.asarray(value, x.dtype), x.shape)
+        pictures = xp.broadcast_to(array_like(value, x, x.dtype), x.shape)
     except (ValueError, TypeError):
-        got = f"shape {np.shape(value)}" if is_array(value) else repr(value)
+        got = f"shape {shape_of(value)}" if is_array(value) else repr(value)
         raise ValueError(f"{name}: expected a number, or an array that broadcasts to {x.shape}, got {got}") from None
     if not bool(xp.isfinite(pictures).all()):
         raise ValueError(f"{name}: holds NaN or infinity")

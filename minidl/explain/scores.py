@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl import ops
-from minidl.array import Array, array_module
+from minidl.array import Array, array_like, array_module
 from minidl.core import Tensor
 
 OUTPUTS = ("logit", "prob", "logprob", "margin")
@@ -50,7 +50,7 @@ def targets(logits: Array, target: int | Array | None, name: str = "target") -> 
     xp, (N, K) = array_module(logits), logits.shape
     if target is None:
         return logits.argmax(1).astype("int64")
-    classes = xp.asarray(target)
+    classes = array_like(target, logits)
     if classes.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected a class as an integer, or an array of {N} of them, got {target!r}")
     if classes.shape not in ((), (N,)):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from minidl.array import Array
+from minidl.array import Array, to_cpu
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE, RED
 from minidl.view.pictures import for_the_eye
@@ -38,6 +38,7 @@ def fooled(
     if not 0 < len(original) == len(attacked) == len(before) == len(after):
         lengths = len(original), len(attacked), len(before), len(after)
         raise ValueError(f"original, attacked, before, after: expected as many of each and at least one, got {lengths}")
+    original, attacked, before, after = map(to_cpu, (original, attacked, before, after))
     delta = attacked.astype(np.float64) - original
     largest = float(np.quantile(np.abs(delta), 0.995)) or float(np.abs(delta).max()) or 1.0
     factor = _round_down(0.5 / largest)
@@ -91,6 +92,7 @@ def images_of_classes(path: Path, images: Array, captions: Sequence[str], title:
     """
     if not 0 < len(images) == len(captions):
         raise ValueError(f"images, captions: expected as many of each and at least one, got {len(images)} and {len(captions)}")
+    images = to_cpu(images)
     columns = min(len(images), 5)
     lines = -(-len(images) // columns)
     picture = figure.new(max(2.1 * columns, 5), 2.4 * lines + 0.45, w_pad=0.05, h_pad=0.05)

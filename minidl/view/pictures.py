@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minidl.array import Array
+from minidl.array import Array, to_cpu
 from minidl.view import figure
 from minidl.view.figure import GREY, RED
 
@@ -30,6 +30,7 @@ def gradient_pictures(
     if not 0 < len(images) == len(maps) == len(labels) == len(probabilities):
         lengths = len(images), len(maps), len(labels), len(probabilities)
         raise ValueError(f"images, maps, labels, probabilities: expected as many of each and at least one, got {lengths}")
+    images, maps, labels, probabilities = map(to_cpu, (images, maps, labels, probabilities))
     N, columns = len(images), min(len(images), 4)
     lines = -(-N // columns)
     limit = limit_of(maps)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.array import Array
+from minidl.array import Array, to_cpu
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE
 
@@ -64,6 +64,7 @@ def confusion(path: str | os.PathLike[str], matrix: Array, classes: Sequence[str
     K = len(classes)
     if matrix.shape != (K, K):
         raise ValueError(f"matrix: expected ({K}, {K}) for {K} classes, got {matrix.shape}")
+    matrix = to_cpu(matrix)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)  # (K,K), rows sum to 1, or to 0 for an absent class
     side = 2.2 + 0.55 * K if K <= NAMED else 9
     picture = figure.new(side + 1.2, side, w_pad=0.1, h_pad=0.1)

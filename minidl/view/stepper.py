@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidl import files
-from minidl.array import Array, array_module, device_of, is_array, to_cpu
+from minidl.array import Array, array_module, device_of, is_array, shape_of, to_cpu
 from minidl.core import Add, Op, Tensor, gradients
 from minidl.flow import formulas
 from minidl.flow.cells import Cell
@@ -76,7 +76,8 @@ def stepper(
         low, high = float(x.min()), float(x.max())
         picture = to_cpu((x[0] - low) / ((high - low) or 1))
     if not is_array(picture) or picture.ndim != 3 or picture.shape[1:] != x.shape[2:]:
-        raise ValueError(f"picture: expected (C,H,W) with the height and width of x, {x.shape[2:]}, got {np.shape(picture)}")
+        raise ValueError(f"picture: expected (C,H,W) with the height and width of x, {x.shape[2:]}, got {shape_of(picture)}")
+    picture = to_cpu(picture)
     picked = [_pixel(pick, x.shape) for pick in picks]
     if len(picked) > PICKS:
         raise ValueError(f"picks: expected at most {PICKS} pixels, got {len(picked)}")

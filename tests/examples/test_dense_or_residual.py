@@ -15,7 +15,7 @@ import models
 def test_a_small_run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recomputing what the layers of a block read saves more than half; a residual net keeps most of what it makes anyway."""
     costs, measure = example.Costs(), example.measure
-    monkeypatch.setattr(example, "measure", lambda nets, shape: costs.update(measure(nets, shape)) or costs)
+    monkeypatch.setattr(example, "measure", lambda *asked: costs.update(measure(*asked)) or costs)
     asked = ["--pictures", "32", "--batch-size", "32", "--epochs", "1", "--out", str(tmp_path)]
     assert example.main(asked) == 0
     assert list(costs) == [(name, fused) for name in ("resnet20", "densenet_bc52_12") for fused in (True, False)]
