@@ -234,7 +234,7 @@ def measure(model: Module, chosen: Dataset, normalize: Normalize, deletion: str,
               f"at most a quarter deleted on {small.mean():.0%}, both on {(low & small).mean():.0%}")  # fmt: skip
         on_lesion(e.map, chosen)
     e = explain.extremal_perturbation(model, x, y, areas=[0.1], **how)
-    p = probability(model, explain.keep(x, e.map), y)
+    p, e = probability(model, explain.keep(x, e.map), y), e.to("cpu")
     print(f"  extremal, 10%: kept {e.map.mean():.1%} of the picture, p -> {np.median(p):.3f} (median), "
           f"above 90% of what it was on {(e.params['kept'][:, 0] >= 0.9).mean():.0%}")  # fmt: skip
     on_lesion(e.map, chosen)
