@@ -195,7 +195,7 @@ def area_loss(M: Tensor, area: Array) -> Tensor:
     """
     xp, pixels = array_module(area), M.size // len(area)
     flat = ops.reshape(M, (len(area), pixels))
-    rank = flat.data.argsort(1).argsort(1)  # (N,HW), of each pixel
+    rank = flat.data.argsort(1, kind="stable").argsort(1)  # (N,HW), of each pixel; CuPy sorts so as well
     goal = (rank >= xp.floor(pixels * (1 - area))[:, None]).astype(M.dtype)
     return ops.mean((flat - Tensor(goal)) ** 2, axis=1)
 
