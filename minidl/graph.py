@@ -28,6 +28,7 @@ from typing import Any
 
 from minidl.array import Array, array_module, device_of
 from minidl.core import Tensor
+from minidl.kernels import cublas
 from minidl.loss_scale import LossScale
 from minidl.nn import Module
 
@@ -77,6 +78,7 @@ class _Graph:
             self._work(loss)  # what runs for the first time is compiled, and fills the pool
             for (_, _, buffer), value in zip(self.buffers, before, strict=True):
                 buffer[...] = value
+            cublas.handle_of(xp)  # made now, since it cannot be made below
             stream.synchronize()
             stream.begin_capture()
             try:

@@ -383,6 +383,7 @@ def cupy(devices: int = 1) -> ModuleType:
         setattr(module, name, getattr(np, name))
     runtime = SimpleNamespace(
         getDeviceCount=lambda: devices,
+        getDevice=lambda: 0,
         getDeviceProperties=lambda device: {"name": b"no GPU, but a stand-in for CuPy"},
         driverGetVersion=lambda: 0,
         runtimeGetVersion=lambda: 0,

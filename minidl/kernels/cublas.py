@@ -1,18 +1,20 @@
-"""Matrix products on the GPU by cuBLAS: through CuPy and, while a CUDA graph is captured, past it.
+"""Matrix products on the GPU by cuBLAS: through CuPy or, where that will not do, past it.
 
-cuBLAS may be captured, but CuPy refuses to call it on a stream that is (https://github.com/cupy/cupy/issues/6290). There the
-same library is called with the same handle, by ctypes.
+CuPy refuses to call cuBLAS on a stream that is captured into a CUDA graph (https://github.com/cupy/cupy/issues/6290), though
+cuBLAS may be. And it copies the matrices of a batch that do not lie as it wants them. `product` calls the library itself, by
+ctypes: one call for a batch, whose matrices lie anywhere at equal distances, or are one and the same for all.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from functools import cache
 from importlib import import_module
 from typing import Any
 
-from minidl.array import Array, array_module, capturing
+from minidl.array import Array, array_module, capturing, sum_type
 
 WORKSPACE = 1 << 25  # bytes that cuBLAS may use; 32 MiB is what it takes on Hopper
 
@@ -25,48 +27,69 @@ DEFAULT = -1  # the choice of algorithm
 def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     """y[i,k] = sum_j a[i,j] b[j,k]: CuPy's (..., I, J) x (..., J, K) -> (..., I, K), into `out` where it is given
 
-    Halves are added up in float32. Raises NotImplementedError for more than two axes while a graph is captured.
+    Halves are added up in float32. Raises NotImplementedError for more than three axes while a graph is captured.
     """
-    xp = array_module(a)
     if not capturing(a):
-        return xp.matmul(a, b, out=out)
-    if a.ndim != 2 or b.ndim != 2:
-        raise NotImplementedError(f"in a CUDA graph only products of two axes are captured, got {a.shape} and {b.shape}")
-    shape = len(a), b.shape[1]
+        return array_module(a).matmul(a, b, out=out)
+    if max(a.ndim, b.ndim) > 3 or min(a.ndim, b.ndim) < 2:
+        raise NotImplementedError(
+            f"in a CUDA graph only products of two or three axes are captured, got {a.shape} and {b.shape}"
+        )
+    return product(a, b, out)
+
+
+def product(a: Array, b: Array, out: Array | None = None) -> Array:
+    """y[n,i,k] = sum_j a[n,i,j] b[n,j,k]: (N,I,J) x (N,J,K) -> (N,I,K); one of two axes serves all n, two of them give (I,K)
+
+    a, b and `out` are CuPy arrays of one float type; the rows of `out` are contiguous. Halves are added up in float32, and
+    stay what they are in an `out` of float32.
+    """
+    xp, batch = array_module(a), {len(m) for m in (a, b) if m.ndim == 3}
+    if len(batch) > 1 or a.shape[-1] != b.shape[-2]:
+        raise ValueError(f"b: expected (N, J, K) or (J, K) for a of (N, I, J) or (I, J), got a {a.shape} and b {b.shape}")
+    shape = (*batch, a.shape[-2], b.shape[-1])
     y = xp.empty(shape, a.dtype) if out is None else out
-    if y.shape != shape or y.dtype != a.dtype or not y.flags.c_contiguous:
-        raise ValueError(f"out: expected a contiguous array {shape} {a.dtype}, got {y.shape} {y.dtype}")
-    _multiply(_library(), xp, a, b, y)
+    in_rows = y.strides[-1] == y.itemsize and y.strides[-2] >= y.shape[-1] * y.itemsize
+    if y.shape != shape or y.dtype not in (a.dtype, sum_type(a.dtype)) or not in_rows:
+        raise ValueError(f"out: expected rows of an array {shape} {a.dtype}, got {y.shape} {y.dtype} with strides {y.strides}")
+    if y.size:
+        _multiply(_library(), xp, a, b, y)
     return y
 
 
 def _multiply(library: Any, xp: Any, a: Array, b: Array, y: Array) -> None:
     """y = a b, all (rows, columns). To cuBLAS, which counts down the columns, each is its transpose: y' = b' a'"""
-    handle, stream = ctypes.c_void_p(xp.cuda.device.get_cublas_handle()), xp.cuda.get_current_stream()
-    (a, a_turned, a_line), (b, b_turned, b_line) = _layout(xp, a), _layout(xp, b)
-    (rows, inner), columns = a.shape, b.shape[1]
+    handle, stream = handle_of(xp), xp.cuda.get_current_stream()
+    (a, a_turned, a_line, a_step), (b, b_turned, b_line, b_step) = _layout(xp, a), _layout(xp, b)
+    _, _, y_line, y_step = _layout(xp, y)
+    (rows, inner), columns = a.shape[-2:], b.shape[-1]
     wide, tf32 = a.dtype.name == "float64", a.dtype.name == "float32" and os.environ.get("CUPY_TF32", "0") != "0"
     one, zero = ((ctypes.c_double if wide else ctypes.c_float)(v) for v in (1, 0))
-    workspace = xp.empty(WORKSPACE, "uint8")  # of the graph's memory: it serves other arrays as soon as this product is done
     _check(library.cublasSetStream_v2(handle, ctypes.c_void_p(stream.ptr)), "cublasSetStream")
-    _check(library.cublasSetWorkspace_v2(handle, _pointer(workspace), ctypes.c_size_t(WORKSPACE)), "cublasSetWorkspace")
+    if stream.is_capturing():
+        workspace = xp.empty(
+            WORKSPACE, "uint8"
+        )  # of the graph's memory: it serves other arrays as soon as this product is done
+        _check(library.cublasSetWorkspace_v2(handle, _pointer(workspace), ctypes.c_size_t(WORKSPACE)), "cublasSetWorkspace")
     kind = TYPES[a.dtype.name]
-    status = library.cublasGemmEx(
+    status = library.cublasGemmStridedBatchedEx(
         *(handle, b_turned, a_turned, columns, rows, inner, ctypes.byref(one)),
-        *(_pointer(b), kind, b_line, _pointer(a), kind, a_line, ctypes.byref(zero)),
-        *(_pointer(y), kind, columns, IN_FLOAT64 if wide else IN_TF32 if tf32 else IN_FLOAT32, DEFAULT),
+        *(_pointer(b), kind, b_line, b_step, _pointer(a), kind, a_line, a_step, ctypes.byref(zero)),
+        *(_pointer(y), TYPES[y.dtype.name], y_line, y_step, len(y) if y.ndim == 3 else 1),
+        *(IN_FLOAT64 if wide else IN_TF32 if tf32 else IN_FLOAT32, DEFAULT),
     )
-    _check(status, "cublasGemmEx")
+    _check(status, "cublasGemmStridedBatchedEx")
 
 
-def _layout(xp: Any, a: Array) -> tuple[Array, int, int]:
-    """a or a copy; 0 where it lies row by row, 1 where column by column; and how many numbers apart these lines begin"""
-    down, along = (stride // a.itemsize for stride in a.strides)
-    if along == 1 and down >= a.shape[1]:
-        return a, 0, down
-    if down == 1 and along >= a.shape[0]:
-        return a, 1, along
-    return xp.ascontiguousarray(a), 0, a.shape[1]
+def _layout(xp: Any, a: Array) -> tuple[Array, int, int, ctypes.c_longlong]:
+    """a or a copy; 0 where it lies row by row, 1 where column by column; and how many numbers apart lines and matrices begin"""
+    *step, down, along = (stride // a.itemsize for stride in a.strides)
+    rows, columns = a.shape[-2:]
+    if along == 1 and down >= columns:
+        return a, 0, down, ctypes.c_longlong(*step)
+    if down == 1 and along >= rows:
+        return a, 1, along, ctypes.c_longlong(*step)
+    return xp.ascontiguousarray(a), 0, columns, ctypes.c_longlong(rows * columns if step else 0)
 
 
 def _pointer(a: Array) -> ctypes.c_void_p:
@@ -83,3 +106,15 @@ def _library() -> Any:
     """The cuBLAS that CuPy has loaded"""
     pathfinder = import_module("cuda.pathfinder")  # by which CuPy finds it
     return ctypes.CDLL(pathfinder.load_nvidia_dynamic_lib("cublas").abs_path)
+
+
+def handle_of(xp: Any) -> ctypes.c_void_p:
+    """What the library wants to be called with, one for each thread and device. It cannot be made while a graph is captured."""
+    return _handle(threading.get_ident(), xp.cuda.runtime.getDevice())
+
+
+@cache
+def _handle(thread: int, device: int) -> ctypes.c_void_p:
+    handle = ctypes.c_void_p()
+    _check(_library().cublasCreate_v2(ctypes.byref(handle)), "cublasCreate")
+    return handle

@@ -206,6 +206,29 @@ def channel_sums(gy: Array, x: Array) -> tuple[Array, Array]:
     return gy.sum(axis=axes), (gy * x).sum(axis=axes)
 
 
+# ---- batch normalisation, channel by channel: one number each, few in all, so that what costs time is each step
+
+
+def norm_line(mean: Array, var: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
+    """inv_std = 1 / sqrt(var + eps), scale = gamma inv_std, shift = beta - mean scale: then y = scale x + shift"""
+    inv_std = 1 / (var + eps) ** 0.5
+    scale = gamma * inv_std
+    return inv_std, scale, beta - mean * scale
+
+
+def norm_line_grad(sum_g: Array, sum_gd: Array, scale: Array, inv_std: Array, m: int) -> tuple[Array, Array, Array]:
+    """ggamma = sum_gd inv_std, a = scale sum_g / m, b = scale inv_std^2 sum_gd / m: gx = scale g - a - b (x - mean)
+
+    sum_g, sum_gd: the sums of g and of g (x - mean) over the m values of each channel, g the gradient of y.
+    """
+    return sum_gd * inv_std, scale * sum_g / m, scale * inv_std**2 * sum_gd / m
+
+
+def weighted_sum(a: Array, p: float, b: Array, q: float) -> Array:
+    """y = p a + q b"""
+    return p * a + q * b
+
+
 # ---- dense blocks: convolutions within one array X (N,C,H,W) whose channels are filled layer by layer
 
 

@@ -9,7 +9,7 @@ import operator
 
 import numpy as np
 
-from minidl import ops
+from minidl import kernels, ops
 from minidl.array import Array
 from minidl.core import Parameter, Tensor
 from minidl.nn import init as inits
@@ -138,9 +138,9 @@ class BatchNorm2d(Module):
 
     def follow(self, mean: Array, var: Array, m: int) -> None:
         """Move the running statistics towards those of a batch with m values a channel, the variance unbiased."""
-        k = self.momentum
-        self.running_mean = (1 - k) * self.running_mean + k * mean  # new arrays: an older graph may hold the old ones
-        self.running_var = (1 - k) * self.running_var + k * var * (m / (m - 1))
+        k, weighted_sum = self.momentum, kernels.of(mean).weighted_sum
+        self.running_mean = weighted_sum(self.running_mean, 1 - k, mean, k)  # new arrays: an older graph may hold the old ones
+        self.running_var = weighted_sum(self.running_var, 1 - k, var, k * m / (m - 1))
         self.num_batches_tracked += 1
 
     def settings(self) -> str:

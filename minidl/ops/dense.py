@@ -72,11 +72,10 @@ class DenseBlock(Op):
             for i, (gamma, beta, w) in enumerate(layer, start=1):
                 F = len(w)
                 mean, var = next(frozen) if self.frozen else known
-                inv_std = 1 / (var + self.eps) ** 0.5
                 target, first = (X, C) if i == len(layer) else (xp.empty((N, F, H, W), x.dtype), 0)
-                scale, padding = gamma * inv_std, (w.shape[2] // 2, w.shape[3] // 2)
-                step = _Step(source, mean, inv_std, scale, beta - mean * scale, w, padding, target, first)
-                k.affine_relu_conv(source, step.scale, step.shift, w, padding, target, first)
+                inv_std, scale, shift = kernels.of(var).norm_line(mean, var, gamma, beta, self.eps)
+                step = _Step(source, mean, inv_std, scale, shift, w, (w.shape[2] // 2, w.shape[3] // 2), target, first)
+                k.affine_relu_conv(source, scale, shift, w, step.padding, target, first)
                 self.steps.append(step)
                 self.statistics.append((mean, var))
                 if not self.frozen:
@@ -103,9 +102,9 @@ class DenseBlock(Op):
             z = step.source, step.scale, step.shift, step.mean  # what the convolution saw is max(scale x + shift, 0)
             add, need_w = G_source is G, self.needs[3 * i + 3]
             gw, sum_g, sum_gx = k.affine_relu_conv_grad(G_target, step.first, *z, step.w, step.padding, G_source, add, need_w)
-            parameters += [gw, sum_g, sum_gx * step.inv_std]
+            ggamma, line_a, line_b = kernels.of(sum_g).norm_line_grad(sum_g, sum_gx, step.scale, step.inv_std, m)
+            parameters += [gw, sum_g, ggamma]
             if not self.frozen:
-                line_a, line_b = step.scale * sum_g / m, step.scale * step.inv_std**2 * sum_gx / m
                 if step.source is X:
                     a[:C] += line_a
                     b[:C] += line_b

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -36,6 +37,24 @@ def conv(draw: Draw) -> Cases:
         "conv2d_grad_x": [gy, w, x.shape, *geometry],
         "conv2d_grad_w": [gy, x, w.shape, *geometry],
     }
+
+
+def conv3x3(F: int) -> Callable[[Draw], Cases]:
+    """What the kernels without columns serve: stride 1, pictures of some size, F features"""
+
+    def family(draw: Draw) -> Cases:
+        N, C, padding, out = draw.int(1, 2), draw.int(1, 3), draw.pair(0, 2), draw.pair(5, 9)
+        H, W = (size - 2 * p + 2 for size, p in zip(out, padding, strict=True))
+        x, w, geometry = draw.array((N, C, H, W)), draw.array((F, C, 3, 3)), ((1, 1), padding, (1, 1), 1)
+        gy = draw.array((N, F, *out))
+        return {
+            "conv2d": [x, w, None, *geometry],
+            "conv2d_grad_x": [gy, w, x.shape, *geometry],
+            "conv2d_grad_w": [gy, x, w.shape, *geometry],
+        }
+
+    family.__name__ = f"conv3x3 to {F}"
+    return family
 
 
 def pool(draw: Draw) -> Cases:
@@ -94,6 +113,16 @@ def norm(draw: Draw) -> Cases:
     }
 
 
+def line(draw: Draw) -> Cases:
+    C = draw.int(1, 9)
+    mean, gamma, beta, scale, sum_g, sum_gd, inv_std = (draw.vector(C) for _ in range(7))
+    return {
+        "norm_line": [mean, abs(draw.vector(C)), gamma, beta, 1e-2],
+        "norm_line_grad": [sum_g, sum_gd, scale, inv_std, draw.int(2, 100)],
+        "weighted_sum": [mean, 0.9, beta, 0.1],
+    }
+
+
 def dense(draw: Draw) -> Cases:
     N, C, F, k = draw.int(1, 3), draw.int(1, 4), draw.int(1, 3), draw.data.draw(st.sampled_from((1, 3)))
     first, H, W = C + draw.int(0, 2), draw.int(1, 5), draw.int(1, 5)
@@ -139,5 +168,39 @@ def updates(draw: Draw) -> Cases:
     }
 
 
-HALVES: tuple[Callable[[Draw], Cases], ...] = (conv, pool, channels, norm, dense, random)  # what mixed precision halves
-FAMILIES: tuple[Callable[[Draw], Cases], ...] = (conv, pool, channels, norm, dense, resize, loss, random, updates)
+CONV3X3 = conv3x3(7), conv3x3(9), conv3x3(14)  # a thread has 4, 6 or 8 of them
+HALVES: tuple[Callable[[Draw], Cases], ...] = (
+    conv,
+    *CONV3X3,
+    pool,
+    channels,
+    norm,
+    dense,
+    random,
+)  # what mixed precision halves
+FAMILIES: tuple[Callable[[Draw], Cases], ...] = (
+    conv,
+    *CONV3X3,
+    pool,
+    channels,
+    norm,
+    line,
+    dense,
+    resize,
+    loss,
+    random,
+    updates,
+)
+
+
+def functions(kind: str) -> dict[str, Any]:
+    """All that @cuda.jit has made in the modules of the CUDA kernels, by name; kind: the class that says so"""
+    modules = [module for name, module in sys.modules.items() if name.startswith("minidl.kernels.cuda.")]
+    values = [value for module in modules for value in vars(module).values()]
+    values += [kernel for value in values if isinstance(value, dict) for kernel in value.values()]
+    return {name_of(kernel): kernel for kernel in values if type(kernel).__name__ == kind}
+
+
+def name_of(kernel: Any) -> str:
+    """Such as pool._max_pool2d"""
+    return f"{kernel.py_func.__module__.rpartition('.')[2]}.{kernel.py_func.__qualname__}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from minidl import kernels
 from minidl.kernels import cuda, halves, reference
-from minidl.kernels.cuda import launch, loss, moments
+from minidl.kernels.cuda import conv, direct, launch, loss, moments
 from tests import strict_cupy
 from tests.kernels import cuda_cases
 from tests.kernels.test_agree import KERNELS, Draw
@@ -102,17 +103,19 @@ def _no_compiler() -> str:
 
 def _launches(
     monkeypatch: pytest.MonkeyPatch, families: Sequence[Callable[[Draw], cuda_cases.Cases]], types: Sequence[type]
-) -> dict[tuple[str, str], tuple[Any, tuple[Any, ...]]]:
-    """Every kernel with the types that it is started with, by name and float type: cases are called, nothing is started"""
-    found: dict[tuple[str, str], tuple[Any, tuple[Any, ...]]] = {}
+) -> dict[tuple[str, str], tuple[Any, tuple[Any, ...], str]]:
+    """Every kernel with the types and the layout of what it is started with, by name and float type: nothing is started"""
+    found: dict[tuple[str, str], tuple[Any, tuple[Any, ...], str]] = {}
 
     def note(kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], *args: Any) -> None:
         dtypes = [a.dtype for a in args if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
         smallest = min(dtypes, key=lambda dtype: dtype.itemsize).name
-        name = f"{kernel.py_func.__module__.rpartition('.')[2]}.{kernel.py_func.__qualname__}"
-        found.setdefault((name, smallest), (kernel, tuple(numba.typeof(a) for a in args)))
+        types, layout = tuple(launch._type(np, a) for a in args), "".join(launch._letters(np, a) for a in args)
+        found.setdefault((cuda_cases.name_of(kernel), smallest), (kernel, types, layout))
 
-    for module in (launch, loss, moments):
+    monkeypatch.setattr(conv, "product", np.matmul)
+    monkeypatch.setattr(direct, "_places", lambda xp, *form: np.zeros(form[-1], np.int32))
+    for module in (launch, loss, moments, direct):
         monkeypatch.setattr(module, "launch_blocks", note)
 
     @given(data=st.data())
@@ -128,33 +131,37 @@ def _launches(
     return found
 
 
-def _ptx(monkeypatch: pytest.MonkeyPatch, kernel: Any, types: tuple[Any, ...], cc: tuple[int, int]) -> str:
+def _ptx(monkeypatch: pytest.MonkeyPatch, kernel: Any, types: tuple[Any, ...], layout: str, cc: tuple[int, int]) -> str:
     # Numba asks the device of which kind it is when one kernel calls another function: there is none, so we say it
     monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda: SimpleNamespace(compute_capability=cc))
     ptx, _ = numba.cuda.compile_ptx(kernel.py_func, types, cc=cc)
     assert f".target sm_{cc[0]}{cc[1]}" in ptx and ".visible .entry" in ptx
     assert not re.search(r"\b(atom|red)\.", ptx), f"{kernel}: an atomic operation, whose order changes from run to run"
+    sizes = [int(size) // 8 for size in re.findall(r"\.param \.[a-z]+(\d+)", ptx.partition(".entry")[2].partition("{")[0])]
+    assert sizes == [struct.calcsize(letter) for letter in _expanded(layout)], f"{kernel}: reads its arguments elsewhere"
+    assert ".extern .func" not in ptx, f"{kernel}: calls what has to be linked, and Numba keeps nothing of that kind on disk"
     return ptx
+
+
+def _expanded(layout: str) -> str:
+    """2qf -> qqf"""
+    return re.sub(r"(\d+)([a-zA-Z?])", lambda m: int(m[1]) * m[2], layout)
 
 
 def test_they_compile_for_every_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     if reason := _no_compiler():
         pytest.skip(reason)
-    compiled = {
-        value
-        for name, module in sys.modules.items()
-        if name.startswith("minidl.kernels.cuda.")
-        for value in vars(module).values()
-        if type(value).__name__ == "CUDADispatcher" and not value.targetoptions.get("device")
-    }
+    found = cuda_cases.functions("CUDADispatcher")
+    compiled = {name for name, kernel in found.items() if not kernel.targetoptions.get("device")}
     launches = _launches(monkeypatch, cuda_cases.FAMILIES, (np.float32, np.float64))
-    assert {kernel for kernel, _ in launches.values()} == compiled
-    assert len(launches) == 2 * len(compiled)  # float32 and float64
+    assert {name for name, dtype in launches if dtype == "float32"} == compiled
+    single = {name for name in compiled if name.startswith("direct.")}  # float64 takes the columns of windows.py
+    assert {name for name, dtype in launches if dtype == "float64"} == compiled - single
     for cc in ARCHITECTURES:
-        for (name, dtype), (kernel, types) in launches.items():
+        for (name, dtype), (kernel, types, layout) in launches.items():
             if dtype == "float64" and cc not in (ARCHITECTURES[0], ARCHITECTURES[-1]):
                 continue
-            ptx = _ptx(monkeypatch, kernel, types, cc)
+            ptx = _ptx(monkeypatch, kernel, types, layout, cc)
             if dtype == "float32":
                 assert ".f64" not in ptx, f"{name}: float64 within float32, slow on most GPUs"
     with capsys.disabled():
@@ -168,11 +175,12 @@ def test_for_halves_they_compile_and_compute_in_float32(
         pytest.skip(reason)
     single = {name for name, _ in _launches(monkeypatch, cuda_cases.HALVES, (np.float32,))}
     launches = _launches(monkeypatch, cuda_cases.HALVES, (np.float16,))
-    found = {name: (kernel, types) for (name, dtype), (kernel, types) in launches.items() if dtype == "float16"}
-    assert found.keys() == single - {"moments._merge", "moments._add_up"}  # which see sums of float32 only
+    found = {name: launched for (name, dtype), launched in launches.items() if dtype == "float16"}
+    of_sums = {"moments._merge", "moments._add_up", "direct._add_up"}  # which see sums of float32 only
+    assert found.keys() == single - of_sums
     for cc in ARCHITECTURES:
-        for name, (kernel, types) in found.items():
-            ptx = _ptx(monkeypatch, kernel, types, cc)
+        for name, (kernel, types, layout) in found.items():
+            ptx = _ptx(monkeypatch, kernel, types, layout, cc)
             assert not re.search(r"\b(add|sub|mul|fma|mad|div|sqrt)\.[a-z.]*f16", ptx), f"{name} computes in float16"
             assert ".f64" not in ptx, f"{name}: float64, slow on most GPUs"
     with capsys.disabled():

@@ -3,7 +3,9 @@
 Compiled when first called, for float32 or float64, and kept on disk beside these files.
 """
 
-from minidl.kernels.compiled import cache  # noqa: F401 - first of all: it empties a stale cache
+from pathlib import Path
+
+from minidl.kernels.cache import delete_if_stale
 from minidl.kernels.compiled.conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from minidl.kernels.compiled.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
 from minidl.kernels.compiled.elementwise import adamw_update, add, rectify, relu, relu_grad, sgd_update
@@ -22,8 +24,14 @@ from minidl.kernels.compiled.norm import (
 from minidl.kernels.compiled.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
 from minidl.kernels.compiled.random import dropout
 from minidl.kernels.compiled.threads import wait_quietly
-from minidl.kernels.reference import rows_and_columns  # two products of matrices, by BLAS
+from minidl.kernels.reference import (  # of few numbers
+    norm_line,
+    norm_line_grad,
+    rows_and_columns,  # two products of matrices, by BLAS
+    weighted_sum,
+)
 
+delete_if_stale(Path(__file__).parent)
 keep_freed_memory()
 wait_quietly()  # before Numba starts its threads, at the first call of a kernel
 
@@ -49,6 +57,8 @@ __all__ = [
     "dropout",
     "max_pool2d",
     "max_pool2d_grad",
+    "norm_line",
+    "norm_line_grad",
     "rectify",
     "relu",
     "relu_grad",
@@ -56,4 +66,5 @@ __all__ = [
     "sgd_update",
     "softmax_cross_entropy",
     "subtract_line",
+    "weighted_sum",
 ]

@@ -21,7 +21,7 @@ def softmax_cross_entropy(z: Array, labels: Array, v: Array, smoothing: float) -
     return losses, g
 
 
-@cuda.jit
+@cuda.jit(cache=True)
 def _softmax_cross_entropy(z, labels, v, keep, spread, losses, g):
     """As above; the threads along x share a row"""
     N, K = z.shape

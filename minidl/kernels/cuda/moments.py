@@ -2,18 +2,20 @@
 
 A channel's pictures are dealt out to a few blocks, so that few channels keep a large device busy too. The threads of a block
 sum their share one by one, then meet in shared memory in a tree, thread t with thread t + 128, then t + 64, ...; what the
-blocks found is put together in their order by one thread a channel. No atomics: they would add in the order of arrival.
+blocks of a channel found meets in a tree once more. No atomics: they would add in the order of arrival.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba import cuda
 
 from minidl.array import Array, array_module, sum_type
-from minidl.kernels.cuda.launch import THREADS, block_for, launch, launch_blocks
+from minidl.kernels.cuda.launch import AHEAD, THREADS, U, block_for, launch_blocks
 
 SHARE = 16  # values that a thread sums at least, before another block is worth it
-PIECES = 64  # blocks of a channel at most
+PIECES = 64  # blocks of a channel at most; a power of two
 
 
 def moments(x: Array) -> tuple[Array, Array]:
@@ -23,18 +25,23 @@ def moments(x: Array) -> tuple[Array, Array]:
     counts, means, squares = (xp.empty(grid, sum_type(x.dtype)) for _ in range(3))
     launch_blocks(_moments, grid, block, x, counts, means, squares)
     mean, var = (xp.empty(C, means.dtype) for _ in range(2))
-    launch(_merge, (C,), counts, means, squares, mean, var)
+    launch_blocks(_merge, (C,), (PIECES,), counts, means, squares, mean, var)
     return mean, var
 
 
 def sums(gy: Array, y: Array | None, x: Array, mean: Array) -> tuple[Array, Array]:
     """sum g and sum g (x - mean[c]) of each channel, g = gy where y > 0, else 0; or gy without y: (N,C,HW) -> two of (C,)"""
+    return sums_by(_sums, x, gy, gy if y is None else y, y is not None, x, mean)
+
+
+def sums_by(kernel: Any, x: Array, *args: Any) -> tuple[Array, Array]:
+    """Two sums (C,), over the values of each channel of x (N,C,HW): kernel(*args, firsts, seconds) gives those of each block"""
     xp, C = array_module(x), x.shape[1]
     grid, block = _blocks(x)
     firsts, seconds = (xp.empty(grid, sum_type(x.dtype)) for _ in range(2))
-    launch_blocks(_sums, grid, block, gy, gy if y is None else y, y is not None, x, mean, firsts, seconds)
+    launch_blocks(kernel, grid, block, *args, firsts, seconds)
     first, second = (xp.empty(C, firsts.dtype) for _ in range(2))
-    launch(_add_up, (C,), firsts, seconds, first, second)
+    launch_blocks(_add_up, (C,), (PIECES,), firsts, seconds, first, second)
     return first, second
 
 
@@ -45,42 +52,71 @@ def _blocks(x: Array) -> tuple[tuple[int, int], tuple[int, ...]]:
     return (C, max(1, min(PIECES, -(-N // block[1]), N * HW // (THREADS * SHARE)))), block
 
 
-@cuda.jit
+@cuda.jit(device=True)
+def _thread():
+    """The number of this thread in its block"""
+    return cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+
+
+# ---- mean and variance
+
+
+@cuda.jit(cache=True)
 def _moments(x, counts, means, squares):
     """Of a block's share, a mean and the sum of squared deviations from it, updated value by value (Welford 1962)"""
-    c, t = cuda.blockIdx.x, cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+    N, c, piece = x.shape[0], cuda.blockIdx.x, cuda.blockIdx.y
     zero, one = means.dtype.type(0), means.dtype.type(1)
     count, mean, square = zero, zero, zero
-    for n in range(cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y, x.shape[0], cuda.gridDim.y * cuda.blockDim.y):
-        for i in range(cuda.threadIdx.x, x.shape[2], cuda.blockDim.x):
-            count += one
-            deviation = x[n, c, i] - mean
-            mean += deviation / count
-            square += deviation * (x[n, c, i] - mean)
-    all_counts = cuda.shared.array(THREADS, means.dtype)
-    all_means = cuda.shared.array(THREADS, means.dtype)
-    all_squares = cuda.shared.array(THREADS, means.dtype)
-    all_counts[t], all_means[t], all_squares[t] = count, mean, square
+    values = cuda.local.array(AHEAD, means.dtype)
+    dn = cuda.gridDim.y * cuda.blockDim.y
+    i = cuda.threadIdx.x
+    while i < x.shape[2]:
+        n = piece * cuda.blockDim.y + cuda.threadIdx.y
+        while n < N:
+            for k in range(AHEAD):
+                values[k] = x[U(min(n + k * dn, N - 1)), U(c), U(i)]
+            for k in range(AHEAD):
+                if n + k * dn < N:
+                    count += one
+                    deviation = values[k] - mean
+                    mean += deviation / count
+                    square += deviation * (values[k] - mean)
+            n += AHEAD * dn
+        i += cuda.blockDim.x
+    count, mean, square = _merged(count, mean, square, means)
+    if _thread() == 0:
+        counts[c, piece], means[c, piece], squares[c, piece] = count, mean, square
+
+
+@cuda.jit(cache=True)
+def _merge(counts, means, squares, mean, var):
+    """mean[c] and var[c] from those of the channel's blocks, a thread each"""
+    c, t = cuda.blockIdx.x, cuda.threadIdx.x
+    count, mu, square = mean.dtype.type(0), mean.dtype.type(0), mean.dtype.type(0)
+    if t < counts.shape[1]:
+        count, mu, square = counts[c, t], means[c, t], squares[c, t]
+    count, mu, square = _merged(count, mu, square, mean)
+    if t == 0:
+        mean[c], var[c] = mu, square / count
+
+
+@cuda.jit(device=True)
+def _merged(count, mean, square, like):
+    """What all threads of a block have, in the first of them; like: an array of that type"""
+    t = _thread()
+    counts = cuda.shared.array(THREADS, like.dtype)
+    means = cuda.shared.array(THREADS, like.dtype)
+    squares = cuda.shared.array(THREADS, like.dtype)
+    counts[t], means[t], squares[t] = count, mean, square
     half = cuda.blockDim.x * cuda.blockDim.y // 2
     while half > 0:
         cuda.syncthreads()
         if t < half:
             o = t + half
-            count, mean, square = _together(count, mean, square, all_counts[o], all_means[o], all_squares[o])
-            all_counts[t], all_means[t], all_squares[t] = count, mean, square
+            count, mean, square = _together(count, mean, square, counts[o], means[o], squares[o])
+            counts[t], means[t], squares[t] = count, mean, square
         half //= 2
-    if t == 0:
-        counts[c, cuda.blockIdx.y], means[c, cuda.blockIdx.y], squares[c, cuda.blockIdx.y] = count, mean, square
-
-
-@cuda.jit
-def _merge(counts, means, squares, mean, var):
-    """mean[c] and var[c] from those of the channel's blocks"""
-    for c in range(cuda.grid(1), len(mean), cuda.gridsize(1)):
-        count, mu, square = counts[c, 0], means[c, 0], squares[c, 0]
-        for piece in range(1, counts.shape[1]):
-            count, mu, square = _together(count, mu, square, counts[c, piece], means[c, piece], squares[c, piece])
-        mean[c], var[c] = mu, square / count
+    return count, mean, square
 
 
 @cuda.jit(device=True)
@@ -93,37 +129,69 @@ def _together(count, mean, square, more, more_mean, more_square):
     return total, mean + d * share, square + more_square + d * d * count * share
 
 
-@cuda.jit
+# ---- sums
+
+
+@cuda.jit(cache=True)
 def _sums(gy, y, gated, x, mean, firsts, seconds):
     """Of a block's share, sum g and sum g (x - mean[c])"""
-    c, t = cuda.blockIdx.x, cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+    N, c = x.shape[0], cuda.blockIdx.x
     zero, mu = firsts.dtype.type(0), mean[c]
     first, second = zero, zero
-    for n in range(cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y, x.shape[0], cuda.gridDim.y * cuda.blockDim.y):
-        for i in range(cuda.threadIdx.x, x.shape[2], cuda.blockDim.x):
-            if not gated or y[n, c, i] > zero:
-                first += gy[n, c, i]
-                second += gy[n, c, i] * (x[n, c, i] - mu)
-    all_firsts = cuda.shared.array(THREADS, firsts.dtype)
-    all_seconds = cuda.shared.array(THREADS, firsts.dtype)
-    all_firsts[t], all_seconds[t] = first, second
+    values = cuda.local.array(AHEAD, firsts.dtype)
+    gradients = cuda.local.array(AHEAD, firsts.dtype)
+    dn = cuda.gridDim.y * cuda.blockDim.y
+    i = cuda.threadIdx.x
+    while i < x.shape[2]:
+        n = cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y
+        while n < N:
+            for k in range(AHEAD):
+                at = U(min(n + k * dn, N - 1))
+                values[k], gradients[k] = x[at, U(c), U(i)], gy[at, U(c), U(i)]
+                if gated:
+                    gradients[k] = gradients[k] if y[at, U(c), U(i)] > zero else zero
+            for k in range(AHEAD):
+                if n + k * dn < N:
+                    first += gradients[k]
+                    second += gradients[k] * (values[k] - mu)
+            n += AHEAD * dn
+        i += cuda.blockDim.x
+    put_together(first, second, firsts, seconds)
+
+
+@cuda.jit(cache=True)
+def _add_up(firsts, seconds, first, second):
+    """first[c] and second[c]: the sums of the channel's blocks, a thread each"""
+    c, t = cuda.blockIdx.x, cuda.threadIdx.x
+    a, b = first.dtype.type(0), first.dtype.type(0)
+    if t < firsts.shape[1]:
+        a, b = firsts[c, t], seconds[c, t]
+    a, b = _added(a, b, first)
+    if t == 0:
+        first[c], second[c] = a, b
+
+
+@cuda.jit(device=True)
+def put_together(first, second, firsts, seconds):
+    """firsts[c,piece] and seconds[c,piece]: what the threads of a block have found, added up"""
+    first, second = _added(first, second, firsts)
+    if _thread() == 0:
+        piece = cuda.blockIdx.x, cuda.blockIdx.y
+        firsts[piece], seconds[piece] = first, second
+
+
+@cuda.jit(device=True)
+def _added(first, second, like):
+    """The sums of what all threads of a block have, in the first of them; like: an array of that type"""
+    t = _thread()
+    firsts = cuda.shared.array(THREADS, like.dtype)
+    seconds = cuda.shared.array(THREADS, like.dtype)
+    firsts[t], seconds[t] = first, second
     half = cuda.blockDim.x * cuda.blockDim.y // 2
     while half > 0:
         cuda.syncthreads()
         if t < half:
-            all_firsts[t] += all_firsts[t + half]
-            all_seconds[t] += all_seconds[t + half]
+            firsts[t] += firsts[t + half]
+            seconds[t] += seconds[t + half]
         half //= 2
-    if t == 0:
-        firsts[c, cuda.blockIdx.y], seconds[c, cuda.blockIdx.y] = all_firsts[0], all_seconds[0]
-
-
-@cuda.jit
-def _add_up(firsts, seconds, first, second):
-    """first[c] and second[c]: the sums of the channel's blocks, added in their order"""
-    for c in range(cuda.grid(1), len(first), cuda.gridsize(1)):
-        a, b = firsts[c, 0], seconds[c, 0]
-        for piece in range(1, firsts.shape[1]):
-            a += firsts[c, piece]
-            b += seconds[c, piece]
-        first[c], second[c] = a, b
+    return firsts[0], seconds[0]  # right in the first thread; the others may be too early

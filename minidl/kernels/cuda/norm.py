@@ -1,4 +1,4 @@
-"""Batch normalisation, with the relu and the sum behind it: first sums over the channel (moments.py), then a thread a value."""
+"""Batch normalisation, with the relu and the sum behind it: first sums over the channel (moments.py), then value by value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numba import cuda
 
 from minidl.array import Array, array_module
 from minidl.kernels.cuda.channels import planes, vectors
-from minidl.kernels.cuda.launch import launch
+from minidl.kernels.cuda.launch import AHEAD, U, launch
 from minidl.kernels.cuda.moments import moments, sums
 
 
@@ -40,7 +40,8 @@ def _forward(x: Array, r: Array | None, gamma: Array, beta: Array, eps: float, r
     y, source = array_module(x).empty(x.shape, x.dtype), planes(x)
     mean, var = moments(source)
     more, scalars = source if r is None else planes(r), (mean.dtype.type(eps), relu)
-    launch(_normalise, source.shape, source, more, r is not None, mean, var, *vectors(gamma, beta), *scalars, planes(y))
+    given = source, more, r is not None, mean, var, *vectors(gamma, beta), *scalars
+    launch(_normalise, source.shape, *given, planes(y), ahead=AHEAD)
     return y, mean, var
 
 
@@ -55,40 +56,75 @@ def _backward(
     gx, gr = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype) if residual else None
     gate = (g if value is None else value, value is not None)
     kept = (g if gr is None else planes(gr), residual)  # g in the place of an array that is not wanted
-    launch(_gradient, source.shape, g, *gate, source, gamma, mean, var, mean.dtype.type(eps), gbeta, sum_gd, *kept, planes(gx))
-    return gx, gr, sum_gd / (var + eps) ** 0.5, gbeta
+    ggamma, scalar = xp.empty(gbeta.shape, gbeta.dtype), mean.dtype.type(eps)
+    given = g, *gate, source, gamma, mean, var, scalar, gbeta, sum_gd
+    launch(_gradient, source.shape, *given, ggamma, *kept, planes(gx), ahead=AHEAD)
+    return gx, gr, ggamma, gbeta
 
 
-@cuda.jit
+@cuda.jit(cache=True)
 def _normalise(x, r, residual, mean, var, gamma, beta, eps, relu, y):
     """y = gamma[c] / sqrt(var[c] + eps) (x[n,c,i] - mean[c]) + beta[c] + (r[n,c,i] if residual), and max(y, 0) if relu"""
     N, C, HW = y.shape
     zero = mean.dtype.type(0)
     first_i, first_c, first_n = cuda.grid(3)
     di, dc, dn = cuda.gridsize(3)
-    for c in range(first_c, C, dc):
-        scale = gamma[c] / mean.dtype.type(math.sqrt(var[c] + eps))
-        for n in range(first_n, N, dn):
-            for i in range(first_i, HW, di):
-                value = scale * (x[n, c, i] - mean[c]) + beta[c]
-                if residual:
-                    value += r[n, c, i]
-                y[n, c, i] = zero if relu and value < zero else value  # NaN stays NaN
+    values = cuda.local.array(AHEAD, mean.dtype)
+    more = cuda.local.array(AHEAD, mean.dtype)
+    c = first_c
+    while c < C:
+        scale, mu, offset = gamma[c] / mean.dtype.type(math.sqrt(var[c] + eps)), mean[c], beta[c]
+        i = first_i
+        while i < HW:
+            n = first_n
+            while n < N:
+                for k in range(AHEAD):
+                    at = U(min(n + k * dn, N - 1))
+                    values[k], more[k] = x[at, U(c), U(i)], zero
+                    if residual:
+                        more[k] = r[at, U(c), U(i)]
+                for k in range(AHEAD):
+                    value = scale * (values[k] - mu) + offset + more[k]
+                    if n + k * dn < N:
+                        y[U(n + k * dn), U(c), U(i)] = zero if relu and value < zero else value  # NaN stays NaN
+                n += AHEAD * dn
+            i += di
+        c += dc
 
 
-@cuda.jit
-def _gradient(gy, y, gated, x, gamma, mean, var, eps, sum_g, sum_gd, gr, keep, gx):
-    """gx = gamma / sqrt(var + eps) (g - sum_g / m - (x - mean) sum_gd / (m (var + eps))), g = gr = gy where y > 0, else 0"""
+@cuda.jit(cache=True)
+def _gradient(gy, y, gated, x, gamma, mean, var, eps, sum_g, sum_gd, ggamma, gr, keep, gx):
+    """gx = gamma / sqrt(var + eps) (g - sum_g / m - (x - mean) sum_gd / (m (var + eps))), g = gr = gy where y > 0, else 0
+
+    And ggamma = sum_gd / sqrt(var + eps).
+    """
     N, C, HW = gx.shape
     zero, m = mean.dtype.type(0), mean.dtype.type(N * HW)
     first_i, first_c, first_n = cuda.grid(3)
     di, dc, dn = cuda.gridsize(3)
-    for c in range(first_c, C, dc):
-        scale = gamma[c] / mean.dtype.type(math.sqrt(var[c] + eps))
-        level, slope = sum_g[c] / m, sum_gd[c] / (m * (var[c] + eps))
-        for n in range(first_n, N, dn):
-            for i in range(first_i, HW, di):
-                g = gy[n, c, i] if not gated or y[n, c, i] > zero else zero
-                if keep:
-                    gr[n, c, i] = g
-                gx[n, c, i] = scale * (g - level - (x[n, c, i] - mean[c]) * slope)
+    values = cuda.local.array(AHEAD, mean.dtype)
+    gradients = cuda.local.array(AHEAD, mean.dtype)
+    c = first_c
+    while c < C:
+        std, mu = mean.dtype.type(math.sqrt(var[c] + eps)), mean[c]
+        scale, level, slope = gamma[c] / std, sum_g[c] / m, sum_gd[c] / (m * (var[c] + eps))
+        if first_n == 0 and first_i == 0:
+            ggamma[c] = sum_gd[c] / std
+        i = first_i
+        while i < HW:
+            n = first_n
+            while n < N:
+                for k in range(AHEAD):
+                    at = U(min(n + k * dn, N - 1))
+                    values[k], gradients[k] = x[at, U(c), U(i)], gy[at, U(c), U(i)]
+                    if gated:
+                        gradients[k] = gradients[k] if y[at, U(c), U(i)] > zero else zero
+                for k in range(AHEAD):
+                    if n + k * dn < N:
+                        at = U(n + k * dn)
+                        if keep:
+                            gr[at, U(c), U(i)] = gradients[k]
+                        gx[at, U(c), U(i)] = scale * (gradients[k] - level - (values[k] - mu) * slope)
+                n += AHEAD * dn
+            i += di
+        c += dc

@@ -53,10 +53,11 @@ def _launch(kernel: object, *args: object) -> None:
     launch(kernel, args[-1].shape, *args)  # type: ignore[attr-defined]
 
 
-@cuda.jit
+@cuda.jit(cache=True)
 def _max_pool2d(x, kh, kw, sh, sw, ph, pw, winner, y):
     """y[plane,i,j] = max_{u,v} x[plane, i*s + u - p, j*s + v - p], for a thread each"""
     planes, OH, OW = y.shape
+    zero = np.float32(0)
     H, W = x.shape[1], x.shape[2]
     first_j, first_i, first_plane = cuda.grid(3)
     dj, di, dplane = cuda.gridsize(3)
@@ -67,14 +68,14 @@ def _max_pool2d(x, kh, kw, sh, sw, ph, pw, winner, y):
                 best, cell = np.float32(-math.inf), 0
                 for u in range(max(0, -top), min(kh, H - top)):
                     for v in range(max(0, -left), min(kw, W - left)):
-                        value = x[plane, top + u, left + v]
+                        value = zero + x[plane, top + u, left + v]  # of halves, float32
                         if value > best or (value != value and best == best):  # the first NaN wins, as in NumPy
                             best, cell = value, u * kw + v
                 y[plane, i, j] = best
                 winner[plane, i, j] = cell
 
 
-@cuda.jit
+@cuda.jit(cache=True)
 def _max_pool2d_grad(gy, winner, kh, kw, sh, sw, ph, pw, gx):
     """gx[plane,y,z] = sum of gy[plane,i,j] over the windows i, j that pixel y, z has won"""
     planes, H, W = gx.shape
@@ -99,7 +100,7 @@ def _count(i, size, k, s, p, with_pad):
     return min(i * s - p + k, high) - max(i * s - p, low)
 
 
-@cuda.jit
+@cuda.jit(cache=True)
 def _avg_pool2d(x, kh, kw, sh, sw, ph, pw, with_pad, y):
     """y[plane,i,j] = sum_{u,v} x[plane, i*s + u - p, j*s + v - p] / count, for a thread each"""
     planes, OH, OW = y.shape
@@ -117,7 +118,7 @@ def _avg_pool2d(x, kh, kw, sh, sw, ph, pw, with_pad, y):
                 y[plane, i, j] = total / np.float32(count)
 
 
-@cuda.jit
+@cuda.jit(cache=True)
 def _avg_pool2d_grad(gy, kh, kw, sh, sw, ph, pw, with_pad, gx):
     """gx[plane,y,z] = sum of gy[plane,i,j] / count over the windows i, j that hold y, z"""
     planes, H, W = gx.shape

@@ -20,7 +20,7 @@ def dropout(x: Array, p: float, seed: int) -> Array:
     return y
 
 
-@cuda.jit
+@cuda.jit(cache=True)
 def _dropout(x, least, scale, seed, y):
     """y[i] = scale x[i] where the random bits of i are at least `least`, else 0"""
     for i in range(cuda.grid(1), len(y), cuda.gridsize(1)):
