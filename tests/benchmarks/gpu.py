@@ -4,13 +4,14 @@
 
     tests      what takes a device, tested on it: tests/test_on_gpu.py
     peak       what the device reaches: GB/s of a copy, TFLOP/s of a large product, by cuBLAS
-    kernels    the hot paths at the sizes of ResNet-20, batch 128: GB/s and TFLOP/s beside that peak
-    steps      training steps of ResNet-20 and DenseNet-BC-100 in float32, TF32 and float16: minidl, minidl in a CUDA graph,
-               PyTorch eager (also channels_last) and in a CUDA graph, in turns, each in a process of its own; memory beside
+    kernels    the hot paths at the sizes of ResNet-20, batch 1,024: GB/s and TFLOP/s beside that peak
+    steps      training steps of ResNet-20 and DenseNet-BC-100 in float32: minidl, minidl in a CUDA graph, PyTorch eager (also
+               channels_last) and in a CUDA graph, in turns, each in a process of its own; memory beside
+    steps_float16, steps_tf32    the same in mixed precision, and with products of matrices in TF32
     agreement  the losses of the first steps from one seed on the CPU and twice on the GPU: the first two agree within
                rounding, the last two bit for bit
-    resnet20   trained on CIFAR-10 for 15 epochs, to the accuracy of the CPU, with the time
-    fast       examples/fast_cifar.py: how soon 94% of the test pictures are right
+    resnet20, resnet20_float16    trained on CIFAR-10 for 15 epochs, to the accuracy of the CPU, with the time
+    fast, fast_float16    examples/fast_cifar.py, in TF32 and in mixed precision: how soon 94% of the test pictures are right
     explain    a saliency map and a perturbation mask for each of 1,000 pictures, beside the CPU
 
 Each part has a process of its own and a limit of time, and is written to the JSON file as soon as it is done; one that fails is
@@ -34,6 +35,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ import numpy as np
 import models
 from minidl import data, explain, kernels, nn, train
 from minidl.array import array_module, to_cpu, to_gpu
+from minidl.kernels import cublas
 from tests import strict_cupy
 from tests.benchmarks import minidl_steps
 from tests.benchmarks.duel import Contestants, Worker, in_turns
@@ -74,18 +77,16 @@ def row(what: str, value: float | None, unit: str, note: str = "", **more: Any) 
 
 
 def tests(options: Options) -> list[Row]:
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "tests/test_on_gpu.py"]
-    command += options.pick([], ["-k", "not published"], ["-k", "Linear"])
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_on_gpu.py"]
+    command += ["-n", "0", "-k", "Linear"] if options.rehearse else ["-n", str(min(8, os.cpu_count() or 1))]
     environment = {**os.environ, "MINIDL_TEST_DEVICE": "stand-in" if options.rehearse else "gpu"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     count, failed = (re.search(rf"(\d+) {word}", done.stdout) for word in ("passed", "failed"))
-    covered = re.search(r"\d+ of \d+ ops, \d+ of \d+ kernels", done.stdout)
     if not count:
         raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
     names = re.findall(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
-    note = f"{failed[1] if failed else 0} failed {' '.join(names)} {covered[0] if covered else ''}"
-    output = done.stdout[-8000:] if failed else ""
-    return [row("tests on the device", int(count[1]), "passed", " ".join(note.split()), output=output)]
+    note = f"{failed[1] if failed else 0} failed {' '.join(names)}".strip()
+    return [row("tests on the device", int(count[1]), "passed", note, output=done.stdout[-8000:] if failed else "")]
 
 
 def peak(options: Options) -> list[Row]:
@@ -93,9 +94,10 @@ def peak(options: Options) -> list[Row]:
     xp = array_module(to_gpu(np.zeros(1)))
     x = xp.zeros(n, "float32")
     rows.append(row("peak: copy of an array", 2 * x.nbytes / timed(x.copy, options) / 1e9, "GB/s", "read and written"))
+    rng = np.random.default_rng(0)
     for precision in ("float32", "float16"):
-        a = xp.ones((size, size), precision)
-        seconds = timed(lambda a=a: a @ a, options)
+        a = to_gpu(rng.standard_normal((size, size), np.float32)).astype(precision)
+        seconds = timed(lambda a=a: cublas.matmul(a, a), options)
         tf32 = " (TF32)" if precision == "float32" and os.environ.get("CUPY_TF32", "0") != "0" else ""
         rows.append(row(f"peak: product of {size}x{size} {precision}{tf32}", 2 * size**3 / seconds / 1e12, "TFLOP/s"))
     return rows
@@ -103,7 +105,7 @@ def peak(options: Options) -> list[Row]:
 
 def hot_paths(options: Options) -> list[Row]:
     """Compulsory traffic: every array among arguments and results once"""
-    N = options.pick(128, 128, 2)
+    N = options.pick(1024, 1024, 2)
     rng, rows = np.random.default_rng(0), []
     k = kernels.of(to_gpu(np.zeros(1, np.float32)))
     for C, size in ((16, 32), (64, 8)):
@@ -133,47 +135,56 @@ def hot_paths(options: Options) -> list[Row]:
 
 
 def timed(f: Callable[[], Any], options: Options) -> float:
-    """Seconds of a call, the median of rounds of several calls that the GPU does one after the other"""
-    runtime = array_module(to_gpu(np.zeros(1))).cuda.runtime
-    f()
-    times, calls = [], options.pick(20, 10, 1)
-    for _ in range(options.pick(9, 5, 1)):
-        runtime.deviceSynchronize()
-        start = time.perf_counter()
-        for _ in range(calls):
-            f()
-        runtime.deviceSynchronize()
-        times.append((time.perf_counter() - start) / calls)
-    return statistics.median(times)
+    """Seconds that the GPU takes for a call, the median of rounds: calls in a CUDA graph, which wait for no Python"""
+    xp, calls, times = array_module(to_gpu(np.zeros(1))), 1 if options.rehearse else 10, []
+    pool, stream = xp.cuda.MemoryPool(), xp.cuda.Stream(non_blocking=True)
+    with xp.cuda.using_allocator(pool.malloc), stream:
+        f()  # compiles
+        launch = f if options.rehearse else _captured(xp, stream, f, calls)
+        for _ in range(options.pick(6, 4, 2)):
+            stream.synchronize()
+            start = time.perf_counter()
+            launch()
+            stream.synchronize()
+            times.append((time.perf_counter() - start) / calls)
+    return statistics.median(times[1:])
 
 
-def steps(options: Options) -> list[Row]:
-    """Each contestant has one process for all cases of a precision, since the kernels are compiled anew in each process."""
-    rows = []
+def _captured(xp: Any, stream: Any, f: Callable[[], Any], calls: int) -> Callable[[], None]:
+    cublas.handle_of(xp)
+    stream.synchronize()
+    stream.begin_capture()
+    for _ in range(calls):
+        f()
+    graph = stream.end_capture()
+    return lambda: graph.launch(stream)
+
+
+def steps(options: Options, precision: str = "float32") -> list[Row]:
+    """Each contestant has one process for all cases."""
+    rows, environment = [], dict(PRECISIONS[precision])
     cases = options.pick(CASES, CASES[::2], (("resnet8", 2),))
     torch_device = "cpu" if options.rehearse and importlib.util.find_spec("torch") else _torch_device()
-    for precision in options.pick(PRECISIONS, PRECISIONS, ("float32",)):
-        environment = dict(PRECISIONS[precision])
-        if options.rehearse:
-            environment |= {"MINIDL_TEST_DEVICE": "stand-in", "MINIDL_KERNELS": "reference"}
-        ours, theirs = "tests.benchmarks.minidl_steps", "tests.benchmarks.torch_steps"
-        stored = "float16" if precision == "float16" else "float32"
-        how: dict[str, tuple[str, tuple[Any, ...]]] = {  # label: module, and what follows (net, "step", batch, size)
-            "minidl": (ours, ("gpu", stored)),
-            "minidl, CUDA graph": (ours, ("gpu", stored, True)),
+    if options.rehearse:
+        environment |= {"MINIDL_TEST_DEVICE": "stand-in", "MINIDL_KERNELS": "reference"}
+    ours, theirs = "tests.benchmarks.minidl_steps", "tests.benchmarks.torch_steps"
+    stored = "float16" if precision == "float16" else "float32"
+    how: dict[str, tuple[str, tuple[Any, ...]]] = {  # label: module, and what follows (net, "step", batch, size)
+        "minidl": (ours, ("gpu", stored)),
+        "minidl, CUDA graph": (ours, ("gpu", stored, True)),
+    }
+    if torch_device:
+        how |= {
+            "PyTorch": (theirs, ("", "", torch_device, stored)),
+            "PyTorch, channels_last": (theirs, ("channels_last", "", torch_device, stored)),
+            "PyTorch, CUDA graph": (theirs, ("", "", torch_device, stored, True)),
         }
-        if torch_device:
-            how |= {
-                "PyTorch": (theirs, ("", "", torch_device, stored)),
-                "PyTorch, channels_last": (theirs, ("channels_last", "", torch_device, stored)),
-                "PyTorch, CUDA graph": (theirs, ("", "", torch_device, stored, True)),
-            }
-        workers = {label: Worker(module, environment) for label, (module, _) in how.items()}
-        for name, batch in cases:
-            contestants = {label: (worker, (name, "step", batch, 32, *how[label][1])) for label, worker in workers.items()}
-            rows += step(f"{name}, batch {batch}, {precision}", contestants, options)
-        for worker in workers.values():
-            worker.close()
+    workers = {label: Worker(module, environment) for label, (module, _) in how.items()}
+    for name, batch in cases:
+        contestants = {label: (worker, (name, "step", batch, 32, *how[label][1])) for label, worker in workers.items()}
+        rows += step(f"{name}, batch {batch}, {precision}", contestants, options)
+    for worker in workers.values():
+        worker.close()
     return rows
 
 
@@ -235,40 +246,30 @@ def _losses(name: str, device: str, count: int, batch: int) -> list[float]:
     return [take_step() for _ in range(count)]
 
 
-def resnet20(options: Options) -> list[Row]:
-    sets, rows = _pictures(options), []
+def resnet20(options: Options, precision: str = "float32") -> list[Row]:
+    sets, batch_size = _pictures(options), options.pick(128, 128, 8)
     constructor = options.pick(models.resnet20, models.resnet20, models.resnet8)
-    for how in ({}, {"cuda_graph": True}, {"precision": "float16", "cuda_graph": True})[: options.pick(3, 3, 1)]:
-        batch_size, epochs = options.pick(128, 128, 8), options.pick(15, 2, 1)
-        settings = train.Settings(epochs=epochs, batch_size=batch_size, device="gpu", **how)
-        with tempfile.TemporaryDirectory() as out:
-            start = time.perf_counter()
-            *_, last = found = train.fit(constructor(num_classes=len(sets[0].classes)), *sets, settings, out)
-            wall = time.perf_counter() - start
-        label = ", ".join(str(v) if k != "cuda_graph" else "CUDA graph" for k, v in how.items()) or "float32"
-        note = f"{last['test_accuracy']:.1%} of the test pictures right (CPU after 15 epochs: {CPU_ACCURACY:.1%})"
-        seconds, note = sum(r["seconds"] for r in found), f"{note}; {wall:.1f} s with tests"
-        rows.append(row(f"ResNet-20, {settings.epochs} epochs, {label}", seconds, "s", note, rows=found))
-    return rows
+    how = {"precision": precision, "cuda_graph": not options.rehearse}
+    settings = train.Settings(epochs=options.pick(15, 2, 1), batch_size=batch_size, device="gpu", **how)
+    with tempfile.TemporaryDirectory() as out:
+        start = time.perf_counter()
+        *_, last = found = train.fit(constructor(num_classes=len(sets[0].classes)), *sets, settings, out)
+        wall = time.perf_counter() - start
+    note = f"{last['test_accuracy']:.1%} of the test pictures right (CPU after 15 epochs: {CPU_ACCURACY:.1%})"
+    seconds, note = sum(r["seconds"] for r in found), f"{note}; {wall:.1f} s with tests"
+    return [row(f"ResNet-20, {settings.epochs} epochs, {precision}, CUDA graph", seconds, "s", note, rows=found)]
 
 
-def fast(options: Options) -> list[Row]:
+def fast(options: Options, precision: str = "float32") -> list[Row]:
     sys.path.insert(0, str(ROOT / "examples"))
     import fast_cifar
 
-    rows = []
-    for how in ({"cuda_graph": True}, {"precision": "float16", "cuda_graph": True}, {})[options.pick(0, 0, 2) :]:
-        small = options.pick({}, {"epochs": 4}, {"epochs": 1, "batch_size": 8, "width": 0.1})
-        recipe = fast_cifar.Recipe(device="gpu", **how, **small)
-        try:
-            found = fast_cifar.run(*_pictures(options), recipe)
-        except Exception as error:  # the next way may go
-            rows.append(row(f"fast_cifar, {how}", None, "s", f"FAILED: {type(error).__name__}: {error}"))
-            continue
-        label = ", ".join(str(v) if k != "cuda_graph" else "TF32, CUDA graph" for k, v in how.items()) or "float32"
-        note = f"{found['accuracy']:.2%} of the test pictures right (goal 94%)"
-        rows.append(row(f"fast_cifar, {recipe.epochs} epochs, {label}", found["seconds"], "s", note, **found))
-    return rows
+    small = options.pick({}, {"epochs": 4}, {"epochs": 1, "batch_size": 8, "width": 0.1})
+    recipe = fast_cifar.Recipe(device="gpu", precision=precision, cuda_graph=not options.rehearse, **small)
+    found = fast_cifar.run(*_pictures(options), recipe)
+    label = "TF32" if os.environ.get("CUPY_TF32", "0") != "0" and precision == "float32" else precision
+    note = f"{found['accuracy']:.2%} of the test pictures right (goal 94%)"
+    return [row(f"fast_cifar, {recipe.epochs} epochs, {label}, CUDA graph", found["seconds"], "s", note, **found)]
 
 
 def explanations(options: Options) -> list[Row]:
@@ -277,8 +278,8 @@ def explanations(options: Options) -> list[Row]:
     x = np.random.default_rng(0).standard_normal((count, 3, 32, 32), np.float32)
     constructor = options.pick(models.resnet20, models.resnet20, models.resnet8)
     methods: dict[str, tuple[Callable[..., Any], dict[str, Any], int]] = {
-        "saliency maps": (explain.saliency, {"batch_size": 250}, options.pick(1000, 250, 1)),
-        "perturbation masks": (explain.meaningful_perturbation, {"batch_size": 250}, options.pick(16, 4, 1)),
+        "saliency maps": (explain.saliency, {"batch_size": 1000}, options.pick(1000, 250, 1)),
+        "perturbation masks": (explain.meaningful_perturbation, {"batch_size": 1000}, options.pick(16, 4, 1)),
     }
     for what, (method, settings, few) in methods.items():
         if options.rehearse and what == "perturbation masks":
@@ -306,10 +307,14 @@ PARTS: dict[str, tuple[Callable[[Options], list[Row]], int, dict[str, str]]] = {
     "peak": (peak, 120, {}),
     "peak_tf32": (peak, 120, {"CUPY_TF32": "1"}),
     "kernels": (hot_paths, 300, {}),
-    "steps": (steps, 2400, {}),
+    "steps": (steps, 1200, {}),
+    "steps_float16": (partial(steps, precision="float16"), 1200, {}),
+    "steps_tf32": (partial(steps, precision="tf32"), 1200, {}),
     "agreement": (agreements, 600, {}),
-    "resnet20": (resnet20, 1800, {}),
-    "fast": (fast, 900, {"CUPY_TF32": "1"}),
+    "resnet20": (resnet20, 900, {}),
+    "resnet20_float16": (partial(resnet20, precision="float16"), 900, {}),
+    "fast": (fast, 600, {"CUPY_TF32": "1"}),
+    "fast_float16": (partial(fast, precision="float16"), 600, {}),
     "explain": (explanations, 1200, {}),
 }
 
