@@ -193,6 +193,7 @@ def train_epoch(
                 else:
                     logits = model(x)
                     loss = ops.cross_entropy(logits, labels)
+            right = (logits.data.argmax(1) == labels).sum()  # on a GPU: queued before the loss is waited for
             if not math.isfinite(loss.item()):
                 loss = loss if captured is None else ops.cross_entropy(model(x), labels)  # with ops, to ask where it began
                 raise FloatingPointError(
@@ -206,7 +207,7 @@ def train_epoch(
 
             images += len(x)
             loss_sum += loss.item() * len(x)
-            hits += int((logits.data.argmax(1) == labels).sum())
+            hits += int(right)
             seconds = time.perf_counter() - start
             left = tqdm.format_interval(((settings.epochs - epoch) * bar.total - images) * seconds / images)
             so_far = f"loss {loss_sum / images:.3f}, accuracy {hits / images:.1%}, {images / seconds:,.0f} images/s"
