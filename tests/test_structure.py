@@ -38,7 +38,7 @@ ARROWS = {
     "ops": "core kernels mixed array",
     "nn": "core ops array state",
     "optim": "core kernels array state nn",
-    "graph": "core loss_scale nn array",
+    "graph": "core kernels loss_scale nn array",
     "torch_checkpoint": "array",
     "adapt": "array",
     "weights": "nn adapt torch_checkpoint array files",

@@ -9,14 +9,14 @@ import operator
 
 import numpy as np
 
-from minidl import kernels, ops
+from minidl import ops
 from minidl.array import Array
 from minidl.core import Parameter, Tensor
 from minidl.nn import init as inits
 from minidl.nn.module import Module
 from minidl.ops.arguments import Pair, pair
 from minidl.ops.fused import BatchNormReLU
-from minidl.ops.norm import BatchNorm
+from minidl.ops.norm import BatchNorm, follow
 
 # ---- layers with parameters
 
@@ -138,9 +138,8 @@ class BatchNorm2d(Module):
 
     def follow(self, mean: Array, var: Array, m: int) -> None:
         """Move the running statistics towards those of a batch with m values a channel, the variance unbiased."""
-        k, weighted_sum = self.momentum, kernels.of(mean).weighted_sum
-        self.running_mean = weighted_sum(self.running_mean, 1 - k, mean, k)  # new arrays: an older graph may hold the old ones
-        self.running_var = weighted_sum(self.running_var, 1 - k, var, k * m / (m - 1))
+        self.running_mean = follow(self.running_mean, mean, self.momentum)  # new arrays: an older graph may hold the old ones
+        self.running_var = follow(self.running_var, var, self.momentum, m / (m - 1))
         self.num_batches_tracked += 1
 
     def settings(self) -> str:

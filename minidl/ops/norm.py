@@ -64,6 +64,12 @@ def batch_norm_frozen(x: Tensor, gamma: Tensor, beta: Tensor, mean: Array, var: 
     return BatchNormFrozen(mean, var, float(eps))(x, gamma, beta)
 
 
+def follow(running: Array, batch: Array, momentum: float, factor: float = 1.0) -> Array:
+    """(1 - momentum) running + momentum factor batch: how a running statistic (C,) follows that of a batch; a new array."""
+    y: Array = kernels.of(batch).weighted_sum(running, 1 - momentum, batch, momentum * factor)
+    return y
+
+
 def check_batch(x: Array, gamma: Array, beta: Array) -> None:
     """What normalisation by the statistics of a batch demands of its inputs."""
     check(x, gamma=gamma, beta=beta)
