@@ -1,7 +1,11 @@
 """Settings of every test: hypothesis draws the same examples in each run, unless HYPOTHESIS_PROFILE=explore."""
 
+from __future__ import annotations
+
 import os
 import signal
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,3 +30,16 @@ LONG = {  # a minute each: first of all, so that in the end no process waits for
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.name.split("[")[0] not in LONG)
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """tell(line) prints the line at the end of the run, whichever process the test runs in."""
+    return lambda line: record_property("told", line)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for report in terminalreporter.getreports("passed"):
+        for name, line in report.user_properties:
+            if name == "told":
+                terminalreporter.write_line(line)

@@ -187,7 +187,7 @@ def test_activations_are_halves_and_all_else_is_float32(precision: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet", "densenet"])
-def test_the_graph_keeps_half_the_bytes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_graph_keeps_half_the_bytes(name: str, tell: Callable[[str], None]) -> None:
     def kept(precision: str) -> int:
         """What is held between forward and backward, measured"""
         with mixed(precision):
@@ -202,8 +202,7 @@ def test_the_graph_keeps_half_the_bytes(name: str, capsys: pytest.CaptureFixture
         return held
 
     single, mix = kept("float32"), kept("float16")
-    with capsys.disabled():
-        print(f"\n{name}: {mix:,} bytes kept for backward in float16, {single:,} in float32")
+    tell(f"{name}: {mix:,} bytes kept for backward in float16, {single:,} in float32")
     assert 0.45 * single < mix < 0.56 * single  # the input, and max pooling's winners, do not shrink
 
 
@@ -358,11 +357,10 @@ def relative_error(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> flo
     return rms(got_all - want_all) / rms(want_all)
 
 
-def test_without_a_scale_small_gradients_vanish(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_scale_small_gradients_vanish(tell: Callable[[str], None]) -> None:
     want, scaled, not_scaled = tiny_gradients(None), tiny_gradients(LossScale(2.0**18)), tiny_gradients(LossScale(1))
     good, bad = relative_error(scaled, want), relative_error(not_scaled, want)
-    with capsys.disabled():
-        print(f"\nerror of tiny gradients in float16: {good:.1%} with a scale, {bad:.1%} without")
+    tell(f"error of tiny gradients in float16: {good:.1%} with a scale, {bad:.1%} without")
     assert good < 0.05 and bad > 0.5
     assert sum(int((g == 0).sum()) for g in not_scaled) > 0.5 * sum(g.size for g in not_scaled)
 

@@ -71,7 +71,7 @@ def test_with_them_cupy_arrays_get_them(monkeypatch: pytest.MonkeyPatch) -> None
 # ---- each thread simulated
 
 
-def test_simulated_they_agree_with_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
+def test_simulated_they_agree_with_the_reference(tell: Callable[[str], None]) -> None:
     """cuda_simulated.py, in a process of its own: Numba chooses its simulator once, when it is imported"""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-s", "-n", "0", "tests/kernels/cuda_simulated.py"]
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
@@ -79,8 +79,7 @@ def test_simulated_they_agree_with_the_reference(capsys: pytest.CaptureFixture[s
     assert done.returncode == 0, done.stdout + done.stderr
     count = re.search(r"simulated: .*", done.stdout)
     assert count, done.stdout
-    with capsys.disabled():
-        print(f"\n{count[0]}")
+    tell(count[0])
 
 
 # ---- each kernel compiled
@@ -148,7 +147,7 @@ def _expanded(layout: str) -> str:
     return re.sub(r"(\d+)([a-zA-Z?])", lambda m: int(m[1]) * m[2], layout)
 
 
-def test_they_compile_for_every_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_they_compile_for_every_gpu(monkeypatch: pytest.MonkeyPatch, tell: Callable[[str], None]) -> None:
     if reason := _no_compiler():
         pytest.skip(reason)
     found = cuda_cases.functions("CUDADispatcher")
@@ -164,13 +163,10 @@ def test_they_compile_for_every_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pyt
             ptx = _ptx(monkeypatch, kernel, types, layout, cc)
             if dtype == "float32":
                 assert ".f64" not in ptx, f"{name}: float64 within float32, slow on most GPUs"
-    with capsys.disabled():
-        print(f"\ncompiled to PTX: {len(compiled)} of {len(compiled)} CUDA functions, sm_75 to sm_90")
+    tell(f"compiled to PTX: {len(compiled)} of {len(compiled)} CUDA functions, sm_75 to sm_90")
 
 
-def test_for_halves_they_compile_and_compute_in_float32(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_for_halves_they_compile_and_compute_in_float32(monkeypatch: pytest.MonkeyPatch, tell: Callable[[str], None]) -> None:
     if reason := _no_compiler():
         pytest.skip(reason)
     single = {name for name, _ in _launches(monkeypatch, cuda_cases.HALVES, (np.float32,))}
@@ -183,5 +179,4 @@ def test_for_halves_they_compile_and_compute_in_float32(
             ptx = _ptx(monkeypatch, kernel, types, layout, cc)
             assert not re.search(r"\b(add|sub|mul|fma|mad|div|sqrt)\.[a-z.]*f16", ptx), f"{name} computes in float16"
             assert ".f64" not in ptx, f"{name}: float64, slow on most GPUs"
-    with capsys.disabled():
-        print(f"\ncompiled to PTX for float16: {len(found)} CUDA functions, sm_75 to sm_90")
+    tell(f"compiled to PTX for float16: {len(found)} CUDA functions, sm_75 to sm_90")
