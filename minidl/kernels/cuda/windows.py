@@ -10,6 +10,7 @@ import numpy as np
 from numba import cuda
 
 from minidl.array import Array, array_module
+from minidl.kernels.cuda.channels import contiguous
 from minidl.kernels.cuda.launch import U, launch, quotient
 from minidl.kernels.reference import Pair
 
@@ -18,20 +19,8 @@ def columns(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
     """cols[c,u,v,n,i,j] = x[n,c, i*s + u*d - p, j*s + v*d - p], 0 outside the picture: (N,C,H,W) -> (C,kh,kw,N,OH,OW)"""
     xp, (N, C, H, W) = array_module(x), x.shape
     cols = xp.empty((C, *kernel, N, *out), x.dtype)
-    planes = xp.ascontiguousarray(x).reshape(N, C, H * W)
-    launch(
-        _columns,
-        (C * N, *out),
-        planes,
-        H,
-        W,
-        *kernel,
-        *stride,
-        *padding,
-        *dilation,
-        *out,
-        cols.reshape(C * kernel[0] * kernel[1], -1),
-    )
+    planes, lines = contiguous(x).reshape(N, C, H * W), cols.reshape(C * kernel[0] * kernel[1], -1)
+    launch(_columns, (C * N, *out), planes, H, W, *kernel, *stride, *padding, *dilation, *out, lines)
     return cols
 
 
