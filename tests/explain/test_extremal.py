@@ -52,10 +52,12 @@ def test_a_maximum_that_only_the_winner_feels_is_found_out(monkeypatch: pytest.M
     """The gradient of a weighed mean whose weights are taken for constants"""
 
     def without_weights(self: SmoothMaxConvolution, gy: Array) -> tuple[Array]:
-        gpadded, r = np.zeros_like(self.padded), self.kernel.shape[0] // 2
+        N, C, h, w = self.x_shape
+        s, r, gpadded = self.kernel.shape[2], self.kernel.shape[0] // 2, np.zeros_like(self.padded)
+        share = gy.reshape(N, C, h, s, w, s).transpose(3, 5, 2, 4, 0, 1) / self.total
         for window, k, f in self.terms():
-            gpadded[window] += (gy.reshape(self.y.shape) / self.total * np.exp(self.T * f) * k).sum((3, 5))
-        return (gpadded[:, :, r : r + self.x_shape[2], r : r + self.x_shape[3]],)
+            gpadded[window] += (share * np.exp(self.T * f) * k).sum((0, 1))
+        return (gpadded[r : r + h, r : r + w].transpose(2, 3, 0, 1),)
 
     monkeypatch.setattr(SmoothMaxConvolution, "backward", without_weights)
     with pytest.raises(GradientError, match="is wrong"):
