@@ -24,6 +24,7 @@ TYPES = {0: np.float32, 1: np.float64, 2: np.float16}  # of library_types.h
 
 
 def take_place(patch: pytest.MonkeyPatch) -> None:
+    sys.setswitchinterval(2e-4)  # s; while the threads of a block run, the simulator asks each all the time whether it waits
     patch.setitem(sys.modules, "cupy", strict_cupy.cupy())
     patch.setattr(kernels, "_cuda", lambda: cuda)
     patch.setattr(launch, "start", start)
