@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -31,13 +30,6 @@ LONG = {  # a minute each: first of all, so that in the end no process waits for
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.name.split("[")[0] not in LONG)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Each of several processes computes in one thread: two would wait for one another. Kernels are tested in all threads."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        numba.set_num_threads(numba.config.NUMBA_NUM_THREADS if "kernels" in item.path.parts else 1)
 
 
 @pytest.fixture
