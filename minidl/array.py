@@ -84,8 +84,11 @@ def check_device(device: str) -> None:
 
 
 def is_float(dtype: Any) -> bool:
-    """Whether numbers of this dtype have gradients: float16, float32, float64, or bfloat16, for which NumPy has no kind."""
-    return bool(dtype.kind == "f" or dtype.name == "bfloat16")
+    """Whether the engine computes with numbers of this dtype, and they have gradients: float16, bfloat16, float32, float64
+
+    Not by NumPy's kind "f": bfloat16 is not of it, while long double and one of the types of 8 bits are.
+    """
+    return dtype.name in ("float16", "bfloat16", "float32", "float64")
 
 
 def sum_type(dtype: Any) -> Any:

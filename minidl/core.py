@@ -79,8 +79,10 @@ class Tensor:
                 data = data.astype(np.float32)
         elif isinstance(data, np.generic):
             data = np.asarray(data)
-        if data.dtype.kind not in "fiub" and not is_float(data.dtype):
-            raise TypeError(f"Tensor(data): expected numbers, got dtype {data.dtype}")
+        if data.dtype.kind not in "iub" and not is_float(data.dtype):
+            raise TypeError(
+                f"Tensor(data): expected numbers, got dtype {data.dtype}; floats may be float16, bfloat16, float32 or float64"
+            )
         if requires_grad and not is_float(data.dtype):
             raise TypeError(f"Tensor(data, requires_grad=True): only float arrays have gradients, got dtype {data.dtype}")
         self.data: Array = data

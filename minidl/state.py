@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minidl.array import Array, device_of, is_array, to_device
+from minidl.array import Array, device_of, is_array, is_float, to_device
 
 
 def compare(
@@ -37,7 +37,7 @@ def overwrite(target: Array, value: Array) -> None:
 
 def _fits(value: Any, like: Array) -> bool:
     """Same shape, and a type that can be cast without loss of meaning: any number to float, but no float to integer."""
-    kinds = "fiub" if like.dtype.kind == "f" else "iub"
+    kinds = "fiub" if is_float(like.dtype) else "iub"
     return is_array(value) and value.shape == like.shape and value.dtype.kind in kinds
 
 

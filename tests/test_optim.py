@@ -57,6 +57,7 @@ def compare_with_torch(make_ours, make_theirs, decays):
             assert np.allclose(p.data, q.detach().numpy(), rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.oracle
 @settings(max_examples=25, deadline=None)
 @given(rate, st.sampled_from([0.0, 0.5, 0.9]), st.booleans(), decay, decay)
 def test_sgd_as_pytorch(lr, momentum, nesterov, weight_decay, other_decay):
@@ -66,6 +67,7 @@ def test_sgd_as_pytorch(lr, momentum, nesterov, weight_decay, other_decay):
     )
 
 
+@pytest.mark.oracle
 @settings(max_examples=25, deadline=None)
 @given(rate, st.sampled_from([(0.9, 0.999), (0.0, 0.5), (0.5, 0.0)]), st.sampled_from([1e-8, 1e-2]), decay, decay)
 def test_adamw_as_pytorch(lr, betas, eps, weight_decay, other_decay):

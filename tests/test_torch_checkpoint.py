@@ -82,6 +82,7 @@ def views(draw, torch):
     return x.expand(draw(st.integers(0, 3)), *x.shape) if draw(st.booleans()) else x
 
 
+@pytest.mark.oracle
 @settings(max_examples=80)
 @given(st.data())
 def test_what_pytorch_writes(data):
@@ -103,6 +104,7 @@ def test_what_pytorch_writes(data):
         assert came.tobytes() == expected.tobytes() or np.array_equal(came, expected, equal_nan=True)
 
 
+@pytest.mark.oracle
 def test_a_training_checkpoint_of_pytorch():
     torch = pytest.importorskip("torch", reason="torch writes the checkpoint of this test")
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
@@ -126,6 +128,7 @@ def test_a_training_checkpoint_of_pytorch():
             Checkpoint(file.getvalue())
 
 
+@pytest.mark.oracle
 def test_checksums_that_pytorch_was_told_to_leave_out():
     torch = pytest.importorskip("torch", reason="torch writes the checkpoint of this test")
     before = torch.serialization.get_crc32_options()

@@ -314,6 +314,7 @@ def test_a_checkpoint_that_is_damaged_leaves_the_model_as_it_was(tmp_path):
     assert f"{tmp_path / 'w'}: 'small/data.pkl': damaged, its checksum differs" in refusal(Small(), tmp_path / "w", **options)
 
 
+@pytest.mark.oracle
 def test_pytorch_reads_what_is_written_here(tmp_path):
     torch = pytest.importorskip("torch", reason="torch is to read the file")
     from safetensors.torch import load_file
@@ -326,6 +327,7 @@ def test_pytorch_reads_what_is_written_here(tmp_path):
     assert same({n: x.numpy() for n, x in theirs.state_dict().items()}, model.state_dict())
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
 def test_the_published_layout_of_the_cifar_resnets(tmp_path, zip_format):
     """{"state_dict": {"module.conv1.weight": ...}, "best_prec1": ...}, saved behind DataParallel"""

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from tqdm import tqdm
 
-from minidl.array import Array, array_like, array_module, device_of, is_array, shape_of
+from minidl.array import Array, array_like, array_module, device_of, is_array, is_float, shape_of
 from minidl.core import Tensor, no_grad, walk
 from minidl.explain.scores import score, targets
 from minidl.memory import batch_in_memory
@@ -35,7 +35,7 @@ def check_pictures(model: Module, x: Array, target: Target = None, name: str = "
 
     name, pictures: what target and x are called in the error.
     """
-    if not is_array(x) or x.dtype.kind != "f":
+    if not is_array(x) or not is_float(x.dtype):
         what = x.dtype if is_array(x) else type(x).__name__
         raise TypeError(f"{pictures}: expected an array of floats, pictures as the model was trained on them, got {what}")
     if x.ndim != 4 or 0 in x.shape:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from minidl.array import Array, is_array, to_cpu, to_device
+from minidl.array import Array, is_array, is_float, to_cpu, to_device
 from minidl.core import Parameter, Tensor
 from minidl.state import compare, overwrite
 
@@ -139,12 +139,12 @@ class Module:
 
         Make the optimiser afterwards: its state stays where the parameters were when it was made.
         """
-        if dtype is not None and np.dtype(dtype).kind != "f":
+        if dtype is not None and not is_float(np.dtype(dtype)):
             raise TypeError(f"to(dtype=...): expected a float type, got {np.dtype(dtype)}")
 
         def move(a: Array) -> Array:
             a = a if device is None else to_device(a, device)
-            return a if dtype is None or a.dtype.kind != "f" else a.astype(dtype, copy=False)
+            return a if dtype is None or not is_float(a.dtype) else a.astype(dtype, copy=False)
 
         for p in self.parameters():
             p.data, p.grad = move(p.data), None if p.grad is None else move(p.grad)

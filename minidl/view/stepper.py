@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidl import files
-from minidl.array import Array, array_module, device_of, is_array, shape_of, to_cpu
+from minidl.array import Array, array_module, device_of, is_array, is_float, shape_of, to_cpu
 from minidl.core import Add, Op, Tensor, gradients
 from minidl.flow import formulas
 from minidl.flow.cells import Cell
@@ -120,7 +120,7 @@ def stepper(
 def _checked(model: Module, x: Array) -> Array:
     if not isinstance(model, Module):
         raise TypeError(f"model: expected a Module, got {type(model).__name__}")
-    if not is_array(x) or x.dtype.kind != "f":
+    if not is_array(x) or not is_float(x.dtype):
         raise TypeError(f"x: expected an array of floats, as the model takes it, got {getattr(x, 'dtype', type(x).__name__)}")
     x = x[None] if x.ndim == 3 else x
     if x.ndim != 4 or len(x) != 1 or 0 in x.shape:

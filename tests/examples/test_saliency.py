@@ -84,6 +84,7 @@ def test_classes_and_channels_are_read_off_the_weights(name: str, classes: int, 
     assert predict(model, np.zeros((1, channels, 32, 32), np.float32)).shape == (1, classes)
 
 
+@pytest.mark.oracle
 def test_a_checkpoint_of_pytorch(tmp_path: pathlib.Path) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     model, mine = models.resnet8(num_classes=6, seed=2), png(tmp_path / "mine.png")

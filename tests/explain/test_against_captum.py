@@ -17,6 +17,7 @@ from .nets import pictures
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 attr = pytest.importorskip("captum.attr", reason="Captum is not installed: pip install captum")
+pytestmark = pytest.mark.oracle
 
 
 class Mine(nn.Module):

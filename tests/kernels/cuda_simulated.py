@@ -6,7 +6,7 @@ nothing around the kernels falls back to NumPy either. Blocks and grids are made
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ from minidl.kernels import cuda, reference
 from minidl.kernels.cuda import conv, direct, elementwise, launch, loss, moments, pool, random, resize, windows
 from models import densenet
 from tests import strict_cupy
-from tests.kernels import cuda_cases, without_gpu
-from tests.kernels.test_agree import KERNELS, Draw
+from tests.kernels import cuda_cases, draws, without_gpu
+from tests.kernels.draws import Call, Draw
+from tests.kernels.test_agree import KERNELS
 
 kernel_names, started = set[str](), set[str]()  # of the set, as tested; of the @cuda.jit functions, as started
 halves = set[str]()  # of the set, as tested on float16
@@ -56,38 +57,40 @@ def _bare(result: Any) -> Any:
     return result._bare if isinstance(result, strict_cupy.ndarray) else result
 
 
-def compare(name: str, args: list[Any], eps: float, within: int = 512) -> None:
+def compare(call: Call, eps: float, within: int = 512) -> None:
     """The kernel's results, and its arguments afterwards, are those of the reference; and a second run gives the same bits."""
+    name, args = call.name, call.args
     before = [np.array(a) if isinstance(a, np.ndarray) else a for a in args]
     runs = []
-    plain = cuda_cases.plain(next(a for a in args if isinstance(a, np.ndarray)))
+    plain = draws.plain(next(a for a in args if isinstance(a, np.ndarray)))
     for function, moved in ((getattr(cuda, name), True), (getattr(cuda, name), True), (getattr(plain, name), False)):
-        with kernels.use("reference"):
+        with kernels.use("reference"), np.errstate(all="ignore"):  # NaN and infinities are among what is drawn
             result = function(*(strict_cupy._dressed(a) if moved and isinstance(a, np.ndarray) else a for a in args))
         results = [_bare(r) for r in (result if isinstance(result, tuple) else (result,))]
         runs.append([*results, *(np.array(a) for a in args if isinstance(a, np.ndarray))])
         for a, b in zip(args, before, strict=True):
-            if isinstance(a, np.ndarray) and not np.array_equal(a, b):
+            if isinstance(a, np.ndarray) and not np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
                 a[...] = b
     for got, again, want in zip(*runs, strict=True):
         if want is None:
             assert got is None
             continue
-        np.testing.assert_array_equal(got, again)
-        assert (got.shape, got.dtype) == (want.shape, want.dtype)
-        np.testing.assert_allclose(got, want, rtol=0, atol=within * eps * (1 + float(np.abs(want).max())))
+        np.testing.assert_array_equal(got, again, err_msg=repr(call))
+        assert (got.shape, got.dtype) == (want.shape, want.dtype), repr(call)
+        largest = float(np.max(np.abs(want), initial=0, where=np.isfinite(want)))
+        np.testing.assert_allclose(got, want, rtol=0, atol=within * eps * (1 + largest), err_msg=repr(call))
 
 
 @pytest.mark.parametrize("family", cuda_cases.FAMILIES)
 @given(data=st.data())
 @settings(max_examples=10, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-def test_agrees_with_the_reference(family: Callable[[Draw], cuda_cases.Cases], data: st.DataObject) -> None:
-    draw = Draw(data)
+def test_agrees_with_the_reference(family: draws.Family, data: st.DataObject) -> None:
+    draw = Draw(data, small=True)
     patch = small(2 ** draw.int(0, 3), draw.int(1, 2), data.draw(st.sampled_from((1, 400, 1 << 28))))
     try:
-        for name, args in family(draw).items():
-            compare(name, args, draw.eps)
-            kernel_names.add(name)
+        for call in family(draw):
+            compare(call, draw.eps)
+            kernel_names.add(call.name)
     finally:
         patch.undo()
 
@@ -95,14 +98,14 @@ def test_agrees_with_the_reference(family: Callable[[Draw], cuda_cases.Cases], d
 @pytest.mark.parametrize("family", [family for family in cuda_cases.HALVES if family not in cuda_cases.CONV3X3[1:]])
 @given(data=st.data())
 @settings(max_examples=6, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-def test_halves_agree_with_the_reference(family: Callable[[Draw], cuda_cases.Cases], data: st.DataObject) -> None:
+def test_halves_agree_with_the_reference(family: draws.Family, data: st.DataObject) -> None:
     """Both add up in float32 and differ by the roundings of the results: by 8 eps, not by the 512 of other sums"""
-    draw = Draw(data, st.just(np.float16))
+    draw = Draw(data, (np.float16,), small=True)
     patch = small(2 ** draw.int(0, 3), draw.int(1, 2), data.draw(st.sampled_from((1, 400, 1 << 28))))
     try:
-        for name, args in family(draw).items():
-            compare(name, args, draw.eps, 8)
-            halves.add(name)
+        for call in family(draw):
+            compare(call, draw.eps, 8)
+            halves.add(call.name)
     finally:
         patch.undo()
 
@@ -132,7 +135,7 @@ def test_blocks_as_large_as_on_a_gpu() -> None:
     mean, var = moments.moments(strict_cupy._dressed(x.reshape(9, 1, -1)))  # not E x^2 - (E x)^2, which has no digits left here
     np.testing.assert_allclose(mean.get(), x.mean(dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(var.get(), x.var(dtype=np.float64), rtol=1e-3)
-    compare("channel_sums", [x - 1000, x - 1000], float(np.finfo(np.float32).eps))
+    compare(Call("channel_sums", [x - 1000, x - 1000]), float(np.finfo(np.float32).eps))
 
 
 @given(data=st.data())
@@ -142,7 +145,7 @@ def test_max_pooling_of_ties_nan_and_infinity(data: st.DataObject) -> None:
     draw = Draw(data)
     values = np.array([0, 0, 1, 1, np.nan, np.inf, -1, -np.inf], draw.dtype)[: draw.int(1, 8)]
     x = draw.rng.choice(values, (1, 2, draw.int(3, 6), draw.int(3, 6)))
-    window = (3, 3), draw.pair(1, 2), (0, 0)
+    window = (3, 3), (draw.int(1, 2), draw.int(1, 2)), (0, 0)
     out = tuple(reference.conv_size(size, 3, s, 0) for size, s in zip(x.shape[2:], window[1], strict=True))
     patch = small(8, 2)
     got, want = cuda.max_pool2d(strict_cupy._dressed(x), *window, out), reference.max_pool2d(x, *window, out)
@@ -176,25 +179,25 @@ def test_an_empty_batch_starts_nothing() -> None:
 @pytest.mark.parametrize(
     ("module", "name", "broken", "family"),
     [
-        (windows, "last_window", lambda y, s, count: min(count, y // s), cuda_cases.conv),
-        (pool, "first_window", lambda y, k, s: 0, cuda_cases.pool),
+        (windows, "last_window", lambda y, s, count: min(count, y // s), draws.convolution),
+        (pool, "first_window", lambda y, k, s: 0, draws.pooling),
         (
             moments,
             "_together",
             lambda n, m, s, n2, m2, s2: (n + n2, (n * m + n2 * m2) / max(n + n2, 1), s + s2),
-            cuda_cases.norm,
+            draws.norm,
         ),
-        (elementwise, "math", type("Wrong", (), {"sqrt": abs}), cuda_cases.updates),
-        (resize, "_bands", lambda A: [strict_cupy._dressed(np.full(len(A), n)) for n in (0, 1)], cuda_cases.resize),
-        (loss, "_largest", lambda shared, value: value, cuda_cases.loss),
-        (loss, "_sum", lambda shared, value: value, cuda_cases.loss),
-        (random, "_philox", lambda i, seed: reference.philox(i, seed + 1), cuda_cases.random),
-        (direct, "flat", lambda x: x.swapaxes(2, 3).reshape(*x.shape[:2], -1), cuda_cases.conv3x3(7)),
-        (conv, "_side_by_side", lambda y: y.reshape(y.shape[1], -1), cuda_cases.conv),
+        (elementwise, "math", type("Wrong", (), {"sqrt": abs}), draws.updates),
+        (resize, "_bands", lambda A: [strict_cupy._dressed(np.full(len(A), n)) for n in (0, 1)], draws.resize),
+        (loss, "_largest", lambda shared, value: value, draws.loss),
+        (loss, "_sum", lambda shared, value: value, draws.loss),
+        (random, "_philox", lambda i, seed: reference.philox(i, seed + 1), draws.random),
+        (direct, "flat", lambda x: x.swapaxes(2, 3).reshape(*x.shape[:2], -1), cuda_cases.CONV3X3[0]),
+        (conv, "_side_by_side", lambda y: y.reshape(y.shape[1], -1), draws.convolution),
     ],
 )
 def test_a_broken_kernel_is_found(
-    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, broken: Any, family: Callable[[Draw], cuda_cases.Cases]
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, broken: Any, family: draws.Family
 ) -> None:
     monkeypatch.setattr(module, name, broken)
     with np.errstate(all="ignore"), pytest.raises(AssertionError):

@@ -24,8 +24,9 @@ from minidl import kernels
 from minidl.kernels import cuda, halves, reference
 from minidl.kernels.cuda import conv, direct, launch, loss, moments
 from tests import strict_cupy
-from tests.kernels import cuda_cases
-from tests.kernels.test_agree import KERNELS, Draw
+from tests.kernels import cuda_cases, draws
+from tests.kernels.draws import Draw
+from tests.kernels.test_agree import KERNELS
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,7 +102,7 @@ def _no_compiler() -> str:
 
 
 def _launches(
-    monkeypatch: pytest.MonkeyPatch, families: Sequence[Callable[[Draw], cuda_cases.Cases]], types: Sequence[type]
+    monkeypatch: pytest.MonkeyPatch, families: Sequence[draws.Family], types: Sequence[type]
 ) -> dict[tuple[str, str], tuple[Any, tuple[Any, ...], str]]:
     """Every kernel with the types and the layout of what it is started with, by name and float type: nothing is started"""
     found: dict[tuple[str, str], tuple[Any, tuple[Any, ...], str]] = {}
@@ -120,11 +121,11 @@ def _launches(
     @given(data=st.data())
     @settings(max_examples=20)
     def call(data: st.DataObject) -> None:
-        draw = Draw(data, st.sampled_from(types))
+        draw = Draw(data, types, small=True)
         for family in families:
-            for name, args in family(draw).items():
+            for kernel, args, *_ in family(draw):
                 with np.errstate(all="ignore"):  # the results are what memory held
-                    getattr(cuda, name)(*args)
+                    getattr(cuda, kernel)(*args)
 
     call()
     return found
@@ -147,6 +148,7 @@ def _expanded(layout: str) -> str:
     return re.sub(r"(\d+)([a-zA-Z?])", lambda m: int(m[1]) * m[2], layout)
 
 
+@pytest.mark.oracle
 def test_they_compile_for_every_gpu(monkeypatch: pytest.MonkeyPatch, tell: Callable[[str], None]) -> None:
     if reason := _no_compiler():
         pytest.skip(reason)
@@ -166,6 +168,7 @@ def test_they_compile_for_every_gpu(monkeypatch: pytest.MonkeyPatch, tell: Calla
     tell(f"compiled to PTX: {len(compiled)} of {len(compiled)} CUDA functions, sm_75 to sm_90")
 
 
+@pytest.mark.oracle
 def test_for_halves_they_compile_and_compute_in_float32(monkeypatch: pytest.MonkeyPatch, tell: Callable[[str], None]) -> None:
     if reason := _no_compiler():
         pytest.skip(reason)

@@ -135,6 +135,7 @@ def test_ctrl_c_inside_a_kernel_ends_the_program() -> None:
 AVX2 = "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+lzcnt,+movbe,+cmov,+cx16,+64bit"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "environment",
     [
@@ -147,8 +148,8 @@ AVX2 = "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2
     ],
 )
 def test_agree_in_other_surroundings(environment: dict[str, str], tmp_path: Path) -> None:
-    """The convolutions of odd sizes once more, compiled for these surroundings (and kept apart from the usual cache)"""
-    tests = ["tests/kernels/test_agree.py", "-k", "test_conv2d and not dtype", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    """All kernels once more, compiled for these surroundings (and kept apart from the usual cache)"""
+    tests = ["tests/kernels/test_agree.py", "-k", "test_agrees_with", "-q", "-n", "0", "-p", "no:cacheprovider"]
     environment = {**os.environ, **environment, "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-m", "pytest", *tests], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

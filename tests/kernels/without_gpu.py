@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
+from numba import cuda as numba_cuda
+from numba.cuda.simulator import kernel as simulator
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+from numba.cuda.simulator.kernelapi import Dim3
 
 from minidl import kernels
 from minidl.kernels import cublas, cuda
@@ -24,7 +29,8 @@ TYPES = {0: np.float32, 1: np.float64, 2: np.float16}  # of library_types.h
 
 
 def take_place(patch: pytest.MonkeyPatch) -> None:
-    sys.setswitchinterval(2e-4)  # s; while the threads of a block run, the simulator asks each all the time whether it waits
+    patch.setattr(simulator, "swapped_cuda_module", simulated_cuda)
+    patch.setattr(simulator, "BlockManager", Block)
     patch.setitem(sys.modules, "cupy", strict_cupy.cupy())
     patch.setattr(kernels, "_cuda", lambda: cuda)
     patch.setattr(launch, "start", start)
@@ -37,6 +43,90 @@ def take_place(patch: pytest.MonkeyPatch) -> None:
 def start(kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
     simulated = [FakeCUDAArray(a._bare) if isinstance(a, strict_cupy.ndarray) else a for a in args]
     _now_or_at_the_launch(lambda: kernel[grid, block](*simulated))
+
+
+@contextmanager
+def simulated_cuda(function: Any, simulated: Any) -> Iterator[None]:
+    """From the start of a kernel to its end `cuda` is the simulated module, in every file of the kernels.
+
+    The simulator that Numba itself has swaps it for each call of a device function in each thread of a block, and back at the
+    end of that call, while other threads still compute with it.
+    """
+    swapped = list[dict[str, Any]]()
+    if function.__globals__.get("cuda") is numba_cuda:  # else this is a device function, inside a kernel
+        files = (vars(file) for name, file in list(sys.modules.items()) if name.startswith("minidl.kernels.cuda."))
+        swapped += [file for file in files if file.get("cuda") is numba_cuda]
+    for file in swapped:
+        file["cuda"] = simulated
+    try:
+        yield
+    finally:
+        for file in swapped:
+            file["cuda"] = numba_cuda
+
+
+IDLE = list[Any]()  # lanes of earlier blocks
+
+
+class Block:
+    """The threads of a block, one after the other: each computes until it waits for the others, or ends.
+
+    So a run is always the same, and nobody asks all the time who waits, as the simulator's own BlockManager does.
+    """
+
+    def __init__(self, function: Any, grid: tuple[int, ...], block: tuple[int, ...], debug: bool) -> None:
+        self.function, self._grid_dim, self._block_dim = function, grid, block
+        self.error: BaseException | None = None
+
+    def run(self, place: tuple[int, ...], *args: Any) -> None:
+        self.place, self.args, self.indices = Dim3(*place), args, list(np.ndindex(*self._block_dim))[::-1]
+        waiting = list[Lane]()
+        while self.indices:  # each lane goes on with the next thread until one waits
+            waiting += _those_that_wait([IDLE.pop() if IDLE else Lane()], self)
+        while waiting:
+            waiting = _those_that_wait(waiting, self)
+        if self.error is not None:
+            raise self.error
+
+
+class Lane(threading.Thread):
+    """Computes what threads of a block do; `cuda.threadIdx` and `cuda.syncthreads` ask the current thread for these names."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.turn, self.back = threading.Semaphore(0), threading.Semaphore(0)
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            self.turn.acquire()
+            block, self.waits = self.block, False
+            while block.indices:
+                self.blockIdx, self.threadIdx = block.place, Dim3(*block.indices.pop())
+                try:
+                    block.function(*block.args)
+                except BaseException as error:
+                    error.add_note(f"in thread {list(self.threadIdx)} of block {list(block.place)}")
+                    block.error, block.indices = block.error or error, []
+            self.waits = False
+            self.back.release()
+
+    def syncthreads(self) -> None:
+        self.waits = True
+        self.back.release()
+        self.turn.acquire()
+        if self.block.error is not None:
+            raise SystemExit
+
+
+def _those_that_wait(lanes: list[Lane], block: Block) -> list[Lane]:
+    """After each has had its turn"""
+    for lane in lanes:
+        lane.block = block
+        lane.turn.release()
+        lane.back.acquire()
+    IDLE.extend(lane for lane in lanes if not lane.waits)
+    return [lane for lane in lanes if lane.waits]
 
 
 def small_direct(patch: pytest.MonkeyPatch) -> None:

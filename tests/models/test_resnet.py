@@ -166,6 +166,7 @@ def torch_resnet(torch, n, num_classes, in_channels, shortcuts):
     return Net()
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("name", ["resnet20", "plain20"])
 def test_logits_and_every_gradient_as_pytorch(name):
     torch = pytest.importorskip("torch")

@@ -82,6 +82,7 @@ def test_published_figures_in_float32(name, kernel, zeros):
         check_float32(partial(getattr(models, name), dropout=0), name)
 
 
+@pytest.mark.oracle
 def test_blocks_with_batch_norm_as_pytorch(zeros):
     torch = pytest.importorskip("torch")
     layers, c_in = [], 4

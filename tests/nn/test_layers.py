@@ -154,6 +154,7 @@ def test_batch_norm_of_single_values_fails_and_leaves_the_statistics():
     assert layer.eval()(pictures(1, 2, 1, 1)).shape == (1, 2, 1, 1)
 
 
+@pytest.mark.oracle
 def test_batch_norm_as_pytorch():
     torch = pytest.importorskip("torch")
     ours, theirs = nn.BatchNorm2d(3, momentum=0.3).to(dtype=np.float64), torch.nn.BatchNorm2d(3, momentum=0.3).double()

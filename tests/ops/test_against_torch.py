@@ -18,6 +18,7 @@ from tests.ops import cases
 from tests.ops.cases import CASES, Case
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.oracle
 F = torch.nn.functional
 
 TOLERANCE = {np.float64: 1e-10, np.float32: 2e-4}

@@ -293,6 +293,7 @@ def number(text: str) -> float:
     return float(front) * 10.0 ** int(power.translate(str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")) or 0)
 
 
+@pytest.mark.oracle
 def test_nodes_stand_in_the_order_of_the_walk(open_page: Open, path: pathlib.Path) -> None:
     page, (data, _) = open_page(path), content(path)
     rows = page.locator("#graph li button").all_inner_texts()
@@ -308,6 +309,7 @@ def current(page: Any) -> int:
     return int(page.get_attribute("#graph button[aria-current]", "data-row"))
 
 
+@pytest.mark.oracle
 def test_keys_clicks_and_touch(open_page: Open, path: pathlib.Path) -> None:
     page, (data, _) = open_page(path, has_touch=True), content(path)
     last = len(data["nodes"]) - 1
@@ -349,6 +351,7 @@ def test_keys_clicks_and_touch(open_page: Open, path: pathlib.Path) -> None:
     assert current(page) == 5
 
 
+@pytest.mark.oracle
 def test_a_tooltip_says_what_the_data_say(open_page: Open, path: pathlib.Path) -> None:
     page, (data, blob) = open_page(path), content(path)
     for row, kind, (i, j) in [(len(data["nodes"]) - 1, "a", (5, 7)), (3, "g", (1, 0)), (8, "p", (2, 5))]:
@@ -381,6 +384,7 @@ def colour(t: float, theme: str) -> list[float]:
     return [float(np.interp(t, np.linspace(-1, 1, 5), stops[:, k])) for k in range(3)]
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_pixels_have_the_colour_of_their_value(theme: str, open_page: Open, path: pathlib.Path) -> None:
     page, (data, blob) = open_page(path, color_scheme=theme), content(path)
@@ -413,10 +417,12 @@ def check_displayed_flows(page: Any, data: dict[str, Any]) -> None:
             assert shown == pytest.approx(gx[(0, *pick["at"])], rel=2e-5), f"row {row}, pick {k}"
 
 
+@pytest.mark.oracle
 def test_displayed_flows(open_page: Open, path: pathlib.Path) -> None:
     check_displayed_flows(open_page(path), content(path)[0])
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("broken", ["cut", "switch"])
 def test_displayed_flows_of_a_broken_page(
     broken: str, open_page: Open, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
@@ -438,6 +444,7 @@ def test_displayed_flows_of_a_broken_page(
         check_displayed_flows(open_page(path), content(path)[0])
 
 
+@pytest.mark.oracle
 def test_the_account_adds_up_on_the_page(open_page: Open, path: pathlib.Path) -> None:
     page, (data, _) = open_page(path), content(path)
     for row in range(len(data["nodes"])):
@@ -447,6 +454,7 @@ def test_the_account_adds_up_on_the_page(open_page: Open, path: pathlib.Path) ->
         assert sum(terms) == pytest.approx(data["logits"][1], abs=1e-4)
 
 
+@pytest.mark.oracle
 def test_sums_of_single_cells(open_page: Open, path: pathlib.Path) -> None:
     page, (data, _) = open_page(path), content(path)
     seen = set()
@@ -467,6 +475,7 @@ def test_sums_of_single_cells(open_page: Open, path: pathlib.Path) -> None:
     assert {"Conv2d", "ReLU", "BatchNormFrozen", "Concat", "Linear", "GlobalAvgPool2d", "GetItem"} <= seen
 
 
+@pytest.mark.oracle
 def test_a_line_that_stays_open(open_page: Open, tmp_path: pathlib.Path) -> None:
     path = write(tmp_path, "sigmoid")
     page, (data, _) = open_page(path), content(path)
@@ -479,6 +488,7 @@ def test_a_line_that_stays_open(open_page: Open, tmp_path: pathlib.Path) -> None
     assert "not piecewise linear" in page.inner_text("#ledger")
 
 
+@pytest.mark.oracle
 def test_names_are_text(open_page: Open, tmp_path: pathlib.Path) -> None:
     evil = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
     path = write(tmp_path, title=evil, classes=["a", evil, "{{data}}"])
@@ -487,6 +497,7 @@ def test_names_are_text(open_page: Open, tmp_path: pathlib.Path) -> None:
     assert page.inner_text("#verdict strong") == evil and "{{data}}" in page.inner_text("#logits")
 
 
+@pytest.mark.oracle
 def test_the_policy_forbids_all_but_this_page(open_page: Open, path: pathlib.Path) -> None:
     text = path.read_text(encoding="utf-8")
     policy = re.search(r'http-equiv="Content-Security-Policy" content="(.*?)"', text)
@@ -494,6 +505,7 @@ def test_the_policy_forbids_all_but_this_page(open_page: Open, path: pathlib.Pat
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
 
 
+@pytest.mark.oracle
 def test_the_policy_is_enforced(browser: Any, path: pathlib.Path) -> None:
     """A script, a style, a picture and a request that somebody might smuggle in: all four are refused."""
     context = browser.new_context()
@@ -516,6 +528,7 @@ def test_the_policy_is_enforced(browser: Any, path: pathlib.Path) -> None:
     context.close()
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_small_screen(theme: str, open_page: Open, path: pathlib.Path) -> None:
     page, (data, _) = open_page(path, width=390, color_scheme=theme), content(path)
@@ -528,6 +541,7 @@ def test_a_small_screen(theme: str, open_page: Open, path: pathlib.Path) -> None
     assert (sum(map(int, re.findall(r"\d+", dark)[:3])) < 200) == (theme == "dark")
 
 
+@pytest.mark.oracle
 def test_the_focus_is_seen(open_page: Open, path: pathlib.Path) -> None:
     page = open_page(path)
     seen = set()

@@ -13,7 +13,7 @@ from numba import njit
 from minidl.array import Array
 from minidl.kernels.compiled import direct, winograd
 from minidl.kernels.compiled.direct import AHEAD, TASKS, bounds, multiply, pack, packed_rows
-from minidl.kernels.compiled.norm import mean_and_variance, planes
+from minidl.kernels.compiled.norm import mean_and_variance, planes, vectors
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
 from minidl.kernels.compiled.vectors import gate, prefetch
 from minidl.kernels.reference import Pair
@@ -32,6 +32,7 @@ def affine_relu_conv(X: Array, scale: Array, shift: Array, w: Array, padding: Pa
     """Y[:, first : first + F] = conv2d(max(scale x + shift, 0), w) with x = X[:, :C]"""
     F, C, kh, kw = w.shape
     _contiguous(X=X, Y=Y)
+    scale, shift = vectors(scale, shift)
     x_shape, y_shape, nothing = (len(X), C, *X.shape[2:]), (len(Y), F, *Y.shape[2:]), np.empty(0, X.dtype)
     if winograd.pays(x_shape, w.shape, y_shape, (1, 1), (1, 1), winograd.CHANNELS_DENSE):
         winograd.convolve(X, scale, shift, w, nothing, padding, Y, first)
@@ -55,6 +56,7 @@ def affine_relu_conv_grad(
 ) -> tuple[Array | None, Array, Array]:
     """With g the gradient of scale x + shift: GX[:, :C] += scale g, or =; -> gw or None, sum g, sum g (x - mean)"""
     _contiguous(GY=GY, X=X, GX=GX)
+    scale, shift, mean = vectors(scale, shift, mean)
     F, C = w.shape[:2]
     x_shape, y_shape, gw = (len(X), C, *X.shape[2:]), (len(GY), F, *GY.shape[2:]), None
     pays = max(padding) <= 2 and winograd.pays(x_shape, w.shape, y_shape, (1, 1), (1, 1), winograd.CHANNELS_DENSE)
@@ -93,7 +95,7 @@ def _convolve_gated(
 def subtract_line(GX: Array, X: Array, first: int, mean: Array, a: Array, b: Array) -> None:
     """GX[:, first + c] -= a[c] + b[c] (X[:, first + c] - mean[c])"""
     _contiguous(GX=GX)
-    in_parallel(_subtract_line, SLOTS, *planes(GX, X), first, mean, a, b)
+    in_parallel(_subtract_line, SLOTS, *planes(GX, X), first, *vectors(mean, a, b))
 
 
 def _contiguous(**arrays: Array) -> None:

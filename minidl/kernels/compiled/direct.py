@@ -201,7 +201,7 @@ def pack(x, scale, shift, n, count, c0, channels, r0, rows, p, planes):
             end = max(first, min(p.S, (W - 1 - b) // p.sw + 1))
             i0, i1 = max(0, -((r0 * p.sh + a) // p.sh)), min(rows, (H - 1 - a) // p.sh + 1 - r0)
             length = end - first
-            if p.S == W == length and p.sh == 1:  # row follows upon row in both, as for kernels of 1x1: one long row
+            if p.S == W == length and p.sh == p.sw == 1:  # row follows upon row in both, as for kernels of 1x1: one long row
                 length, i1 = (i1 - i0) * W, min(i1, i0 + 1)
             for g in range(count):
                 picture = ((n + g) * C + c0 + c) * H
@@ -237,7 +237,7 @@ def _unpack(out, y, flat, bias, n, count, f0, channels, r0, rows, phase, p):
     first = max(0, -(b // p.yw))
     n_columns = min(p.QW, (W - 1 - b) // p.yw + 1) - first
     i0, i1 = max(0, -((r0 * p.yh + a) // p.yh)), min(rows, (H - 1 - a) // p.yh + 1 - r0)
-    if p.S == W == n_columns and p.yh == 1:
+    if p.S == W == n_columns and p.yh == p.yw == 1:
         n_columns, i1 = (i1 - i0) * W, min(i1, i0 + 1)
     for f in range(channels):
         for g in range(count):

@@ -22,7 +22,7 @@ def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, 
     """y = gamma (x - mean) / sqrt(var + eps) + beta; mean and (biased) var of each channel"""
     y = np.empty(x.shape, x.dtype)
     mean, var = np.empty_like(gamma), np.empty_like(gamma)
-    gamma, beta = np.ascontiguousarray(gamma), np.ascontiguousarray(beta)
+    gamma, beta = vectors(gamma, beta)
     x_planes, none, y_planes = planes(x, None, y)
     in_parallel(_batch_norm, x.shape[1], x_planes, none, gamma, beta, eps, False, y_planes, mean, var)
     return y, mean, var
@@ -32,7 +32,7 @@ def batch_norm_relu(x: Array, r: Array | None, gamma: Array, beta: Array, eps: f
     """y = max(batch_norm(x) + r, 0), r None for 0; and mean, var of each channel"""
     y = np.empty(x.shape, x.dtype)
     mean, var = np.empty_like(gamma), np.empty_like(gamma)
-    gamma, beta = np.ascontiguousarray(gamma), np.ascontiguousarray(beta)
+    gamma, beta = vectors(gamma, beta)
     x_planes, more, y_planes = planes(x, r, y)
     in_parallel(_batch_norm, x.shape[1], x_planes, more, gamma, beta, eps, True, y_planes, mean, var)
     return y, mean, var
@@ -43,7 +43,7 @@ def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, 
     gx = np.empty(x.shape, x.dtype)
     ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
     g, none, x_planes, target = planes(gy, None, x, gx)
-    more = np.ascontiguousarray(gamma), mean, var, eps, target, none, True, ggamma, gbeta
+    more = *vectors(gamma, mean, var), eps, target, none, True, ggamma, gbeta
     in_parallel(_batch_norm_grad, x.shape[1], g, none, x_planes, *more)
     return gx, ggamma, gbeta
 
@@ -57,7 +57,7 @@ def batch_norm_relu_grad(
     ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
     g, value, x_planes, target, gate = planes(gy, y, x, gx, gr)
     gate = gate if residual else target  # one name for one array, see below
-    more = np.ascontiguousarray(gamma), mean, var, eps, target, gate, residual, ggamma, gbeta
+    more = *vectors(gamma, mean, var), eps, target, gate, residual, ggamma, gbeta
     in_parallel(_batch_norm_grad, x.shape[1], g, value, x_planes, *more)
     return gx, gr if residual else None, ggamma, gbeta
 
@@ -65,7 +65,7 @@ def batch_norm_relu_grad(
 def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
     """y[n,c,...] = scale[c] x[n,c,...] + shift[c]"""
     y = np.empty(x.shape, x.dtype)
-    scale, shift = np.ascontiguousarray(scale), np.ascontiguousarray(shift)
+    scale, shift = vectors(scale, shift)
     x_planes, y_planes = planes(x, y)
     in_parallel(_channel_affine, SLOTS, x_planes, scale, shift, y_planes)
     return y
@@ -74,7 +74,7 @@ def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
 def channel_affine_relu(x: Array, r: Array | None, scale: Array, shift: Array) -> Array:
     """y[n,c,...] = max(scale[c] x[n,c,...] + shift[c] + r[n,c,...], 0), r None for 0"""
     y = np.empty(x.shape, x.dtype)
-    scale, shift = np.ascontiguousarray(scale), np.ascontiguousarray(shift)
+    scale, shift = vectors(scale, shift)
     if r is None:
         x_planes, y_planes = planes(x, y)
         in_parallel(_channel_affine_relu, SLOTS, x_planes, scale, shift, y_planes)
@@ -87,7 +87,7 @@ def channel_affine_relu(x: Array, r: Array | None, scale: Array, shift: Array) -
 def channel_affine_relu_grad(gy: Array, y: Array, scale: Array) -> tuple[Array, Array]:
     """gr = gy where y > 0, else 0; gx[n,c,...] = scale[c] gr[n,c,...] -> gx, gr"""
     gx, gr = np.empty(y.shape, y.dtype), np.empty(y.shape, y.dtype)
-    scale = np.ascontiguousarray(scale)
+    (scale,) = vectors(scale)
     g, value, target, gate = planes(gy, y, gx, gr)
     in_parallel(_channel_affine_relu_grad, SLOTS, g, value, scale, target, gate)
     return gx, gr
@@ -106,6 +106,11 @@ def planes(*arrays: Array | None) -> list[Array]:
     for a in arrays:
         found.append(np.empty((0, 0, 0), found[-1].dtype) if a is None else np.ascontiguousarray(a).reshape(*a.shape[:2], -1))
     return found
+
+
+def vectors(*arrays: Array) -> list[Array]:
+    """One number a channel each, contiguous"""
+    return [np.ascontiguousarray(a) for a in arrays]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

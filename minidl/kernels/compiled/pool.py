@@ -19,7 +19,8 @@ def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -
     """y[n,c,i,j] = max_{u,v} x[n,c, i*s + u - p, j*s + v - p], padded with -inf; winner: the u*kw + v of the first maximum"""
     y = np.empty((*x.shape[:2], *out), x.dtype)
     winner = np.empty(y.shape, np.int32)
-    in_parallel(_max_pool2d, SLOTS, np.ascontiguousarray(x), *kernel, *stride, *padding, y, winner)
+    lines, taps = np.empty((SLOTS, 2, out[1]), x.dtype), np.empty((SLOTS, out[1]), np.int32)  # a row of y for each slot
+    in_parallel(_max_pool2d, SLOTS, np.ascontiguousarray(x), *kernel, *stride, *padding, lines, taps, y, winner)
     return y, winner
 
 
@@ -34,22 +35,25 @@ def max_pool2d_grad(gy: Array, winner: Array, x_shape: Shape, kernel: Pair, stri
 def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair, count_include_pad: bool) -> Array:
     """y[n,c,i,j] = sum_{u,v} x[n,c, i*s + u - p, j*s + v - p] / count[i,j]"""
     y = np.empty((*x.shape[:2], *out), x.dtype)
-    in_parallel(_avg_pool2d, SLOTS, np.ascontiguousarray(x), *kernel, *stride, *padding, count_include_pad, y)
+    lines = np.empty((SLOTS, 2, out[1]), x.dtype)
+    in_parallel(_avg_pool2d, SLOTS, np.ascontiguousarray(x), *kernel, *stride, *padding, count_include_pad, lines, y)
     return y
 
 
 def avg_pool2d_grad(gy: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool) -> Array:
     """gx[n,c, i*s + u - p, j*s + v - p] += gy[n,c,i,j] / count[i,j]"""
     gx = np.empty(x_shape, gy.dtype)
-    in_parallel(_avg_pool2d_grad, SLOTS, np.ascontiguousarray(gy), *kernel, *stride, *padding, count_include_pad, gx)
+    rows, shares = np.empty((SLOTS, x_shape[3]), gy.dtype), np.empty((SLOTS, gy.shape[3]), gy.dtype)
+    geometry = *kernel, *stride, *padding, count_include_pad
+    in_parallel(_avg_pool2d_grad, SLOTS, np.ascontiguousarray(gy), *geometry, rows, shares, gx)
     return gx
 
 
 @_compiled
-def _max_pool2d(slot, x, kh, kw, sh, sw, ph, pw, y, winner):
+def _max_pool2d(slot, x, kh, kw, sh, sw, ph, pw, lines, all_taps, y, winner):
     """Row by row and tap by tap, since a slice, or a row of y, would cost more than its few dozen numbers"""
     (N, C, H, W), (OH, OW) = x.shape, y.shape[2:]
-    pixels, most, taps = np.empty(OW, x.dtype), np.empty(OW, x.dtype), np.empty(OW, np.int32)
+    pixels, most, taps = lines[slot, 0], lines[slot, 1], all_taps[slot]
     for row in range(slot * N * C * OH // SLOTS, (slot + 1) * N * C * OH // SLOTS):
         nc, i = divmod(row, OH)
         most[:], taps[:] = -np.inf, 0
@@ -100,9 +104,9 @@ def _counts(dtype, size, windows, k, s, p, with_pad):
 
 
 @_compiled
-def _avg_pool2d(slot, x, kh, kw, sh, sw, ph, pw, with_pad, y):
+def _avg_pool2d(slot, x, kh, kw, sh, sw, ph, pw, with_pad, lines, y):
     (N, C, H, W), (OH, OW) = x.shape, y.shape[2:]
-    pixels, total = np.empty(OW, x.dtype), np.empty(OW, x.dtype)
+    pixels, total = lines[slot, 0], lines[slot, 1]
     rows, columns = _counts(x.dtype, H, OH, kh, sh, ph, with_pad), _counts(x.dtype, W, OW, kw, sw, pw, with_pad)
     for row in range(slot * N * C * OH // SLOTS, (slot + 1) * N * C * OH // SLOTS):
         nc, i = divmod(row, OH)
@@ -120,9 +124,9 @@ def _avg_pool2d(slot, x, kh, kw, sh, sw, ph, pw, with_pad, y):
 
 
 @_compiled
-def _avg_pool2d_grad(slot, gy, kh, kw, sh, sw, ph, pw, with_pad, gx):
+def _avg_pool2d_grad(slot, gy, kh, kw, sh, sw, ph, pw, with_pad, all_rows, shares, gx):
     (N, C, H, W), (OH, OW) = gx.shape, gy.shape[2:]
-    flat, total, share = gy.reshape(gy.size), np.empty(W, gy.dtype), np.empty(OW, gy.dtype)
+    flat, total, share = gy.reshape(gy.size), all_rows[slot], shares[slot]
     rows, columns = _counts(gy.dtype, H, OH, kh, sh, ph, with_pad), _counts(gy.dtype, W, OW, kw, sw, pw, with_pad)
     for row in range(slot * N * C * H // SLOTS, (slot + 1) * N * C * H // SLOTS):
         nc, at = divmod(row, H)

@@ -119,6 +119,9 @@ def index(value: int, bits: int = 64) -> Any:
 
 
 def pointer(context: Any, builder: Any, kind: Any, array: Any, start: Any) -> Any:
+    """To element `start` of a contiguous array; another one is an error when the kernel is compiled"""
+    if kind.layout != "C":
+        raise TypeError(f"expected a contiguous array, got {kind}")
     return builder.gep(context.make_array(kind)(context, builder, array).data, [start])
 
 

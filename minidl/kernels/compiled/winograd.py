@@ -258,7 +258,8 @@ def _pack(x, c0, C, scale, shift, first, count, top, left, row, band, bands, pix
     for b in range(count):
         n, k = divmod(first + b, bands)
         y0 = 2 * band * k - top  # the picture's row that is the first of the band
-        i0, i1 = max(0, y0), min(H, y0 + height)
+        i0 = max(0, y0)
+        i1 = max(i0, min(H, y0 + height))  # no row, where the padding is wider than the band
         if bands > 1:
             planes[b * band_pixels * apart : (b + 1) * band_pixels * apart] = 0
         at = (b * band_pixels + (i0 - y0) * row + left) * apart
