@@ -52,7 +52,9 @@ def test_lists_become_float32_and_arrays_stay_what_they_are() -> None:
 def test_what_is_no_tensor_is_refused() -> None:
     with pytest.raises(TypeError, match=r"data is a Tensor already; use t\.detach\(\)"):
         Tensor(Tensor(1.0))
-    for data, dtype in (("abc", "<U3"), (np.ones(2, complex), "complex128"), ([None], "object")):
+    eight_bits = pytest.importorskip("ml_dtypes").float8_e5m2  # of NumPy's kind "f", as long double is
+    strange = (np.ones(2, eight_bits), "float8_e5m2"), (np.ones(2, np.longdouble), np.dtype(np.longdouble).name)
+    for data, dtype in (("abc", "<U3"), (np.ones(2, complex), "complex128"), ([None], "object"), *strange):
         with pytest.raises(TypeError, match=f"expected numbers, got dtype {dtype}"):
             Tensor(data)
     with pytest.raises(TypeError, match="only float arrays have gradients, got dtype uint8"):
@@ -79,6 +81,8 @@ def test_to_another_float_type_and_back() -> None:
     ops.sum(y * 2).backward()
     assert x.grad is not None and x.grad.dtype == np.float64
     assert x.to(dtype="float64") is x
+    with pytest.raises(TypeError, match=r"to\(dtype=...\): expected a float type, got float8_e5m2"):
+        Tensor(np.ones(2)).to(dtype=pytest.importorskip("ml_dtypes").float8_e5m2)
     with pytest.raises(TypeError, match=r"to\(dtype=...\): expected a float type, got int64"):
         x.to(dtype=np.int64)
     with pytest.raises(ValueError, match=r"device: expected one of .*, got 'tpu'"):

@@ -148,8 +148,9 @@ def test_to_keeps_the_parameters_themselves():
 
 
 def test_to_refuses_what_is_no_float_type_or_place():
-    with pytest.raises(TypeError, match="expected a float type, got int32"):
-        Block().to(dtype=np.int32)
+    for dtype in (np.int32, np.longdouble):
+        with pytest.raises(TypeError, match=f"expected a float type, got {np.dtype(dtype)}"):
+            Block().to(dtype=dtype)
     with pytest.raises(ValueError, match=r"device: expected one of .*, got 'tpu'"):
         Block().to("tpu")
 
