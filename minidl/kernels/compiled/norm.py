@@ -43,7 +43,8 @@ def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, 
     gx = np.empty(x.shape, x.dtype)
     ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
     g, none, x_planes, target = planes(gy, None, x, gx)
-    more = *vectors(gamma, mean, var), eps, target, none, True, ggamma, gbeta
+    gamma, mean, var = np.ascontiguousarray(gamma), np.ascontiguousarray(mean), np.ascontiguousarray(var)
+    more = gamma, mean, var, eps, target, none, True, ggamma, gbeta
     in_parallel(_batch_norm_grad, x.shape[1], g, none, x_planes, *more)
     return gx, ggamma, gbeta
 
@@ -57,7 +58,8 @@ def batch_norm_relu_grad(
     ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
     g, value, x_planes, target, gate = planes(gy, y, x, gx, gr)
     gate = gate if residual else target  # one name for one array, see below
-    more = *vectors(gamma, mean, var), eps, target, gate, residual, ggamma, gbeta
+    gamma, mean, var = np.ascontiguousarray(gamma), np.ascontiguousarray(mean), np.ascontiguousarray(var)
+    more = gamma, mean, var, eps, target, gate, residual, ggamma, gbeta
     in_parallel(_batch_norm_grad, x.shape[1], g, value, x_planes, *more)
     return gx, gr if residual else None, ggamma, gbeta
 
