@@ -30,11 +30,28 @@ LONG = {  # first of all, so that in the end no process waits for another
     "test_they_compile_for_every_gpu",
     "test_for_halves_they_compile_and_compute_in_float32",
 }
+WITHOUT_KERNELS = (
+    "data",
+    "test_files",
+    "test_torch_checkpoint",
+    "test_weights",
+    "test_metrics",
+    "test_bootstrap",
+    "test_pictures",
+)
 NOTHING_IS_SKIPPED = os.environ.get("MINIDL_ORACLES") == "all"  # .ci/run says so, where every oracle is installed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.name.split("[")[0] not in LONG)
+    """One process begins with the first half, another with the second: there the kernels are compiled, here nothing needs them."""
+    early, kernels, rest = list[pytest.Item](), list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        names = (*item.path.parts, item.path.stem)
+        light = item.name.split("[")[0] in LONG or any(name in names for name in WITHOUT_KERNELS)
+        (early if light else kernels if "kernels" in names else rest).append(item)
+    early.sort(key=lambda item: item.name.split("[")[0] not in LONG)
+    half = max(0, len(items) // 2 - len(early))
+    items[:] = [*early, *rest[:half], *kernels, *rest[half:]]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -12,6 +12,7 @@ from PIL import Image
 import models
 
 
+@pytest.mark.ci
 def test_a_small_run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recomputing what the layers of a block read saves more than half; a residual net keeps most of what it makes anyway."""
     costs, measure = example.Costs(), example.measure

@@ -218,6 +218,7 @@ def write_ham10000(root: pathlib.Path) -> None:
     (root / "HAM10000_metadata.csv").write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.ci
 def test_the_whole_on_ham10000(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,7 +68,18 @@ def test_same_signatures_and_a_formula_each(name: str) -> None:
 # ---- calls that are drawn
 
 
-@pytest.mark.parametrize("family", draws.FAMILIES, ids=lambda family: family.__name__)
+LONG_TO_COMPILE = (
+    draws.convolution_by_winograd,
+    draws.convolution_of_few_pixels,
+    draws.dense_block,
+    draws.dense_block_by_winograd,
+)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, id=f.__name__, marks=[pytest.mark.ci] if f in LONG_TO_COMPILE else []) for f in draws.FAMILIES],
+)
 @given(data=st.data())
 @settings(max_examples=30)
 def test_agrees_with_the_reference(family: draws.Family, data: st.DataObject) -> None:
@@ -97,10 +108,10 @@ def test_every_kernel_is_drawn() -> None:
     ("name", "broken", "family"),
     [
         ("conv2d", lambda y: y * 1.001, draws.convolution),
-        ("conv2d_grad_w", lambda gw: gw + 0.01, draws.convolution_by_winograd),
+        pytest.param("conv2d_grad_w", lambda gw: gw + 0.01, draws.convolution_by_winograd, marks=pytest.mark.ci),
         ("max_pool2d", lambda found: (found[0], found[1] + 1), draws.pooling),
         ("relu", lambda y: np.where(y == 0, -0.01, y).astype(y.dtype), draws.elements),
-        ("channel_statistics", lambda found: (found[0], found[1] * 1.01), draws.dense_block),
+        pytest.param("channel_statistics", lambda found: (found[0], found[1] * 1.01), draws.dense_block, marks=pytest.mark.ci),
     ],
 )
 def test_a_kernel_that_is_wrong_is_found(

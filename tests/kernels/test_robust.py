@@ -149,7 +149,7 @@ AVX2 = "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2
 )
 def test_agree_in_other_surroundings(environment: dict[str, str], tmp_path: Path) -> None:
     """All kernels once more, compiled for these surroundings (and kept apart from the usual cache)"""
-    tests = ["tests/kernels/test_agree.py", "-k", "test_agrees_with", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    tests = ["tests/kernels/test_agree.py", "-k", "test_agrees_with", "-m", "", "-q", "-n", "0", "-p", "no:cacheprovider"]
     environment = {**os.environ, **environment, "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-m", "pytest", *tests], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -172,6 +172,7 @@ print([hashlib.md5(np.ascontiguousarray(a)).hexdigest() for a in results])
 """
 
 
+@pytest.mark.ci
 def test_bits_are_the_same_from_the_cache(tmp_path: Path) -> None:
     """Numba's compiler orders sums one way in a function that it has just compiled, and another way in its cached form."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}

@@ -76,7 +76,7 @@ def test_published_figures(name, kernel, zeros):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("name", ["vgg16", pytest.param("vgg19", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [pytest.param("vgg16", marks=pytest.mark.ci), pytest.param("vgg19", marks=pytest.mark.slow)])
 def test_published_figures_in_float32(name, kernel, zeros):
     with kernels.use(kernel):
         check_float32(partial(getattr(models, name), dropout=0), name)

@@ -149,11 +149,11 @@ def test_a_pool_switch_off_by_one_is_found(tmp_path: pathlib.Path, monkeypatch: 
         check_flows(content(write(tmp_path))[0])
 
 
-NETS: list[tuple[str, dict[str, Any], int]] = [
+NETS: list[Any] = [
     ("resnet8", {}, 16),
     ("resnet18", {}, 40),
     ("plain20", {}, 8),
-    ("vgg11", {}, 32),
+    pytest.param("vgg11", {}, 32, marks=pytest.mark.ci),
     ("densenet_bc", {"depth": 16, "growth": 4}, 8),
     ("googlenet", {"aux": True}, 33),
     ("googlenet", {"paper": True}, 33),
