@@ -43,7 +43,7 @@ NOTHING_IS_SKIPPED = os.environ.get("MINIDL_ORACLES") == "all"  # .ci/run says s
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process begins with the first half, another with the second: that one compiles kernels, which this one does without."""
+    """One process begins with the first half, another with the second: that one compiles kernels, this one needs none."""
     early, kernels, rest = list[pytest.Item](), list[pytest.Item](), list[pytest.Item]()
     for item in items:
         names = (*item.path.parts, item.path.stem)

@@ -18,6 +18,7 @@ example = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(example)
 
 
+@pytest.mark.ci
 def test_table_errors_explanations_and_picture(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     nets = ["googlenet", "inception_v3", "densenet121"]
     assert example.main(["--nets", *nets, "--out", str(tmp_path / "a" / "b")]) == 0

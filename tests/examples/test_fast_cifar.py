@@ -26,6 +26,7 @@ def striped(n: int, seed: int) -> data.Dataset:
     return data.Dataset(images, labels, ("rows", "columns"))
 
 
+@pytest.mark.ci
 def test_it_learns() -> None:
     found = example.run(striped(128, 0), striped(40, 1), SMALL)
     assert found["last_loss"] < found["first_loss"] - 0.05

@@ -28,6 +28,7 @@ def png(tmp_path: pathlib.Path) -> str:
     return str(tmp_path / "mine.png")
 
 
+@pytest.mark.ci
 def test_fooling(run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fooling.main(["--run", str(run), "--count", "12", "--out", str(tmp_path / "out")]) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["accuracy.png", "classes.png", "fooled.png"]

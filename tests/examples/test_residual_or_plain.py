@@ -23,6 +23,7 @@ TINY = ["--depths", "20", "32", "--pictures", "32", "--batch-size", "16", "--epo
 NETS = ["plain20-0", "plain32-0", "resnet20-0", "resnet32-0"]
 
 
+@pytest.mark.ci
 def test_ctrl_c_and_the_same_command_again(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole, out = tmp_path / "whole", tmp_path / "run"
     assert example.main([*TINY, "--out", str(whole)]) == 0

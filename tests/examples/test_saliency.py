@@ -109,6 +109,7 @@ def test_the_default_net_is_trained_once(tmp_path: pathlib.Path, monkeypatch: py
     assert all((a == trained[name]).all() for name, a in load().model.state_dict().items())
 
 
+@pytest.mark.ci
 def test_a_default_net_that_is_half_trained(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = pathlib.Path("runs/lesions-resnet8")

@@ -105,7 +105,7 @@ def of_model(name: str, size: int, settings: dict[str, Any]) -> tuple[Tensor, Te
         return model(x)[0, 2], x
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.ci] if n == "vgg11" else []) for n in MODELS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.ci] if n.startswith("vgg") else []) for n in MODELS])
 def test_models(name: str) -> None:
     y, x = of_model(name, *MODELS[name])
     passed = Passed(y)

@@ -24,6 +24,7 @@ from tests.kernels import cuda_cases, draws, without_gpu
 from tests.kernels.draws import Call, Draw
 from tests.kernels.test_agree import KERNELS
 
+EXAMPLES = 10 if settings().derandomize else 20  # of a family; .ci/run draws fresh ones
 kernel_names, started = set[str](), set[str]()  # of the set, as tested; of the @cuda.jit functions, as started
 halves = set[str]()  # of the set, as tested on float16
 
@@ -83,7 +84,7 @@ def compare(call: Call, eps: float, within: int = 512) -> None:
 
 @pytest.mark.parametrize("family", cuda_cases.FAMILIES)
 @given(data=st.data())
-@settings(max_examples=10, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 def test_agrees_with_the_reference(family: draws.Family, data: st.DataObject) -> None:
     draw = Draw(data, small=True)
     patch = small(2 ** draw.int(0, 3), draw.int(1, 2), data.draw(st.sampled_from((1, 400, 1 << 28))))
@@ -97,7 +98,7 @@ def test_agrees_with_the_reference(family: draws.Family, data: st.DataObject) ->
 
 @pytest.mark.parametrize("family", [family for family in cuda_cases.HALVES if family not in cuda_cases.CONV3X3[1:]])
 @given(data=st.data())
-@settings(max_examples=6, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES // 2, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 def test_halves_agree_with_the_reference(family: draws.Family, data: st.DataObject) -> None:
     """Both add up in float32 and differ by the roundings of the results: by 8 eps, not by the 512 of other sums"""
     draw = Draw(data, (np.float16,), small=True)

@@ -32,6 +32,7 @@ def test_what_lies_outside_cannot_be_touched(at_the_end: bool, byte: int, ends: 
     assert (done.returncode, done.stdout) == ((-signal.SIGSEGV, "") if ends else (0, "still there\n")), done.stderr
 
 
+@pytest.mark.ci
 def test_a_few_draws_between_guard_zones() -> None:
     done = _draws(ROOT, "pooling", 2, 7)
     assert done.returncode == 0, done.stderr

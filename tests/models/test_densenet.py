@@ -104,6 +104,7 @@ def test_published_figures(kernel):
         check_figures(models.densenet121(), "densenet121")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_published_figures_in_float32(kernel):
     with kernels.use(kernel):

@@ -83,6 +83,7 @@ def test_parameters_are_the_published_ones():
     assert count(models.googlenet(paper=True, aux=False)) == by_hand(naive=False, paper=True) == 6_998_552
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("paper", [False, True])
 def test_the_naive_modules_cost_ten_times_as_much(paper):
     model = models.googlenet(module="naive", paper=paper, aux=False)
@@ -119,6 +120,7 @@ def test_published_figures(kernel):
         check_figures(models.googlenet(dropout=0, aux_dropout=0), "googlenet", 0.3)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_published_figures_in_float32(kernel):
     with kernels.use(kernel):

@@ -68,7 +68,9 @@ def test_published_figures(name, kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("name", ["resnet18", pytest.param("resnet34", marks=pytest.mark.slow), "resnet50"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", pytest.param("resnet34", marks=pytest.mark.slow), pytest.param("resnet50", marks=pytest.mark.ci)]
+)
 def test_published_figures_in_float32(name, kernel):
     with kernels.use(kernel):
         check_float32(getattr(models, name), name)

@@ -94,6 +94,7 @@ def test_published_figures(kernel):
         check_figures(models.inception_v3(dropout=0), "inception_v3", 0.4)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_published_figures_in_float32(kernel):
     with kernels.use(kernel):

@@ -69,7 +69,7 @@ def test_names_and_shapes_are_the_published_ones(name, zeros):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("name", ["vgg16", pytest.param("vgg19", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [pytest.param("vgg16", marks=pytest.mark.ci), pytest.param("vgg19", marks=pytest.mark.slow)])
 def test_published_figures(name, kernel, zeros):
     with kernels.use(kernel):
         check_figures(getattr(models, name)(dropout=0), name)

@@ -52,7 +52,7 @@ def test_the_same_net_makes_the_same_file(tmp_path: pathlib.Path, resnet8: Cost)
 @pytest.mark.parametrize(
     ("name", "boxes", "joins"),
     [
-        ("vgg11", 8 + 5 + 1 + 3, 0),
+        pytest.param("vgg11", 8 + 5 + 1 + 3, 0, marks=pytest.mark.ci),
         ("googlenet", 3 + 4 + 9 * 8 + 2, 9),
         ("resnet18", 2 + 8 * 3 + 3 + 2, 8),
         ("densenet_bc100_12", 0, 48),

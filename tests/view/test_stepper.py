@@ -157,7 +157,7 @@ NETS: list[Any] = [
     ("densenet_bc", {"depth": 16, "growth": 4}, 8),
     ("googlenet", {"aux": True}, 33),
     ("googlenet", {"paper": True}, 33),
-    ("inception_v3", {"aux": True}, 75),
+    pytest.param("inception_v3", {"aux": True}, 75, marks=pytest.mark.ci),
 ]
 
 
