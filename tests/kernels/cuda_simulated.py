@@ -86,6 +86,10 @@ def compare(call: Call, eps: float, within: int = 512) -> None:
 @given(data=st.data())
 @settings(max_examples=EXAMPLES, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 def test_agrees_with_the_reference(family: draws.Family, data: st.DataObject) -> None:
+    check(family, data)
+
+
+def check(family: draws.Family, data: st.DataObject) -> None:
     draw = Draw(data, small=True)
     patch = small(2 ** draw.int(0, 3), draw.int(1, 2), data.draw(st.sampled_from((1, 400, 1 << 28))))
     try:
@@ -201,8 +205,14 @@ def test_a_broken_kernel_is_found(
     monkeypatch: pytest.MonkeyPatch, module: Any, name: str, broken: Any, family: draws.Family
 ) -> None:
     monkeypatch.setattr(module, name, broken)
+
+    @given(data=st.data())
+    @settings(max_examples=100, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    def look(data: st.DataObject) -> None:
+        check(family, data)
+
     with np.errstate(all="ignore"), pytest.raises(AssertionError):
-        test_agrees_with_the_reference(family)
+        look()
 
 
 # ---- a net on them
