@@ -49,7 +49,7 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
         raise ValueError(f"b: expected (N, J, K) or (J, K) for a of (N, I, J) or (I, J), got a {a.shape} and b {b.shape}")
     shape = (*batch, a.shape[-2], b.shape[-1])
     y = xp.empty(shape, a.dtype) if out is None else out
-    in_rows = y.strides[-1] == y.itemsize and y.strides[-2] >= y.shape[-1] * y.itemsize
+    in_rows = y.size == 0 or _rows_or_columns(y)[0] == 0
     if y.shape != shape or y.dtype not in (a.dtype, sum_type(a.dtype)) or not in_rows:
         raise ValueError(f"out: expected rows of an array {shape} {a.dtype}, got {y.shape} {y.dtype} with strides {y.strides}")
     if y.size:
@@ -83,13 +83,25 @@ def _multiply(library: Any, xp: Any, a: Array, b: Array, y: Array) -> None:
 
 def _layout(xp: Any, a: Array) -> tuple[Array, int, int, ctypes.c_longlong]:
     """a or a copy; 0 where it lies row by row, 1 where column by column; and how many numbers apart lines and matrices begin"""
-    *step, down, along = (stride // a.itemsize for stride in a.strides)
+    turned, line = _rows_or_columns(a)
+    if turned is None:
+        rows, columns = a.shape[-2:]
+        return xp.ascontiguousarray(a), 0, columns, ctypes.c_longlong(rows * columns if a.ndim == 3 else 0)
+    return a, turned, line, ctypes.c_longlong(a.strides[0] // a.itemsize if a.ndim == 3 else 0)
+
+
+def _rows_or_columns(a: Array) -> tuple[int | None, int]:
+    """0 where each matrix lies row by row, 1 where column by column, else None; and how many numbers apart its lines begin
+
+    The stride of an axis of length 1 says nothing: nobody steps along it.
+    """
+    down, along = (stride // a.itemsize for stride in a.strides[-2:])
     rows, columns = a.shape[-2:]
-    if along == 1 and down >= columns:
-        return a, 0, down, ctypes.c_longlong(*step)
-    if down == 1 and along >= rows:
-        return a, 1, along, ctypes.c_longlong(*step)
-    return xp.ascontiguousarray(a), 0, columns, ctypes.c_longlong(rows * columns if step else 0)
+    if (columns == 1 or along == 1) and (rows == 1 or down >= columns):
+        return 0, columns if rows == 1 else down
+    if (rows == 1 or down == 1) and (columns == 1 or along >= rows):
+        return 1, rows if columns == 1 else along
+    return None, 0
 
 
 def _pointer(a: Array) -> ctypes.c_void_p:
