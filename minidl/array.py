@@ -32,6 +32,16 @@ def is_array(x: object) -> bool:
     return isinstance(x, np.ndarray | np.generic) or (cupy is not None and isinstance(x, cupy.ndarray))
 
 
+def plain_array(x: Any, name: str) -> Array:
+    """A NumPy number, or an array of a subclass (a matrix, a memory map), as an array of NumPy's own class, without a copy.
+
+    Raises TypeError for a masked array, whose masked values would count as others do.
+    """
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array without a mask, got a masked one; write a.filled(value)")
+    return np.asarray(x)
+
+
 def device_of(x: Array) -> str:
     """`"cpu"` or `"gpu"`."""
     return "cpu" if array_module(x) is np else "gpu"

@@ -166,7 +166,7 @@ def _gradients(f: Callable[..., Tensor], xs: list[Array], needs: Sequence[bool],
         leaves: dict[Tensor, Array] = {}
         gy_after = gy
         try:
-            for step in walk(y, gy, leaves=leaves) if y.requires_grad else ():
+            for step in walk(y, gy, leaves=leaves, apart=False) if y.requires_grad else ():
                 if step.op is y.op:
                     gy_after = step.gy
         except Exception as error:

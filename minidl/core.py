@@ -16,7 +16,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, cycle
 from operator import attrgetter
@@ -27,7 +26,9 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
-from minidl.array import Array, array_module, device_of, is_array, is_float, to_device, total
+from minidl.array import Array, array_module, device_of, is_array, is_float, plain_array, to_device, total
+from minidl.conduct import Conduct
+from minidl.contexts import context
 from minidl.kernels.products import product
 from minidl.mixed import FLOAT32, HALF, half
 
@@ -46,7 +47,7 @@ class _Recording(threading.local):
 _recording = _Recording()
 
 
-@contextmanager
+@context
 def no_grad() -> Iterator[None]:
     """Inside `with no_grad():` (or in a function decorated with `@no_grad()`) ops keep no graph and save no memory for it."""
     before, _recording.on = _recording.on, False
@@ -61,14 +62,12 @@ def recording() -> bool:
     return _recording.on
 
 
-class Tensor:
+class Tensor(Conduct):
     """An array, the gradient that arrived at it, and the op that made it.
 
     `data` is the array (NumPy or CuPy). Python numbers and lists of floats become float32. `grad` is None until a
     `backward()` reaches a leaf that requires a gradient, then an array of the shape of `data`. `op` is None at a leaf.
     """
-
-    __array_ufunc__ = None  # let `array * tensor` come to Tensor.__rmul__ instead of looping over the array
 
     def __init__(self, data: Any, requires_grad: bool = False, name: str = "") -> None:
         if isinstance(data, Tensor):
@@ -77,8 +76,10 @@ class Tensor:
             data = np.asarray(data)
             if data.dtype == np.float64:
                 data = data.astype(np.float32)
-        elif isinstance(data, np.generic):
-            data = np.asarray(data)
+        elif type(data) is not np.ndarray and isinstance(data, np.ndarray | np.generic):
+            data = plain_array(data, "Tensor(data)")
+        if not data.dtype.isnative:
+            data = data.astype(data.dtype.newbyteorder("="))
         if data.dtype.kind not in "iub" and not is_float(data.dtype):
             raise TypeError(
                 f"Tensor(data): expected numbers, got dtype {data.dtype}; floats may be float16, bfloat16, float32 or float64"
@@ -124,6 +125,8 @@ class Tensor:
         """This tensor on `"cpu"` or `"gpu"`, or in another float type; gradients flow back through the move."""
         to_dtype = self.dtype if dtype is None else np.dtype(dtype)
         to_place = self.device if device is None else device
+        if not is_float(self.dtype) and is_float(to_dtype):  # integers and bools, through which no gradient flows
+            return Tensor(to_device(self.data, to_place).astype(to_dtype), name=self.name)
         return self if (to_place, to_dtype) == (self.device, self.dtype) else To(to_place, to_dtype)(self)
 
     def backward(self, gy: Array | None = None, keep_graph: bool = False) -> None:
@@ -132,11 +135,8 @@ class Tensor:
         gy: the gradient that arrives here, of the shape of `data`; 1 by default, for a scalar. The graph is given back as
         it is used, so that its memory is free for the next step, unless `keep_graph`: then backward may run again.
         """
-        for step in walk(self, gy, keep_graph=keep_graph):
+        for step in walk(self, gy, keep_graph=keep_graph, apart=False):
             del step  # or its arrays would live on through the next step
-
-    def __len__(self) -> int:
-        return len(self.data)
 
     def __repr__(self) -> str:
         name = f" {self.name!r}" if self.name else ""
@@ -171,9 +171,10 @@ class Tensor:
     def __neg__(self) -> Tensor:
         return Neg()(self)
 
-    def __pow__(self, exponent: float) -> Tensor:
-        if not isinstance(exponent, int | float):
-            raise TypeError(f"x ** exponent: exponent must be a Python number, got {type(exponent).__name__}")
+    def __pow__(self, exponent: Any) -> Tensor:
+        if not isinstance(exponent, int | float | np.number) and not (is_array(exponent) and exponent.ndim == 0):
+            came = type(exponent).__name__
+            raise TypeError(f"x ** exponent: expected a number, got {came}; for a Tensor write ops.exp(exponent * ops.log(x))")
         return Pow(float(exponent))(self)  # a NumPy float64, which is a Python float too, would turn float32 into float64
 
     def __matmul__(self, other: Any) -> Tensor:
@@ -191,6 +192,8 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, name: str = "") -> None:
         super().__init__(data, requires_grad=True, name=name)
+        if not self.data.flags.c_contiguous:  # which optimisers change in place, row by row
+            self.data = self.data.copy(order="C")
 
 
 class Op:
@@ -231,7 +234,8 @@ class Op:
             _check_inputs(xs, mix=mix and self.precision != ())
             y = Tensor(self.forward(*[None if x is None else x.data for x in xs]))
         except Exception as error:
-            error.add_note(f"in {type(self).__name__} of {_shapes(xs)}, called at {_place(_users_line(sys._getframe(1)))}")
+            called_at = _place(_users_line(sys._getframe(1)))
+            error.add_note(f"in {_layer(xs)}{type(self).__name__} of {_shapes(xs)}, called at {called_at}")
             raise
         if any(self.needs):
             self.inputs, self.made, self.where = xs, next(_made), _users_line(sys._getframe(1))
@@ -279,14 +283,21 @@ def tape(y: Tensor) -> list[Op]:
 
 
 def walk(
-    y: Tensor, gy: Array | None = None, *, leaves: dict[Tensor, Array] | None = None, keep_graph: bool = True
+    y: Tensor,
+    gy: Array | None = None,
+    *,
+    leaves: dict[Tensor, Array] | None = None,
+    keep_graph: bool = True,
+    apart: bool = True,
 ) -> Iterator[Step]:
     """Walk back from y to the leaves, one op a step; the body of the loop over it is the hook.
 
-    Each `Step` shows the op, `gy` and the gradients `gxs` of the inputs before they travel on; changing the list changes
-    what travels (guided backpropagation is no more than this). At the end the gradients of the leaves are added to
-    `leaf.grad`, or, where a dictionary `leaves` is given, stored there: an error on the way leaves every leaf as it was.
-    Never in place: an array that was handed out stays as it is.
+    Each `Step` shows the op, `gy` and the gradients `gxs` of the inputs before they travel on; changing the list, or an array
+    in it, changes what travels (guided backpropagation is no more than this), and nothing else: no two arrays that the walk
+    hands out share memory. At the end the gradients of the leaves are added to `leaf.grad`, or, where a dictionary `leaves`
+    is given, stored there: an error on the way leaves every leaf as it was.
+
+    apart=False: arrays are shared where that saves a copy, for a loop that changes none of them.
     """
     gy = _first_gradient(y, gy)
     arriving: dict[Op | Tensor, Array] = {y.op or y: gy}  # at an op, or at a leaf
@@ -296,17 +307,22 @@ def walk(
             continue
         try:
             step = Step(op, gy, list(op.backward(gy)))
+            if apart:
+                step.gxs = _apart([gy], step.gxs)
             yield step
+            handed_on = {id(gy)}
             for x, need, gx in zip(op.inputs, op.needs, step.gxs, strict=True):
                 if not need or gx is None:
                     continue
                 assert x is not None
                 if gx.shape != x.data.shape or gx.dtype != x.data.dtype:
                     raise ValueError(f"backward returned {gx.shape} {gx.dtype} for an input of {x.shape} {x.dtype}")
-                if x.op is None and (gx is gy or gx.base is not None):
-                    gx = gx.copy()  # the leaf's own: neither gy, which others see too, nor a view of it
                 to = x.op or x
-                gx = kernels.of(gx).add(arriving[to], gx) if to in arriving else gx
+                first = to not in arriving
+                if first and (apart or (x.op is None and (id(gx) in handed_on or gx.base is not None))):
+                    gx = gx.copy()  # the receiver's own: what was handed out stays as it is, and no leaf shares its gradient
+                handed_on.add(id(gx))
+                gx = gx if first else kernels.of(gx).add(arriving[to], gx)
                 arriving[to] = np.asarray(gx) if isinstance(gx, np.generic) else gx  # NumPy makes scalars of 0-d sums
         except Exception as error:
             error.add_note(f"in the backward of {op!r}, gradient {gy.shape} {gy.dtype}")
@@ -335,11 +351,39 @@ def gradients(y: Tensor, xs: Sequence[Tensor], gy: Array | None = None, keep_gra
     leaves: dict[Tensor, Array] = {}
     wanted = {x.op for x in xs if x.op is not None}
     inner: dict[Op, Array] = {}
-    for step in walk(y, gy, leaves=leaves, keep_graph=keep_graph):
+    for step in walk(y, gy, leaves=leaves, keep_graph=keep_graph, apart=False):
         if step.op in wanted:
             inner[step.op] = step.gy
     found = [leaves.get(x) if x.op is None else inner.get(x.op) for x in xs]
-    return [array_module(x.data).zeros_like(x.data) if g is None else g for x, g in zip(xs, found, strict=True)]
+    found = [array_module(x.data).zeros_like(x.data) if g is None else g for x, g in zip(xs, found, strict=True)]
+    return [g for g in _apart([], found) if g is not None]
+
+
+def _apart(others: list[Array], gxs: Sequence[Array | None]) -> list[Array | None]:
+    """The arrays, those copied that share memory with another one or with one of `others`, or that cannot be written to"""
+    owners = {id(_owner(a)) for a in others}
+    found = list[Array | None]()
+    for gx in gxs:
+        if gx is not None:
+            if isinstance(gx, np.generic):
+                gx = np.asarray(gx)
+            elif id(_owner(gx)) in owners or not _is_writable(gx):
+                gx = gx.copy()
+            owners.add(id(_owner(gx)))
+        found.append(gx)
+    return found
+
+
+def _owner(a: Array) -> Any:
+    """The array to which the memory belongs that a is a view of"""
+    while getattr(a, "base", None) is not None:
+        a = a.base
+    return a
+
+
+def _is_writable(a: Array) -> bool:
+    """Neither locked nor a repetition of its elements, as `broadcast_to` makes it"""
+    return bool(getattr(a.flags, "writeable", True)) and all(s != 0 or n == 1 for s, n in zip(a.strides, a.shape, strict=True))
 
 
 def _first_gradient(y: Tensor, gy: Array | None) -> Array:
@@ -376,22 +420,31 @@ def _check_inputs(xs: tuple[Tensor | None, ...], mix: bool) -> None:
         if x is None:
             continue
         if not is_float(x.dtype):
-            raise TypeError(
-                f"input {i}: expected float32 or float64, got {x.dtype}; convert it, as in x.astype('float32') / 255"
-            )
+            raise TypeError(f"input {i}: expected floats, got {x.dtype}; write x.to(dtype='float32'), of pixels x / 255")
         if x.size == 0:
             raise ValueError(f"input {i}: empty, shape {x.shape}")
         if first is None:
             first = x
         elif x.dtype != first.dtype and not (mix and {x.dtype, first.dtype} == {half(), np.dtype(np.float32)}):
             hint = ", or compute inside `with minidl.mixed(...)`" if {x.dtype.itemsize, first.dtype.itemsize} == {2, 4} else ""
-            raise TypeError(
-                f"input {i}: {x.dtype}, while the first input is {first.dtype}; convert one with .to(dtype=...){hint}"
-            )
+            which, like, other, of = _odd_one(xs, i)
+            raise TypeError(f"{which}: {other.dtype}, while {of} is {like.dtype}; write x.to(dtype='{like.dtype}'){hint}")
         elif array_module(x.data) is not array_module(first.data):
-            raise ValueError(
-                f"input {i}: on the {x.device}, while the first input is on the {first.device}; move one with .to()"
-            )
+            which, like, other, of = _odd_one(xs, i)
+            raise ValueError(f"{which}: on the {other.device}, while {of} is on the {like.device}; write x.to('{like.device}')")
+
+
+def _odd_one(xs: tuple[Tensor | None, ...], i: int) -> tuple[str, Tensor, Tensor, str]:
+    """Of the first input and input i, which differ, the one to change and what it should be like: a parameter stays as it is
+
+    -> "input 0", the tensor to be like, the tensor to change, what to call the first of these
+    """
+    j = next(k for k, x in enumerate(xs) if x is not None)
+    first, x = xs[j], xs[i]
+    assert first is not None and x is not None
+    if isinstance(x, Parameter) and not isinstance(first, Parameter):
+        return f"input {j}", x, first, x.name or f"input {i}, a parameter,"
+    return f"input {i}", first, x, (first.name if isinstance(first, Parameter) else "") or f"input {j}"
 
 
 def _users_line(frame: FrameType | None) -> tuple[CodeType, int] | None:
@@ -403,6 +456,12 @@ def _users_line(frame: FrameType | None) -> tuple[CodeType, int] | None:
 
 def _place(where: tuple[CodeType, int] | None) -> str:
     return "an unknown line" if where is None else f"{where[0].co_filename}:{where[1]} in {where[0].co_name}"
+
+
+def _layer(xs: Sequence[Tensor | None]) -> str:
+    """ "layer layer1.0.conv1, ", by the name of a parameter, or nothing"""
+    names = (x.name.rpartition(".")[0] for x in xs if isinstance(x, Parameter))
+    return next((f"layer {name}, " for name in names if name), "")
 
 
 def _shapes(xs: Sequence[Tensor | None]) -> str:
@@ -470,12 +529,14 @@ class Div(Op):
     """y = a / b"""
 
     def forward(self, a: Array, b: Array) -> Array:
-        self.a, self.b = a, b
-        return a / b
+        self.a_shape, self.b = a.shape, b
+        self.y = a / b
+        return self.y
 
     def backward(self, gy: Array) -> Grads:
-        ga = sum_to(gy / self.b, self.a.shape) if self.needs[0] else None
-        gb = sum_to(-gy * self.a / (self.b * self.b), self.b.shape) if self.needs[1] else None
+        """ga = gy / b, gb = -gy y / b: b^2 would overflow where b does not"""
+        ga = sum_to(gy / self.b, self.a_shape) if self.needs[0] else None
+        gb = sum_to(-gy * (self.y / self.b), self.b.shape) if self.needs[1] else None
         return ga, gb
 
 
@@ -532,7 +593,8 @@ class GetItem(Op):
         if any(isinstance(i, Tensor) for i in parts):
             raise TypeError("x[index]: an index must be an array or a number, got a Tensor; use its .data")
         self.index = index
-        self.repeats = any(is_array(i) or isinstance(i, list) for i in parts)  # may name an element twice
+        single = int | np.integer | slice | None | type(...)
+        self.repeats = not all(isinstance(i, single) for i in parts)  # any sequence may name an element twice
 
     def forward(self, x: Array) -> Array:
         self.shape = x.shape

@@ -39,7 +39,7 @@ class LossScale:
         """
         xp, leaves = array_module(loss.data), dict[Tensor, Array]()
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found below
-            for step in walk(loss, xp.full(loss.shape, self.scale, loss.dtype), leaves=leaves, keep_graph=False):
+            for step in walk(loss, xp.full(loss.shape, self.scale, loss.dtype), leaves=leaves, keep_graph=False, apart=False):
                 del step  # or its arrays would live on through the next step
         return self._take(leaves)
 

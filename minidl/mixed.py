@@ -24,10 +24,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+
+from minidl.contexts import context
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 HALF, FLOAT32 = "half", "float32"
@@ -40,7 +41,7 @@ class _Mixing(threading.local):
 _mixing = _Mixing()
 
 
-@contextmanager
+@context
 def mixed(precision: str) -> Iterator[None]:
     """Inside `with mixed("float16"):`, or "bfloat16", this thread's ops store halves; "float32" is as without it.
 

@@ -63,6 +63,8 @@ class Optimizer:
             self.params += group["params"]
             self.weight_decay += [_number(group["weight_decay"], "weight_decay")] * len(group["params"])
         _check_parameters(self.params)
+        for p in self.params:
+            _in_rows(p)
         self.updates = np.zeros(len(self.params), np.int64)  # how many each parameter has had
         self.state = {slot: [array_module(p.data).zeros_like(p.data) for p in self.params] for slot in slots}
         self._lay_out()
@@ -81,7 +83,12 @@ class Optimizer:
         raise NotImplementedError
 
     def step(self) -> None:
-        """Change every parameter by its `.grad`; one whose `.grad` is None stays as it is."""
+        """Change every parameter by its `.grad`; one whose `.grad` is None stays as it is.
+
+        Raises ValueError where none has a gradient: nothing would be trained.
+        """
+        if all(p.grad is None for p in self.params):
+            raise ValueError("step(): no parameter has a gradient; call loss.backward() first, for a loss that depends on them")
         for i, p in enumerate(self.params):
             if p.grad is not None:
                 _check_form(i, p, "gradient", p.grad)
@@ -146,6 +153,7 @@ class Optimizer:
 
     def _alone(self, i: int) -> tuple[Array, Array, list[Array]]:
         p = self.params[i]
+        _in_rows(p)
         return p.data, p.grad, [arrays[i] for arrays in self.state.values()]
 
     def zero_grad(self) -> None:
@@ -278,7 +286,8 @@ def one_cycle(peak: float, total: int, warmup: float = 0.3) -> Schedule:
     peak = _number(peak, "peak")
     if not 0 <= warmup < 1 or total < 1:
         raise ValueError(f"warmup, total: expected a share in [0, 1) and at least 1 step, got {warmup} and {total}")
-    return lambda k: _rise_and_fall(k, peak, warmup * total, total)
+    rise = warmup * total if warmup * total >= 1 else 0  # a rise of less than a step would be a single step with a rate of 0
+    return lambda k: _rise_and_fall(k, peak, rise, total)
 
 
 def _rise_and_fall(k: int, peak: float, warm: float, total: int) -> float:
@@ -302,6 +311,8 @@ def _groups(params: Iterable[Any], weight_decay: float) -> list[dict[str, Any]]:
     """Parameters or groups of them -> groups in which nothing is left out."""
     if isinstance(params, Parameter | Mapping):
         raise TypeError("params: expected a list of parameters or of groups, got a single one; put it into a list")
+    if hasattr(params, "parameters"):
+        raise TypeError(f"params: expected parameters, got the {type(params).__name__}; write model.parameters()")
     items = list(params)
     if not any(isinstance(item, Mapping) for item in items):
         items = [{"params": items}]
@@ -333,6 +344,12 @@ def _check_form(i: int, p: Parameter, what: str, a: Array) -> None:
             f"step(): the {what} of {_name(i, p)} is {a.shape} {a.dtype}, expected {p.shape} {p.dtype} on the "
             f"{p.device}; make the optimiser after model.to(...)"
         )
+
+
+def _in_rows(p: Parameter) -> None:
+    """What kernels change in place lies row by row"""
+    if not p.data.flags.c_contiguous:
+        p.data = array_module(p.data).ascontiguousarray(p.data)
 
 
 def _side_by_side(arrays: list[Array]) -> tuple[Array, list[Array]]:

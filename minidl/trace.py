@@ -97,7 +97,7 @@ def trace(y: Tensor, gy: Array | None = None, *, pixel: tuple[int, ...] | str | 
     Raises ValueError where there is not one such input, or no such element.
     """
     leaves: dict[Tensor, int] = {}
-    records = [_record(i, step, leaves) for i, step in enumerate(walk(y, gy, leaves={}), start=1)]
+    records = [_record(i, step, leaves) for i, step in enumerate(walk(y, gy, leaves={}, apart=False), start=1)]
     return Trace(records, [] if pixel is None else _sums(y, gy, pixel))
 
 

@@ -198,7 +198,7 @@ def test_together_the_bits_are_those_of_each_alone(make, name, data):
     together, alone = make(groups(some)), one_by_one(lambda params: make(groups(params)), others)
     with kernels.use(name):
         for k in range(4):
-            skip = data.draw(st.sets(st.integers(0, len(shapes) - 1)))
+            skip = data.draw(st.sets(st.integers(0, len(shapes) - 1), max_size=len(shapes) - 1))
             for params in (some, others):
                 give_gradients(params, k, skip)
             replaced = some[data.draw(st.integers(0, len(shapes) - 1))]
@@ -446,7 +446,7 @@ def test_cosine_rises_from_0_and_falls_to_0():
 
 @pytest.mark.parametrize(("steps", "peak"), [(1, 0.2), (10, 0.2), (77, 1.0), (5850, 0.2)])
 def test_one_cycle_is_that_of_the_comparison_with_pytorch(steps, peak):
-    warm, schedule = 0.3 * steps, optim.one_cycle(peak, steps)
+    warm, schedule = 0.3 * steps if steps > 3 else 0, optim.one_cycle(peak, steps)  # a rise takes a step at least
     for k in range(steps):
         share = k / warm if k < warm else 0.5 * (1 + math.cos(math.pi * (k - warm) / (steps - warm)))
         assert schedule(k) == pytest.approx(peak * share, rel=1e-12)

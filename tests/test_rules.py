@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from minidl import Step, Tensor, nn, ops, rules, walk
+from minidl import OPS, Op, Step, Tensor, nn, ops, rules, walk
 from minidl.array import Array
 from minidl.explain import deconvnet, guided_backprop, saliency
 from minidl.ops.activation import ReLU
@@ -96,7 +98,53 @@ def test_without_a_relu_all_are_the_gradient() -> None:
     model, w, _ = linear()
     x = pictures(3, 2, 6, 6)
     for method in guided_backprop, deconvnet:
-        np.testing.assert_allclose(method(model, x, 1).raw, np.broadcast_to(w[1], x.shape), rtol=1e-12)
+        with pytest.warns(UserWarning, match=f"{method.__name__}: the model has no ReLU .*this is the plain gradient") as told:
+            np.testing.assert_allclose(method(model, x, 1).raw, np.broadcast_to(w[1], x.shape), rtol=1e-12)
+        assert len(told) == 1
+
+
+class Halved(Op):
+    """y = x / 2 where x > 0, else 0: an op of the reader's own"""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self.open = x > 0
+        return 0.5 * x * self.open
+
+    def backward(self, gy: np.ndarray) -> tuple[np.ndarray]:
+        return (0.5 * gy * self.open,)
+
+    def gate(self) -> np.ndarray:
+        return self.open
+
+
+del OPS["Halved"]
+RELU, DECONVNET = [0, 0, 3, 0], [1, 2, 3, 0]  # gx of guided and of deconvnet for x and gy as below
+GATED: dict[str, tuple[Callable[[Tensor], Tensor], list[float], list[float]]] = {
+    "relu": (ops.relu, RELU, DECONVNET),
+    "maximum": (lambda x: ops.maximum(x, np.zeros(4)), RELU, DECONVNET),
+    "maximum of a number": (lambda x: ops.maximum(x, np.array(0.0)), RELU, DECONVNET),
+    "clip": (lambda x: ops.clip(x, 0, 10), RELU, DECONVNET),
+    "clip from below": (lambda x: ops.clip(x, low=0), RELU, DECONVNET),
+    "where": (lambda x: ops.where(x > 0, x, np.zeros(4)), RELU, DECONVNET),
+    "leaky, slope 0": (lambda x: ops.leaky_relu(x, 0.0), RELU, DECONVNET),
+    "one's own": (lambda x: Halved()(x), [0, 0, 1.5, 0], DECONVNET),
+    "no relu: a maximum of two": (lambda x: ops.maximum(x, np.full(4, 1.5)), [0, 0, 3, -4], [0, 0, 3, -4]),
+    "no relu: another condition": (
+        lambda x: ops.where(np.array([True, True, False, True]), x, np.zeros(4)),
+        [1, 2, 0, -4],
+        [1, 2, 0, -4],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_what_counts_as_a_relu(name: str) -> None:
+    call, *right = GATED[name]
+    for rule, gx in zip((rules.guided, rules.deconvnet), right, strict=True):
+        x, leaves = Tensor(np.array([-1.0, -2.0, 3.0, 4.0]), requires_grad=True), dict[Tensor, Array]()
+        for step in walk(call(x), np.array([1.0, 2.0, 3.0, -4.0]), leaves=leaves):
+            rule(step)
+        assert leaves[x].tolist() == gx
 
 
 @pytest.mark.parametrize("rule", [rules.guided, rules.deconvnet])

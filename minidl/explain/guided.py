@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 from minidl import ops, rules
 from minidl.array import Array
+from minidl.core import Step
 from minidl.explain.explanation import Explanation
 from minidl.explain.passes import Progress, Target, check_pictures, check_reduce, input_gradients, over_channels
 from minidl.nn import Module
@@ -59,7 +62,15 @@ def _by_rule(
 ) -> Explanation:
     check_pictures(model, x, target)
     check_reduce(reduce)
+    met = list[bool]()
+
+    def noting(step: Step) -> None:
+        met.append(rules.is_relu(step))
+        rule(step)
+
     with ops.unfused():
-        raw, classes, scores = input_gradients(model, x, target, output, batch_size, progress, method, rule)
+        raw, classes, scores = input_gradients(model, x, target, output, batch_size, progress, method, noting)
+    if not any(met):
+        warnings.warn(f"{method}: the model has no ReLU for the rule to act on: this is the plain gradient", stacklevel=3)
     params = {"method": method, "output": output, "reduce": reduce}
     return Explanation(over_channels(raw, reduce), raw, classes, scores, params=params)

@@ -83,7 +83,7 @@ def input_gradient(model: Module, x: Array, target: Target, output: str, rule: R
     classes = targets(logits.data, target)
     scores = score(logits, classes, output)
     xp, leaves = array_module(x), dict[Tensor, Array]()
-    for step in walk(scores, xp.ones_like(scores.data), leaves=leaves, keep_graph=False):
+    for step in walk(scores, xp.ones_like(scores.data), leaves=leaves, keep_graph=False, apart=False):
         rule(step)
         del step  # or its arrays would live on through the next step
     return leaves[picture], classes, scores.data

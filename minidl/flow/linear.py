@@ -93,7 +93,7 @@ def _product(op: Op, ts: Tangents) -> Array:
 def _div(op: Div, ts: Tangents) -> Array:
     """y = a / b: t_y = t_a / b - t_b a / b^2"""
     parts = [] if ts[0] is None else [ts[0] / op.b]
-    parts += [] if ts[1] is None else [-ts[1] * op.a / (op.b * op.b)]
+    parts += [] if ts[1] is None else [-ts[1] * (op.y / op.b)]
     return sum(parts[1:], parts[0])
 
 

@@ -40,7 +40,7 @@ class Passed:
         cut = [Wire(y, None)]
         self.cuts = [cut]
         leaves: dict[Tensor, Array] = {}
-        for step in walk(y, gy, leaves=leaves):
+        for step in walk(y, gy, leaves=leaves, apart=False):
             op = step.op
             self.ops.append(op)
             self.gy_of[op] = step.gy

@@ -16,7 +16,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -25,6 +24,7 @@ from types import ModuleType
 import numpy as np
 
 from minidl.array import Array
+from minidl.contexts import context
 from minidl.kernels import reference
 
 CHOICES = ("compiled", "reference")
@@ -91,7 +91,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-@contextmanager
+@context
 def use(name: str) -> Iterator[None]:
     """Inside `with kernels.use("reference"):` this thread's ops call the plain text, inside "compiled" those of x's device."""
     if name not in CHOICES:

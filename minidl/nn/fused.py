@@ -59,8 +59,8 @@ def in_sequence(x: Tensor, modules: Sequence[Module]) -> Tensor:
 
 
 def as_they_are(*modules: Module) -> bool:
-    """Whether none is of a subclass, which may compute something else."""
-    return all(type(module) in (Conv2d, BatchNorm2d, ReLU) for module in modules)
+    """Whether none is of a subclass, or has a `forward` of its own, which may compute something else."""
+    return all(type(module) in (Conv2d, BatchNorm2d, ReLU) and "forward" not in vars(module) for module in modules)
 
 
 def folds(x: Tensor, conv: Conv2d, norm: BatchNorm2d) -> bool:

@@ -71,7 +71,8 @@ def orthogonal(shape: Shape, rng: np.random.Generator, gain: float = 1.0) -> Arr
     a = rng.standard_normal((max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(a)
     q = q * np.sign(np.diagonal(r))
-    return (gain * (q if rows >= columns else q.T)).reshape(shape).astype(np.float32)
+    matrix = q if rows >= columns else q.T
+    return np.ascontiguousarray(gain * matrix, np.float32).reshape(shape)
 
 
 def _normal(shape: Shape, rng: np.random.Generator, std: float) -> Array:

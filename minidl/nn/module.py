@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
 from minidl.array import Array, is_array, is_float, to_cpu, to_device
+from minidl.contexts import context
 from minidl.core import Parameter, Tensor
 from minidl.state import compare, overwrite
 
@@ -28,13 +29,24 @@ class Module:
 
     training = True
     buffer_names: tuple[str, ...] = ()
+    _named = False  # whether the parameters have their names
 
     def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def __call__(self, x: Tensor | Array) -> Tensor:
-        """`forward(x)`; an array becomes a Tensor first."""
+        """`forward(x)`; an array becomes a Tensor first. With the first call parameters get their names, for errors to show."""
+        if not self._named:
+            self._name_parameters()
         return self.forward(x if isinstance(x, Tensor) else Tensor(x))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(self.__dict__.get(name), Parameter) and not isinstance(value, Parameter | None):
+            raise TypeError(
+                f"{type(self).__name__}.{name}: is a Parameter, and {type(value).__name__} would take it out of training; "
+                f"write .{name}.data[...] = ... for other values, or set another Parameter"
+            )
+        object.__setattr__(self, name, value)
 
     def buffer(self, name: str, array: Array) -> None:
         """Set an attribute that is saved, loaded and moved with the parameters, but not trained."""
@@ -50,13 +62,11 @@ class Module:
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
-            elif isinstance(value, list | tuple | dict):
-                inside = value.values() if isinstance(value, dict) else value
-                if any(isinstance(v, Module | Parameter) for v in inside):
-                    raise TypeError(
-                        f"{type(self).__name__}.{name}: a {type(value).__name__} hides its modules or parameters from "
-                        "training; use nn.ModuleList or nn.Sequential, or attributes"
-                    )
+            elif isinstance(value, _CONTAINERS) and _holds_parameters(value):
+                raise TypeError(
+                    f"{type(self).__name__}.{name}: a {type(value).__name__} hides its modules or parameters from "
+                    "training; use nn.ModuleList or nn.Sequential, or attributes"
+                )
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """This module, named "", and all below it; one that is used in several places comes once."""
@@ -94,6 +104,13 @@ class Module:
             p.name = name
         return self
 
+    def _name_parameters(self) -> None:
+        """As `name_parameters`, but a name that somebody else gave stays; and never again, for all modules below"""
+        for name, p in self.named_parameters():
+            p.name = name if not p.name or f".{name}".endswith(f".{p.name}") else p.name
+        for module in self.modules():
+            module._named = True
+
     def _tree(self, prefix: str) -> Iterator[tuple[str, Module]]:
         """This module and all below it, with the prefix of the names of their attributes."""
         yield prefix, self
@@ -112,7 +129,7 @@ class Module:
         """Into evaluation: batch norm takes its running statistics, dropout lets everything through."""
         return self.train(False)
 
-    @contextmanager
+    @context
     def evaluating(self) -> Iterator[Self]:
         """Inside `with model.evaluating():` the model evaluates; then every module is in its own mode again."""
         before = [(module, module.training) for module in self.modules()]
@@ -122,7 +139,7 @@ class Module:
             for module, mode in before:
                 module.training = mode
 
-    @contextmanager
+    @context
     def frozen(self) -> Iterator[Self]:
         """Inside `with model.frozen():` no parameter requires a gradient, so that only those of the input are computed."""
         before = [(p, p.requires_grad) for p in self.parameters()]
@@ -196,6 +213,15 @@ class Module:
         rows = [f"{name}: {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         inside = "\n  " + "\n  ".join(rows) + "\n" if rows else ""
         return f"{type(self).__name__}({self.settings()}{inside})"
+
+
+_CONTAINERS = (list, tuple, dict, set, frozenset, deque)
+
+
+def _holds_parameters(value: Any) -> bool:
+    """Whether a container, or one in it, and so on, holds a Module or a Parameter"""
+    inside = value.values() if isinstance(value, dict) else value
+    return any(isinstance(v, Module | Parameter) or (isinstance(v, _CONTAINERS) and _holds_parameters(v)) for v in inside)
 
 
 def _each_once(named: Iterator[tuple[str, T]]) -> Iterator[tuple[str, T]]:

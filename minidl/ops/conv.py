@@ -64,7 +64,10 @@ def _check(x: Array, w: Array, b: Array | None, padding: Pair, dilation: Pair, g
     if groups < 1 or C % groups or F % groups:
         raise ValueError(f"groups: {groups} does not divide {C} input and {F} output channels")
     if w.shape[1] * groups != C:
-        raise ValueError(f"w: expected {C // groups} channels a group, as x has {C} and groups is {groups}; got {w.shape}")
+        hint = "; if its channels come last, write ops.transpose(x, (0, 3, 1, 2))" if x.shape[3] == w.shape[1] * groups else ""
+        raise ValueError(
+            f"x: expected {w.shape[1] * groups} channels, for w of {w.shape} in {groups} groups, got {x.shape}{hint}"
+        )
     if b is not None and b.shape != (F,):
         raise ValueError(f"b: expected shape ({F},), got {b.shape}")
     for size, k, p, d in zip(x.shape[2:], w.shape[2:], padding, dilation, strict=True):

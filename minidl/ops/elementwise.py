@@ -91,6 +91,10 @@ class Maximum(Op):
         gb = sum_to(gy * (1 - self.share), self.shapes[1]) if self.needs[1] else None
         return ga, gb
 
+    def gate(self) -> Array | None:
+        """Of maximum(x, 0)"""
+        return self.share > 0.5 if _is_zero(self) else None
+
 
 class Where(Op):
     """y = a where the condition holds, else b; shapes broadcast"""
@@ -107,6 +111,18 @@ class Where(Op):
         ga = sum_to(xp.where(self.condition, gy, zero), self.shapes[0]) if self.needs[0] else None
         gb = sum_to(xp.where(self.condition, zero, gy), self.shapes[1]) if self.needs[1] else None
         return ga, gb
+
+    def gate(self) -> Array | None:
+        """Of where(x > 0, x, 0)"""
+        x = self.inputs[0]
+        is_sign = x is not None and self.condition.shape == x.shape and bool((self.condition == (x.data > 0)).all())
+        return self.condition if is_sign and _is_zero(self) else None
+
+
+def _is_zero(op: Op) -> bool:
+    """Whether the second input is 0, and no more than that"""
+    b = op.inputs[1]
+    return b is not None and not op.needs[1] and not b.data.any()
 
 
 def exp(x: Tensor) -> Tensor:

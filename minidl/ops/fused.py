@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from minidl import kernels
 from minidl.array import Array
+from minidl.contexts import context
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32, HALF
 from minidl.ops.arguments import Pair
@@ -34,7 +34,7 @@ def fusing() -> bool:
     return _fusing.on
 
 
-@contextmanager
+@context
 def unfused() -> Iterator[None]:
     """Inside `with unfused():` this thread's layers call single ops, one after the other."""
     before, _fusing.on = _fusing.on, False

@@ -14,8 +14,11 @@ class Linear(Op):
     precision = HALF, HALF, FLOAT32  # x, w, b
 
     def forward(self, x: Array, w: Array, b: Array | None) -> Array:  # (N,I) (O,I) (O,)
-        if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
-            raise ValueError(f"x, w: expected (N, I) and (O, I), got {x.shape} and {w.shape}")
+        if w.ndim != 2:
+            raise ValueError(f"w: expected (O, I), got shape {w.shape}")
+        if x.ndim != 2 or x.shape[1] != w.shape[1]:
+            hint = "; write ops.flatten(x) first" if x.ndim > 2 else ""
+            raise ValueError(f"x: expected (N, {w.shape[1]}), for w of {w.shape}, got {x.shape}{hint}")
         if b is not None and b.shape != (len(w),):
             raise ValueError(f"b: expected shape ({len(w)},), got {b.shape}")
         self.x, self.w = x, w

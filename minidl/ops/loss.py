@@ -8,6 +8,7 @@ from minidl import kernels
 from minidl.array import Array, array_module, capturing, is_array
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32
+from minidl.ops.activation import Sigmoid
 
 
 def _log_softmax(z: Array, axis: int) -> Array:
@@ -131,12 +132,16 @@ def cross_entropy(z: Tensor, labels: Any, class_weights: Any = None, label_smoot
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing: expected a number in [0, 1), got {label_smoothing}")
+    if isinstance(getattr(z, "op", None), Softmax):
+        raise ValueError("z: expected logits, got the probabilities that softmax returned; leave the softmax out")
     weights = None if class_weights is None else _array(class_weights, "class_weights")
     return CrossEntropy(_array(labels, "labels"), weights, float(label_smoothing))(z)
 
 
 def binary_cross_entropy_with_logits(z: Tensor, targets: Any) -> Tensor:
     """The mean of -t log p - (1 - t) log(1 - p), p = sigmoid(z); targets in [0, 1], of the shape of z -> scalar."""
+    if isinstance(getattr(z, "op", None), Sigmoid):
+        raise ValueError("z: expected logits, got the probabilities that sigmoid returned; leave the sigmoid out")
     return BinaryCrossEntropyWithLogits(_array(targets, "targets"))(z)
 
 
@@ -146,7 +151,13 @@ def mse(y: Tensor, targets: Any) -> Tensor:
 
 
 def _array(values: Any, name: str) -> Array:
-    values = values.data if isinstance(values, Tensor) else values
+    if isinstance(values, Tensor):
+        if values.requires_grad:
+            raise ValueError(
+                f"{name}: expected a constant, got a Tensor that requires a gradient and would get none; "
+                f"write {name}.detach(), or the formula of the loss in ops"
+            )
+        values = values.data
     if not is_array(values):
         raise TypeError(f"{name}: expected an array or a Tensor, got {type(values).__name__}")
     return values
@@ -155,6 +166,11 @@ def _array(values: Any, name: str) -> Array:
 def _check_labels(labels: Array, z: Array) -> None:
     if z.ndim != 2:
         raise ValueError(f"z: expected logits (N, K), got shape {z.shape}")
+    if labels.shape == z.shape:
+        raise ValueError(
+            f"labels: expected shape ({len(z)},), a class for each row of z, got {labels.shape}; of one-hot rows "
+            "write labels.argmax(1)"
+        )
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels: expected integers, got {labels.dtype}")
     if labels.shape != (len(z),):

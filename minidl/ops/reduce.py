@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numpy.lib.array_utils import normalize_axis_tuple
+from numpy.lib.array_utils import normalize_axis_index
 
 from minidl.array import Array, array_module
 from minidl.core import Grads, Op, Tensor
@@ -29,7 +29,14 @@ class _Reduction(Op):
         return g.reshape(tuple(1 if i in axes else n for i, n in enumerate(x_shape)))
 
     def axes(self, ndim: int) -> tuple[int, ...]:
-        return tuple(range(ndim)) if self.axis is None else normalize_axis_tuple(self.axis, ndim, "axis")
+        """Counted from 0. As NumPy's sum has it, a scalar has an axis 0 (or -1) to add up along, which changes nothing."""
+        if self.axis is None or (ndim == 0 and self.axis in (0, -1)):
+            return tuple(range(ndim))
+        axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        found = tuple(normalize_axis_index(axis, ndim, "axis") for axis in axes)
+        if len(set(found)) < len(found):
+            raise ValueError(f"axis: expected different axes, got {self.axis}")
+        return found
 
     def count(self, x_shape: tuple[int, ...]) -> int:
         """how many values one reduction takes in"""
@@ -44,7 +51,7 @@ class Sum(_Reduction):
 
     def forward(self, x: Array) -> Array:
         self.x_shape = x.shape
-        return x.sum(axis=self.axis, keepdims=self.keepdims)
+        return x.sum(axis=self.axes(x.ndim), keepdims=self.keepdims)
 
     def backward(self, gy: Array) -> Grads:
         return (self.spread(gy, self.x_shape),)
@@ -55,7 +62,7 @@ class Mean(_Reduction):
 
     def forward(self, x: Array) -> Array:
         self.x_shape = x.shape
-        return x.mean(axis=self.axis, keepdims=self.keepdims)
+        return x.mean(axis=self.axes(x.ndim), keepdims=self.keepdims)
 
     def backward(self, gy: Array) -> Grads:
         return (self.spread(gy / self.count(self.x_shape), self.x_shape),)
@@ -65,9 +72,10 @@ class Max(_Reduction):
     """y = max x; equal maxima share the gradient"""
 
     def forward(self, x: Array) -> Array:
-        y = x.max(axis=self.axis, keepdims=True)
-        self.share = (x == y) / (x == y).sum(axis=self.axis, keepdims=True).astype(x.dtype)
-        return y if self.keepdims else y.squeeze(axis=self.axes(x.ndim))
+        axes = self.axes(x.ndim)
+        y = x.max(axis=axes, keepdims=True)
+        self.share = (x == y) / (x == y).sum(axis=axes, keepdims=True).astype(x.dtype)
+        return y if self.keepdims else y.squeeze(axis=axes)
 
     def backward(self, gy: Array) -> Grads:
         return (self.kept(gy, self.share.shape) * self.share,)
@@ -84,10 +92,10 @@ class Var(_Reduction):
         if self.count(x.shape) <= self.correction:
             raise ValueError(f"correction: {self.correction} leaves nothing of {self.count(x.shape)} values")
         self.x = x
-        return x.var(axis=self.axis, keepdims=self.keepdims, ddof=self.correction)
+        return x.var(axis=self.axes(x.ndim), keepdims=self.keepdims, ddof=self.correction)
 
     def backward(self, gy: Array) -> Grads:
-        deviation = self.x - self.x.mean(axis=self.axis, keepdims=True)
+        deviation = self.x - self.x.mean(axis=self.axes(self.x.ndim), keepdims=True)
         m = self.count(self.x.shape) - self.correction
         return (self.kept(gy, self.x.shape) * deviation * 2 / m,)
 

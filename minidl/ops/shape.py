@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from minidl.array import Array, array_module
+from minidl.array import Array, array_module, is_array
 from minidl.core import Grads, Op, Tensor, getitem, sum_to
 
 
@@ -18,7 +18,9 @@ class Reshape(Op):
         self.shape = shape
 
     def forward(self, x: Array) -> Array:
-        self.x_shape = x.shape
+        self.x_shape, known = x.shape, math.prod(n for n in self.shape if n != -1)
+        if self.shape.count(-1) > 1 or (x.size % max(known, 1) if -1 in self.shape else x.size != known):
+            raise ValueError(f"shape: expected one of {x.size} elements, as x of {x.shape} has, got {self.shape}")
         return x.reshape(self.shape)
 
     def backward(self, gy: Array) -> Grads:
@@ -47,9 +49,9 @@ class Concat(Op):
         self.axis = axis
 
     def forward(self, *xs: Array) -> Array:
-        normalize_axis_index(self.axis, xs[0].ndim)
-        if any(x.ndim != xs[0].ndim for x in xs):
-            raise ValueError(f"xs: expected tensors of the same number of axes, got shapes {[x.shape for x in xs]}")
+        axis = normalize_axis_index(self.axis, xs[0].ndim)
+        if len({(*x.shape[:axis], *x.shape[axis + 1 :]) for x in xs} | {x.ndim for x in xs}) > 2:
+            raise ValueError(f"xs: expected shapes that differ along axis {axis} alone, got {[x.shape for x in xs]}")
         self.sizes = [x.shape[self.axis] for x in xs]
         return array_module(xs[0]).concatenate(xs, axis=self.axis)
 
@@ -125,6 +127,9 @@ def concat(xs: Sequence[Tensor], axis: int = 1) -> Tensor:
     """Tensors one behind the other along `axis` (the channels by default); their other sizes must agree."""
     if len(xs) == 0:
         raise ValueError("xs: expected at least one tensor, got none")
+    for i, x in enumerate(xs):
+        if not isinstance(x, Tensor) and not is_array(x):
+            raise TypeError(f"xs: expected tensors, got {type(x).__name__} as number {i}")
     return Concat(axis)(*xs)
 
 

@@ -78,7 +78,7 @@ def look(y: Tensor, x: Tensor, picks: Sequence[Index]) -> Walked:
         _add_gradient(node, "gradient", passed.gradient(node.tensor))
     for name, rule in RULES.items():
         leaves: dict[Tensor, Array] = {}
-        for step in walk(y, leaves=leaves):
+        for step in walk(y, leaves=leaves, apart=False):
             rule(step)
             _add_gradient(nodes[row[step.op]], name, step.gy)
         _add_gradient(nodes[-1], name, leaves[x])

@@ -93,9 +93,9 @@ def test_call_takes_arrays_and_tensors():
 
 def test_call_with_integers_or_of_another_type_says_what_to_do():
     block = Block()
-    with pytest.raises(TypeError, match=r"expected float32 or float64, got uint8; convert it"):
+    with pytest.raises(TypeError, match=r"expected floats, got uint8; write x.to"):
         block(x().astype(np.uint8))
-    with pytest.raises(TypeError, match=r"float32, while the first input is float64"):
+    with pytest.raises(TypeError, match=r"input 0: float64, while \w*.?weight is float32; write x.to\(dtype='float32'\)"):
         block(x().astype(np.float64))
     with pytest.raises(ValueError, match=r"empty, shape \(0, 3\)"):
         block(x(0))
