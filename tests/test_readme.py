@@ -57,3 +57,11 @@ def test_its_pictures_and_files_exist() -> None:
         assert 0 < (README.parent / path).stat().st_size < 300_000
     for path in re.findall(r"`((?:minidl|models|examples|tests)/[\w/.]*)`", TEXT):
         assert (README.parent / path).exists(), path
+
+
+def test_ci_runs_both_commands_word_for_word_and_first() -> None:
+    run = (README.parent / ".ci" / "run").read_text(encoding="utf-8")
+    first = "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python examples/train.py"
+    second = '.venv/bin/pip install -e ".[test]" && .venv/bin/pytest'
+    lines = [line for line in run.splitlines() if ".venv/bin/" in line]
+    assert lines[:2] == [first, second] and TEXT.count(f"```\n{first}\n```") == TEXT.count(f"```\n{second}\n```") == 1
