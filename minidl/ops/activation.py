@@ -11,6 +11,7 @@ from minidl.mixed import FLOAT32
 
 FLAT = 30.0  # beyond it gelu is 0 or x, in every type
 
+
 def logistic(x: Array) -> Array:
     """1 / (1 + exp(-x)) = exp(x) / (1 + exp(x)): of both the one that overflows nowhere and keeps the digits of either tail
 

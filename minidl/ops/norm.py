@@ -45,8 +45,8 @@ class BatchNormFrozen(Op):
         if self.needs[0]:
             gx = k.channel_affine(gy, self.scale, 0 * self.scale)
         if self.needs[1] or self.needs[2]:
-            gbeta, gy_x = k.channel_sums(gy, self.x)
-            ggamma = (gy_x - self.mean * gbeta) * self.inv_std  # sum gy x_hat
+            gbeta, sum_gd = k.channel_sums(gy, self.x, self.mean)
+            ggamma = sum_gd * self.inv_std  # sum gy x_hat
         return gx, ggamma, gbeta
 
 

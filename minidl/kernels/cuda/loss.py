@@ -41,7 +41,8 @@ def _softmax_cross_entropy(z, labels, v, keep, spread, losses, g):
         for k in range(t, K, threads):
             log_p = z[n, k] - best - log_total
             target = v[k] * (keep + spread if k == labels[n] else spread)
-            loss -= target * log_p
+            if target != 0 or log_p != -math.inf:  # 0 log 0 = 0
+                loss -= target * log_p
             g[n, k] = losses.dtype.type(math.exp(log_p)) * sum_t - target
         loss = _sum(shared, loss)
         if t == 0:
