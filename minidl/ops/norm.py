@@ -73,6 +73,10 @@ def follow(running: Array, batch: Array, momentum: float, factor: float = 1.0) -
 def check_batch(x: Array, gamma: Array, beta: Array) -> None:
     """What normalisation by the statistics of a batch demands of its inputs."""
     check(x, gamma=gamma, beta=beta)
+    check_several(x)
+
+
+def check_several(x: Array) -> None:
     if x.size == x.shape[1]:
         raise ValueError(f"x: one value per channel has no variance, got shape {x.shape}")
 

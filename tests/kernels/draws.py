@@ -327,7 +327,7 @@ def loss(draw: Draw) -> list[Call]:
     N, K, far, smoothing = draw.size(900), draw.size(40), draw.of(1, 1000), draw.of(0.0, 0.1)
     far = 1 if draw.dtype == np.float16 or draw.small else far
     z, labels, v = draw.array((N, K)) * draw.dtype(far), draw.rng.integers(0, K, N), abs(draw.array((K,)))
-    if draw.bool():
+    if not draw.small and draw.bool():  # of which simulated threads would warn
         z[draw.rng.random(z.shape) < 0.2] = -np.inf
     return [Call("softmax_cross_entropy", [z, labels, v, smoothing], (10 * far * K, v.sum()))]
 
