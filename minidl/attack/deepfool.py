@@ -114,7 +114,7 @@ def shortest(net: Module, x: Array, leave: Array, reach: Array, bounds: Bounds) 
     nearest = xp.where(length > 0, distance, np.inf).argmin(axis=1)
     at = xp.arange(n)
     w = unit(w.reshape(n, k, *x.shape[1:])[at, nearest])
-    # at least so far that rounding lets the pixel with the largest share move, also where all logits are 0 or the gradient is steep
+    # at least so far that rounding lets one pixel move, also where all logits are 0 or the gradient is steep
     values = xp.where((x == 0).all(axis=(1, 2, 3), keepdims=True), bounds[1] - bounds[0], sizes(x, "linf"))
     least = few * values / xp.maximum(sizes(w, "linf"), np.finfo(x.dtype).tiny)
     r: Array = xp.maximum(distance[at, nearest][:, None, None, None], least) * w

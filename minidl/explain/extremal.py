@@ -109,7 +109,7 @@ def extremal_perturbation(
     classes, scores = explained(model, x, target, output, batch_size)
     _, log_p = explained(model, x, classes, "logprob", batch_size)  # of which p itself may be too small for a float
     if bad := xp.nonzero(~xp.isfinite(log_p))[0].tolist():
-        raise ValueError(f"target: expected classes of a probability above 0, got 0 or NaN from the model for the pictures {bad}")
+        raise ValueError(f"target: expected classes of a probability above 0, got 0 (or NaN) for the pictures {bad[:10]}")
     # every picture once for each area: N A problems that know nothing of each other
     picture, area = xp.repeat(xp.arange(len(x)), A), xp.asarray(np.tile(np.asarray(areas), len(x)))
     masks, kept, histories = [], [], []

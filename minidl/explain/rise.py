@@ -21,7 +21,7 @@ from minidl.explain.passes import (
     of_runs,
     runs_in_batches,
 )
-from minidl.explain.scores import score
+from minidl.explain.scores import exact_score
 from minidl.nn import Module
 
 
@@ -38,14 +38,14 @@ def rise(
     seed: int = 0,
     progress: Progress = False,
 ) -> Explanation:
-    """map_ij = 1/(n p) sum_k (s_k - mean s) m_kij, s_k = score(m_k x + (1 - m_k) fill), (N,H,W), and raw the same of s_k, (N,1,H,W)
+    """map_ij = 1/(n p) sum_k (s_k - mean s) m_kij, s_k = score(m_k x + (1 - m_k) fill); raw, (N,1,H,W): the same of s_k itself
 
     Petsiuk, Das and Saenko 2018, "RISE: randomized input sampling for explanation of black-box models", section 3; there, n is
     4000 to 8000. raw, which is what they define, is the mean score with pixel ij in sight; map compares that with the mean of
     all scores, is positive where seeing a pixel helps, and does not show which pixels happened to be in sight more often. It
-    differs from raw by mean s times 1/(n p) sum_k m_kij, which is about 1: in expectation by a constant. Of a model that is very
-    sure raw is that constant to most of its digits, so map is summed from differences, in float64, and not from raw. The masks
-    m are `random_mask`; all pictures share them. The model is a black box: no gradients.
+    is raw less mean s times 1/(n p) sum_k m_kij, which is about 1: in expectation, the paper's map less a constant. Of a model
+    that is very sure raw is that constant to most of its digits; so map is summed from the differences, in float64. The masks m
+    are `random_mask`; all pictures share them. The model is a black box: no gradients.
 
     Args:
         samples: n. grid: cells along each side of a mask. p: the share of cells that let the picture through.
@@ -68,8 +68,7 @@ def rise(
         for runs in runs_in_batches(N, samples, batch_size, progress, "RISE"):
             masks = xp.asarray(np.stack([random_mask((H, W), grid, p, (seed, k)) for _, k in runs]), x.dtype)
             pictures = [mask * x[part] + (1 - mask) * cover[part] for mask, (part, _) in zip(masks, runs, strict=True)]
-            logits = Tensor(logits_of(model, xp.concatenate(pictures)).data.astype("float64"))  # scores near 1 differ by little
-            seen = score(logits, of_runs(classes, runs), output).data
+            seen = exact_score(logits_of(model, xp.concatenate(pictures)).data, of_runs(classes, runs), output)
             for mask, shares, (part, k) in zip(masks, in_runs(seen[:, None, None], runs), runs, strict=True):
                 raw[part, 0] += shares / (samples * p) * mask
                 if part.start == 0:  # all pictures meet mask k before the next

@@ -23,7 +23,7 @@ def logistic(x: Array) -> Array:
 
 
 def logistic_slope(x: Array) -> Array:
-    """The derivative of `logistic`: y (1 - y) = e / (1 + e)^2 with e = exp(-|x|), without 1 - y, which has no digits near y = 1"""
+    """The derivative of `logistic`: y (1 - y) = e / (1 + e)^2 with e = exp(-|x|), since 1 - y has no digits near y = 1"""
     e = array_module(x).exp(-abs(wide(x)))
     return e / (1 + e * (2 + e))  # where e is small, so is the rounding of e (2 + e)
 
@@ -102,7 +102,10 @@ class Softplus(Op):
 
 
 class GELU(Op):
-    """y = x / 2 (1 + tanh(u)) = x s(2 u), u = sqrt(2/pi) (x + 0.044715 x^3), s the sigmoid: 1 + tanh has no digits in the tail"""
+    """y = x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+
+    1 + tanh(u) has no digits in the tail: it is 2 s(2 u), s the sigmoid.
+    """
 
     precision = (FLOAT32,)
 

@@ -82,7 +82,7 @@ class CrossEntropy(Op):
 class BinaryCrossEntropyWithLogits(Op):
     """loss = mean of log(1 + exp(z)) - t z, which is -t log p - (1 - t) log(1 - p) with p = sigmoid(z)
 
-    That is w |z| + log(1 + exp(-|z|)), w = 1 - t where z >= 0, else t: a sum of what is not negative, so that no digits are lost.
+    That is w |z| + log(1 + exp(-|z|)), w = 1 - t where z >= 0, else t: nothing is negative, so that no digits are lost.
     """
 
     precision = (FLOAT32,)
