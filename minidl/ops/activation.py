@@ -13,13 +13,12 @@ FLAT = 30.0  # beyond it gelu is 0 or x, in every type
 
 
 def logistic(x: Array) -> Array:
-    """1 / (1 + exp(-x)) = exp(x) / (1 + exp(x)): of both the one that overflows nowhere and keeps the digits of either tail
+    """1 / (1 + exp(-x)) where x >= 0, else exp(x) / (1 + exp(x)): nothing overflows, and both tails keep their digits
 
     Of halves it is float32, as the two functions below are: whoever stores halves rounds once.
     """
     xp, x = array_module(x), wide(x)
-    e = xp.exp(-abs(x))
-    return xp.where(x >= 0, e.dtype.type(1), e) / (1 + e)
+    return xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-abs(x)))
 
 
 def logistic_slope(x: Array) -> Array:

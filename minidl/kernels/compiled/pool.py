@@ -56,9 +56,9 @@ def _max_pool2d(slot, x, kh, kw, sh, sw, ph, pw, lines, all_taps, y, winner):
     pixels, most, taps = lines[slot, 0], lines[slot, 1], all_taps[slot]
     for row in range(slot * N * C * OH // SLOTS, (slot + 1) * N * C * OH // SLOTS):
         nc, i = divmod(row, OH)
-        most[:] = -np.inf
-        for j in range(len(taps)):  # the first cell in the picture, which wins if all are -inf
-            taps[j] = max(0, ph - i * sh) * kw + max(0, pw - j * sw)
+        most[:], taps[:] = -np.inf, max(0, ph - i * sh) * kw
+        for j in range(min(OW, -(-pw // sw))):  # the first cell in the picture, which wins if all are -inf
+            taps[j] += pw - j * sw
         for u in range(max(0, ph - i * sh), min(kh, H + ph - i * sh)):
             for v in range(kw):
                 first, n = _inside(v - pw, sw, W, OW)
