@@ -158,9 +158,10 @@ def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, 
     gbeta = sum gy, ggamma = sum gy x_hat, gx = gamma / sqrt(var + eps) (gy - gbeta / m - x_hat ggamma / m)
     """
     inv_std = 1 / (var + eps) ** 0.5
-    x_hat = channel_affine(channel_affine(x, 1 + 0 * mean, -mean), inv_std, 0 * mean)  # the difference first, which is exact
-    gbeta, ggamma = channel_sums(gy, x_hat, 0 * mean)
-    m = x.size // x.shape[1]
+    gbeta, sum_gd = channel_sums(gy, x, mean)
+    m, ggamma = x.size // x.shape[1], sum_gd * inv_std
+    per_channel = (-1,) + (1,) * (x.ndim - 2)
+    x_hat = (x - mean.reshape(per_channel)) * inv_std.reshape(per_channel)
     gx = channel_affine(gy, gamma * inv_std, -gamma * inv_std * gbeta / m) - channel_affine(
         x_hat, gamma * inv_std * ggamma / m, 0 * mean
     )
@@ -208,8 +209,8 @@ def channel_sums(gy: Array, x: Array, mean: Array) -> tuple[Array, Array]:
 
     The difference comes first: sum gy x - mean sum gy has no digits left where the mean is large.
     """
-    axes = (0, *range(2, x.ndim))
-    return gy.sum(axis=axes), (gy * channel_affine(x, 1 + 0 * mean, -mean)).sum(axis=axes)
+    axes, per_channel = (0, *range(2, x.ndim)), (-1,) + (1,) * (x.ndim - 2)
+    return gy.sum(axis=axes), (gy * (x - mean.reshape(per_channel))).sum(axis=axes)
 
 
 # ---- batch normalisation, channel by channel: one number each, few in all, so that what costs time is each step
