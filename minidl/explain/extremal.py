@@ -90,7 +90,8 @@ def extremal_perturbation(
     Ctrl-C leaves the model as it was and returns nothing: a mask that is half learned is no explanation.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
+        TypeError, ValueError: an argument that cannot be, named with what came and what was expected; so is a class whose
+            probability is exactly 0, by a logit of -inf, of which no share can be kept.
     """
     check_pictures(model, x, target)
     H, W = x.shape[2:]
