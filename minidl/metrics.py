@@ -11,7 +11,11 @@ from minidl.array import Array, to_cpu
 
 
 def accuracy(logits: Array, labels: Array) -> float:
-    """Top-1: the share of pictures whose largest logit is that of their label. Raises ValueError for shapes that disagree."""
+    """Top-1: the share of pictures whose largest logit is that of their label.
+
+    This one and the next two raise ValueError for shapes that disagree, labels outside 0 to K-1, and logits that are NaN,
+    TypeError for labels that are no integers.
+    """
     logits, labels = _checked(logits, labels)
     return float((logits.argmax(1) == labels).mean())
 
@@ -51,11 +55,14 @@ def auc(scores: Array, labels: Array) -> float:
 
 
 def _checked(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """Both on the CPU."""
+    """Both on the CPU, the labels as int64. NaN is no answer: it is an error."""
     if logits.ndim != 2 or labels.shape != (len(logits),) or len(logits) == 0:
         raise ValueError(f"logits and labels: expected (N,K) and (N,), N > 0, got {logits.shape} and {labels.shape}")
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels: expected integers, got {labels.dtype}")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(f"labels: expected 0 to {logits.shape[1] - 1}, got {labels.min()} to {labels.max()}")
-    return to_cpu(logits), to_cpu(labels)
+    logits, labels = to_cpu(logits), to_cpu(labels).astype(np.int64)  # in which K labels + p fits
+    if bad := np.count_nonzero(np.isnan(logits).any(1)):
+        raise ValueError(f"logits: expected numbers, got NaN in {bad} of {len(logits)} rows")
+    return logits, labels

@@ -63,6 +63,38 @@ def test_the_others_are_their_definitions(pictures: list[tuple[int, int]]) -> No
     assert balanced_accuracy(logits, labels) == pytest.approx(np.mean(recalls))
 
 
+@pytest.mark.parametrize("dtype", [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)])
+@pytest.mark.parametrize("K", [20, 100])
+def test_labels_of_every_integer_type(dtype: str, K: int) -> None:
+    """K labels + p is up to K^2, which does not fit into 8 bits, and for one type not even with itself: uint64."""
+    labels = np.repeat(np.arange(K), 2).astype(dtype)
+    logits = np.eye(K, dtype=np.float32)[np.repeat(np.arange(K), 2)]
+    assert accuracy(logits, labels) == balanced_accuracy(logits, labels) == 1
+    assert confusion_matrix(logits, labels).tolist() == (2 * np.eye(K, dtype=int)).tolist()
+    wrong = np.roll(logits, 1, axis=1)
+    assert accuracy(wrong, labels) == balanced_accuracy(wrong, labels) == 0
+    assert confusion_matrix(wrong, labels)[0].tolist() == [0, 2] + [0] * (K - 2)
+    assert auc(np.arange(2.0 * K), (labels >= K // 2).astype(dtype)) == 1
+    bad = labels.copy()
+    bad[0] = np.iinfo(dtype).max
+    for metric in accuracy, balanced_accuracy, confusion_matrix:
+        with pytest.raises(ValueError, match=f"labels: expected 0 to {K - 1}, got "):
+            metric(logits, bad)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_nan_is_no_answer(dtype: type) -> None:
+    """argmax takes NaN for the largest, so that logits of NaN alone were always right about class 0."""
+    logits = np.full((3, 2), np.nan, dtype)
+    some = np.array([[0, 1], [1, np.nan], [1, 0]], dtype)
+    for metric in accuracy, balanced_accuracy, confusion_matrix:
+        with pytest.raises(ValueError, match="logits: expected numbers, got NaN in 3 of 3 rows"):
+            metric(logits, np.zeros(3, int))
+        with pytest.raises(ValueError, match="logits: expected numbers, got NaN in 1 of 3 rows"):
+            metric(some, np.array([1, 0, 0]))
+    assert accuracy(np.array([[-np.inf, 0], [np.inf, 0]], dtype), np.array([1, 0])) == 1  # infinities are in an order
+
+
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match=r"expected \(N,K\) and \(N,\)"):
         accuracy(LOGITS, LABELS[:-1])

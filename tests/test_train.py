@@ -304,6 +304,17 @@ def test_a_learning_rate_that_is_far_too_large(tmp_path: pathlib.Path) -> None:
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
+def test_a_test_loss_that_is_nan(tmp_path: pathlib.Path) -> None:
+    """Is what the error tells of, and not the metrics, which refuse logits of NaN."""
+
+    class NotInEvaluation(Net):
+        def last(self, y: Tensor) -> Tensor:
+            return y if self.training else y * np.nan
+
+    with pytest.raises(FloatingPointError, match="after epoch 1, the test loss is nan"):
+        fit(NotInEvaluation(), TRAIN, TEST, SETTINGS, tmp_path / "run")
+
+
 def test_no_state_that_is_not_finite_is_kept(tmp_path: pathlib.Path) -> None:
     class Hides(Net):
         """Its loss stays finite while a buffer does not."""

@@ -108,9 +108,14 @@ def shortest(net: Module, x: Array, leave: Array, reach: Array, bounds: Bounds) 
     w = xp.where(stuck, 0, w).reshape(n * k, *x.shape[1:])
     f = xp.take_along_axis(logits, reach, 1) - xp.take_along_axis(logits, leave, 1)  # (n,k)
     length = sizes(w, "l2").reshape(n, k)
-    margin = xp.maximum(xp.abs(f), 16 * np.finfo(x.dtype).eps * xp.abs(logits).max(axis=1, keepdims=True))  # ties move too
+    few = 16 * np.finfo(x.dtype).eps
+    margin = xp.maximum(xp.abs(f), few * xp.abs(logits).max(axis=1, keepdims=True))  # ties move too
     distance = margin / xp.maximum(length, np.finfo(x.dtype).tiny)
     nearest = xp.where(length > 0, distance, np.inf).argmin(axis=1)
     at = xp.arange(n)
-    w = w.reshape(n, k, *x.shape[1:])[at, nearest]
-    return xp.where(length[at, nearest] > 0, distance[at, nearest], 0)[:, None, None, None] * unit(w)
+    w = unit(w.reshape(n, k, *x.shape[1:])[at, nearest])
+    # at least so far that rounding lets one pixel move, also where all logits are 0 or the gradient is steep
+    values = xp.where((x == 0).all(axis=(1, 2, 3), keepdims=True), bounds[1] - bounds[0], sizes(x, "linf"))
+    least = few * values / xp.maximum(sizes(w, "linf"), np.finfo(x.dtype).tiny)
+    r: Array = xp.maximum(distance[at, nearest][:, None, None, None], least) * w
+    return r.astype(x.dtype, copy=False)

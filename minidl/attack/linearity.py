@@ -23,7 +23,7 @@ from minidl.explain.passes import (
     reporting,
 )
 from minidl.nn import Module
-from minidl.ops.activation import Sigmoid
+from minidl.ops.activation import Sigmoid, logistic_slope
 from minidl.ops.pool import MaxPool2d
 
 
@@ -135,7 +135,7 @@ def _states(net: Module, x: Array) -> _States:
     made = tape(logits)
     gates = [gate for op in made if (gate := op.gate()) is not None]
     switches = [op.winner for op in made if isinstance(op, MaxPool2d)]
-    slopes = [4 * op.y * (1 - op.y) for op in made if isinstance(op, Sigmoid)]
+    slopes = [4 * logistic_slope(op.x) for op in made if isinstance(op, Sigmoid)]
     return _States(logits.data, gates, switches, slopes)
 
 

@@ -32,17 +32,25 @@ def ranks(values: Array) -> Array:
 
 
 def ssim(a: Array, b: Array) -> Array:
-    """The mean structural similarity (N,) of maps (N,H,W), each divided by its largest size first.
+    """The mean structural similarity (N,) of maps (N,H,W) that are not negative, each divided by its largest value first.
 
         (2 ma mb + c1) (2 cov + c2) / ((ma^2 + mb^2 + c1) (va + vb + c2)),  c1 = 0.01^2, c2 = 0.03^2
 
     with means, variances and covariance under a Gaussian window of 11x11 pixels and sigma 1.5. Wang et al. 2004, "Image quality
-    assessment", equation 13. Raises ValueError for maps smaller than the window, and as `rank_correlation` does.
+    assessment", equation 13. It is made for light, which is not negative: of a map m and -m both factors would be near -1, and
+    the two as good as equal. Raises ValueError for a negative value, for maps smaller than the window, and as
+    `rank_correlation` does.
     """
     a, b = _pair(a, b)
     if min(a.shape[1:]) < WINDOW:
         raise ValueError(f"a, b: expected maps of at least {WINDOW}x{WINDOW} pixels, got {a.shape[1:]}")
-    a, b = (maps / np.maximum(np.abs(maps).max((1, 2), keepdims=True), np.finfo(float).tiny) for maps in (a, b))
+    for name, maps in ("a", a), ("b", b):
+        if (maps < 0).any():
+            raise ValueError(
+                f"{name}: expected no negative value (take the size, or the positive part), got {maps.min():.3g}; "
+                "rank_correlation takes signed maps"
+            )
+    a, b = (maps / np.maximum(maps.max((1, 2), keepdims=True), np.finfo(float).tiny) for maps in (a, b))
     ma, mb = _windowed(a), _windowed(b)
     va, vb, cov = _windowed(a * a) - ma**2, _windowed(b * b) - mb**2, _windowed(a * b) - ma * mb
     c1, c2 = K1**2, K2**2

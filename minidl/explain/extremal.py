@@ -69,7 +69,8 @@ def extremal_perturbation(
         raw: (N,A,H,W), M of each area. `keep(x, map, ...)` makes the picture without what the map hides.
         score: (N,), that of the whole picture.
         history: of each iteration the parts of the loss, "score" and "area", (N,A) each.
-        params: besides the settings "chosen", the area of each picture, and "kept", (N,A), p_c(Phi) / p_c(x) at the end.
+        params: besides the settings "chosen", the area of each picture, and "kept", (N,A), p_c(Phi) / p_c(x) at the end, from
+            their logarithms: the ratio is a number, at most about the largest float, also where p_c(x) itself rounds to 0.
 
     Args:
         target: the class c, one for all or one for each picture; None: the one that the model predicts.
@@ -89,7 +90,8 @@ def extremal_perturbation(
     Ctrl-C leaves the model as it was and returns nothing: a mask that is half learned is no explanation.
 
     Raises:
-        TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
+        TypeError, ValueError: an argument that cannot be, named with what came and what was expected; so is a class whose
+            probability is exactly 0, by a logit of -inf, of which no share can be kept.
     """
     check_pictures(model, x, target)
     H, W = x.shape[2:]
@@ -106,7 +108,9 @@ def extremal_perturbation(
     kernel = spots(step, sigma)
     xp, A = array_module(x), len(areas)
     classes, scores = explained(model, x, target, output, batch_size)
-    _, p_of_x = explained(model, x, classes, "prob", batch_size)
+    _, log_p = explained(model, x, classes, "logprob", batch_size)  # of which p itself may be too small for a float
+    if bad := xp.nonzero(~xp.isfinite(log_p))[0].tolist():
+        raise ValueError(f"target: expected classes of a probability above 0, got 0 (or NaN) for the pictures {bad[:10]}")
     # every picture once for each area: N A problems that know nothing of each other
     picture, area = xp.repeat(xp.arange(len(x)), A), xp.asarray(np.tile(np.asarray(areas), len(x)))
     masks, kept, histories = [], [], []
@@ -128,9 +132,9 @@ def extremal_perturbation(
                 advance(len(mask))
             with no_grad():
                 M = full_size(mask, kernel, (H, W))
-                p = score(logits_of(model, interpolated(blurs, M)), c, "prob").data
+                gained = score(logits_of(model, interpolated(blurs, M)), c, "logprob").data - log_p[picture[part]]
             masks.append(M.data[:, 0])
-            kept.append(p / p_of_x[picture[part]])
+            kept.append(xp.exp(xp.minimum(gained, math.log(np.finfo(x.dtype).max) - 1)))  # finite
             histories.append(history)
     raw, share = xp.concatenate(masks).reshape(-1, A, H, W), xp.concatenate(kept).reshape(-1, A)
     best = choose(share, areas, enough)

@@ -252,15 +252,15 @@ def start(model: Module, pictures: Pictures, target: Array, stride: int, sigma: 
     h, w = -(-H // stride), -(-W // stride)
     y, z = np.arange(h)[:, None] - (h - 1) / 2, np.arange(w) - (w - 1) / 2
     distance = np.hypot(y, z)  # (h,w), in cells, from the centre
-    enough = 0.01 * score(logits_of(model, x), target, "prob").data
+    enough = math.log(0.01) + score(logits_of(model, x), target, "logprob").data  # p_c itself may be too small for a float
     mask, lowest = xp.ones((N, 1, h, w), x.dtype), xp.full(N, np.inf, x.dtype)
     for radius in range(1, math.ceil(float(distance.max())) + 1):
         x, replaced = pictures.unshifted()  # new noise each time
         disc = xp.broadcast_to(xp.asarray(distance > radius, x.dtype), mask.shape)
         M = full_size(Tensor(disc), (H, W), sigma).data
-        p = score(logits_of(model, M * x + (1 - M) * replaced), target, "prob").data
-        better = (p < lowest) & (lowest >= enough)  # a disc that is large enough stays
-        mask, lowest = xp.where(better[:, None, None, None], disc, mask), xp.where(better, p, lowest)
+        log_p = score(logits_of(model, M * x + (1 - M) * replaced), target, "logprob").data
+        better = (log_p < lowest) & (lowest >= enough)  # a disc that is large enough stays
+        mask, lowest = xp.where(better[:, None, None, None], disc, mask), xp.where(better, log_p, lowest)
     return mask
 
 

@@ -10,14 +10,14 @@ from minidl.explain.passes import (
     Target,
     as_pictures,
     check_pictures,
-    explained,
     in_runs,
     logits_of,
     looked_at,
     of_runs,
+    predict,
     runs_in_batches,
 )
-from minidl.explain.scores import score
+from minidl.explain.scores import exact_score, targets
 from minidl.nn import Module
 from minidl.ops.arguments import Pair, pair
 
@@ -57,7 +57,9 @@ def occlusion(
     if down > h or right > w:
         raise ValueError(f"stride: {down}x{right} skips pixels, the window is {h}x{w}")
     cover = as_pictures(fill, x, "fill")
-    classes, scores = explained(model, x, target, output, batch_size)
+    logits = predict(model, x, batch_size)
+    classes = targets(logits, target)
+    scores = exact_score(logits, classes, output)
 
     corners = [(top, left) for top in _starts(H, h, down) for left in _starts(W, w, right)]
     windows = [(slice(top, top + h), slice(left, left + w)) for top, left in corners]
@@ -70,13 +72,13 @@ def occlusion(
             for some, (part, k) in zip(in_runs(pictures, runs), runs, strict=True):
                 rows, columns = windows[k]
                 some[:, :, rows, columns] = cover[part, :, rows, columns]
-            drops = of_runs(scores, runs) - score(logits_of(model, pictures), of_runs(classes, runs), output).data
+            drops = of_runs(scores, runs) - exact_score(logits_of(model, pictures).data, of_runs(classes, runs), output)
             for drop, (part, k) in zip(in_runs(drops, runs), runs, strict=True):
                 rows, columns = windows[k]
                 lost[part, 0, rows, columns] += drop[:, None, None]
     raw = lost / count
     params = {"method": "occlusion", "output": output, "window": (h, w), "stride": (down, right), "fill": fill}
-    return Explanation(raw[:, 0], raw, classes, scores, params=params)
+    return Explanation(raw[:, 0], raw, classes, scores.astype(x.dtype), params=params)
 
 
 def _starts(size: int, window: int, stride: int) -> list[int]:

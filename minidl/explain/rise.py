@@ -21,7 +21,7 @@ from minidl.explain.passes import (
     of_runs,
     runs_in_batches,
 )
-from minidl.explain.scores import score
+from minidl.explain.scores import exact_score
 from minidl.nn import Module
 
 
@@ -38,12 +38,14 @@ def rise(
     seed: int = 0,
     progress: Progress = False,
 ) -> Explanation:
-    """raw_ij = 1/(n p) sum_k s_k m_kij, s_k = score(m_k x + (1 - m_k) fill), (N,1,H,W), and map the same of s_k - mean s
+    """map_ij = 1/(n p) sum_k (s_k - mean s) m_kij, s_k = score(m_k x + (1 - m_k) fill); raw, (N,1,H,W): the same of s_k itself
 
     Petsiuk, Das and Saenko 2018, "RISE: randomized input sampling for explanation of black-box models", section 3; there, n is
     4000 to 8000. raw, which is what they define, is the mean score with pixel ij in sight; map compares that with the mean of
-    all scores, is positive where seeing a pixel helps, and does not show which pixels happened to be in sight more often. The
-    masks m are `random_mask`; all pictures share them. The model is a black box: no gradients.
+    all scores, is positive where seeing a pixel helps, and does not show which pixels happened to be in sight more often. It
+    is raw less mean s times 1/(n p) sum_k m_kij, which is about 1: in expectation, the paper's map less a constant. Of a model
+    that is very sure raw is that constant to most of its digits; so map is summed from the differences, in float64. The masks m
+    are `random_mask`; all pictures share them. The model is a black box: no gradients.
 
     Args:
         samples: n. grid: cells along each side of a mask. p: the share of cells that let the picture through.
@@ -60,20 +62,23 @@ def rise(
     xp, (N, _, H, W) = array_module(x), x.shape
     cover = as_pictures(fill, x, "fill")
     classes, scores = explained(model, x, target, output, batch_size)
-    raw, density = xp.zeros((N, 1, H, W), x.dtype), xp.zeros((H, W), x.dtype)  # of s_k and of 1
-    mean = xp.zeros((N, 1, 1), x.dtype)
+    raw, covariance, mean_mask = (xp.zeros(shape) for shape in ((N, 1, H, W), (N, H, W), (H, W)))  # float64
+    mean = xp.zeros((N, 1, 1))
     with looked_at(model, batch_size), no_grad():
         for runs in runs_in_batches(N, samples, batch_size, progress, "RISE"):
             masks = xp.asarray(np.stack([random_mask((H, W), grid, p, (seed, k)) for _, k in runs]), x.dtype)
             pictures = [mask * x[part] + (1 - mask) * cover[part] for mask, (part, _) in zip(masks, runs, strict=True)]
-            seen = score(logits_of(model, xp.concatenate(pictures)), of_runs(classes, runs), output).data
-            for mask, shares, (part, _) in zip(masks, in_runs(seen[:, None, None], runs), runs, strict=True):
+            seen = exact_score(logits_of(model, xp.concatenate(pictures)).data, of_runs(classes, runs), output)
+            for mask, shares, (part, k) in zip(masks, in_runs(seen[:, None, None], runs), runs, strict=True):
                 raw[part, 0] += shares / (samples * p) * mask
-                mean[part] += shares / samples
-                if part.start == 0:
-                    density += mask / (samples * p)
+                if part.start == 0:  # all pictures meet mask k before the next
+                    mean_mask += (mask - mean_mask) / (k + 1)
+                step = shares - mean[part]
+                covariance[part] += step * (mask - mean_mask)  # sum_k (s_k - mean s) m_k so far (Welford 1962)
+                mean[part] += step / (k + 1)
     params = {"method": "rise", "output": output, "samples": samples, "grid": grid, "p": p, "fill": fill, "seed": seed}
-    return Explanation(raw[:, 0] - mean * density, raw, classes, scores, params=params)
+    map = (covariance / (samples * p)).astype(x.dtype)
+    return Explanation(map, raw.astype(x.dtype), classes, scores, params=params)
 
 
 def random_mask(size: tuple[int, int], grid: int, p: float, seed: int | tuple[int, ...]) -> Array:

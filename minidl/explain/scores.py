@@ -31,6 +31,11 @@ def score(logits: Tensor, target: Array, output: str = "logit") -> Tensor:
     raise ValueError(f"output: expected one of {OUTPUTS}, got {output!r}")
 
 
+def exact_score(logits: Array, target: Array, output: str) -> Array:
+    """`score` in float64: those of a sure model differ by less than float32 can tell, though its logits do not."""
+    return score(Tensor(logits.astype("float64")), target, output).data
+
+
 def runner_up(logits: Array, target: Array) -> Array:
     """The best class (N,) besides `target`, of logits (N,K), K > 1."""
     xp = array_module(logits)

@@ -95,12 +95,15 @@ def conv2d_grad_w(gy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Pa
 def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -> tuple[Array, Array]:
     """y[n,c,i,j] = max_{u,v} x[n,c, i*s + u - p, j*s + v - p], padded with -inf; and `winner`, the u*kw + v of the maximum
 
-    x (N,C,H,W) -> y, winner (N,C,OH,OW); of equal values the first wins.
+    x (N,C,H,W) -> y, winner (N,C,OH,OW); of equal values in the picture the first wins, and the padding never.
     """
     xp = array_module(x)
     cols = windows(x, kernel, stride, padding, (1, 1), out, fill=-xp.inf)
     cols = cols.reshape(*x.shape[:2], kernel[0] * kernel[1], *out)
-    return cols.max(axis=2), cols.argmax(axis=2).astype(xp.int32)
+    y = cols.max(axis=2)
+    u, v = (xp.maximum(0, p - xp.arange(o) * s) for p, o, s in zip(padding, out, stride, strict=True))
+    first = u[:, None] * kernel[1] + v  # (OH,OW), the first cell of each window that is in the picture
+    return y, xp.where(y == -xp.inf, first, cols.argmax(axis=2)).astype(xp.int32)
 
 
 def max_pool2d_grad(gy: Array, winner: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair) -> Array:
@@ -155,9 +158,10 @@ def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, 
     gbeta = sum gy, ggamma = sum gy x_hat, gx = gamma / sqrt(var + eps) (gy - gbeta / m - x_hat ggamma / m)
     """
     inv_std = 1 / (var + eps) ** 0.5
-    x_hat = channel_affine(x, inv_std, -mean * inv_std)
-    gbeta, ggamma = channel_sums(gy, x_hat)
-    m = x.size // x.shape[1]
+    gbeta, sum_gd = channel_sums(gy, x, mean)
+    m, ggamma = x.size // x.shape[1], sum_gd * inv_std
+    per_channel = (-1,) + (1,) * (x.ndim - 2)
+    x_hat = (x - mean.reshape(per_channel)) * inv_std.reshape(per_channel)
     gx = channel_affine(gy, gamma * inv_std, -gamma * inv_std * gbeta / m) - channel_affine(
         x_hat, gamma * inv_std * ggamma / m, 0 * mean
     )
@@ -200,10 +204,13 @@ def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
     return x * scale.reshape(per_channel) + shift.reshape(per_channel)
 
 
-def channel_sums(gy: Array, x: Array) -> tuple[Array, Array]:
-    """(sum gy, sum gy x) over all but the channels: (N,C,...) -> two of (C,)"""
-    axes = (0, *range(2, x.ndim))
-    return gy.sum(axis=axes), (gy * x).sum(axis=axes)
+def channel_sums(gy: Array, x: Array, mean: Array) -> tuple[Array, Array]:
+    """(sum gy, sum gy (x - mean[c])) over all but the channels: (N,C,...) -> two of (C,)
+
+    The difference comes first: sum gy x - mean sum gy has no digits left where the mean is large.
+    """
+    axes, per_channel = (0, *range(2, x.ndim)), (-1,) + (1,) * (x.ndim - 2)
+    return gy.sum(axis=axes), (gy * (x - mean.reshape(per_channel))).sum(axis=axes)
 
 
 # ---- batch normalisation, channel by channel: one number each, few in all, so that what costs time is each step
@@ -268,7 +275,7 @@ def affine_relu_conv_grad(
     gx = channel_affine(g, scale, 0 * scale)
     GX[:, :C] = GX[:, :C] + gx if add else gx
     gw = conv2d_grad_w(gy, z, w.shape, (1, 1), padding, (1, 1), 1) if need_w else None
-    return gw, *channel_sums(g, channel_affine(x, 1 + 0 * mean, -mean))
+    return gw, *channel_sums(g, x, mean)
 
 
 def subtract_line(GX: Array, X: Array, first: int, mean: Array, a: Array, b: Array) -> None:
@@ -326,7 +333,8 @@ def softmax_cross_entropy(z: Array, labels: Array, v: Array, smoothing: float) -
     log_p = z - xp.log(xp.exp(z).sum(axis=1, keepdims=True))
     is_label = labels[:, None] == xp.arange(K)
     t = v * ((1 - smoothing) * is_label + smoothing / K).astype(z.dtype)
-    return -(t * log_p).sum(axis=1), xp.exp(log_p) * t.sum(axis=1, keepdims=True) - t
+    counted = xp.where((t == 0) & (log_p == -xp.inf), t, log_p)  # 0 log 0 = 0
+    return -(t * counted).sum(axis=1), xp.exp(log_p) * t.sum(axis=1, keepdims=True) - t
 
 
 # ---- dropout

@@ -5,9 +5,32 @@ from __future__ import annotations
 import math
 
 from minidl import kernels
-from minidl.array import Array, array_module
+from minidl.array import Array, array_module, wide
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32
+
+FLAT = 30.0  # beyond it gelu is 0 or x, in every type
+
+
+def logistic(x: Array) -> Array:
+    """1 / (1 + exp(-x)) where x >= 0, else exp(x) / (1 + exp(x)): nothing overflows, and both tails keep their digits
+
+    Of halves it is float32, as the two functions below are: whoever stores halves rounds once.
+    """
+    xp, x = array_module(x), wide(x)
+    return xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-abs(x)))
+
+
+def logistic_slope(x: Array) -> Array:
+    """The derivative of `logistic`: y (1 - y) = e / (1 + e)^2 with e = exp(-|x|), since 1 - y has no digits near y = 1"""
+    e = array_module(x).exp(-abs(wide(x)))
+    return e / (1 + e * (2 + e))  # where e is small, so is the rounding of e (2 + e)
+
+
+def log_one_plus_exp(x: Array) -> Array:
+    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|))"""
+    xp, x = array_module(x), wide(x)
+    return xp.maximum(x, 0) + xp.log1p(xp.exp(-abs(x)))
 
 
 class ReLU(Op):
@@ -42,25 +65,26 @@ class LeakyReLU(Op):
 
 
 class Sigmoid(Op):
-    """y = 1 / (1 + exp(-x)) = (1 + tanh(x/2)) / 2"""
+    """y = 1 / (1 + exp(-x))"""
 
     def forward(self, x: Array) -> Array:
-        self.y = 0.5 * (1 + array_module(x).tanh(0.5 * x))  # the second form cannot overflow
-        return self.y
+        self.x = x
+        return logistic(x).astype(x.dtype, copy=False)
 
     def backward(self, gy: Array) -> Grads:
-        return (gy * self.y * (1 - self.y),)
+        return ((gy * logistic_slope(self.x)).astype(gy.dtype, copy=False),)
 
 
 class Tanh(Op):
     """y = tanh(x)"""
 
     def forward(self, x: Array) -> Array:
-        self.y = array_module(x).tanh(x)
-        return self.y
+        self.x = x
+        return array_module(x).tanh(x)
 
     def backward(self, gy: Array) -> Grads:
-        return (gy * (1 - self.y * self.y),)
+        """dy/dx = 1 - y^2 = 4 s'(2 x), s' the slope of the sigmoid, since y = 2 s(2 x) - 1"""
+        return ((gy * (4 * logistic_slope(2 * wide(self.x)))).astype(gy.dtype, copy=False),)
 
 
 class Softplus(Op):
@@ -70,25 +94,36 @@ class Softplus(Op):
 
     def forward(self, x: Array) -> Array:
         self.x = x
-        return array_module(x).logaddexp(x, x.dtype.type(0))
+        return log_one_plus_exp(x).astype(x.dtype, copy=False)
 
     def backward(self, gy: Array) -> Grads:
-        return (gy * 0.5 * (1 + array_module(gy).tanh(0.5 * self.x)),)
+        return ((gy * logistic(self.x)).astype(gy.dtype, copy=False),)
 
 
 class GELU(Op):
-    """y = x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))"""
+    """y = x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+
+    1 + tanh(u) has no digits in the tail: it is 2 s(2 u), s the sigmoid.
+    """
 
     precision = (FLOAT32,)
 
     def forward(self, x: Array) -> Array:
         self.x = x
-        self.t = array_module(x).tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
-        return 0.5 * x * (1 + self.t)
+        z, _ = self.twice_u(x)
+        return (array_module(x).maximum(wide(x), -FLAT) * logistic(z)).astype(x.dtype, copy=False)
 
     def backward(self, gy: Array) -> Grads:
-        dt = (1 - self.t * self.t) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * self.x**2)
-        return (gy * 0.5 * (1 + self.t + self.x * dt),)
+        """dy/dx = s(2 u) (1 + x s(-2 u) d(2 u)/dx)"""
+        z, dz = self.twice_u(self.x)
+        x = array_module(gy).clip(wide(self.x), -FLAT, FLAT)
+        return ((gy * logistic(z) * (1 + x * logistic(-z) * dz)).astype(gy.dtype, copy=False),)
+
+    def twice_u(self, x: Array) -> tuple[Array, Array]:
+        """2 u and its derivative"""
+        x = array_module(x).clip(wide(x), -FLAT, FLAT)  # so that x^3 is finite
+        c, square = 2 * math.sqrt(2 / math.pi), x * x
+        return c * x * (1 + 0.044715 * square), c * (1 + 3 * 0.044715 * square)
 
 
 def relu(x: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from minidl.array import Array, array_module, sum_type
 from minidl.core import Grads, Op
 from minidl.mixed import FLOAT32, HALF
 from minidl.ops.arguments import Pair, pictures
+from minidl.ops.norm import check_several
 
 Statistics = tuple[Array, Array]  # mean (C,) and var (C,)
 
@@ -57,6 +58,8 @@ class DenseBlock(Op):
 
     def forward(self, x: Array, *parameters: Array) -> Array:  # (N,C,H,W), (C',) (C',) (F,C',k,k) each -> (N,C+sum F,H,W)
         pictures(x)
+        if not self.frozen:
+            check_several(x)
         xp, k, (N, C, H, W) = array_module(x), kernels.of(x), x.shape
         triples = iter(zip(parameters[0::3], parameters[1::3], parameters[2::3], strict=True))
         layers = [[next(triples) for _ in range(count)] for count in self.convolutions]

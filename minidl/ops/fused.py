@@ -91,8 +91,8 @@ class BatchNormFrozenReLU(Op):
         k, ggamma, gbeta = kernels.of(gy), None, None
         gx, gr = k.channel_affine_relu_grad(gy, self.y, self.scale)
         if self.needs[1] or self.needs[2]:
-            gbeta, gr_x = k.channel_sums(gr, gr if self.x is None else self.x)
-            ggamma = (gr_x - self.mean * gbeta) * self.inv_std
+            gbeta, sum_gd = k.channel_sums(gr, gr if self.x is None else self.x, self.mean)
+            ggamma = sum_gd * self.inv_std
         return gx, ggamma if self.needs[1] else None, gbeta, gr
 
     def gate(self) -> Array:

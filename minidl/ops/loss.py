@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from minidl import kernels
-from minidl.array import Array, array_module, capturing, is_array
+from minidl.array import Array, array_module, capturing, is_array, wide
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32
-from minidl.ops.activation import Sigmoid
+from minidl.ops.activation import Sigmoid, logistic
 
 
 def _log_softmax(z: Array, axis: int) -> Array:
@@ -80,7 +80,10 @@ class CrossEntropy(Op):
 
 
 class BinaryCrossEntropyWithLogits(Op):
-    """loss = mean of log(1 + exp(z)) - t z, which is -t log p - (1 - t) log(1 - p) with p = sigmoid(z)"""
+    """loss = mean of log(1 + exp(z)) - t z, which is -t log p - (1 - t) log(1 - p) with p = sigmoid(z)
+
+    That is w |z| + log(1 + exp(-|z|)), w = 1 - t where z >= 0, else t: nothing is negative, so that no digits are lost.
+    """
 
     precision = (FLOAT32,)
 
@@ -89,12 +92,21 @@ class BinaryCrossEntropyWithLogits(Op):
 
     def forward(self, z: Array) -> Array:
         _check_targets(self.targets, z)
-        self.z = z
-        return (array_module(z).logaddexp(z, z.dtype.type(0)) - self.targets * z).mean()
+        xp, self.z, size = array_module(z), z, abs(wide(z))
+        w = self.wrong()
+        far = w * xp.where(w == 0, w, size)  # 0 where w is, also for an infinite z
+        return (far + xp.log1p(xp.exp(-size))).mean().astype(z.dtype)
 
     def backward(self, gy: Array) -> Grads:
-        p = 0.5 * (1 + array_module(gy).tanh(0.5 * self.z))
-        return (gy * (p - self.targets) / self.z.size,)
+        """gz = (p - t) / m, which is (w - q) / m where z >= 0, else (q - w) / m, with q = sigmoid(-|z|), of m logits"""
+        z = wide(self.z)
+        off = self.wrong() - logistic(-abs(z))
+        return ((gy * array_module(gy).where(z >= 0, off, -off) / z.size).astype(gy.dtype, copy=False),)
+
+    def wrong(self) -> Array:
+        """w, how much of the target is on the other side"""
+        t = wide(self.targets)
+        return array_module(t).where(self.z >= 0, 1 - t, t)
 
 
 class MSE(Op):

@@ -45,8 +45,8 @@ class BatchNormFrozen(Op):
         if self.needs[0]:
             gx = k.channel_affine(gy, self.scale, 0 * self.scale)
         if self.needs[1] or self.needs[2]:
-            gbeta, gy_x = k.channel_sums(gy, self.x)
-            ggamma = (gy_x - self.mean * gbeta) * self.inv_std  # sum gy x_hat
+            gbeta, sum_gd = k.channel_sums(gy, self.x, self.mean)
+            ggamma = sum_gd * self.inv_std  # sum gy x_hat
         return gx, ggamma, gbeta
 
 
@@ -73,6 +73,10 @@ def follow(running: Array, batch: Array, momentum: float, factor: float = 1.0) -
 def check_batch(x: Array, gamma: Array, beta: Array) -> None:
     """What normalisation by the statistics of a batch demands of its inputs."""
     check(x, gamma=gamma, beta=beta)
+    check_several(x)
+
+
+def check_several(x: Array) -> None:
     if x.size == x.shape[1]:
         raise ValueError(f"x: one value per channel has no variance, got shape {x.shape}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from minidl.array import Array, array_module
@@ -101,17 +102,21 @@ class Var(_Reduction):
 
 
 class LogSumExp(_Reduction):
-    """y = log sum exp x = max + log sum exp(x - max)"""
+    """y = log sum exp x = max + log sum exp(x - max), where inf - inf is 0: of infinities alone y is their maximum"""
 
     def forward(self, x: Array) -> Array:
-        xp = array_module(x)
-        top = x.max(axis=self.axis, keepdims=True)
-        y = top + xp.log(xp.exp(x - top).sum(axis=self.axis, keepdims=True))
-        self.x, self.y = x, y
-        return y if self.keepdims else y.squeeze(axis=self.axes(x.ndim))
+        xp, axes = array_module(x), self.axes(x.ndim)
+        top = x.max(axis=axes, keepdims=True)
+        with np.errstate(invalid="ignore"):  # inf - inf, which is not taken
+            e = xp.exp(xp.where(x == top, x.dtype.type(0), x - top))
+        total = e.sum(axis=axes, keepdims=True)
+        self.p = e / total
+        y = top + xp.log(total)
+        return y if self.keepdims else y.squeeze(axis=axes)
 
     def backward(self, gy: Array) -> Grads:
-        return (self.kept(gy, self.x.shape) * array_module(gy).exp(self.x - self.y),)  # dy/dx = softmax
+        """dy/dx = softmax x, in which equal infinities share"""
+        return (self.kept(gy, self.p.shape) * self.p,)
 
 
 def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:

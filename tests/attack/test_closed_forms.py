@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -110,13 +112,17 @@ def test_deepfool_to_a_class() -> None:
 
 
 def test_deepfool_moves_away_from_a_tie() -> None:
-    model, w = linear(1, 2, dtype="float32")
-    w[:], model.parameters()[1].data[:] = [[[[1.0]]], [[[-1.0]]]], 0
-    found = attack.deepfool(model, np.zeros((1, 1, SIZE, SIZE), np.float32), 0, (-1, 1))  # S_0 = S_1 = 0
-    assert not found.success.any()  # nothing tells how far to go where all logits are 0
-    model.parameters()[1].data[:] = 3
-    found = attack.deepfool(model, np.zeros((1, 1, SIZE, SIZE), np.float32), 0, (-1, 1))
-    assert found.success.all() and found.norms["l2"][0] < 1e-4
+    """Whatever the logits, the picture and the gradient: also where 16 eps of the logits are none, or less than x can tell."""
+    signs = np.indices((SIZE, SIZE)).sum(0) % 2 * 2 - 1  # as many of each, so that S_0 = S_1 = bias on any level
+    for dtype, bias, level, steep in itertools.product(("float32", "float64"), (0, 3), (0, 0.5), (2.0**-10, 1, 2.0**10)):
+        model, w = linear(1, 2, dtype=dtype)
+        w[0], w[1], model.parameters()[1].data[:] = steep * signs, -steep * signs, bias
+        x = np.full((1, 1, SIZE, SIZE), level, dtype)
+        for targeted, y in (False, None), (True, 1):
+            found = attack.deepfool(model, x, y, (-1, 1), targeted=targeted)
+            assert found.before[0, 0] == found.before[0, 1] == bias
+            assert found.success.all() and found.steps[0] >= 1, (dtype, bias, level, steep)
+            assert 0 < found.norms["l2"][0] < 0.01
 
 
 def test_fool_takes_the_steps_that_a_linear_model_needs() -> None:

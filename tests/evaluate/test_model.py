@@ -144,6 +144,16 @@ def test_ssim_of_two_levels() -> None:
     assert ssim(a, b)[0] == pytest.approx(expected, abs=2e-3)  # but for one window of 900, that of the corner
 
 
+def test_ssim_is_for_maps_that_are_not_negative() -> None:
+    """Of a map and its opposite both factors are negative, and ssim would be up to 0.99."""
+    maps = RNG.normal(size=(2, 16, 16))
+    for a, b, name in (maps, -maps, "a"), (abs(maps), maps, "b"), (maps[:1] + 5, maps[:1] - 5, "b"):
+        with pytest.raises(ValueError, match=f"^{name}: expected no negative value .* got -"):
+            ssim(a, b)
+    np.testing.assert_allclose(ssim(abs(maps), abs(-maps)), 1)
+    np.testing.assert_allclose(rank_correlation(maps, -maps), -1)
+
+
 class Plain(nn.Sequential):
     def __init__(self, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)

@@ -194,6 +194,43 @@ def test_a_flip_now_and_then() -> None:
     np.testing.assert_array_equal(seen[2][..., ::-1], seen[6])  # after two looks at the whole picture each
 
 
+class Doubtful(nn.Module):
+    """Logits (0, s), s = -scale (1 + the mean of the picture's middle): p_1 is exp(s), too small for a float32."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = -self.scale * (1 + ops.mean(x[:, :, 3:5, 3:5], axis=(1, 2, 3), keepdims=True))
+        s = ops.reshape(s, (len(x), 1))
+        return ops.concat([0 * s, s])
+
+
+@pytest.mark.parametrize("scale", [200.0, 2000.0])
+def test_a_class_whose_probability_rounds_to_0(scale: float) -> None:
+    """The share that a region keeps is a number all the same: exp(log p(Phi) - log p(x))."""
+    x = np.zeros((2, 1, 8, 8), np.float32)
+    x[0, :, 3:5, 3:5], x[1, :, 3:5, 3:5] = 1, -0.1  # blurred, the first gains probability and the second loses it
+    e = extremal_perturbation(Doubtful(scale), x, 1, areas=(0.02, 0.6), iterations=20, step=2, sigma=1.0, blur=2.0)
+    kept = e.params["kept"]
+    assert np.isfinite(kept).all() and np.isfinite(e.map).all()
+    phi = [keep(x, e.raw[:, a], blur=2.0) for a in (0, 1)]
+    gain = np.stack([predict(Doubtful(scale), y)[:, 1] - predict(Doubtful(scale), x)[:, 1] for y in phi], 1)  # log p = s here
+    np.testing.assert_allclose(np.log(np.maximum(kept, 1e-30)), np.clip(gain, np.log(1e-30), 87.7), atol=0.1)
+    np.testing.assert_array_equal(e.params["chosen"], np.array([0.02, 0.6])[choose(kept, (0.02, 0.6), 0.9)])
+    assert e.params["chosen"][0] == 0.02
+
+
+def test_a_class_that_cannot_be_is_an_error() -> None:
+    class Never(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            s = ops.mean(x, axis=(1, 2, 3), keepdims=True).data.reshape(len(x), 1)
+            return Tensor(np.concatenate([s, np.full_like(s, -np.inf)], 1))
+
+    with pytest.raises(ValueError, match=r"target: expected classes of a probability above 0, got 0 .* pictures \[0, 1\]"):
+        extremal_perturbation(Never(), pictures(2, 3, 8, 8), 1, **QUICK)
+
+
 # ---- what holds for every method
 
 

@@ -237,6 +237,22 @@ def test_the_beginning_is_the_smallest_disc_that_will_do() -> None:
     np.testing.assert_array_equal(lowest[:, 0], np.broadcast_to(distance > 1, (3, 8, 8)))
 
 
+def test_the_beginning_for_a_class_whose_probability_rounds_to_0() -> None:
+    """Of p_c < exp(-300), 0 in float32, deleting takes a share all the same."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16 * 16, 2, rng=np.random.default_rng(0)))
+    weight, bias = (p.data for p in model.parameters())
+    weight[...], bias[...] = np.stack([np.full(256, 0.05), np.full(256, -0.05)]), (-200, 200)
+    x = np.ones((1, 1, 16, 16), np.float32)
+    mask = start(model.eval(), Pictures(x, "constant", 1.0, 0.0, 1, 0), np.zeros(1, np.int64), 2, 1.25)
+    distance = np.hypot(*np.mgrid[-3.5:4, -3.5:4])
+    lost = [  # of the logarithm of p_c, by the disc of each radius
+        0.1 * (1 - full_size(Tensor((distance > r).astype(float)[None, None]), (16, 16), 1.25).data).sum() for r in range(1, 6)
+    ]
+    radius = 1 + int(np.argmax(np.array(lost) > np.log(100)))
+    assert radius > 1
+    np.testing.assert_array_equal(mask[0, 0], distance > radius)
+
+
 @pytest.mark.parametrize(("jitter", "shifts"), [(1, [0]), (2, [0, 1]), (4, [-1, 0, 1, 2])])
 def test_picture_and_replacement_are_shifted_together(jitter: int, shifts: list[int]) -> None:
     x = pictures(2, 3, 8, 9)

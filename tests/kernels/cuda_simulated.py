@@ -119,7 +119,7 @@ def test_sums_of_halves_do_not_stop_at_2048() -> None:
     """Where 2048 + 1 is 2048, in float16"""
     x = strict_cupy._dressed(np.ones((1, 1, 50, 50), np.float16))
     assert cuda.avg_pool2d(x, (50, 50), (1, 1), (0, 0), (1, 1), True).item() == 1
-    assert [a.item() for a in cuda.channel_sums(x, x)] == [2500, 2500]
+    assert [a.item() for a in cuda.channel_sums(x, x, strict_cupy._dressed(np.zeros(1, np.float32)))] == [2500, 2500]
     cols, pixel = (strict_cupy._dressed(np.ones(shape, np.float16)) for shape in ((1, 50, 50, 1, 50, 50), (1, 1, 1, 1)))
     windows.fold(cols, (1, 1), (49, 49), (1, 1), pixel)  # it is in all 2500 windows
     assert pixel.item() == 2500
@@ -140,7 +140,7 @@ def test_blocks_as_large_as_on_a_gpu() -> None:
     mean, var = moments.moments(strict_cupy._dressed(x.reshape(9, 1, -1)))  # not E x^2 - (E x)^2, which has no digits left here
     np.testing.assert_allclose(mean.get(), x.mean(dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(var.get(), x.var(dtype=np.float64), rtol=1e-3)
-    compare(Call("channel_sums", [x - 1000, x - 1000]), float(np.finfo(np.float32).eps))
+    compare(Call("channel_sums", [x - 1000, x, np.full(1, 1000, np.float32)]), float(np.finfo(np.float32).eps))
 
 
 @given(data=st.data())
@@ -157,6 +157,27 @@ def test_max_pooling_of_ties_nan_and_infinity(data: st.DataObject) -> None:
     patch.undo()
     for g, w in zip(got, want, strict=True):
         np.testing.assert_array_equal(g.get(), w)
+
+
+def test_the_winner_of_a_window_of_minus_infinity_is_in_the_image() -> None:
+    x = np.full((1, 1, 3, 4), -np.inf, np.float32)
+    _, winner = cuda.max_pool2d(strict_cupy._dressed(x), (3, 2), (2, 2), (1, 1), (2, 3))
+    np.testing.assert_array_equal(winner.get(), [[[[3, 2, 2], [1, 0, 0]]]])
+
+
+def test_a_class_of_minus_infinity_is_no_class() -> None:
+    z, v = np.array([[0, -np.inf, 1], [0, -np.inf, 1], [np.nan, -np.inf, 1]], np.float32), np.ones(3, np.float32)
+    losses, g = cuda.softmax_cross_entropy(*map(strict_cupy._dressed, (z, np.array([0, 1, 2]), v)), 0.0)
+    q = 1 / (1 + np.e)
+    np.testing.assert_allclose(losses.get(), [1 + np.log(1 + 1 / np.e), np.inf, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(g.get()[:2], [[q - 1, 0, 1 - q], [q, -1, 1 - q]], atol=1e-6)
+
+
+def test_sums_about_a_mean_far_from_zero() -> None:
+    rng = np.random.default_rng(0)
+    gy, x = (np.float32(at + rng.standard_normal((2, 3, 4, 4))) for at in (0, 1000))
+    _, second = cuda.channel_sums(*map(strict_cupy._dressed, (gy, x, np.full(3, 1000, np.float32))))
+    np.testing.assert_allclose(second.get(), (gy.astype(np.float64) * (x - 1000)).sum((0, 2, 3)), rtol=2e-6, atol=2e-5)
 
 
 def test_nan_passes_the_relu() -> None:

@@ -204,7 +204,7 @@ def convolution_3x3(F: int) -> Family:
 
 
 def pooling(draw: Draw) -> list[Call]:
-    """Also of equal values, NaN and infinities, and of windows that lie in the padding alone"""
+    """Also of equal values, NaN and infinities, and of nothing but -inf, which is what the padding holds"""
     kernel = draw.sizes(4 if draw.small else 7)
     stride = draw.int(1, kernel[0] + 2), draw.int(1, kernel[1] + 2)
     padding = draw.int(0, kernel[0] // 2), draw.int(0, kernel[1] // 2)
@@ -218,7 +218,7 @@ def pooling(draw: Draw) -> list[Call]:
     x = np.round(x) if draw.bool() else x  # ties
     _, winner = reference.max_pool2d(x, *window, tuple(out))
     gy, with_pad = draw.array(winner.shape), draw.bool()
-    strange = np.resize(draw.special((7,)), shape) if draw.bool() else x
+    strange = draw.of(x, np.resize(draw.special((7,)), shape), np.full(shape, -np.inf, draw.dtype))
     return [
         Call("max_pool2d", [strange, *window, tuple(out)], scale=0),
         Call("max_pool2d_grad", [gy, winner, shape, *window]),
@@ -238,7 +238,7 @@ def channels(draw: Draw) -> list[Call]:
         Call("channel_affine", [x, scale, shift]),
         Call("channel_affine_relu", [x, r, scale, shift]),
         Call("channel_affine_relu_grad", [gy, x, scale]),
-        Call("channel_sums", [gy, x]),
+        Call("channel_sums", [gy, x, scale], reference.channel_sums(abs(gy), abs(x), -abs(scale))),  # sum |g| (|x| + |mean|)
     ]
 
 
@@ -323,10 +323,12 @@ def dense_block_by_winograd(draw: Draw) -> list[Call]:
 
 
 def loss(draw: Draw) -> list[Call]:
-    """Also of logits so large that their exponentials are not, and of so many rows that they are cut into pieces"""
+    """Also of logits so large that their exponentials are not, of -inf, and of so many rows that they are cut into pieces"""
     N, K, far, smoothing = draw.size(900), draw.size(40), draw.of(1, 1000), draw.of(0.0, 0.1)
     far = 1 if draw.dtype == np.float16 or draw.small else far
     z, labels, v = draw.array((N, K)) * draw.dtype(far), draw.rng.integers(0, K, N), abs(draw.array((K,)))
+    if not draw.small and draw.bool():  # of which simulated threads would warn
+        z[draw.rng.random(z.shape) < 0.2] = -np.inf
     return [Call("softmax_cross_entropy", [z, labels, v, smoothing], (10 * far * K, v.sum()))]
 
 

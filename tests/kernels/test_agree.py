@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from minidl.kernels import compiled, reference
+from minidl.kernels import compiled, halves, reference
 from tests.kernels import draws
 from tests.kernels.draws import Call, Draw, agree
 
@@ -201,6 +201,35 @@ def test_max_pooling_pads_with_less_than_any_value() -> None:
         np.testing.assert_array_equal(winner, [[[[3, 2], [1, 0]]]])
 
 
+@pytest.mark.parametrize("kernels", [reference, compiled, halves])
+def test_the_winner_of_a_window_of_minus_infinity_is_in_the_image(kernels: ModuleType) -> None:
+    """The first cell that is, and the gradient of no window is lost in the padding."""
+    x = np.full((2, 1, 3, 4), -np.inf, np.float16 if kernels is halves else np.float32)
+    x[1, 0, 2, 3] = 5
+    y, winner = kernels.max_pool2d(x, (3, 2), (2, 2), (1, 1), (2, 3))
+    np.testing.assert_array_equal(winner[0], [[[3, 2, 2], [1, 0, 0]]])  # u kw + v, the window beginning at 2 i - 1, 2 j - 1
+    np.testing.assert_array_equal(winner[1], [[[3, 2, 2], [1, 0, 2]]])  # 5 is at u, v = 1, 0 of the last window
+    np.testing.assert_array_equal(y[1], [[[-np.inf] * 3, [-np.inf, -np.inf, 5]]])
+    gy = np.arange(1, 13, dtype=x.dtype).reshape(2, 1, 2, 3)
+    gx = kernels.max_pool2d_grad(gy, winner, x.shape, (3, 2), (2, 2), (1, 1))
+    np.testing.assert_array_equal(gx[0, 0], [[1, 2, 0, 3], [4, 5, 0, 6], [0, 0, 0, 0]])
+    assert gx.sum() == gy.sum()
+
+
+@pytest.mark.parametrize("kernels", [reference, compiled])
+def test_sums_about_a_mean_far_from_zero(kernels: ModuleType) -> None:
+    """sum g (x - mean), the difference first: sum g x - mean sum g is off by 1e-2 here."""
+    rng = np.random.default_rng(0)
+    gy, x = (np.float32(at + rng.standard_normal((4, 3, 16, 16))) for at in (0, 1000))
+    mean = x.mean(axis=(0, 2, 3))
+    exact, off = gy.astype(np.float64), x.astype(np.float64) - mean[:, None, None]
+    for got, want in zip(kernels.channel_sums(gy, x, mean), (exact.sum((0, 2, 3)), (exact * off).sum((0, 2, 3))), strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-5)
+    var, ones = x.var(axis=(0, 2, 3)), np.ones(3, np.float32)
+    _, ggamma, _ = kernels.batch_norm_grad(gy, x, ones, mean, var, 1e-5)
+    np.testing.assert_allclose(ggamma, (exact * off).sum((0, 2, 3)) / np.sqrt(var + 1e-5), rtol=2e-6, atol=2e-5)
+
+
 @pytest.mark.parametrize("kernels", [reference, compiled])
 def test_batch_norm_of_values_far_from_zero(kernels: ModuleType) -> None:
     """The variance is that of the deviations, not E x^2 - (E x)^2, which has no digits left here."""
@@ -246,6 +275,23 @@ def test_a_loss_of_what_is_not_finite_is_not_finite(kernels: ModuleType) -> None
     with np.errstate(invalid="ignore"):
         losses, _ = kernels.softmax_cross_entropy(z, labels, v, 0.1)
     assert np.isfinite(losses).tolist() == [True, False, False, False, True]
+
+
+@pytest.mark.parametrize("kernels", [reference, compiled, halves])
+def test_a_class_of_minus_infinity_is_no_class(kernels: ModuleType) -> None:
+    """Its probability is 0, and 0 log 0 = 0: loss and gradient are those of the other logits, except where it is the label."""
+    dtype = np.float16 if kernels is halves else np.float64
+    z, v = np.array([[0, -np.inf, 1], [0, -np.inf, 1], [np.nan, -np.inf, 1], [-np.inf] * 3], dtype), np.ones(3, dtype)
+    with np.errstate(invalid="ignore"):  # of the last row
+        losses, g = kernels.softmax_cross_entropy(z, np.array([0, 1, 2, 0]), v, 0.0)
+    q = 1 / (1 + np.e)
+    np.testing.assert_allclose(
+        losses, [1 + np.log(1 + 1 / np.e), np.inf, np.nan, np.nan], rtol=1e-3 if dtype == np.float16 else 1e-15
+    )
+    np.testing.assert_allclose(g[:2], [[q - 1, 0, 1 - q], [q, -1, 1 - q]], atol=1e-3 if dtype == np.float16 else 1e-15)
+    assert np.isnan(g[2:]).all()
+    smoothed, _ = kernels.softmax_cross_entropy(z[:1], np.array([0]), v, 0.1)
+    assert smoothed[0] == np.inf  # a share of the target is there
 
 
 def test_philox_gives_the_numbers_that_its_authors_publish() -> None:

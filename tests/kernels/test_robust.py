@@ -164,7 +164,8 @@ x, gy, X = (rng.standard_normal((9, C, 15, 13), dtype=np.float32) for C in (5, 7
 w, gamma, beta = (rng.standard_normal(s, dtype=np.float32) for s in ((7, 5, 3, 3), (5,), (5,)))
 geometry = (1, 1), (1, 1), (1, 1), 1
 y, mean, var = compiled.batch_norm_relu(x, None, gamma, beta, 1e-5)
-results = [y, mean, var, *compiled.batch_norm_relu_grad(x, y, x, gamma, mean, var, 1e-5, True), *compiled.channel_sums(x, y)]
+results = [y, mean, var, *compiled.batch_norm_relu_grad(x, y, x, gamma, mean, var, 1e-5, True)]
+results += compiled.channel_sums(x, y, mean)
 results += [compiled.conv2d(x, w, None, *geometry), compiled.conv2d_grad_x(gy, w, x.shape, *geometry)]
 results += [compiled.conv2d_grad_w(gy, x, w.shape, *geometry), *compiled.channel_statistics(X, 2, 3)]
 results += [*compiled.affine_relu_conv_grad(X, 5, X.copy(), gamma, beta, mean, w, (1, 1), X.copy(), True, True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -48,6 +49,15 @@ def test_a_net_computes_the_same_fused_or_not(net: str, dtype: str, tolerance: f
     for a, b in zip(fused, unfused, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1e-3, float(np.abs(b).max())))
+
+
+def test_a_dense_block_of_one_value_a_channel_has_no_variance() -> None:
+    block = models.densenet.DenseBlock(models.densenet.DenseLayer, 1, 3, 5, 0.0, np.random.default_rng(0))
+    x = Tensor(np.ones((1, 3, 1, 1), np.float32))
+    for how in ops.unfused(), nullcontext():
+        with how, pytest.raises(ValueError, match=r"x: one value per channel has no variance, got shape \(1, 3, 1, 1\)"):
+            block(x)
+    assert block.eval()(x).shape == (1, 8, 1, 1)
 
 
 def kinds(make: Callable[[], nn.Module]) -> set[type[Op]]:

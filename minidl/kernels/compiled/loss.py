@@ -27,7 +27,7 @@ def softmax_cross_entropy(z: Array, labels: Array, v: Array, smoothing: float) -
 @_compiled
 def _softmax_cross_entropy(piece, rows, z, labels, v, keep, spread, losses, g):
     """g comes as exp z"""
-    zero = z.dtype.type(0)
+    zero, never = z.dtype.type(0), -np.inf
     for n in range(piece * rows, min(len(z), (piece + 1) * rows)):
         total, sum_t, loss = zero, zero, zero
         for k in range(z.shape[1]):
@@ -36,6 +36,8 @@ def _softmax_cross_entropy(piece, rows, z, labels, v, keep, spread, losses, g):
         log_total, scale = np.log(total), sum_t / total
         for k in range(z.shape[1]):
             t = v[k] * (keep + spread if k == labels[n] else spread)
-            loss -= t * (z[n, k] - log_total)
+            log_p = z[n, k] - log_total
+            if t != zero or log_p != never:  # 0 log 0 = 0
+                loss -= t * log_p
             g[n, k] = g[n, k] * scale - t
         losses[n] = loss

@@ -95,10 +95,10 @@ def channel_affine_relu_grad(gy: Array, y: Array, scale: Array) -> tuple[Array, 
     return gx, gr
 
 
-def channel_sums(gy: Array, x: Array) -> tuple[Array, Array]:
-    """(sum gy, sum gy x) over all but the channels"""
+def channel_sums(gy: Array, x: Array, mean: Array) -> tuple[Array, Array]:
+    """(sum gy, sum gy (x - mean[c])) over all but the channels"""
     first, second = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
-    in_parallel(_channel_sums, x.shape[1], *planes(gy, x), first, second)
+    in_parallel(_channel_sums, x.shape[1], *planes(gy, x), *vectors(mean), first, second)
     return first, second
 
 
@@ -236,12 +236,12 @@ def _channel_affine_relu_grad(slot, gy, y, scale, gx, gr):
 
 
 @_compiled
-def _channel_sums(c, gy, x, first, second):
+def _channel_sums(c, gy, x, mean, first, second):
     N, C, HW = x.shape
     zero = x.dtype.type(0)
-    sum_g, sum_gx = 0.0, 0.0
+    sum_g, sum_gd = 0.0, 0.0
     for n in range(N):
-        s, t = moments(gy, (n * C + c) * HW, zero, x, (n * C + c) * HW, zero, HW)
+        s, t = moments(gy, (n * C + c) * HW, zero, x, (n * C + c) * HW, mean[c], HW)
         sum_g += s
-        sum_gx += t
-    first[c], second[c] = sum_g, sum_gx
+        sum_gd += t
+    first[c], second[c] = sum_g, sum_gd

@@ -56,7 +56,9 @@ def _max_pool2d(slot, x, kh, kw, sh, sw, ph, pw, lines, all_taps, y, winner):
     pixels, most, taps = lines[slot, 0], lines[slot, 1], all_taps[slot]
     for row in range(slot * N * C * OH // SLOTS, (slot + 1) * N * C * OH // SLOTS):
         nc, i = divmod(row, OH)
-        most[:], taps[:] = -np.inf, 0
+        most[:], taps[:] = -np.inf, max(0, ph - i * sh) * kw
+        for j in range(min(OW, -(-pw // sw))):  # the first cell in the picture, which wins if all are -inf
+            taps[j] += pw - j * sw
         for u in range(max(0, ph - i * sh), min(kh, H + ph - i * sh)):
             for v in range(kw):
                 first, n = _inside(v - pw, sw, W, OW)
@@ -89,7 +91,7 @@ def _max_pool2d_grad(slot, gy, winner, kw, sh, sw, ph, pw, gx):
         for i in range(OH):
             for j in range(OW):
                 y, x = i * sh - ph + place[i, j] // kw, j * sw - pw + place[i, j] % kw
-                if 0 <= y < H and 0 <= x < W:  # a window of -inf alone may have its winner in the padding
+                if 0 <= y < H and 0 <= x < W:  # as for every winner that `max_pool2d` found
                     target[y, x] += source[i, j]
 
 

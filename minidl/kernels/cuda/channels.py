@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from numba import cuda
 
-from minidl.array import Array, array_module, sum_type
+from minidl.array import Array, array_module
 from minidl.kernels.cuda.launch import AHEAD, U, launch
 from minidl.kernels.cuda.moments import sums
 
@@ -36,9 +36,9 @@ def channel_affine_relu_grad(gy: Array, y: Array, scale: Array) -> tuple[Array, 
     return gx, gr
 
 
-def channel_sums(gy: Array, x: Array) -> tuple[Array, Array]:
-    """(sum gy, sum gy x) over all but the channels"""
-    return sums(planes(gy), None, planes(x), array_module(x).zeros(x.shape[1], sum_type(x.dtype)))
+def channel_sums(gy: Array, x: Array, mean: Array) -> tuple[Array, Array]:
+    """(sum gy, sum gy (x - mean[c])) over all but the channels"""
+    return sums(planes(gy), None, planes(x), *vectors(mean))
 
 
 def planes(x: Array) -> Array:

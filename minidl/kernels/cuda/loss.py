@@ -26,6 +26,7 @@ def _softmax_cross_entropy(z, labels, v, keep, spread, losses, g):
     """As above; the threads along x share a row"""
     N, K = z.shape
     t, threads = cuda.threadIdx.x, cuda.blockDim.x
+    zero, never = np.float32(0), np.float32(-math.inf)
     shared = cuda.shared.array(THREADS, losses.dtype)
     for first in range(cuda.blockIdx.y * cuda.blockDim.y, N, cuda.gridDim.y * cuda.blockDim.y):
         n = min(first + cuda.threadIdx.y, N - 1)  # where no row is left, the last one once more: all threads have to meet
@@ -41,7 +42,8 @@ def _softmax_cross_entropy(z, labels, v, keep, spread, losses, g):
         for k in range(t, K, threads):
             log_p = z[n, k] - best - log_total
             target = v[k] * (keep + spread if k == labels[n] else spread)
-            loss -= target * log_p
+            if target != zero or log_p != never:  # 0 log 0 = 0
+                loss -= target * log_p
             g[n, k] = losses.dtype.type(math.exp(log_p)) * sum_t - target
         loss = _sum(shared, loss)
         if t == 0:

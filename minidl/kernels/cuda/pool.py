@@ -65,7 +65,7 @@ def _max_pool2d(x, kh, kw, sh, sw, ph, pw, winner, y):
         for i in range(first_i, OH, di):
             for j in range(first_j, OW, dj):
                 top, left = i * sh - ph, j * sw - pw
-                best, cell = np.float32(-math.inf), 0
+                best, cell = np.float32(-math.inf), max(0, -top) * kw + max(0, -left)  # the first cell in the picture
                 for u in range(max(0, -top), min(kh, H - top)):
                     for v in range(max(0, -left), min(kw, W - left)):
                         value = zero + x[plane, top + u, left + v]  # of halves, float32
