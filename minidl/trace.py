@@ -21,6 +21,7 @@ import numpy as np
 from minidl.array import Array, array_module, to_cpu
 from minidl.core import Parameter, Step, Tensor, walk
 from minidl.flow import Passed, strongest_path
+from minidl.flow.pixel import place
 from minidl.flow.written import written
 
 
@@ -111,7 +112,7 @@ def _sums(y: Tensor, gy: Array | None, pixel: tuple[int, ...] | str) -> list[str
         pixel = tuple(int(i) for i in np.unravel_index(size.argmax(), size.shape))
     if not isinstance(pixel, tuple):
         raise ValueError(f"pixel: expected a tuple of integers, or 'strongest', got {pixel!r}")
-    return [written(cell) for cell in reversed(strongest_path(passed, inputs[0], pixel))]
+    return [written(cell) for cell in reversed(strongest_path(passed, inputs[0], place(inputs[0], pixel, "pixel")))]
 
 
 def _record(i: int, step: Step, leaves: dict[Tensor, int]) -> Record:

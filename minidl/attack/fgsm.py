@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from minidl.arguments import number
 from minidl.array import Array, array_module
 from minidl.attack.ball import Bounds, project
-from minidl.attack.passes import PerChannel, attacked, number, on_pictures
+from minidl.attack.passes import PerChannel, attacked, check_bounds, on_pictures
 from minidl.attack.result import AttackResult
 from minidl.explain.passes import Progress, Target, input_gradient
 from minidl.nn import Module
@@ -46,7 +47,7 @@ def fgsm(
     Raises:
         TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
     """
-    number("eps", eps)
+    eps, bounds = number(eps, "eps", "[0, inf)"), check_bounds(bounds)
     net, towards = on_pictures(model, x, mean, std), 1 if targeted else -1
 
     def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:

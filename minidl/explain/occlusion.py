@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minidl.arguments import Pair, pair
 from minidl.array import Array, array_module
 from minidl.core import no_grad
 from minidl.explain.explanation import Explanation
@@ -19,7 +20,6 @@ from minidl.explain.passes import (
 )
 from minidl.explain.scores import score
 from minidl.nn import Module
-from minidl.ops.arguments import Pair, pair
 
 
 def occlusion(
