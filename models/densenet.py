@@ -212,8 +212,8 @@ def densenet_bc(
 
     Raises ValueError for another depth.
     """
-    depth, growth = count(depth, "depth", 10), count(growth, "growth")
-    if depth % 6 != 4:
+    depth, growth = count(depth, "depth", None), count(growth, "growth")
+    if depth < 10 or depth % 6 != 4:
         raise ValueError(f"depth: expected 6n + 4 (10, 16, 22, ..., two layers in each of 3n bottlenecks), got {depth}")
     return cifar((depth - 4) // 6, growth, True, num_classes, in_channels, seed, dropout)
 

@@ -26,11 +26,6 @@ def below(value: float, dtype: Any) -> float:
     return float(rounded if float(rounded) <= value else np.nextafter(rounded, np.asarray(-np.inf, dtype)))
 
 
-def within(bounds: Bounds, dtype: Any) -> Bounds:
-    """The smallest and the largest number of this float type in the bounds."""
-    return -below(-bounds[0], dtype), below(bounds[1], dtype)
-
-
 def sizes(d: Array, norm: str) -> Array:
     """How large each picture of d (N,C,H,W) is: (N,1,1,1)."""
     largest = array_module(d).abs(d).max(axis=(1, 2, 3), keepdims=True)
@@ -63,7 +58,7 @@ def add(x: Array, d: Array) -> Array:
 
 def project(x: Array, d: Array, eps: float, norm: str, bounds: Bounds) -> Array:
     """x + d, brought into the ball of eps around x, and then into bounds, where x is: that brings it only closer to x."""
-    return array_module(x).clip(add(x, shrink(d, eps, norm)), *within(bounds, x.dtype))
+    return array_module(x).clip(add(x, shrink(d, eps, norm)), *bounds)
 
 
 def draw(x: Array, numbers: range, eps: float, norm: str, seed: int) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from minidl import ops
 from minidl.arguments import count, counts, number
 from minidl.array import Array, array_like, array_module, is_array, shape_of, to_device
-from minidl.attack.ball import Bounds, draw, unit, within
+from minidl.attack.ball import Bounds, draw, unit
 from minidl.attack.passes import PerChannel, attacked, check_bounds, class_gradients, on_pictures
 from minidl.attack.result import AttackResult
 from minidl.core import Tensor
@@ -71,7 +71,7 @@ def class_image(
     xp = array_module(blank)
     net = on_pictures(model, blank, mean, std)
     grey = sum(bounds) / 2 if mean is None else array_like(mean, blank, dtype).reshape(1, -1, 1, 1)
-    start = xp.clip(blank + grey + draw(blank, range(len(blank)), noise, "linf", seed), *within(bounds, dtype))
+    start = xp.clip(blank + grey + draw(blank, range(len(blank)), noise, "linf", seed), *bounds)
     shifts = np.random.default_rng(seed).integers(-jitter, jitter + 1, (steps, 2)).tolist()
 
     def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:
@@ -81,7 +81,7 @@ def class_image(
             x = x + step * up - decay * (x - grey)
             if blur_every and sigma and t % blur_every == 0:
                 x = ops.gaussian_blur(Tensor(x), sigma).data
-            x = xp.clip(x, *within(bounds, dtype))
+            x = xp.clip(x, *bounds)
             yield x
 
     params = {

@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl.arguments import count, number
 from minidl.array import Array, array_module
-from minidl.attack.ball import Bounds, sizes, unit, within
+from minidl.attack.ball import Bounds, sizes, unit
 from minidl.attack.passes import PerChannel, answers, attacked, check_bounds, class_gradients, on_pictures, reached
 from minidl.attack.result import AttackResult
 from minidl.explain.passes import Progress, Target
@@ -79,7 +79,7 @@ def to_the_border(
     bounds: Bounds,
 ) -> Iterator[Array]:
     """The pictures (N,C,H,W) of one batch after every step, until all have arrived; inside `looked_at`."""
-    xp, bounds = array_module(x), within(bounds, x.dtype)
+    xp = array_module(x)
     logits = answers(net, x)  # (N,K)
     K = logits.shape[1]
     others = logits.copy()

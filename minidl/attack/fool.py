@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from minidl.arguments import count, number
 from minidl.array import Array, array_module
-from minidl.attack.ball import Bounds, unit, within
+from minidl.attack.ball import Bounds, unit
 from minidl.attack.passes import PerChannel, attacked, check_bounds, class_gradients, on_pictures
 from minidl.attack.result import AttackResult
 from minidl.explain.passes import Progress, Target
@@ -52,7 +52,7 @@ def fool(
             if len(todo) == 0:
                 return
             x = x.copy()
-            x[todo] = xp.clip(x[todo] + step * unit(gx[left, 0]), *within(bounds, x.dtype))
+            x[todo] = xp.clip(x[todo] + step * unit(gx[left, 0]), *bounds)
             yield x
 
     params = {"method": "fool", "bounds": bounds, "targeted": True, "step": step, "steps": steps}

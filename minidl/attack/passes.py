@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl.arguments import numbers, wrong
 from minidl.array import Array, array_like, array_module
-from minidl.attack.ball import Bounds, within
+from minidl.attack.ball import Bounds
 from minidl.attack.result import AttackResult
 from minidl.core import Tensor, gradients, no_grad
 from minidl.explain.passes import (
@@ -74,7 +74,7 @@ def inside(x: Array, bounds: Bounds) -> Array:
             f"x: expected values in the bounds [{low:g}, {high:g}], got {least:.4g} to {most:.4g} "
             "(normalised input? pass mean and std, and the pictures as they were before)"
         )
-    return xp.clip(x, *within(bounds, x.dtype))
+    return xp.clip(x, *bounds)
 
 
 def class_gradients(net: Module, x: Array, classes: Array) -> tuple[Array, Array]:

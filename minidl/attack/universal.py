@@ -6,7 +6,7 @@ import numpy as np
 
 from minidl.arguments import count, number
 from minidl.array import Array, array_module
-from minidl.attack.ball import Bounds, add, check_norm, shrink, within
+from minidl.attack.ball import Bounds, add, check_norm, shrink
 from minidl.attack.deepfool import to_the_border
 from minidl.attack.passes import PerChannel, check_bounds, check_target, inside, on_pictures, reached
 from minidl.attack.result import AttackResult
@@ -65,7 +65,7 @@ def universal(
     net = on_pictures(model, x, mean, std)
     check_pictures(net, x, y, "y")
     check_target(y, targeted)
-    x, between = inside(x, bounds), within(bounds, x.dtype)
+    x = inside(x, bounds)
     xp, rng, N = array_module(x), np.random.default_rng(seed), len(x)
     v = xp.zeros_like(x[:1])
     path = [v]
@@ -74,7 +74,7 @@ def universal(
         classes = targets(before, y, "y")
         while len(path) <= passes and float(reached(logits, classes, targeted).mean()) < rate:
             for i in rng.permutation(N).tolist():
-                start = now = xp.clip(add(x[i : i + 1], v), *between)
+                start = now = xp.clip(add(x[i : i + 1], v), *bounds)
                 for now in to_the_border(  # noqa: B007 - the last one is wanted
                     net, start, classes[i : i + 1], targeted, overshoot, steps, candidates, bounds
                 ):
@@ -82,7 +82,7 @@ def universal(
                 v = shrink(v + now - start, eps, norm)
                 advance(1)
             path.append(v)
-            logits = predict(net, xp.clip(add(x, v), *between), batch_size)
+            logits = predict(net, xp.clip(add(x, v), *bounds), batch_size)
     params = {
         "method": "universal",
         "eps": eps,
@@ -99,4 +99,4 @@ def universal(
     took = xp.full((N,), len(path) - 1, dtype="int64")
     fooled = reached(logits, classes, targeted)
     kept = xp.stack(path) if keep_path else None
-    return AttackResult(xp.clip(add(x, v), *between), v, fooled, classes, before, logits, took, kept, params)
+    return AttackResult(xp.clip(add(x, v), *bounds), v, fooled, classes, before, logits, took, kept, params)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minidl import ops
-from minidl.arguments import count, number, numbers
+from minidl.arguments import count, number, numbers, wrong
 from minidl.array import Array, array_like, array_module
 from minidl.core import Parameter, Tensor, no_grad
 from minidl.explain.explanation import Explanation
@@ -95,7 +95,7 @@ def extremal_perturbation(
     H, W = x.shape[2:]
     areas, enough = numbers(areas, "areas", "(0, 1)"), number(enough, "enough", "(0, 1]")
     if not areas:
-        raise ValueError("areas: expected one or more, got none")
+        wrong(ValueError, "areas", "one or more numbers in (0, 1)", areas)
     step = max(1, round(min(H, W) / 32)) if step is None else count(step, "step")
     sigma = 3.0 * step if sigma is None else number(sigma, "sigma", "(0, inf)")
     levels, iterations = count(levels, "levels", 2), count(iterations, "iterations")

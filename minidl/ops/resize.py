@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
-from minidl.arguments import Pair, images, numbers, pair
+from minidl.arguments import Pair, images, number, numbers, pair
 from minidl.array import Array, array_module, sum_type
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32
@@ -58,8 +58,8 @@ def gaussian_blur(x: Tensor, sigma: float | tuple[float, float], radius: int | P
     sigma: standard deviation in pixels, one or (vertical, horizontal); the kernel reaches `radius` pixels (3 sigma, rounded
     up, by default), and must be smaller than the picture.
     """
-    both = sigma if isinstance(sigma, tuple | list) else (sigma, sigma)
-    vertical, horizontal = numbers(both, "sigma", "(0, inf)", 2)
+    two = isinstance(sigma, tuple | list)
+    vertical, horizontal = numbers(sigma, "sigma", "(0, inf)", 2) if two else 2 * (number(sigma, "sigma", "(0, inf)"),)
     if radius is None:
         radius = int(np.ceil(3 * vertical)), int(np.ceil(3 * horizontal))
     return RowsAndColumns("gaussian blur", (vertical, horizontal), pair(radius, "radius", 0))(x)

@@ -139,7 +139,7 @@ def split(x: Tensor, sizes: int | Sequence[int], axis: int = 1) -> list[Tensor]:
         size = count(sizes, "sizes")
         parts = [size] * (n // size)
     if sum(parts) != n:
-        raise ValueError(f"sizes: expected positive sizes that add up to {n}, the length of axis {axis}, got {sizes}")
+        raise ValueError(f"sizes: expected sizes that add up to {n}, the length of axis {axis}, got {sizes}")
     starts = [sum(parts[:i]) for i in range(len(parts))]
     return [getitem(x, (slice(None),) * axis + (slice(a, a + s),)) for a, s in zip(starts, parts, strict=True)]
 

@@ -255,7 +255,7 @@ def test_progress_is_told() -> None:
         (lambda m: deletion(m, X, np.full((N, H, W), np.nan)), ValueError, "maps: hold NaN"),
         (lambda m: deletion(m, X[0], np.zeros((N, H, W))), ValueError, "x: expected pictures"),
         (lambda m: completeness(m, X, X[:2]), ValueError, r"raw: expected contributions \(N,...\) to the 5 scores"),
-        (lambda m: completeness(m, X, X, baseline=np.nan), ValueError, "baseline: holds NaN"),
+        (lambda m: completeness(m, X, X, baseline=np.nan), ValueError, "baseline: expected a finite number, got nan"),
         (lambda m: randomization(m, X, explain.saliency, similarity="cosine"), ValueError, "similarity: expected one of"),
         (lambda m: randomization(m, X, explain.saliency, every=0), ValueError, "every: expected an integer of at least 1"),
         (lambda m: ssim(np.ones((1, 8, 8)), np.ones((1, 8, 8))), ValueError, "expected maps of at least 11x11 pixels"),
