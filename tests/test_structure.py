@@ -34,7 +34,7 @@ ARROWS = {
     "loss_scale": "arguments core nonfinite array",
     "check": "arguments core array",
     "flow": "arguments core ops kernels array",
-    "trace": "core array flow",
+    "trace": "arguments core array flow",
     "nonfinite": "core array",
     "ops": "arguments core kernels mixed array",
     "nn": "arguments core ops array state",

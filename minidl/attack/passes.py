@@ -45,14 +45,11 @@ def on_pictures(model: Module, x: Array, mean: PerChannel, std: PerChannel) -> M
     check_pictures(model, x)
     if mean is None and std is None:
         return model
-    xp, C = array_module(x), x.shape[1]
+    C = x.shape[1]
     if mean is None or std is None:
         raise TypeError(f"mean, std: expected {C} numbers each, or None twice, got {mean!r} and {std!r}")
-    shift, scale = array_like(mean, x, x.dtype), array_like(std, x, x.dtype)
-    if shift.shape != (C,) or scale.shape != (C,):
-        raise ValueError(f"mean, std: expected one number for each of {C} channels, got shapes {shift.shape}, {scale.shape}")
-    if not bool((xp.isfinite(shift) & xp.isfinite(scale) & (scale > 0)).all()):
-        raise ValueError(f"mean, std: expected finite numbers, std above 0, got {mean!r} and {std!r}")
+    shift = array_like(numbers(mean, "mean", length=C), x, x.dtype)
+    scale = array_like(numbers(std, "std", "(0, inf)", C), x, x.dtype)
     return Normalised(model, shift.reshape(1, C, 1, 1), scale.reshape(1, C, 1, 1))
 
 

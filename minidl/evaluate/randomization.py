@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from minidl.arguments import count, one_of
+from minidl.arguments import count, number, one_of
 from minidl.array import Array, array_module, device_of, to_cpu, to_device
 from minidl.core import Parameter
 from minidl.evaluate.similarity import rank_correlation, ssim
@@ -50,7 +50,7 @@ class Randomization:
 
     def passed(self, limit: float = 0.5) -> bool:
         """Whether the maps of the ruins are, on average, less like those of the model than `limit`."""
-        return bool(self.alike.mean() < limit)
+        return bool(self.alike.mean() < number(limit, "limit"))
 
 
 def randomization(

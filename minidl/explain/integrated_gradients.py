@@ -15,6 +15,7 @@ from minidl.explain.passes import (
     check_reduce,
     explained,
     gradients_at,
+    number_or_array,
     over_channels,
 )
 from minidl.nn import Module
@@ -44,6 +45,7 @@ def integrated_gradients(
     """
     check_pictures(model, x, target)
     check_reduce(reduce)
+    baseline = number_or_array(baseline, "baseline")
     start = as_pictures(baseline, x, "baseline")
     nodes = count(nodes, "nodes")
     a, w = quadrature(nodes)

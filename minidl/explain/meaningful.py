@@ -22,6 +22,7 @@ from minidl.explain.passes import (
     explained,
     logits_of,
     looked_at,
+    number_or_array,
     reporting,
 )
 from minidl.explain.scores import score
@@ -119,6 +120,7 @@ def meaningful_perturbation(
     jitter = max(1, stride // 2) if jitter is None else count(jitter, "jitter")
     blur, lr = number(blur, "blur", "(0, inf)"), number(lr, "lr", "[0, inf)")
     iterations, seed = count(iterations, "iterations"), count(seed, "seed", 0)
+    constant = None if constant is None else number_or_array(constant, "constant")
     if min(H, W) <= stride:
         raise ValueError(f"stride: {stride} leaves pictures of {H}x{W} a mask of less than 2x2 cells")
     weights = weights_of(setting, lambda1, lambda2, beta, cells=-(-H // stride) * -(-W // stride))
@@ -160,6 +162,7 @@ def delete(
     """x (N,C,H,W) with the pixels replaced where map (N,H,W) is 1, and mixed in between: map r + (1 - map) x."""
     if map.shape != (len(x), *x.shape[2:]):
         raise ValueError(f"map: expected (N,H,W) = {(len(x), *x.shape[2:])} for x of {x.shape}, got {map.shape}")
+    constant = None if constant is None else number_or_array(constant, "constant")
     _, replaced = Pictures(x, deletion, blur, constant, 1, seed).unshifted()
     share = array_like(map, x)[:, None]
     return share * replaced + (1 - share) * x

@@ -15,6 +15,7 @@ from minidl.explain.passes import (
     in_runs,
     logits_of,
     looked_at,
+    number_or_array,
     of_runs,
     runs_in_batches,
 )
@@ -56,6 +57,7 @@ def occlusion(
     down, right = (max(1, h // 2), max(1, w // 2)) if stride is None else pair(stride, "stride", 1)
     if down > h or right > w:
         raise ValueError(f"stride: {down}x{right} skips pixels, the window is {h}x{w}")
+    fill = number_or_array(fill, "fill")
     cover = as_pictures(fill, x, "fill")
     classes, scores = explained(model, x, target, output, batch_size)
 

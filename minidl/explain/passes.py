@@ -194,9 +194,14 @@ def of_part(target: Target, part: slice) -> Target:
     return target if target is None or shape_of(target) == () else target[part]  # type: ignore[index]
 
 
+def number_or_array(value: float | Array, name: str) -> float | Array:
+    """A number, checked, or an array as it came."""
+    return number(value, name) if shape_of(value) == () else value
+
+
 def as_pictures(value: float | Array, x: Array, name: str) -> Array:
     """`value`, one number or what broadcasts to (N,C,H,W), such as (C,1,1) for a colour, in the form of the pictures x."""
-    xp, value = array_module(x), number(value, name) if shape_of(value) == () else value
+    xp, value = array_module(x), number_or_array(value, name)
     try:
         pictures = xp.broadcast_to(array_like(value, x, x.dtype), x.shape)
     except (ValueError, TypeError):

@@ -18,6 +18,7 @@ from minidl.explain.passes import (
     in_runs,
     logits_of,
     looked_at,
+    number_or_array,
     of_runs,
     runs_in_batches,
 )
@@ -55,6 +56,7 @@ def rise(
     samples, grid, seed = count(samples, "samples"), count(grid, "grid"), count(seed, "seed", 0)
     p = number(p, "p", "(0, 1)")
     xp, (N, _, H, W) = array_module(x), x.shape
+    fill = number_or_array(fill, "fill")
     cover = as_pictures(fill, x, "fill")
     classes, scores = explained(model, x, target, output, batch_size)
     raw, density = xp.zeros((N, 1, H, W), x.dtype), xp.zeros((H, W), x.dtype)  # of s_k and of 1

@@ -250,7 +250,7 @@ def test_progress_is_told() -> None:
         (lambda m: deletion(m, X, np.zeros((N, H, W)), steps=0), ValueError, "steps: expected an integer of at least 1, got 0"),
         (lambda m: insertion(m, X, np.zeros((N, H, W)), steps=43), ValueError, "steps: there are 42 pixels, got 43"),
         (lambda m: insertion(m, X, np.zeros((N, H, W)), baseline=np.zeros(3)), ValueError, "baseline: expected a number"),
-        (lambda m: insertion(m, X, np.zeros((N, H, W)), target=3), ValueError, "target: the model has the classes 0 to 2"),
+        (lambda m: insertion(m, X, np.zeros((N, H, W)), target=3), ValueError, "target: expected one of the classes 0 to 2"),
         (lambda m: insertion(m, X, np.zeros((N, H, W)), output="odds"), ValueError, "output: expected one of"),
         (lambda m: deletion(m, X, np.full((N, H, W), np.nan)), ValueError, "maps: hold NaN"),
         (lambda m: deletion(m, X[0], np.zeros((N, H, W))), ValueError, "x: expected pictures"),

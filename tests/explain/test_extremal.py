@@ -272,7 +272,7 @@ def test_progress_and_settings() -> None:
     ("bad", "error", "message"),
     [
         ({"x": np.zeros((3, 8, 8))}, ValueError, r"x: expected pictures \(N,C,H,W\)"),
-        ({"target": 3}, ValueError, "target: the model has the classes 0 to 2, got 3"),
+        ({"target": 3}, ValueError, "target: expected one of the classes 0 to 2, got 3"),
         ({"areas": ()}, ValueError, r"areas: expected one or more numbers in \(0, 1\), got \(\)"),
         ({"areas": (0.1, 1.0)}, ValueError, r"areas\[1\]: expected a number in \(0, 1\), got 1.0"),
         ({"enough": 0.0}, ValueError, r"enough: expected a number in \(0, 1\], got 0.0"),

@@ -364,7 +364,7 @@ def test_progress_and_settings() -> None:
     [
         ({"x": np.zeros((3, 8, 8))}, ValueError, r"x: expected pictures \(N,C,H,W\)"),
         ({"x": np.full((1, 3, 8, 8), np.nan)}, ValueError, "x: holds NaN or infinity"),
-        ({"target": 3}, ValueError, "target: the model has the classes 0 to 2, got 3"),
+        ({"target": 3}, ValueError, "target: expected one of the classes 0 to 2, got 3"),
         ({"deletion": "ink"}, ValueError, r"deletion: expected one of \('blur', 'constant', 'noise'\), got 'ink'"),
         ({"setting": "best"}, ValueError, r"setting: expected one of \('evidence', 'localisation'\), got 'best'"),
         ({"lambda1": -1.0}, ValueError, r"lambda1: expected a number in \[0, inf\), got -1.0"),
