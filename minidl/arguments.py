@@ -48,7 +48,7 @@ def number(value: object, name: str, interval: str = "(-inf, inf)") -> float:
     try:
         x = float(x)
     except OverflowError:  # of an int with more than 308 digits
-        x = math.copysign(math.inf, x)
+        x = math.inf if x > 0 else -math.inf
     least, most, with_least, with_most = _ends(interval)
     if not (least < x < most or (with_least and x == least) or (with_most and x == most)):
         wrong(ValueError, name, _real(interval), value)
@@ -94,6 +94,12 @@ def numbers(values: Any, name: str, interval: str = "(-inf, inf)", length: int |
     """Numbers in the interval; so many of them where there is a `length`."""
     kind = "finite numbers" if interval == "(-inf, inf)" else f"numbers in {interval}"
     return tuple(number(x, f"{name}[{i}]", interval) for i, x in enumerate(_several(values, name, kind, length)))
+
+
+def pairs(values: Any, name: str, at_least: int = 0) -> tuple[Pair, ...]:
+    """Pairs of integers."""
+    found = _several(values, name, f"pairs of integers of at least {at_least}", None)
+    return tuple(tuple(counts(two, f"{name}[{i}]", at_least, 2)) for i, two in enumerate(found))  # type: ignore[misc]
 
 
 def pair(value: Any, name: str, at_least: int = 1) -> Pair:

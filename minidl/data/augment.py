@@ -38,7 +38,7 @@ class RandomCrop:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pad", count(self.pad, "pad", 0))
-        _fills(self.fill)
+        object.__setattr__(self, "fill", _fills(self.fill))
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         N, C, H, W = _shape(x)
@@ -91,7 +91,7 @@ class Cutout:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", count(self.size, "size"))
-        _fills(self.fill)
+        object.__setattr__(self, "fill", _fills(self.fill))
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         N, _, H, W = _shape(x)
@@ -157,12 +157,13 @@ def _shape(x: Array) -> tuple[int, int, int, int]:
 
 
 def _fills(fill: Fill) -> tuple[float, ...]:
+    """One number, or one a channel."""
     return (number(fill, "fill"),) if shape_of(fill) == () else numbers(fill, "fill")
 
 
 def _fill(fill: Fill, x: Array) -> Array:
     """`fill` in the units and type of `x` and where `x` is, (C,1,1) or (1,1,1)."""
-    values = np.asarray(_fills(fill))
+    values = np.asarray(fill, np.float64)
     if len(values) not in (1, x.shape[1]):
         raise ValueError(f"fill: expected one number, or one for each of {x.shape[1]} channels, got {fill!r}")
     if x.dtype == np.uint8:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minidl.arguments import count, numbers
+from minidl.arguments import count, counts, numbers
 from minidl.array import Array
 
 
@@ -68,7 +68,7 @@ class Dataset:
 
         Raises TypeError for indices that are not integers and IndexError for one out of range.
         """
-        picked = np.asarray(indices)
+        picked = np.asarray(indices if isinstance(indices, np.ndarray) else counts(indices, "indices", None))
         if picked.ndim != 1 or (picked.size > 0 and not np.issubdtype(picked.dtype, np.integer)):
             raise TypeError(f"indices: expected a flat list of integers, got {picked.ndim}-D {picked.dtype}")
         if picked.size == 0:

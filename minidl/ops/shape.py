@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from minidl.arguments import count, counts, number
+from minidl.arguments import count, counts, number, pairs
 from minidl.array import Array, array_module
 from minidl.core import Grads, Op, Tensor, getitem, sum_to
 
@@ -146,8 +146,7 @@ def split(x: Tensor, sizes: int | Sequence[int], axis: int = 1) -> list[Tensor]:
 
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """x with `widths[i] = (before, after)` extra elements of `value` along axis i; one pair per axis, none negative."""
-    pairs = tuple((count(a, "widths", 0), count(b, "widths", 0)) for a, b in widths)
-    return Pad(pairs, number(value, "value", "[-inf, inf]"))(x)
+    return Pad(pairs(widths, "widths"), number(value, "value", "[-inf, inf]"))(x)
 
 
 def flip(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:

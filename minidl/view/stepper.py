@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidl import files
-from minidl.arguments import count, counts, wrong
+from minidl.arguments import count, pairs, wrong
 from minidl.array import Array, array_module, device_of, is_array, is_float, shape_of, to_cpu
 from minidl.core import Add, Op, Tensor, gradients
 from minidl.flow import formulas
@@ -79,7 +79,7 @@ def stepper(
     if not is_array(picture) or picture.ndim != 3 or picture.shape[1:] != x.shape[2:]:
         raise ValueError(f"picture: expected (C,H,W) with the height and width of x, {x.shape[2:]}, got {shape_of(picture)}")
     picture = to_cpu(picture)
-    picked = [_pixel(pick, x.shape) for pick in picks]
+    picked = _pixels(picks, x.shape)
     if len(picked) > PICKS:
         raise ValueError(f"picks: expected at most {PICKS} pixels, got {len(picked)}")
     image = Tensor(x, requires_grad=True, name="picture")
@@ -133,12 +133,12 @@ def _checked(model: Module, x: Array) -> Array:
     return x
 
 
-def _pixel(pick: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+def _pixels(picks: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     H, W = shape[2:]
-    i, j = counts(pick, "picks", 0, 2)
-    if i >= H or j >= W:
-        wrong(ValueError, "picks", f"a row below {H} and a column below {W}", pick)
-    return i, j
+    for pick in pairs(picks, "picks"):
+        if pick[0] >= H or pick[1] >= W:
+            wrong(ValueError, "picks", f"a row below {H} and a column below {W}", pick)
+    return list(pairs(picks, "picks"))
 
 
 # ---- the page

@@ -109,9 +109,11 @@ def test_bad_parts(arguments: tuple, error: type[Exception], message: str) -> No
         ([], ValueError, "indices: expected at least one, got none"),
         ([10], IndexError, "indices: expected 0 to 9, got 10 to 10"),
         ([-1], IndexError, "indices: expected 0 to 9, got -1 to -1"),
-        ([0.5], TypeError, "flat list of integers, got 1-D float64"),
-        ([True, False], TypeError, "flat list of integers, got 1-D bool"),
-        ([[0, 1]], TypeError, "flat list of integers, got 2-D"),
+        (np.array([0.5]), TypeError, "indices: expected a flat list of integers, got 1-D float64"),
+        ([0.5], TypeError, r"indices\[0\]: expected an integer, got 0.5"),
+        ([True, False], TypeError, r"indices\[0\]: expected an integer, got True"),
+        (np.array([[0, 1]]), TypeError, "indices: expected a flat list of integers, got 2-D"),
+        ([[0, 1]], TypeError, r"indices\[0\]: expected an integer, got \[0, 1\]"),
     ],
 )
 def test_take_refuses(indices: list, error: type[Exception], message: str) -> None:

@@ -219,7 +219,7 @@ def test_large_maps_are_averaged(tmp_path: pathlib.Path) -> None:
         ({"target": 3}, "target: expected one of the classes 0 to 2, got 3"),
         ({"classes": ["a", "b"]}, "classes: expected 3 names, got 2"),
         ({"picks": [(12, 0)]}, r"picks: expected a row below 12 and a column below 12, got \(12, 0\)"),
-        ({"picks": [(1, 2, 3)]}, r"picks: expected 2 integers of at least 0, got \(1, 2, 3\)"),
+        ({"picks": [(1, 2, 3)]}, r"picks\[0\]: expected 2 integers of at least 0, got \(1, 2, 3\)"),
         ({"picks": [(i, 0) for i in range(10)]}, "picks: expected at most 9 pixels, got 10"),
         ({"picture": np.zeros((3, 5, 5))}, r"picture: expected \(C,H,W\) with the height and width of x, .*got \(3, 5, 5\)"),
     ],
