@@ -86,11 +86,8 @@ def _ends(interval: str) -> tuple[float, float, bool, bool]:
 
 def counts(values: Any, name: str, at_least: int | None = 1, length: int | None = None) -> tuple[int, ...]:
     """Integers, as of a shape, each no less than `at_least`; so many of them where there is a `length`."""
-    if (
-        type(values) is tuple
-        and length is None
-        and all([type(n) is int and (at_least is None or n >= at_least) for n in values])
-    ):
+    least = -math.inf if at_least is None else at_least
+    if type(values) is tuple and length is None and all([type(n) is int and n >= least for n in values]):
         return values  # as most come
     kind = "integers" if at_least is None else f"integers of at least {at_least}"
     return tuple(count(n, f"{name}[{i}]", at_least) for i, n in enumerate(_several(values, name, kind, length)))
