@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.arguments import count, number
 from minidl.array import Array, array_module
 from minidl.core import Tensor, no_grad, tape, walk
 
@@ -83,6 +84,7 @@ def gradient_check(
     """
     if len(inputs) == 0:
         raise ValueError("inputs: expected at least one array or Tensor, got none")
+    seed, step, tolerance = count(seed, "seed", 0), number(step, "step", "(0, inf)"), number(tolerance, "tolerance", "(0, inf)")
     xs = [_as_float64(x, f"inputs[{i}]") for i, x in enumerate(inputs)]
     rng = np.random.default_rng(seed)
     title = f"the gradient of {getattr(f, '__qualname__', repr(f))} at {', '.join(str(x.shape) for x in xs)}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.arguments import count, number
 from minidl.array import Array, array_module
 from minidl.core import Parameter, Tensor, walk
 from minidl.nonfinite import count_nonfinite
@@ -25,11 +26,9 @@ class LossScale:
     """
 
     def __init__(self, scale: float = 2.0**15, patience: int = 2000) -> None:
-        if not scale >= 1 or math.frexp(scale)[0] != 0.5:
-            raise ValueError(f"scale: expected a power of two, 1 or more, got {scale!r}")
-        if not isinstance(patience, int) or patience < 1:
-            raise ValueError(f"patience: expected a positive number of steps, got {patience!r}")
-        self.scale, self.patience = float(scale), patience
+        self.scale, self.patience = number(scale, "scale", "[1, inf)"), count(patience, "patience")
+        if math.frexp(self.scale)[0] != 0.5:
+            raise ValueError(f"scale: expected a power of two, got {scale!r}")
         self.good = 0  # steps since the scale changed
 
     def backward(self, loss: Tensor) -> bool:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidl import kernels
+from minidl.arguments import count, counts, number, numbers
 from minidl.array import Array, array_module, to_cpu
 from minidl.core import Parameter
 from minidl.state import compare, overwrite
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 Schedule = Callable[[int], float]  # step, counted from 0 -> learning rate
 
+NOT_NEGATIVE = "[0, inf)"
 LARGE = 1 << 18  # numbers; gathering the gradient of a parameter as large as this costs as much as a kernel for it alone
 
 
@@ -61,7 +63,7 @@ class Optimizer:
         self.weight_decay: list[float] = []  # of each parameter
         for group in _groups(params, weight_decay):
             self.params += group["params"]
-            self.weight_decay += [_number(group["weight_decay"], "weight_decay")] * len(group["params"])
+            self.weight_decay += [number(group["weight_decay"], "weight_decay", NOT_NEGATIVE)] * len(group["params"])
         _check_parameters(self.params)
         for p in self.params:
             _in_rows(p)
@@ -76,7 +78,7 @@ class Optimizer:
 
     @lr.setter
     def lr(self, lr: float) -> None:
-        self._lr = _number(lr, "lr")
+        self._lr = number(lr, "lr", NOT_NEGATIVE)
 
     def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
         """Change the array p and its `state` in place; g is its gradient, and this is its t-th update."""
@@ -185,8 +187,8 @@ class SGD(Optimizer):
     def __init__(
         self, params: Iterable[Any], lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     ) -> None:
-        self.momentum, self.nesterov = _number(momentum, "momentum"), nesterov
-        if nesterov and momentum == 0:
+        self.momentum, self.nesterov = number(momentum, "momentum", NOT_NEGATIVE), nesterov
+        if nesterov and self.momentum == 0:
             raise ValueError("nesterov: needs a momentum above 0, got 0")
         super().__init__(params, lr, weight_decay, ["momentum"])
 
@@ -210,9 +212,7 @@ class AdamW(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
-        if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
-            raise ValueError(f"betas: expected two numbers in [0, 1), got {betas}")
-        self.betas, self.eps = (float(betas[0]), float(betas[1])), _number(eps, "eps")
+        self.betas, self.eps = numbers(betas, "betas", "[0, 1)", 2), number(eps, "eps", NOT_NEGATIVE)
         super().__init__(params, lr, weight_decay, ["m", "v"])
 
     def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
@@ -222,7 +222,7 @@ class AdamW(Optimizer):
 
 def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
     """The usual two groups: weights of convolutions and linear layers decay; biases and batch norm (one axis) do not."""
-    params = model.parameters()
+    params, weight_decay = model.parameters(), number(weight_decay, "weight_decay", NOT_NEGATIVE)
     return [
         {"params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
@@ -234,9 +234,7 @@ def clip_gradients(params: Iterable[Parameter], max_norm: float) -> float:
 
     Raises ValueError, naming the first such parameter, where a gradient is not finite. Pascanu et al. 2013, algorithm 1.
     """
-    if not _number(max_norm, "max_norm") > 0:
-        raise ValueError(f"max_norm: expected a positive number, got {max_norm}")
-    total, params = 0.0, list(params)
+    max_norm, total, params = number(max_norm, "max_norm", "(0, inf)"), 0.0, list(params)
     for i, p in enumerate(params):
         if p.grad is not None:
             total += float(array_module(p.grad).square(p.grad, dtype="float64").sum())
@@ -255,16 +253,20 @@ def clip_gradients(params: Iterable[Parameter], max_norm: float) -> float:
 
 def constant(lr: float) -> Schedule:
     """lr at every step."""
-    lr = _number(lr, "lr")
+    lr = number(lr, "lr", NOT_NEGATIVE)
     return lambda k: lr
 
 
 def step_decay(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Schedule:
     """lr factor^(number of milestones that step k has reached)."""
-    lr, factor, milestones = _number(lr, "lr"), _number(factor, "factor"), list(milestones)
-    if milestones != sorted(set(milestones)):
+    lr, factor, steps = (
+        number(lr, "lr", NOT_NEGATIVE),
+        number(factor, "factor", NOT_NEGATIVE),
+        counts(milestones, "milestones", 0),
+    )
+    if list(steps) != sorted(set(steps)):
         raise ValueError(f"milestones: expected increasing steps, got {milestones}")
-    return lambda k: lr * factor ** sum(k >= milestone for milestone in milestones)
+    return lambda k: lr * factor ** sum(bool(k >= step) for step in steps)
 
 
 def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
@@ -272,8 +274,8 @@ def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
 
     Loshchilov and Hutter 2017, "SGDR", equation 5, without restarts.
     """
-    lr = _number(lr, "lr")
-    if not 0 <= warmup < total:
+    lr, total, warmup = number(lr, "lr", NOT_NEGATIVE), count(total, "total"), count(warmup, "warmup", 0)
+    if warmup >= total:
         raise ValueError(f"warmup, total: expected 0 <= warmup < total, got {warmup} and {total}")
     return lambda k: _rise_and_fall(k, lr, warmup, total)
 
@@ -283,28 +285,19 @@ def one_cycle(peak: float, total: int, warmup: float = 0.3) -> Schedule:
 
     After Smith and Topin 2019, "Super-convergence", who fall linearly.
     """
-    peak = _number(peak, "peak")
-    if not 0 <= warmup < 1 or total < 1:
-        raise ValueError(f"warmup, total: expected a share in [0, 1) and at least 1 step, got {warmup} and {total}")
+    peak, total, warmup = number(peak, "peak", NOT_NEGATIVE), count(total, "total"), number(warmup, "warmup", "[0, 1)")
     rise = warmup * total if warmup * total >= 1 else 0  # a rise of less than a step would be a single step with a rate of 0
     return lambda k: _rise_and_fall(k, peak, rise, total)
 
 
 def _rise_and_fall(k: int, peak: float, warm: float, total: int) -> float:
+    k = int(k)  # a NumPy number would make one of the learning rate
     if k < warm:
         return peak * (k / warm)
     return peak * 0.5 * (1 + math.cos(math.pi * (min(k, total) - warm) / (total - warm)))
 
 
 # ---- checks
-
-
-def _number(value: float, name: str) -> float:
-    if not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name}: expected a finite number that is not negative, got {value}")
-    return float(value)
 
 
 def _groups(params: Iterable[Any], weight_decay: float) -> list[dict[str, Any]]:

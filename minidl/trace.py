@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from minidl.arguments import wrong
 from minidl.array import Array, array_module, to_cpu
 from minidl.core import Parameter, Step, Tensor, walk
 from minidl.flow import Passed, strongest_path
+from minidl.flow.pixel import place
 from minidl.flow.written import written
 
 
@@ -106,12 +108,12 @@ def _sums(y: Tensor, gy: Array | None, pixel: tuple[int, ...] | str) -> list[str
     inputs = [x for x in passed.uses if x.op is None]
     if len(inputs) != 1:
         raise ValueError(f"pixel: expected one input that requires a gradient, got {len(inputs)}")
-    if pixel == "strongest":
+    if isinstance(pixel, str):
+        if pixel != "strongest":
+            wrong(ValueError, "pixel", "a tuple of integers, or 'strongest'", pixel)
         size = np.abs(to_cpu(passed.gradient(inputs[0])))
         pixel = tuple(int(i) for i in np.unravel_index(size.argmax(), size.shape))
-    if not isinstance(pixel, tuple):
-        raise ValueError(f"pixel: expected a tuple of integers, or 'strongest', got {pixel!r}")
-    return [written(cell) for cell in reversed(strongest_path(passed, inputs[0], pixel))]
+    return [written(cell) for cell in reversed(strongest_path(passed, inputs[0], place(inputs[0], pixel, "pixel")))]
 
 
 def _record(i: int, step: Step, leaves: dict[Tensor, int]) -> Record:

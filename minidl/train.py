@@ -29,10 +29,10 @@ import numpy as np
 from tqdm import tqdm
 
 from minidl import checkpoint, files, metrics, ops, weights
+from minidl.arguments import count, number, one_of
 from minidl.array import DEVICES, Array, to_cpu
 from minidl.core import Tensor, no_grad
 from minidl.data import Augmentation, Compose, Dataset, Loader, Normalize, RandomCrop, RandomFlip
-from minidl.data.checks import integer
 from minidl.graph import CapturedGradients
 from minidl.loss_scale import LossScale
 from minidl.memory import batch_in_memory
@@ -73,21 +73,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, least in {"epochs": 1, "batch_size": 1, "crop": 0, "seed": 0, "size": 1, "limit": 1}.items():
-            if getattr(self, name) is not None:
-                integer(name, getattr(self, name), least)
-        for name in "lr", "warmup", "weight_decay":
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-                raise ValueError(f"{name}: expected a finite number that is not negative, got {value!r}")
-        if self.lr == 0 or self.warmup >= 1:
-            raise ValueError(f"lr, warmup: expected lr above 0 and warmup below 1, got {self.lr} and {self.warmup}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision: expected one of {PRECISIONS}, got {self.precision!r}")
-        if self.flip not in FLIPS or self.device not in DEVICES:
-            raise ValueError(
-                f"flip, device: expected one of {tuple(FLIPS)} and one of {DEVICES}, got {self.flip!r} and {self.device!r}"
-            )
-
+            if getattr(self, name) is not None or name not in ("size", "limit"):
+                object.__setattr__(self, name, count(getattr(self, name), name, least))
+        for name, interval in {"lr": "(0, inf)", "warmup": "[0, 1)", "weight_decay": "[0, inf)"}.items():
+            object.__setattr__(self, name, number(getattr(self, name), name, interval))
+        for name, choices in {"precision": PRECISIONS, "flip": FLIPS, "device": DEVICES}.items():
+            one_of(getattr(self, name), name, choices)
         if self.cuda_graph and self.device != "gpu":
             raise ValueError(f"cuda_graph: it needs device 'gpu', got {self.device!r}")
 
@@ -181,6 +172,7 @@ def train_epoch(
     Raises FloatingPointError where a loss is not finite.
     """
     model.train()
+    epoch = count(epoch, "epoch", 0)
     loader.set_epoch(epoch)
     images, loss_sum, hits, start = 0, 0.0, 0, time.perf_counter()
     with _bar(f"epoch {epoch + 1}/{settings.epochs}", len(loader) * loader.batch_size) as bar:

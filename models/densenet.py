@@ -21,7 +21,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from minidl import Tensor, nn, ops
-from models.net import Net
+from minidl.arguments import count, number
+from models.net import Net, sizes
 
 
 class DenseLayer(nn.Module):
@@ -144,7 +145,8 @@ class DenseNet(Net):
 
 def imagenet(blocks: Sequence[int], growth: int, num_classes: int, in_channels: int, seed: int, dropout: float) -> DenseNet:
     """Table 1: the stem makes 224x224 pixels 56x56; any size of at least 29x29 works."""
-    rng, c = np.random.default_rng(seed), 2 * growth
+    num_classes, in_channels, seed = sizes(num_classes, in_channels, seed)
+    dropout, rng, c = number(dropout, "dropout", "[0, 1)"), np.random.default_rng(seed), 2 * growth
     stem = {
         "conv0": nn.Conv2d(in_channels, c, 7, 2, padding=3, bias=False, rng=rng),
         "norm0": nn.BatchNorm2d(c),
@@ -156,7 +158,8 @@ def imagenet(blocks: Sequence[int], growth: int, num_classes: int, in_channels: 
 
 def cifar(layers: int, growth: int, bc: bool, num_classes: int, in_channels: int, seed: int, dropout: float) -> DenseNet:
     """Section 3, implementation details: one convolution, then three blocks; any size of at least 4x4 works."""
-    rng, c = np.random.default_rng(seed), 2 * growth if bc else 16
+    num_classes, in_channels, seed = sizes(num_classes, in_channels, seed)
+    dropout, rng, c = number(dropout, "dropout", "[0, 1)"), np.random.default_rng(seed), 2 * growth if bc else 16
     stem: dict[str, nn.Module] = {"conv0": nn.Conv2d(in_channels, c, 3, padding=1, bias=False, rng=rng)}
     return DenseNet(stem, c, (layers,) * 3, growth, bc, 4, num_classes, dropout, rng)
 
@@ -209,10 +212,9 @@ def densenet_bc(
 
     Raises ValueError for another depth.
     """
+    depth, growth = count(depth, "depth", None), count(growth, "growth")
     if depth < 10 or depth % 6 != 4:
         raise ValueError(f"depth: expected 6n + 4 (10, 16, 22, ..., two layers in each of 3n bottlenecks), got {depth}")
-    if growth < 1:
-        raise ValueError(f"growth: expected at least 1, got {growth}")
     return cifar((depth - 4) // 6, growth, True, num_classes, in_channels, seed, dropout)
 
 

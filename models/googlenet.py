@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minidl import Tensor, nn, ops
-from minidl.ops.arguments import Pair
-from models.net import Net
+from minidl.arguments import Pair, number, one_of
+from models.net import Net, sizes
 
 
 class ConvRelu(nn.Module):
@@ -123,7 +123,7 @@ class LocalResponseNorm(nn.Module):
     """
 
     def __init__(self, alpha: float = 1e-4) -> None:
-        self.alpha = alpha
+        self.alpha = number(alpha, "alpha", "[0, inf)")
 
     def forward(self, x: Tensor) -> Tensor:
         N, C, H, W = x.shape
@@ -160,8 +160,9 @@ class GoogLeNet(Net):
         dropout: float,
         aux_dropout: float,
     ) -> None:
-        if module not in MODULES:
-            raise ValueError(f"module: expected one of {', '.join(MODULES)}, got {module!r}")
+        one_of(module, "module", MODULES)
+        num_classes, in_channels, seed = sizes(num_classes, in_channels, seed)
+        dropout, aux_dropout = number(dropout, "dropout", "[0, 1)"), number(aux_dropout, "aux_dropout", "[0, 1)")
         rng, norm = np.random.default_rng(seed), not paper
 
         def inception(c_in: int, *widths: int) -> NaiveInception | Inception:

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from minidl import Tensor, nn, ops
+from minidl.arguments import number
 from models.googlenet import ConvRelu
-from models.net import Net
+from models.net import Net, sizes
 
 
 class InceptionA(nn.Module):
@@ -180,7 +181,8 @@ class Inception3(Net):
     """
 
     def __init__(self, num_classes: int, in_channels: int, seed: int, aux: bool, dropout: float) -> None:
-        rng = np.random.default_rng(seed)
+        num_classes, in_channels, seed = sizes(num_classes, in_channels, seed)
+        dropout, rng = number(dropout, "dropout", "[0, 1)"), np.random.default_rng(seed)
         self.Conv2d_1a_3x3 = ConvRelu(in_channels, 32, 3, 2, rng=rng)
         self.Conv2d_2a_3x3 = ConvRelu(32, 32, 3, rng=rng)
         self.Conv2d_2b_3x3 = ConvRelu(32, 64, 3, padding=1, rng=rng)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import traceback
 
 from minidl import Tensor, nn
+from minidl.arguments import count
 from minidl.array import Array
+
+
+def sizes(num_classes: int, in_channels: int, seed: int) -> tuple[int, int, int]:
+    """What all of them are made with, checked."""
+    return count(num_classes, "num_classes"), count(in_channels, "in_channels"), count(seed, "seed", 0)
 
 
 class Net(nn.Module):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minidl import Tensor, nn, ops
-from models.net import Net
+from models.net import Net, sizes
 
 
 class PlainBlock(nn.Module):
@@ -66,6 +66,7 @@ class CifarResNet(Net):
     """Three stages of `n` blocks, the mean over the picture, one linear layer: (N,in_channels,H,W) -> (N,num_classes)"""
 
     def __init__(self, block: type[PlainBlock], n: int, num_classes: int, in_channels: int, seed: int) -> None:
+        num_classes, in_channels, seed = sizes(num_classes, in_channels, seed)
         rng = np.random.default_rng(seed)
 
         def stage(c_in: int, c_out: int, stride: int) -> nn.Sequential:
@@ -149,6 +150,7 @@ class ResNet(Net):
         in_channels: int,
         seed: int,
     ) -> None:
+        num_classes, in_channels, seed = sizes(num_classes, in_channels, seed)
         rng = np.random.default_rng(seed)
 
         def stage(c_in: int, c_out: int, n: int, stride: int) -> nn.Sequential:

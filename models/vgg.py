@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from minidl import Tensor, nn, ops
-from models.net import Net
+from minidl.arguments import number
+from models.net import Net, sizes
 
 CHANNELS = (64, 128, 256, 512, 512)  # of the five blocks
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # table 1: A, B, D, E
@@ -35,7 +36,8 @@ class VGG(Net):
     smallest = 32
 
     def __init__(self, depth: int, norm: bool, num_classes: int, in_channels: int, seed: int, dropout: float) -> None:
-        rng = np.random.default_rng(seed)
+        num_classes, in_channels, seed = sizes(num_classes, in_channels, seed)
+        dropout, rng = number(dropout, "dropout", "[0, 1)"), np.random.default_rng(seed)
         steps = zip((in_channels, *CHANNELS[:-1]), CHANNELS, CONVOLUTIONS[depth], strict=True)
         blocks = [block(c_in, c_out, n, norm, rng) for c_in, c_out, n in steps]
         self.features = nn.Sequential(*(module for modules in blocks for module in modules))

@@ -369,7 +369,7 @@ def cupy(devices: int = 1) -> ModuleType:
     for name in (
         "abs absolute add ceil cos divide equal exp expm1 floor floor_divide fmax fmin greater greater_equal isfinite isinf "
         "isnan less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or maximum minimum multiply "
-        "negative not_equal power remainder rint sign sin sqrt square subtract tanh true_divide"
+        "negative nextafter not_equal power remainder rint sign sin sqrt square subtract tanh true_divide"
     ).split():
         setattr(module, name, ufunc(name))
     for name in (

@@ -422,9 +422,9 @@ def test_the_scale_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bad_scales() -> None:
     for bad in (3.0, 0.5, 0, -2.0, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match="scale: expected a power of two, 1 or more, got"):
+        with pytest.raises(ValueError, match=r"scale: expected (a power of two|a number in \[1, inf\)), got"):
             LossScale(bad)
-    with pytest.raises(ValueError, match="patience: expected a positive number of steps, got 0"):
+    with pytest.raises(ValueError, match="patience: expected an integer of at least 1, got 0"):
         LossScale(patience=0)
 
 

@@ -22,36 +22,37 @@ ROOT = Path(minidl.__file__).parents[1]
 # A room is a file or a folder of minidl, or the package models. It may import itself and the rooms on the right.
 ARROWS = {
     "array": "",
+    "arguments": "array",
     "conduct": "array",
     "contexts": "",
     "files": "",
     "memory": "",
     "metrics": "array",
     "state": "array",
-    "data": "array files",
+    "data": "arguments array files",
     "kernels": "array contexts",
     "mixed": "contexts",
     "core": "conduct contexts kernels mixed array",
-    "loss_scale": "core nonfinite array",
-    "check": "core array",
-    "flow": "core ops kernels array",
-    "trace": "core array flow",
+    "loss_scale": "arguments core nonfinite array",
+    "check": "arguments core array",
+    "flow": "arguments core ops kernels array",
+    "trace": "arguments core array flow",
     "nonfinite": "core array",
-    "ops": "core contexts kernels mixed array",
-    "nn": "core contexts ops array state",
-    "optim": "core kernels array state nn",
+    "ops": "arguments contexts core kernels mixed array",
+    "nn": "arguments contexts core ops array state",
+    "optim": "arguments core kernels array state nn",
     "graph": "core kernels loss_scale nn array",
     "torch_checkpoint": "array",
     "adapt": "array",
     "weights": "nn adapt torch_checkpoint array files",
     "checkpoint": "nn optim weights files array",
-    "train": "graph nn optim data weights checkpoint metrics memory nonfinite mixed loss_scale core ops array files",
+    "train": "arguments graph nn optim data weights checkpoint metrics memory nonfinite mixed loss_scale core ops array files",
     "rules": "core ops array",
-    "explain": "core ops nn optim trace array files memory rules view",
-    "attack": "explain core ops nn array files view",
-    "evaluate": "explain core ops nn data array files view",
-    "view": "trace rules flow core ops nn array files",
-    "models": "core ops nn array",
+    "explain": "arguments core ops nn optim trace array files memory rules view",
+    "attack": "arguments explain core ops nn array files view",
+    "evaluate": "arguments explain core ops nn data array files view",
+    "view": "arguments trace rules flow core ops nn array files",
+    "models": "arguments core ops nn array",
 }
 
 # Libraries beyond NumPy, and the only rooms that may import them.
@@ -80,7 +81,7 @@ def _rooms() -> Iterator[tuple[str, Path]]:
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """The full names of what a file imports: "numpy", "minidl.core.Tensor", "minidl.data.checks.Array\""""
+    """The full names of what a file imports: "numpy", "minidl.core.Tensor", "minidl.array.Array\""""
     package = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

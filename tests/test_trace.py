@@ -171,7 +171,7 @@ def test_the_arithmetic_of_a_pixel():
 
 def test_pixels_that_cannot_be():
     y, _ = picture_score()
-    with pytest.raises(ValueError, match=r"index: expected one of each axis of \(1, 1, 6, 6\), got \(0, 0, 6, 0\)"):
+    with pytest.raises(ValueError, match=r"pixel: expected one of each axis of \(1, 1, 6, 6\), got \(0, 0, 6, 0\)"):
         trace(y, pixel=(0, 0, 6, 0))
     with pytest.raises(ValueError, match="pixel: expected a tuple of integers, or 'strongest', got 'top'"):
         trace(y, pixel="top")

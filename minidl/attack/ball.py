@@ -5,8 +5,11 @@ linf   max_i |d_i| <= eps         l2   sqrt(sum_i d_i^2) <= eps         over all
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from minidl.arguments import one_of
 from minidl.array import Array, array_module
 
 NORMS = ("linf", "l2")
@@ -14,8 +17,13 @@ Bounds = tuple[float, float]  # the smallest and the largest value of a picture
 
 
 def check_norm(norm: str) -> None:
-    if norm not in NORMS:
-        raise ValueError(f"norm: expected one of {NORMS}, got {norm!r}")
+    one_of(norm, "norm", NORMS)
+
+
+def below(value: float, dtype: Any) -> float:
+    """The largest number of this float type that is not above the value."""
+    rounded = np.asarray(value, dtype)
+    return float(rounded if float(rounded) <= value else np.nextafter(rounded, np.asarray(-np.inf, dtype)))
 
 
 def sizes(d: Array, norm: str) -> Array:
@@ -24,7 +32,8 @@ def sizes(d: Array, norm: str) -> Array:
     if norm == "linf":
         return largest
     scale = array_module(d).maximum(largest, np.finfo(d.dtype).tiny)  # without which tiny squares would be 0
-    return scale * array_module(d).sqrt(((d / scale) ** 2).sum(axis=(1, 2, 3), keepdims=True))
+    squares = ((d / scale) ** 2).sum(axis=(1, 2, 3), keepdims=True, dtype="float64")
+    return scale * array_module(d).sqrt(squares).astype(d.dtype)
 
 
 def unit(d: Array) -> Array:
@@ -33,16 +42,23 @@ def unit(d: Array) -> Array:
 
 
 def shrink(d: Array, eps: float, norm: str) -> Array:
-    """The nearest to d (N,C,H,W) of those that are no larger than eps."""
-    xp = array_module(d)
+    """The nearest to d (N,C,H,W) of those that are no larger than eps, in l2 but for 4 roundings: these make none larger."""
+    xp, eps = array_module(d), below(eps, d.dtype)
     if norm == "linf":
         return xp.clip(d, -eps, eps)
-    return d * (eps / xp.maximum(sizes(d, norm), max(eps, float(np.finfo(d.dtype).tiny))))
+    size, less = sizes(d, norm), eps * (1 - 4 * float(np.finfo(d.dtype).eps))
+    return xp.where(size <= less, d, d * (less / xp.maximum(size, np.finfo(d.dtype).tiny)))
+
+
+def add(x: Array, d: Array) -> Array:
+    """x + d, each value rounded towards x: so no change |(x + d) - x| is larger than |d|."""
+    xp, y = array_module(x), x + d
+    return xp.where(xp.abs(y - x) > xp.abs(d), xp.nextafter(y, x), y)
 
 
 def project(x: Array, d: Array, eps: float, norm: str, bounds: Bounds) -> Array:
     """x + d, brought into the ball of eps around x, and then into bounds, where x is: that brings it only closer to x."""
-    return array_module(x).clip(x + shrink(d, eps, norm), *bounds)
+    return array_module(x).clip(add(x, shrink(d, eps, norm)), *bounds)
 
 
 def draw(x: Array, numbers: range, eps: float, norm: str, seed: int) -> Array:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from minidl import ops
+from minidl.arguments import count, counts, number
 from minidl.array import Array, array_like, array_module, is_array, shape_of, to_device
 from minidl.attack.ball import Bounds, draw, unit
-from minidl.attack.passes import PerChannel, attacked, class_gradients, number, on_pictures, whole
+from minidl.attack.passes import PerChannel, attacked, check_bounds, class_gradients, on_pictures
 from minidl.attack.result import AttackResult
 from minidl.core import Tensor
 from minidl.explain.passes import Progress
@@ -53,16 +54,20 @@ def class_image(
 
     The other arguments, and what is raised, are those of `fgsm`. `delta` is the way from the noise.
     """
-    for name, value in (("step", step), ("decay", decay), ("sigma", sigma), ("noise", noise)):
-        number(name, value)
-    for name, count in (("steps", steps), ("blur_every", blur_every), ("jitter", jitter), ("seed", seed)):
-        whole(name, count, 0)
-    if len(shape) != 3 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
-        raise ValueError(f"shape: expected (C,H,W), positive integers, got {shape!r}")
+    step, decay, sigma, noise = (
+        number(value, name, "[0, inf)")
+        for name, value in (("step", step), ("decay", decay), ("sigma", sigma), ("noise", noise))
+    )
+    steps, blur_every, jitter, seed = (
+        count(value, name, 0)
+        for name, value in (("steps", steps), ("blur_every", blur_every), ("jitter", jitter), ("seed", seed))
+    )
+    C, H, W = counts(shape, "shape", length=3)
+    bounds = check_bounds(bounds)
     like = next(iter(model.parameters()), None)
     dtype, device = ("float32", "cpu") if like is None else (like.dtype, like.device)
     y = y if shape_of(y) else np.full(1, y.item() if is_array(y) else y)  # type: ignore[union-attr]
-    blank = to_device(np.zeros((len(y), *shape), dtype), device)  # type: ignore[arg-type]
+    blank = to_device(np.zeros((len(y), C, H, W), dtype), device)  # type: ignore[arg-type]
     xp = array_module(blank)
     net = on_pictures(model, blank, mean, std)
     grey = sum(bounds) / 2 if mean is None else array_like(mean, blank, dtype).reshape(1, -1, 1, 1)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from minidl.arguments import count, number
 from minidl.array import Array, array_module
 from minidl.attack.ball import Bounds, sizes, unit
-from minidl.attack.passes import PerChannel, answers, attacked, class_gradients, number, on_pictures, reached, whole
+from minidl.attack.passes import PerChannel, answers, attacked, check_bounds, class_gradients, on_pictures, reached
 from minidl.attack.result import AttackResult
 from minidl.explain.passes import Progress, Target
 from minidl.nn import Module
@@ -49,9 +50,8 @@ def deepfool(
 
     The other arguments, and what is raised, are those of `fgsm`.
     """
-    number("overshoot", overshoot)
-    whole("steps", steps, 0)
-    whole("candidates", candidates, 1)
+    overshoot, bounds = number(overshoot, "overshoot", "[0, inf)"), check_bounds(bounds)
+    steps, candidates = count(steps, "steps", 0), count(candidates, "candidates")
     net = on_pictures(model, x, mean, std)
 
     def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:

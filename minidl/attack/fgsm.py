@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from minidl.arguments import number
 from minidl.array import Array, array_module
 from minidl.attack.ball import Bounds, project
-from minidl.attack.passes import PerChannel, attacked, number, on_pictures
+from minidl.attack.passes import PerChannel, attacked, check_bounds, on_pictures
 from minidl.attack.result import AttackResult
 from minidl.explain.passes import Progress, Target, input_gradient
 from minidl.nn import Module
@@ -35,7 +36,8 @@ def fgsm(
         x: pictures (N,C,H,W) in bounds; the model is given (x - mean) / std.
         y: the class to leave, or with `targeted` the one to reach, one for all or one for each picture; None: the one that
             the model predicts.
-        eps: the largest change of a value, in the units of x.
+        eps: the largest change of a value, in the units of x: never more, by no rounding (`AttackResult.norms`).
+        bounds: the smallest and the largest value of a picture; what at most 4 roundings have put outside is put back first.
         output: the score, as in `explain.saliency`. In float32 the gradient of "logprob" loses its larger part where
             1 - p_y rounds to 0, above a margin of about 17; "margin" does not.
         mean, std: (C,) each, of the pictures that the model was trained on; None: it was trained on x as it is.
@@ -46,7 +48,7 @@ def fgsm(
     Raises:
         TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
     """
-    number("eps", eps)
+    eps, bounds = number(eps, "eps", "[0, inf)"), check_bounds(bounds)
     net, towards = on_pictures(model, x, mean, std), 1 if targeted else -1
 
     def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:

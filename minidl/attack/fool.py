@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from minidl.arguments import count, number
 from minidl.array import Array, array_module
 from minidl.attack.ball import Bounds, unit
-from minidl.attack.passes import PerChannel, attacked, class_gradients, number, on_pictures, whole
+from minidl.attack.passes import PerChannel, attacked, check_bounds, class_gradients, on_pictures
 from minidl.attack.result import AttackResult
 from minidl.explain.passes import Progress, Target
 from minidl.nn import Module
@@ -38,8 +39,7 @@ def fool(
 
     The other arguments, and what is raised, are those of `fgsm`.
     """
-    number("step", step)
-    whole("steps", steps, 0)
+    step, steps, bounds = number(step, "step", "[0, inf)"), count(steps, "steps", 0), check_bounds(bounds)
     net = on_pictures(model, x, mean, std)
 
     def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:

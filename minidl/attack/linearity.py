@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl import ops
+from minidl import arguments, ops
 from minidl.array import Array, array_module, to_cpu
-from minidl.attack.passes import PerChannel, number, on_pictures, whole
+from minidl.attack.passes import PerChannel, on_pictures
 from minidl.core import Tensor, tape
 from minidl.explain.passes import (
     Progress,
@@ -99,11 +99,10 @@ def linearity(
     Raises:
         TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
     """
-    number("reach", reach)
-    whole("count", count, 3)
-    whole("seed", seed, 0)
-    if reach == 0 or count % 2 == 0:
-        raise ValueError(f"reach, count: expected a reach above 0 and an odd count, got {reach!r} and {count!r}")
+    reach, count = arguments.number(reach, "reach", "(0, inf)"), arguments.count(count, "count", 3)
+    seed = arguments.count(seed, "seed", 0)
+    if count % 2 == 0:
+        raise ValueError(f"count: expected an odd number, got {count!r}")
     net = on_pictures(model, x, mean, std)
     check_pictures(net, x, target)
     if len(x) != 1:

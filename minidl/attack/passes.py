@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from minidl.arguments import numbers, wrong
 from minidl.array import Array, array_like, array_module
 from minidl.attack.ball import Bounds
 from minidl.attack.result import AttackResult
@@ -26,6 +26,7 @@ from minidl.explain.scores import targets
 from minidl.nn import Module
 
 PerChannel = Sequence[float] | Array | None  # one number a channel
+ROUNDINGS = 4  # so many may have moved a picture out of its bounds
 Core = Callable[[Array, Array, slice], Iterator[Array]]  # (x, classes, which of all) -> the pictures after every step
 
 
@@ -44,44 +45,33 @@ def on_pictures(model: Module, x: Array, mean: PerChannel, std: PerChannel) -> M
     check_pictures(model, x)
     if mean is None and std is None:
         return model
-    xp, C = array_module(x), x.shape[1]
+    C = x.shape[1]
     if mean is None or std is None:
         raise TypeError(f"mean, std: expected {C} numbers each, or None twice, got {mean!r} and {std!r}")
-    shift, scale = array_like(mean, x, x.dtype), array_like(std, x, x.dtype)
-    if shift.shape != (C,) or scale.shape != (C,):
-        raise ValueError(f"mean, std: expected one number for each of {C} channels, got shapes {shift.shape}, {scale.shape}")
-    if not bool((xp.isfinite(shift) & xp.isfinite(scale) & (scale > 0)).all()):
-        raise ValueError(f"mean, std: expected finite numbers, std above 0, got {mean!r} and {std!r}")
+    shift = array_like(numbers(mean, "mean", length=C), x, x.dtype)
+    scale = array_like(numbers(std, "std", "(0, inf)", C), x, x.dtype)
     return Normalised(model, shift.reshape(1, C, 1, 1), scale.reshape(1, C, 1, 1))
 
 
-def check_inside(x: Array, bounds: Bounds) -> None:
-    """bounds are (low, high), low < high, and x is between them."""
+def check_bounds(bounds: Bounds) -> Bounds:
+    """(low, high), low < high."""
+    low, high = numbers(bounds, "bounds", length=2)
+    if low >= high:
+        wrong(ValueError, "bounds", "(low, high), low < high", bounds)
+    return low, high
+
+
+def inside(x: Array, bounds: Bounds) -> Array:
+    """x with the values that a rounding has put outside of the bounds back on them. Raises ValueError where it was more."""
     low, high = bounds
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"bounds: expected (low, high), finite, low < high, got {bounds!r}")
-    if not bool(((x >= low) & (x <= high)).all()):
+    xp, rounding = array_module(x), ROUNDINGS * float(np.finfo(x.dtype).eps) * max(abs(low), abs(high))
+    if not bool(((x >= low - rounding) & (x <= high + rounding)).all()):
         least, most = float(x.min()), float(x.max())
         raise ValueError(
             f"x: expected values in the bounds [{low:g}, {high:g}], got {least:.4g} to {most:.4g} "
             "(normalised input? pass mean and std, and the pictures as they were before)"
         )
-
-
-def number(name: str, value: float) -> None:
-    """A finite number, not below 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
-
-
-def whole(name: str, value: int, least: int) -> None:
-    """An integer, not below `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name}: expected an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value!r}")
+    return xp.clip(x, *bounds)
 
 
 def class_gradients(net: Module, x: Array, classes: Array) -> tuple[Array, Array]:
@@ -130,8 +120,8 @@ def attacked(
 ) -> AttackResult:
     """Run `core`, of at most so many `steps`, on one batch after the other, and collect what it did."""
     check_pictures(net, x, y, "y")
-    check_inside(x, bounds)
     check_target(y, targeted)
+    x = inside(x, bounds)
     xp, parts, paths = array_module(x), [], []
     with looked_at(net, batch_size), reporting(len(x) * steps, progress, params["method"]) as advance:
         for part in batches(len(x), batch_size):

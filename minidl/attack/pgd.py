@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from minidl.arguments import count, number
 from minidl.array import Array, array_module
 from minidl.attack.ball import Bounds, check_norm, draw, project, unit
-from minidl.attack.passes import PerChannel, attacked, number, on_pictures, whole
+from minidl.attack.passes import PerChannel, attacked, check_bounds, on_pictures
 from minidl.attack.result import AttackResult
 from minidl.explain.passes import Progress, Target, input_gradient
 from minidl.nn import Module
@@ -48,11 +49,9 @@ def pgd(
     The other arguments, and what is raised, are those of `fgsm`.
     """
     check_norm(norm)
-    number("eps", eps)
-    whole("steps", steps, 0)
-    whole("seed", seed, 0)
-    length = eps / 4 if step is None else step
-    number("step", length)
+    eps, bounds = number(eps, "eps", "[0, inf)"), check_bounds(bounds)
+    steps, seed = count(steps, "steps", 0), count(seed, "seed", 0)
+    length = eps / 4 if step is None else number(step, "step", "[0, inf)")
     net, towards = on_pictures(model, x, mean, std), 1 if targeted else -1
 
     def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:

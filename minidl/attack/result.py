@@ -14,7 +14,8 @@ class AttackResult:
     """Attacked pictures, where x is, and what the model makes of them.
 
     x: (N,C,H,W), the attacked pictures, in bounds.
-    delta: (N,C,H,W), attacked minus original; of `universal` (1,C,H,W), the one that all pictures share.
+    delta: (N,C,H,W), attacked minus original, which is put back into bounds where a rounding has left them; of `universal`
+        (1,C,H,W), the one that all pictures share.
     success: (N,) bool, whether the model answers something else than y or, of a targeted attack, y.
     y: (N,) int64, the class to leave or, of a targeted attack, to reach.
     before, logits: (N,K), of the original and of the attacked pictures.

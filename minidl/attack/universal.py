@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidl.arguments import count, number
 from minidl.array import Array, array_module
-from minidl.attack.ball import Bounds, check_norm, shrink
+from minidl.attack.ball import Bounds, add, check_norm, shrink
 from minidl.attack.deepfool import to_the_border
-from minidl.attack.passes import PerChannel, check_inside, check_target, number, on_pictures, reached, whole
+from minidl.attack.passes import PerChannel, check_bounds, check_target, inside, on_pictures, reached
 from minidl.attack.result import AttackResult
 from minidl.explain.passes import Progress, Target, check_pictures, looked_at, predict, reporting
 from minidl.explain.scores import targets
@@ -56,15 +57,15 @@ def universal(
     The other arguments, and what is raised, are those of `fgsm`.
     """
     check_norm(norm)
-    number("eps", eps)
-    number("overshoot", overshoot)
-    number("rate", rate)
-    for name, value, least in ("passes", passes, 0), ("steps", steps, 0), ("candidates", candidates, 1), ("seed", seed, 0):
-        whole(name, value, least)
+    eps, overshoot, rate = (
+        number(value, name, "[0, inf)") for name, value in (("eps", eps), ("overshoot", overshoot), ("rate", rate))
+    )
+    passes, steps = count(passes, "passes", 0), count(steps, "steps", 0)
+    candidates, seed, bounds = count(candidates, "candidates"), count(seed, "seed", 0), check_bounds(bounds)
     net = on_pictures(model, x, mean, std)
     check_pictures(net, x, y, "y")
-    check_inside(x, bounds)
     check_target(y, targeted)
+    x = inside(x, bounds)
     xp, rng, N = array_module(x), np.random.default_rng(seed), len(x)
     v = xp.zeros_like(x[:1])
     path = [v]
@@ -73,7 +74,7 @@ def universal(
         classes = targets(before, y, "y")
         while len(path) <= passes and float(reached(logits, classes, targeted).mean()) < rate:
             for i in rng.permutation(N).tolist():
-                start = now = xp.clip(x[i : i + 1] + v, *bounds)
+                start = now = xp.clip(add(x[i : i + 1], v), *bounds)
                 for now in to_the_border(  # noqa: B007 - the last one is wanted
                     net, start, classes[i : i + 1], targeted, overshoot, steps, candidates, bounds
                 ):
@@ -81,7 +82,7 @@ def universal(
                 v = shrink(v + now - start, eps, norm)
                 advance(1)
             path.append(v)
-            logits = predict(net, xp.clip(x + v, *bounds), batch_size)
+            logits = predict(net, xp.clip(add(x, v), *bounds), batch_size)
     params = {
         "method": "universal",
         "eps": eps,
@@ -98,4 +99,4 @@ def universal(
     took = xp.full((N,), len(path) - 1, dtype="int64")
     fooled = reached(logits, classes, targeted)
     kept = xp.stack(path) if keep_path else None
-    return AttackResult(xp.clip(x + v, *bounds), v, fooled, classes, before, logits, took, kept, params)
+    return AttackResult(xp.clip(add(x, v), *bounds), v, fooled, classes, before, logits, took, kept, params)

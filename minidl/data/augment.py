@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from minidl.array import array_module, is_array
-from minidl.data.checks import Array, integer
+from minidl.arguments import count, number, numbers, one_of
+from minidl.array import Array, array_module, is_array, shape_of
 
 Augmentation = Callable[[Array, np.random.Generator], Array]
 Fill = float | Sequence[float] | Array
@@ -38,7 +37,8 @@ class RandomCrop:
     fill: Fill = 0.0
 
     def __post_init__(self) -> None:
-        integer("pad", self.pad, 0)
+        object.__setattr__(self, "pad", count(self.pad, "pad", 0))
+        object.__setattr__(self, "fill", _fills(self.fill))
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         N, C, H, W = _shape(x)
@@ -63,10 +63,8 @@ class RandomFlip:
     axis: str = "horizontal"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.p, Real) or not 0 <= self.p <= 1:
-            raise ValueError(f"p must be a probability in [0, 1], got {self.p!r}")
-        if self.axis not in ("horizontal", "vertical"):
-            raise ValueError(f'axis must be "horizontal" or "vertical", got {self.axis!r}')
+        object.__setattr__(self, "p", number(self.p, "p", "[0, 1]"))
+        one_of(self.axis, "axis", ("horizontal", "vertical"))
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         N, _, H, W = _shape(x)
@@ -92,7 +90,8 @@ class Cutout:
     fill: Fill = 0.0
 
     def __post_init__(self) -> None:
-        integer("size", self.size, 1)
+        object.__setattr__(self, "size", count(self.size, "size"))
+        object.__setattr__(self, "fill", _fills(self.fill))
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         N, _, H, W = _shape(x)
@@ -115,17 +114,15 @@ class Normalize:
     std: Sequence[float] | Array
 
     def __post_init__(self) -> None:
-        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
-        if mean.ndim != 1 or mean.shape != std.shape:
-            raise ValueError(f"mean and std need one number a channel, got shapes {mean.shape} and {std.shape}")
-        if not np.isfinite([mean, std]).all() or (std <= 0).any():
-            raise ValueError(f"mean and std must be finite and std positive, got {self.mean!r} and {self.std!r}")
+        mean, std = numbers(self.mean, "mean"), numbers(self.std, "std", "(0, inf)")
+        if len(mean) != len(std):
+            raise ValueError(f"mean, std: expected one number a channel, got {len(mean)} and {len(std)}")
 
     def __call__(self, x: Array, rng: np.random.Generator | None = None) -> Array:
         _, C, _, _ = _shape(x)
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
         if len(mean) != C:
-            raise ValueError(f"mean and std have {len(mean)} channels, the pictures {C}")
+            raise ValueError(f"mean, std: expected one number for each of {C} channels, got {len(mean)}")
         xp, scale = array_module(x), (1 / 255 if x.dtype == np.uint8 else 1) / std
         y = x.astype(np.float32)
         y *= xp.asarray(scale[:, None, None])
@@ -142,7 +139,7 @@ class Compose:
     def __post_init__(self) -> None:
         for i, f in enumerate(self.functions):
             if not callable(f):
-                raise TypeError(f"functions[{i}] must be callable as f(x, rng), got {f!r}")
+                raise TypeError(f"functions[{i}]: expected a function f(x, rng), got {f!r}")
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         for f in self.functions:
@@ -152,21 +149,26 @@ class Compose:
 
 def _shape(x: Array) -> tuple[int, int, int, int]:
     if not is_array(x) or x.ndim != 4:
-        raise ValueError(f"x must be a NumPy or CuPy array (N,C,H,W), got {getattr(x, 'shape', type(x).__name__)}")
+        raise ValueError(f"x: expected a NumPy or CuPy array (N,C,H,W), got {getattr(x, 'shape', type(x).__name__)}")
     if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
-        raise TypeError(f"x must be uint8 or floating, got {x.dtype}")
+        raise TypeError(f"x: expected uint8 or floats, got {x.dtype}")
     N, C, H, W = x.shape
     return N, C, H, W
 
 
+def _fills(fill: Fill) -> tuple[float, ...]:
+    """One number, or one a channel."""
+    return (number(fill, "fill"),) if shape_of(fill) == () else numbers(fill, "fill")
+
+
 def _fill(fill: Fill, x: Array) -> Array:
     """`fill` in the units and type of `x` and where `x` is, (C,1,1) or (1,1,1)."""
-    values = np.atleast_1d(np.asarray(fill, np.float64))
-    if values.shape not in ((1,), (x.shape[1],)):
-        raise ValueError(f"fill must be one number or one for each of {x.shape[1]} channels, got {fill!r}")
+    values = np.asarray(fill, np.float64)
+    if len(values) not in (1, x.shape[1]):
+        raise ValueError(f"fill: expected one number, or one for each of {x.shape[1]} channels, got {fill!r}")
     if x.dtype == np.uint8:
         if not ((values >= 0) & (values <= 1)).all():
-            raise ValueError(f"fill must be in [0, 1] for uint8 pictures (it counts as x / 255), got {fill!r}")
+            raise ValueError(f"fill: expected numbers in [0, 1] for uint8 pictures (they count as x / 255), got {fill!r}")
         values = np.rint(values * 255)
     y: Array = array_module(x).asarray(values.astype(x.dtype)[:, None, None])
     return y

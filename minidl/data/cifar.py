@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minidl.data.checks import Array
+from minidl.arguments import one_of
+from minidl.array import Array
 from minidl.data.dataset import Dataset
 from minidl.data.download import fetch
 
@@ -75,8 +76,7 @@ def cifar100(root: str | os.PathLike[str], train: bool = True, download: bool = 
 
     Raises ValueError for another value of `labels`, and what `cifar10` raises.
     """
-    if labels not in ("fine", "coarse"):
-        raise ValueError(f'labels must be "fine" or "coarse", got {labels!r}')
+    one_of(labels, "labels", ("fine", "coarse"))
     return read(CIFAR100, root, train, download, label=1 if labels == "fine" else 0)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minidl.data.checks import Array, integer
+from minidl.arguments import count, counts, numbers
+from minidl.array import Array
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,24 +37,24 @@ class Dataset:
         _check_array("images", self.images, 4, (np.uint8, np.float32))
         N, _, H, W = self.images.shape
         if self.images.size == 0:
-            raise ValueError(f"images of shape {self.images.shape} hold no pixel; a dataset must not be empty")
+            raise ValueError(f"images: expected at least one pixel, got shape {self.images.shape}")
         if self.images.dtype == np.float32 and not np.isfinite(self.images).all():
             bad = np.flatnonzero(~np.isfinite(self.images).all((1, 2, 3)))
-            raise ValueError(f"images hold NaN or infinity in {len(bad)} of {N} pictures, first in picture {bad[0]}")
+            raise ValueError(f"images: hold NaN or infinity in {len(bad)} of {N} pictures, first in picture {bad[0]}")
 
         _check_array("labels", self.labels, 1, (np.int64,))
         if len(self.labels) != N:
-            raise ValueError(f"{N} images need {N} labels, got {len(self.labels)}")
+            raise ValueError(f"labels: expected {N}, one for each of the images, got {len(self.labels)}")
         if isinstance(self.classes, str) or not all(isinstance(c, str) for c in self.classes):
-            raise TypeError(f"classes must be a tuple of strings, got {self.classes!r}")
+            raise TypeError(f"classes: expected a tuple of strings, got {self.classes!r}")
         low, high, K = self.labels.min(), self.labels.max(), len(self.classes)
         if low < 0 or high >= K:
-            raise ValueError(f"labels must be in 0..{K - 1} (there are {K} classes), got values from {low} to {high}")
+            raise ValueError(f"labels: expected 0 to {K - 1}, as there are {K} classes, got {low} to {high}")
 
         for name, mask in self.masks.items():
             _check_array(f"masks[{name!r}]", mask, 3, (np.bool_,))
             if mask.shape != (N, H, W):
-                raise ValueError(f"masks[{name!r}] must have shape {(N, H, W)}, got {mask.shape}")
+                raise ValueError(f"masks[{name!r}]: expected shape {(N, H, W)}, got {mask.shape}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -67,13 +68,13 @@ class Dataset:
 
         Raises TypeError for indices that are not integers and IndexError for one out of range.
         """
-        picked = np.asarray(indices)
+        picked = np.asarray(indices if isinstance(indices, np.ndarray) else counts(indices, "indices", None))
         if picked.ndim != 1 or (picked.size > 0 and not np.issubdtype(picked.dtype, np.integer)):
-            raise TypeError(f"indices must be a flat list of integers, got {picked.ndim}-D {picked.dtype}")
+            raise TypeError(f"indices: expected a flat list of integers, got {picked.ndim}-D {picked.dtype}")
         if picked.size == 0:
-            raise ValueError("indices are empty; a dataset must not be empty")
+            raise ValueError("indices: expected at least one, got none")
         if picked.min() < 0 or picked.max() >= len(self):
-            raise IndexError(f"indices must be in 0..{len(self) - 1}, got values from {picked.min()} to {picked.max()}")
+            raise IndexError(f"indices: expected 0 to {len(self) - 1}, got {picked.min()} to {picked.max()}")
         masks = {name: mask[picked] for name, mask in self.masks.items()}
         return Dataset(self.images[picked], self.labels[picked], self.classes, masks, self.name)
 
@@ -82,10 +83,10 @@ class Dataset:
 
         Raises ValueError for fractions that do not sum to 1 and where a part would be empty.
         """
-        parts = np.asarray(fractions, np.float64)
-        if parts.ndim != 1 or parts.size == 0 or not (parts > 0).all() or abs(parts.sum() - 1) > 1e-9:
-            raise ValueError(f"fractions must be positive and sum to 1, got {fractions!r}")
-        order = np.random.default_rng(integer("seed", seed, 0)).permutation(len(self))
+        parts = np.asarray(numbers(fractions, "fractions", "(0, 1]"))
+        if abs(parts.sum() - 1) > 1e-9:
+            raise ValueError(f"fractions: expected numbers that sum to 1, got {fractions!r}")
+        order = np.random.default_rng(count(seed, "seed", 0)).permutation(len(self))
         ends = np.rint(np.cumsum(parts) * len(self)).astype(np.int64)
         pieces = np.split(order, ends[:-1])
         if any(len(piece) == 0 for piece in pieces):
@@ -108,8 +109,8 @@ class Dataset:
 def _check_array(name: str, value: object, ndim: int, dtypes: tuple[type[np.generic], ...]) -> None:
     names = " or ".join(np.dtype(d).name for d in dtypes)
     if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array of {names}, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected a NumPy array of {names}, got {type(value).__name__}")
     if value.dtype not in dtypes:
-        raise TypeError(f"{name} must be {names}, got {value.dtype}")
+        raise TypeError(f"{name}: expected {names}, got {value.dtype}")
     if value.ndim != ndim:
-        raise ValueError(f"{name} must have {ndim} axes, got shape {value.shape}")
+        raise ValueError(f"{name}: expected {ndim} axes, got shape {value.shape}")

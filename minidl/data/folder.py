@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.data.checks import Array, integer
+from minidl.arguments import count, counts, wrong
+from minidl.array import Array
 from minidl.data.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -35,12 +36,7 @@ def image_folder(root: str | os.PathLike[str], size: tuple[int, int] | None = No
             or `size` or `channels` is none of the above.
     """
     root = pathlib.Path(root)
-    if channels not in (None, *MODES):
-        raise ValueError(f"channels must be 1, 3, 4 or None, got {channels!r}")
-    if size is not None:
-        if not isinstance(size, tuple) or len(size) != 2:
-            raise ValueError(f"size must be a pair (H, W), got {size!r}")
-        size = (integer("size[0]", size[0], 1), integer("size[1]", size[1], 1))
+    size, channels = _form(size, channels)
     files = _files(root)
 
     pictures: list[Array] = []
@@ -84,6 +80,7 @@ def read_picture(file: str | os.PathLike[str], size: tuple[int, int] | None = No
     """
     from PIL import Image  # not with minidl: it takes its time
 
+    size, channels = _form(size, channels)
     try:
         with Image.open(file) as opened:
             opened.load()
@@ -102,6 +99,18 @@ def read_picture(file: str | os.PathLike[str], size: tuple[int, int] | None = No
         picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     pixels = np.asarray(picture)  # (H,W) or (H,W,C)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _form(size: Any, channels: Any) -> tuple[tuple[int, int] | None, int | None]:
+    """The size and the channels that pictures are to have."""
+    if channels is not None:
+        channels = count(channels, "channels")
+        if channels not in MODES:
+            wrong(ValueError, "channels", "1, 3, 4 or None", channels)
+    if size is not None:
+        H, W = counts(size, "size", length=2)
+        size = H, W
+    return size, channels
 
 
 def _read_grey16(file: str | os.PathLike[str], picture: Image.Image, size: tuple[int, int] | None) -> Array:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minidl.data.checks import integer
+from minidl import arguments
 from minidl.data.dataset import Dataset
 from minidl.data.folder import read_picture
 
@@ -65,15 +65,13 @@ def ham10000(
         ValueError: the metadata are not those of HAM10000, a file is damaged, or an argument cannot be.
     """
     root = pathlib.Path(root)
-    if labels not in ("malignant", "diagnosis"):
-        raise ValueError(f'labels must be "malignant" or "diagnosis", got {labels!r}')
-    if not isinstance(test, float) or not 0 < test < 1:
-        raise ValueError(f"test must be a share between 0 and 1, got {test!r}")
+    arguments.one_of(labels, "labels", ("malignant", "diagnosis"))
+    test, seed = arguments.number(test, "test", "(0, 1)"), arguments.count(seed, "seed", 0)
+    H, W = arguments.counts(size, "size", length=2)
     rows = _rows(root)
-    held_back = _test_lesions(rows, test, integer("seed", seed, 0))
+    held_back = _test_lesions(rows, test, seed)
     rows = [row for row in rows if (row["lesion_id"] in held_back) != train]
     files = {path.stem: path for folder in sorted(root.glob(f"{IMAGES}*")) for path in folder.glob("*.jpg")}
-    H, W = size
     images, lesion = np.empty((len(rows), 3, H, W), np.uint8), np.empty((len(rows), H, W), bool)
     for i, row in enumerate(rows):
         name = row["image_id"]
@@ -81,8 +79,8 @@ def ham10000(
         if name not in files or not mask.is_file():
             what = f"{name}.jpg, which is in no folder {root}/{IMAGES}*" if name not in files else str(mask)
             raise FileNotFoundError(f"the metadata list {name}, but there is no {what}; {SOURCE}")
-        images[i] = read_picture(files[name], size, 3)
-        lesion[i] = read_picture(mask, size, 1)[0] > 127
+        images[i] = read_picture(files[name], (H, W), 3)
+        lesion[i] = read_picture(mask, (H, W), 1)[0] > 127
         if progress is not None:
             progress(i + 1, len(rows))
     names = tuple(DIAGNOSES) if labels == "diagnosis" else ("benign", "malignant")

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minidl.array import DEVICES, array_module, is_array, to_device, to_gpu
+from minidl.arguments import count, one_of
+from minidl.array import DEVICES, Array, array_module, is_array, to_device, to_gpu
 from minidl.data.augment import Augmentation
-from minidl.data.checks import Array, integer
 from minidl.data.dataset import Dataset
 
 A = TypeVar("A")
@@ -55,23 +55,21 @@ class Loader:
         device: str = "cpu",
     ) -> None:
         if not isinstance(dataset, Dataset):
-            raise TypeError(f"dataset must be a minidl.data.Dataset, got {type(dataset).__name__}")
+            raise TypeError(f"dataset: expected a minidl.data.Dataset, got {type(dataset).__name__}")
         if augment is not None and not callable(augment):
-            raise TypeError(f"augment must be callable as f(x, rng), got {augment!r}")
-        if device not in DEVICES:
-            raise ValueError(f"device must be one of {DEVICES}, got {device!r}")
-        self.device = device
+            raise TypeError(f"augment: expected a function f(x, rng), got {augment!r}")
+        self.device = one_of(device, "device", DEVICES)
         self.dataset, self.shuffle, self.augment, self.drop_last = dataset, shuffle, augment, drop_last
-        self.batch_size = integer("batch_size", batch_size, 1)
-        self.seed = integer("seed", seed, 0)
-        self.prefetch = integer("prefetch", prefetch, 0)
+        self.batch_size = count(batch_size, "batch_size")
+        self.seed = count(seed, "seed", 0)
+        self.prefetch = count(prefetch, "prefetch", 0)
         self.set_epoch(0)
         if len(self) == 0:
             raise ValueError(f"drop_last leaves no batch: batch_size is {batch_size}, {dataset.name} has {len(dataset)}")
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that the next iteration is: 0, 1, ..."""
-        self.epoch = integer("epoch", epoch, 0)
+        self.epoch = count(epoch, "epoch", 0)
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -79,7 +77,8 @@ class Loader:
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
-        epoch, self.epoch = integer("epoch", self.epoch, 0), self.epoch + 1
+        epoch = count(self.epoch, "epoch", 0)
+        self.epoch = epoch + 1
         order = np.arange(len(self.dataset))
         if self.shuffle:
             order = self._rng(epoch).permutation(order)
@@ -99,11 +98,11 @@ class Loader:
             x = self.augment(x, rng)
         if not is_array(x) or x.ndim != 4 or len(x) != len(pick):
             came = f"shape {x.shape}" if is_array(x) else type(x).__name__
-            raise ValueError(f"augment must return a batch ({len(pick)},C,H,W), got {came}")
+            raise ValueError(f"augment: expected it to return a batch ({len(pick)},C,H,W), got {came}")
         if x.dtype == np.uint8:
             x = x.astype(np.float32) / np.float32(255)
         elif not np.issubdtype(x.dtype, np.floating):
-            raise ValueError(f"augment must return uint8 or floating pictures, got {x.dtype}")
+            raise ValueError(f"augment: expected it to return pictures of uint8 or floats, got {x.dtype}")
         return array_module(x).ascontiguousarray(x, np.float32), to_device(self.dataset.labels[pick], self.device)
 
 

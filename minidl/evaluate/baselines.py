@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidl.arguments import count
 from minidl.array import Array, is_array, to_cpu
 
 
 def random(x: Array, seed: int = 0) -> Array:
     """Each pixel uniform in [0, 1)."""
     N, _, H, W = _pictures(x).shape
-    return np.random.default_rng(seed).random((N, H, W))
+    return np.random.default_rng(count(seed, "seed", 0)).random((N, H, W))
 
 
 def centre(x: Array) -> Array:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minidl.arguments import count, number
 from minidl.array import Array, is_array, shape_of, to_cpu
 
 
@@ -44,10 +45,9 @@ def bootstrap(values: Array, groups: Array | None = None, level: float = 0.95, d
         raise ValueError(
             f"values: expected at least one, all of them finite, got {v[~np.isfinite(v)][:5] if len(v) else 'none'}"
         )
-    if not 0 < level < 1 or draws < 1:
-        raise ValueError(f"level, draws: expected a share between 0 and 1, and at least one draw, got {level} and {draws}")
-    number = np.arange(len(v)) if groups is None else _numbers(groups, len(v))
-    sums, counts = np.bincount(number, v), np.bincount(number)  # of each group
+    level, draws, seed = number(level, "level", "(0, 1)"), count(draws, "draws"), count(seed, "seed", 0)
+    group = np.arange(len(v)) if groups is None else _numbers(groups, len(v))
+    sums, counts = np.bincount(group, v), np.bincount(group)  # of each group
     rng = np.random.default_rng(seed)
     means = np.empty(draws)
     for d in range(draws):

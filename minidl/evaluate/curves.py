@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minidl import arguments
+from minidl.arguments import count
 from minidl.array import Array, array_module, device_of, to_cpu, to_device
 from minidl.core import no_grad
-from minidl.evaluate.checks import check_maps
 from minidl.explain.passes import (
     Progress,
     Target,
     as_pictures,
     batches,
-    check_count,
     check_pictures,
     explained,
     logits_of,
@@ -111,8 +111,8 @@ def _curve(
     changed: Callable[[Array, Array, Array], Array],
 ) -> Curve:
     check_pictures(model, x, target)
-    check_count("steps", steps)
-    (N, _, H, W), ranked = x.shape, check_maps(maps)
+    steps, seed = count(steps, "steps"), count(seed, "seed", 0)
+    (N, _, H, W), ranked = x.shape, arguments.maps(maps)
     if ranked.shape != (N, H, W):
         raise ValueError(f"maps: expected {(N, H, W)}, one map a picture, got {ranked.shape}")
     if steps > H * W:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidl import arguments
 from minidl.array import Array
-from minidl.evaluate.checks import check_maps, check_masks
 from minidl.evaluate.measured import Measured
 
 
@@ -19,8 +19,8 @@ def mass_in_mask(maps: Array, masks: Array) -> Measured:
 
     Raises TypeError and ValueError for a negative value, and as `pointing_game` does.
     """
-    maps = check_maps(maps)
-    masks = check_masks(masks, maps)
+    maps = arguments.maps(maps)
+    masks = arguments.masks(masks, maps)
     if (maps < 0).any():
         raise ValueError(f"maps: expected no negative value (take the size, or the positive part), got {maps.min():.3g}")
     area = masks.mean((1, 2))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidl import arguments
 from minidl.array import Array
-from minidl.evaluate.checks import check_maps, check_masks
 from minidl.evaluate.measured import Measured
 
 
@@ -17,8 +17,8 @@ def iou(maps: Array, masks: Array) -> Measured:
 
     maps, masks: (N,H,W). Raises TypeError and ValueError as `pointing_game` does.
     """
-    maps = check_maps(maps)
-    masks = check_masks(masks, maps)
+    maps = arguments.maps(maps)
+    masks = arguments.masks(masks, maps)
     size, area = masks.sum((1, 2)), masks.mean((1, 2))
     both = np.array([top(m, k).sum(where=mask) for m, k, mask in zip(maps, size, masks, strict=True)])
     return Measured(both / (2 * size - both), area / (2 - area))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidl import arguments
 from minidl.array import Array
-from minidl.evaluate.checks import check_maps, check_masks
 from minidl.evaluate.measured import Measured
 
 FURTHEST = 0.25  # more tolerance than this, and a miss is called a hit
@@ -25,10 +25,9 @@ def pointing_game(maps: Array, masks: Array, tolerance: float = 0.0) -> Measured
     Raises:
         TypeError, ValueError: maps that are not finite, masks of another shape or empty, a tolerance beyond 1/4.
     """
-    maps = check_maps(maps)
-    masks = check_masks(masks, maps)
-    if not isinstance(tolerance, int | float) or not 0 <= tolerance <= FURTHEST:
-        raise ValueError(f"tolerance: expected at most {FURTHEST} radii of the mask, and at least 0, got {tolerance!r}")
+    maps = arguments.maps(maps)
+    masks = arguments.masks(masks, maps)
+    tolerance = arguments.number(tolerance, "tolerance", f"[0, {FURTHEST}]")
     near = np.stack([grown(mask, tolerance * np.sqrt(mask.sum() / np.pi)) for mask in masks])
     highest = maps == maps.max((1, 2), keepdims=True)
     return Measured((highest & near).sum((1, 2)) / highest.sum((1, 2)), near.mean((1, 2)))

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from minidl.arguments import count, number, one_of
 from minidl.array import Array, array_module, device_of, to_cpu, to_device
 from minidl.core import Parameter
 from minidl.evaluate.similarity import rank_correlation, ssim
@@ -49,7 +50,7 @@ class Randomization:
 
     def passed(self, limit: float = 0.5) -> bool:
         """Whether the maps of the ruins are, on average, less like those of the model than `limit`."""
-        return bool(self.alike.mean() < limit)
+        return bool(self.alike.mean() < number(limit, "limit"))
 
 
 def randomization(
@@ -78,10 +79,8 @@ def randomization(
     Raises TypeError and ValueError for an argument that cannot be.
     """
     check_pictures(model, x, target)
-    if similarity not in SIMILARITY:
-        raise ValueError(f"similarity: expected one of {tuple(SIMILARITY)}, got {similarity!r}")
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"every: expected an integer of at least 1, got {every!r}")
+    one_of(similarity, "similarity", SIMILARITY)
+    every, seed = count(every, "every"), count(seed, "seed", 0)
     classes = to_cpu(explained(model, x, target, "logit")[0])
     layers = layers_of(model)[::-1]
 

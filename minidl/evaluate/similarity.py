@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidl import arguments
 from minidl.array import Array
-from minidl.evaluate.checks import check_maps
 
 K1, K2, SIGMA = 0.01, 0.03, 1.5  # Wang et al. 2004
 WINDOW = 11
@@ -68,7 +68,7 @@ def _windowed(maps: Array) -> Array:
 
 
 def _pair(a: Array, b: Array) -> tuple[Array, Array]:
-    a, b = check_maps(a, "a"), check_maps(b, "b")
+    a, b = arguments.maps(a, "a"), arguments.maps(b, "b")
     if a.shape != b.shape:
         raise ValueError(f"a, b: expected the same shape, got {a.shape} and {b.shape}")
     return a, b

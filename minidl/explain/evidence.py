@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from minidl import ops
+from minidl.arguments import number
 from minidl.array import Array
 from minidl.core import Tensor, no_grad
 from minidl.explain.explanation import Explanation
@@ -76,7 +77,7 @@ def evidence_maps(
         names = list(heads_of(model(x[:1])))
     if unknown := sorted(asked.keys() - set(names)):
         raise ValueError(f"target: the model has the heads {names}, got {unknown}")
-    sigma = min(x.shape[2:]) / 16 if sigma is None else sigma
+    sigma = min(x.shape[2:]) / 16 if sigma is None else number(sigma, "sigma", "(0, inf)")
     found = {}
     for name in names:
         plain = saliency(Head(model, name), x, asked.get(name), output, "maxabs", batch_size, progress)

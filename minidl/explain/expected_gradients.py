@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidl.arguments import count
 from minidl.array import Array, array_module
 from minidl.core import Tensor
 from minidl.explain.explanation import Explanation
 from minidl.explain.passes import (
     Progress,
     Target,
-    check_count,
     check_pictures,
     check_reduce,
     explained,
@@ -50,8 +50,7 @@ def expected_gradients(
     check_pictures(model, background, pictures="background")
     if background.shape[1:] != x.shape[1:]:
         raise ValueError(f"background: expected pictures of {x.shape[1:]}, as x, got {background.shape[1:]}")
-    check_count("samples", samples)
-    check_count("seed", seed, 0)
+    samples, seed = count(samples, "samples"), count(seed, "seed", 0)
     check_reduce(reduce)
     rng, B = np.random.default_rng(seed), len(background)
     rounds = [rng.permutation(B) for _ in range(-(-samples // B))]

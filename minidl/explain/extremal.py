@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from minidl import ops
+from minidl.arguments import count, number, numbers, wrong
 from minidl.array import Array, array_like, array_module
 from minidl.core import Parameter, Tensor, no_grad
 from minidl.explain.explanation import Explanation
-from minidl.explain.meaningful import blurred, check_pixels, joined
+from minidl.explain.meaningful import blurred, joined
 from minidl.explain.passes import (
     Progress,
     Target,
     batches,
-    check_count,
     check_pictures,
     explained,
     logits_of,
@@ -95,16 +95,13 @@ def extremal_perturbation(
     """
     check_pictures(model, x, target)
     H, W = x.shape[2:]
-    if len(areas) == 0 or not all(0 < a < 1 for a in areas):
-        raise ValueError(f"areas: expected one or more shares between 0 and 1, got {areas!r}")
-    if not 0 < enough <= 1:
-        raise ValueError(f"enough: expected a share above 0 and at most 1, got {enough!r}")
-    step = max(1, round(min(H, W) / 32)) if step is None else step
-    sigma = 3.0 * step if sigma is None else sigma
-    for name, count, least in ("step", step, 1), ("levels", levels, 2), ("iterations", iterations, 1):
-        check_count(name, count, least)
-    for name, length in ("sigma", sigma), ("blur", blur):
-        check_pixels(name, length)
+    areas, enough = numbers(areas, "areas", "(0, 1)"), number(enough, "enough", "(0, 1]")
+    if not areas:
+        wrong(ValueError, "areas", "one or more numbers in (0, 1)", areas)
+    step = max(1, round(min(H, W) / 32)) if step is None else count(step, "step")
+    sigma = 3.0 * step if sigma is None else number(sigma, "sigma", "(0, inf)")
+    levels, iterations = count(levels, "levels", 2), count(iterations, "iterations")
+    blur, lr = number(blur, "blur", "(0, inf)"), number(lr, "lr", "[0, inf)")
     kernel = spots(step, sigma)
     xp, A = array_module(x), len(areas)
     classes, scores = explained(model, x, target, output, batch_size)
@@ -138,7 +135,7 @@ def extremal_perturbation(
             histories.append(history)
     raw, share = xp.concatenate(masks).reshape(-1, A, H, W), xp.concatenate(kept).reshape(-1, A)
     best = choose(share, areas, enough)
-    params = {"method": "extremal_perturbation", "areas": tuple(areas), "enough": enough, "step": step, "sigma": sigma,
+    params = {"method": "extremal_perturbation", "areas": areas, "enough": enough, "step": step, "sigma": sigma,
               "levels": levels, "blur": blur, "flip": flip, "lr": lr, "iterations": iterations, "output": output,
               "chosen": xp.asarray(areas)[best], "kept": share}  # fmt: skip
     return Explanation(
@@ -155,6 +152,7 @@ def keep(x: Array, map: Array, levels: int = 8, blur: float = 20.0) -> Array:
     """x (N,C,H,W), sharp where map (N,H,W) is 1, blurred where it is 0, and blurred less in between."""
     if map.shape != (len(x), *x.shape[2:]):
         raise ValueError(f"map: expected (N,H,W) = {(len(x), *x.shape[2:])} for x of {x.shape}, got {map.shape}")
+    levels, blur = count(levels, "levels", 2), number(blur, "blur", "(0, inf)")
     return interpolated(pyramid(x, levels, blur), Tensor(array_like(map, x)[:, None])).data
 
 

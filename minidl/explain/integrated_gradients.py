@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidl.arguments import count
 from minidl.array import Array, array_module
 from minidl.explain.explanation import Explanation
 from minidl.explain.passes import (
     Progress,
     Target,
     as_pictures,
-    check_count,
     check_pictures,
     check_reduce,
     explained,
     gradients_at,
+    number_or_array,
     over_channels,
 )
 from minidl.nn import Module
@@ -44,7 +45,9 @@ def integrated_gradients(
     """
     check_pictures(model, x, target)
     check_reduce(reduce)
+    baseline = number_or_array(baseline, "baseline")
     start = as_pictures(baseline, x, "baseline")
+    nodes = count(nodes, "nodes")
     a, w = quadrature(nodes)
     classes, scores = explained(model, x, target, output, batch_size)
 
@@ -62,6 +65,5 @@ def integrated_gradients(
 
 def quadrature(nodes: int) -> tuple[list[float], list[float]]:
     """Places a_k in (0, 1) and weights w_k of Gauss and Legendre: integral_0^1 f(a) da = sum_k w_k f(a_k)."""
-    check_count("nodes", nodes)
     a, w = np.polynomial.legendre.leggauss(nodes)  # for -1 to 1
     return ((a + 1) / 2).tolist(), (w / 2).tolist()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl import ops
+from minidl.arguments import count, number, one_of
 from minidl.array import Array, array_like, array_module
 from minidl.core import Parameter, Tensor, no_grad
 from minidl.explain.explanation import Explanation
@@ -17,11 +18,11 @@ from minidl.explain.passes import (
     Target,
     as_pictures,
     batches,
-    check_count,
     check_pictures,
     explained,
     logits_of,
     looked_at,
+    number_or_array,
     reporting,
 )
 from minidl.explain.scores import score
@@ -114,13 +115,12 @@ def meaningful_perturbation(
     """
     check_pictures(model, x, target)
     H, W = x.shape[2:]
-    stride = max(1, min(8, min(H, W) // 16)) if stride is None else stride
-    check_count("stride", stride)
-    sigma = 0.625 * stride if sigma is None else sigma
-    jitter = max(1, stride // 2) if jitter is None else jitter
-    for name, count, least in ("jitter", jitter, 1), ("iterations", iterations, 1), ("seed", seed, 0):
-        check_count(name, count, least)
-    check_pixels("sigma", sigma)
+    stride = max(1, min(8, min(H, W) // 16)) if stride is None else count(stride, "stride")
+    sigma = 0.625 * stride if sigma is None else number(sigma, "sigma", "(0, inf)")
+    jitter = max(1, stride // 2) if jitter is None else count(jitter, "jitter")
+    blur, lr = number(blur, "blur", "(0, inf)"), number(lr, "lr", "[0, inf)")
+    iterations, seed = count(iterations, "iterations"), count(seed, "seed", 0)
+    constant = None if constant is None else number_or_array(constant, "constant")
     if min(H, W) <= stride:
         raise ValueError(f"stride: {stride} leaves pictures of {H}x{W} a mask of less than 2x2 cells")
     weights = weights_of(setting, lambda1, lambda2, beta, cells=-(-H // stride) * -(-W // stride))
@@ -162,6 +162,7 @@ def delete(
     """x (N,C,H,W) with the pixels replaced where map (N,H,W) is 1, and mixed in between: map r + (1 - map) x."""
     if map.shape != (len(x), *x.shape[2:]):
         raise ValueError(f"map: expected (N,H,W) = {(len(x), *x.shape[2:])} for x of {x.shape}, got {map.shape}")
+    constant = None if constant is None else number_or_array(constant, "constant")
     _, replaced = Pictures(x, deletion, blur, constant, 1, seed).unshifted()
     share = array_like(map, x)[:, None]
     return share * replaced + (1 - share) * x
@@ -212,10 +213,8 @@ class Pictures:
     """One batch of pictures x (N,C,H,W) and what replaces their pixels, together shifted a little at each step."""
 
     def __init__(self, x: Array, deletion: str, blur: float, constant: float | Array | None, jitter: int, seed: int) -> None:
-        if deletion not in DELETIONS:
-            raise ValueError(f"deletion: expected one of {DELETIONS}, got {deletion!r}")
-        check_pixels("blur", blur)
-        xp = array_module(x)
+        one_of(deletion, "deletion", DELETIONS)
+        xp, blur, seed = array_module(x), number(blur, "blur", "(0, inf)"), count(seed, "seed", 0)
         self.size, self.jitter, self.before, self.rng = x.shape[2:], jitter, jitter // 2, np.random.default_rng(seed)
         self.mean, self.std = (f((2, 3), keepdims=True) for f in (x.mean, x.std))  # (N,C,1,1)
         border = (self.before, jitter - 1 - self.before)
@@ -272,23 +271,13 @@ def joined(histories: list[list[dict[str, Array]]]) -> list[dict[str, Array]]:
     ]
 
 
-def check_pixels(name: str, value: float) -> None:
-    """A length."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}: expected a positive number of pixels, got {value!r}")
-
-
 def weights_of(setting: str, lambda1: float | None, lambda2: float | None, beta: float | None, cells: int) -> dict[str, float]:
     """The weights of the loss for a mask of so many cells."""
-    if setting not in SETTINGS:
-        raise ValueError(f"setting: expected one of {tuple(SETTINGS)}, got {setting!r}")
-    published = SETTINGS[setting]
+    published = SETTINGS[one_of(setting, "setting", SETTINGS)]
     weights = {
         "lambda1": published["lambda1"] * (CELLS / cells) if lambda1 is None else lambda1,
         "lambda2": published["lambda2"] if lambda2 is None else lambda2,
         "beta": published["beta"] if beta is None else beta,
     }
-    for name, least in ("lambda1", 0), ("lambda2", 0), ("beta", 2):  # less has no gradient where m is flat
-        if not least <= weights[name] < math.inf:
-            raise ValueError(f"{name}: expected a finite number of at least {least}, got {weights[name]!r}")
-    return weights
+    least = {"lambda1": 0, "lambda2": 0, "beta": 2}  # less than 2 has no gradient where m is flat
+    return {name: number(weight, name, f"[{least[name]}, inf)") for name, weight in weights.items()}

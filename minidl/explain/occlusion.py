@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minidl.arguments import Pair, pair
 from minidl.array import Array, array_module
 from minidl.core import no_grad
 from minidl.explain.explanation import Explanation
@@ -13,13 +14,13 @@ from minidl.explain.passes import (
     in_runs,
     logits_of,
     looked_at,
+    number_or_array,
     of_runs,
     predict,
     runs_in_batches,
 )
 from minidl.explain.scores import exact_score, targets
 from minidl.nn import Module
-from minidl.ops.arguments import Pair, pair
 
 
 def occlusion(
@@ -56,6 +57,7 @@ def occlusion(
     down, right = (max(1, h // 2), max(1, w // 2)) if stride is None else pair(stride, "stride", 1)
     if down > h or right > w:
         raise ValueError(f"stride: {down}x{right} skips pixels, the window is {h}x{w}")
+    fill = number_or_array(fill, "fill")
     cover = as_pictures(fill, x, "fill")
     logits = predict(model, x, batch_size)
     classes = targets(logits, target)

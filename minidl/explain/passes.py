@@ -8,6 +8,7 @@ from itertools import accumulate
 
 from tqdm import tqdm
 
+from minidl.arguments import count, number, one_of
 from minidl.array import Array, array_like, array_module, device_of, is_array, is_float, shape_of
 from minidl.core import Tensor, no_grad, walk
 from minidl.explain.scores import score, targets
@@ -157,7 +158,7 @@ def in_runs(a: Array, runs: Runs) -> list[Array]:
 
 def batches(n: int, size: int, progress: Progress = False, name: str = "") -> Iterator[slice]:
     """0 to n in slices of at most `size`, reported as they are done."""
-    check_count("batch_size", size)
+    size = count(size, "batch_size")
     with reporting(n, progress, name) as advance:
         for start in range(0, n, size):
             part = slice(start, min(start + size, n))
@@ -193,9 +194,14 @@ def of_part(target: Target, part: slice) -> Target:
     return target if target is None or shape_of(target) == () else target[part]  # type: ignore[index]
 
 
+def number_or_array(value: float | Array, name: str) -> float | Array:
+    """A number, checked, or an array as it came."""
+    return number(value, name) if shape_of(value) == () else value
+
+
 def as_pictures(value: float | Array, x: Array, name: str) -> Array:
     """`value`, one number or what broadcasts to (N,C,H,W), such as (C,1,1) for a colour, in the form of the pictures x."""
-    xp = array_module(x)
+    xp, value = array_module(x), number_or_array(value, name)
     try:
         pictures = xp.broadcast_to(array_like(value, x, x.dtype), x.shape)
     except (ValueError, TypeError):
@@ -206,15 +212,8 @@ def as_pictures(value: float | Array, x: Array, name: str) -> Array:
     return pictures
 
 
-def check_count(name: str, value: int, at_least: int = 1) -> None:
-    """An integer, of no less than that."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ValueError(f"{name}: expected an integer of at least {at_least}, got {value!r}")
-
-
 def check_reduce(reduce: str) -> None:
-    if reduce not in REDUCE:
-        raise ValueError(f"reduce: expected one of {REDUCE}, got {reduce!r}")
+    one_of(reduce, "reduce", REDUCE)
 
 
 def over_channels(raw: Array, reduce: str) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl import ops
+from minidl.arguments import count, number
 from minidl.array import Array, array_module
 from minidl.core import Tensor, no_grad
 from minidl.explain.explanation import Explanation
@@ -12,12 +13,12 @@ from minidl.explain.passes import (
     Progress,
     Target,
     as_pictures,
-    check_count,
     check_pictures,
     explained,
     in_runs,
     logits_of,
     looked_at,
+    number_or_array,
     of_runs,
     runs_in_batches,
 )
@@ -54,12 +55,10 @@ def rise(
         target, output, batch_size, progress: as in `saliency`.
     """
     check_pictures(model, x, target)
-    check_count("samples", samples)
-    check_count("grid", grid)
-    check_count("seed", seed, 0)
-    if not 0 < p < 1:
-        raise ValueError(f"p: expected a share between 0 and 1, got {p!r}")
+    samples, grid, seed = count(samples, "samples"), count(grid, "grid"), count(seed, "seed", 0)
+    p = number(p, "p", "(0, 1)")
     xp, (N, _, H, W) = array_module(x), x.shape
+    fill = number_or_array(fill, "fill")
     cover = as_pictures(fill, x, "fill")
     classes, scores = explained(model, x, target, output, batch_size)
     raw, covariance, mean_mask = (xp.zeros(shape) for shape in ((N, 1, H, W), (N, H, W), (H, W)))  # float64

@@ -61,5 +61,5 @@ def targets(logits: Array, target: int | Array | None, name: str = "target") -> 
     if classes.shape not in ((), (N,)):
         raise ValueError(f"{name}: expected one class, or one for each of the {N} pictures, got shape {classes.shape}")
     if not bool(((classes >= 0) & (classes < K)).all()):
-        raise ValueError(f"{name}: the model has the classes 0 to {K - 1}, got {target!r}")
+        raise ValueError(f"{name}: expected one of the classes 0 to {K - 1}, got {target!r}")
     return xp.broadcast_to(classes, (N,)).astype("int64")

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from minidl.arguments import count, number
 from minidl.array import Array, array_module
 from minidl.explain.explanation import Explanation
 from minidl.explain.passes import (
     Progress,
     Target,
-    check_count,
     check_pictures,
     check_reduce,
     explained,
@@ -43,6 +43,7 @@ def smoothgrad(
         target, output, reduce, batch_size, progress: as in `saliency`.
     """
     check_reduce(reduce)
+    samples, noise, seed = settings(samples, noise, seed)
     classes, scores, gradients = noisy_gradients(
         model, x, target, output, samples, noise, batch_size, seed, progress, "SmoothGrad"
     )
@@ -51,6 +52,11 @@ def smoothgrad(
         raw[part] += gx / samples
     params = {"method": "smoothgrad", "output": output, "reduce": reduce, "samples": samples, "noise": noise, "seed": seed}
     return Explanation(over_channels(raw, reduce), raw, classes, scores, params=params)
+
+
+def settings(samples: int, noise: float, seed: int) -> tuple[int, float, int]:
+    """Checked."""
+    return count(samples, "samples"), number(noise, "noise", "[0, inf)"), count(seed, "seed", 0)
 
 
 def noisy_gradients(
@@ -67,10 +73,6 @@ def noisy_gradients(
 ) -> tuple[Array, Array, Iterator[tuple[slice, int, Array]]]:
     """Classes and scores of the pictures x, and (part, k, gradients of these pictures under the k-th draw of the noise)."""
     check_pictures(model, x, target)
-    check_count("samples", samples)
-    check_count("seed", seed, 0)
-    if not np.isfinite(noise) or noise < 0:
-        raise ValueError(f"noise: expected a share of the range of a picture, 0 or more, got {noise!r}")
     xp = array_module(x)
     classes, scores = explained(model, x, target, output, batch_size)
     sigma = noise * (x.max((1, 2, 3), keepdims=True) - x.min((1, 2, 3), keepdims=True))  # (N,1,1,1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from minidl.array import Array, array_module
 from minidl.explain.explanation import Explanation
 from minidl.explain.passes import Progress, Target, check_reduce, over_channels
-from minidl.explain.smoothgrad import noisy_gradients
+from minidl.explain.smoothgrad import noisy_gradients, settings
 from minidl.nn import Module
 
 
@@ -27,6 +27,7 @@ def vargrad(
     values". Not below 0, and 0 for a linear model. The arguments are those of `smoothgrad`.
     """
     check_reduce(reduce)
+    samples, noise, seed = settings(samples, noise, seed)
     classes, scores, gradients = noisy_gradients(
         model, x, target, output, samples, noise, batch_size, seed, progress, "VarGrad"
     )

@@ -22,7 +22,7 @@ from minidl.array import Array, to_cpu
 from minidl.core import Add, Op, Tensor
 from minidl.flow.linear import push, winners
 from minidl.flow.passed import Passed, Wire
-from minidl.flow.pixel import Index, unit
+from minidl.flow.pixel import Index, place, unit
 from minidl.kernels.reference import conv_size
 from minidl.ops.activation import ReLU
 from minidl.ops.conv import Conv2d
@@ -108,7 +108,7 @@ def strongest_path(passed: Passed, x: Tensor, index: Index) -> list[Cell]:
 
     Of several uses of a tensor, the path takes that from which most came back.
     """
-    unit(x, index)  # raises where there is no such cell
+    index = place(x, index)
     path: list[Cell] = []
     while x.op is not passed.y.op:
         wires = passed.uses[x]
@@ -127,6 +127,7 @@ def arithmetic(passed: Passed, wire: Wire, index: Index, others: dict[Wire, floa
     """The sum that is the gradient of one cell of one use of a tensor."""
     op = wire.to
     assert op is not None
+    index = place(wire.source, index)
     at, factor, note = COLUMNS.get(type(op), _any_column)(op, wire, index)
     came = np.atleast_1d(to_cpu(passed.gy_of[op])[tuple(at.T)]).astype("float64")
     return Cell(wire, index, at, factor, came, float(passed.gx[wire][index]), others or {}, note)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from minidl.arguments import counts, wrong
 from minidl.array import Array, array_module
 from minidl.core import Op, Tensor
 from minidl.flow.linear import dot, push
@@ -60,10 +61,16 @@ class PixelFlow:
     stopped: dict[Op, float] = field(repr=False)
 
 
+def place(x: Tensor, index: Index, name: str = "index") -> Index:
+    """The index, checked. Raises ValueError where x has no such element."""
+    index = counts(index, name, 0)
+    if len(index) != x.ndim or not all(i < n for i, n in zip(index, x.shape, strict=True)):
+        wrong(ValueError, name, f"one of each axis of {x.shape}", index)
+    return index
+
+
 def unit(x: Tensor, index: Index) -> Array:
-    """e_j: 1 at the pixel, 0 elsewhere. Raises ValueError where x has no such element."""
-    if len(index) != x.ndim or not all(0 <= i < n for i, n in zip(index, x.shape, strict=True)):
-        raise ValueError(f"index: expected one of each axis of {x.shape}, got {index}")
+    """e_j: 1 at the pixel, 0 elsewhere."""
     t = array_module(x.data).zeros_like(x.data)
     t[index] = 1
     return t
@@ -73,6 +80,7 @@ def pixel_flow(passed: Passed, x: Tensor, index: Index) -> PixelFlow:
     """Follow the pixel x[index] forward. Raises ValueError where x has no such element, or the score does not depend on x."""
     if x not in passed.uses:
         raise ValueError(f"x: the score does not depend on {x!r}")
+    index = place(x, index)
     t = unit(x, index)
     return collect(passed, x, index, pushed(passed, x, t))
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 
+from minidl import arguments
 from minidl.array import array_module
 from minidl.core import MatMul, Op, Parameter, Tensor, tape
 from minidl.nn import receptive
@@ -86,8 +86,7 @@ class Cost:
 
         The receptive field, shape and jump are those of the call's output. Raises ValueError for a depth below 1.
         """
-        if depth < 1:
-            raise ValueError(f"depth: expected at least 1, got {depth}")
+        depth = arguments.count(depth, "depth")
         groups: dict[Call, list[int]] = {}  # the numbers of the rows in each, the groups in the order of their last
         for i, row in enumerate(self.rows):
             alone = Call("", row.op, -1 - i)
@@ -132,9 +131,9 @@ def cost(model: Module, input_shape: Sequence[int]) -> Cost:
     """
     if not isinstance(model, Module):
         raise TypeError(f"model: expected a Module, got {type(model).__name__}")
-    shape = tuple(operator.index(n) for n in input_shape)
-    if not shape or min(shape) < 1:
-        raise ValueError(f"input_shape: expected sizes of at least 1, such as (3, 224, 224), got {tuple(input_shape)}")
+    shape = arguments.counts(input_shape, "input_shape")
+    if not shape:
+        raise ValueError("input_shape: expected sizes, such as (3, 224, 224), got none")
     shape = shape if len(shape) == 4 else (1, *shape)
     parameters = model.parameters()
     like = parameters[0].data if parameters else np.zeros(1, np.float32)
@@ -168,7 +167,7 @@ def follow(model: Module, x: Tensor) -> tuple[Tensor, dict[Op, tuple[Call, ...]]
     calls: dict[Op, tuple[Call, ...]] = {}
     kinds = {name: type(module).__name__ for name, module in model.named_modules()}
     running: list[Call] = []
-    numbers = count()
+    numbers = itertools.count()
 
     def enter(name: str, x: Tensor) -> None:
         claim(x)

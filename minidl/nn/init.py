@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minidl.arguments import counts, number, one_of
 from minidl.array import Array
 
 Shape = tuple[int, ...]
@@ -67,6 +68,7 @@ def orthogonal(shape: Shape, rng: np.random.Generator, gain: float = 1.0) -> Arr
     Saxe, McClelland and Ganguli 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear networks".
     The signs of the diagonal of R make it uniform over all such matrices (Mezzadri 2007, section 5).
     """
+    gain = number(gain, "gain")
     columns, rows = _fan(shape, "in"), shape[0]
     a = rng.standard_normal((max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(a)
@@ -84,8 +86,8 @@ def _uniform(shape: Shape, rng: np.random.Generator, a: float) -> Array:
 
 
 def _fan(shape: Shape, which: str) -> int:
-    if len(shape) < 2 or min(shape) < 1:
-        raise ValueError(f"shape: expected (out, in, ...) with at least two positive sizes, got {shape}")
-    if which not in ("in", "out"):
-        raise ValueError(f"fan: expected 'in' or 'out', got {which!r}")
+    shape = counts(shape, "shape")
+    if len(shape) < 2:
+        raise ValueError(f"shape: expected (out, in, ...), at least two sizes, got {shape}")
+    one_of(which, "fan", ("in", "out"))
     return math.prod(shape[1:]) if which == "in" else shape[0] * math.prod(shape[2:])

@@ -5,16 +5,14 @@ Attributes are named as in torchvision (`weight`, `bias`, `running_mean`, ...), 
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 
 from minidl import ops
+from minidl.arguments import Pair, count, number, pair
 from minidl.array import Array
 from minidl.core import Parameter, Tensor
 from minidl.nn import init as inits
 from minidl.nn.module import Module
-from minidl.ops.arguments import Pair, pair
 from minidl.ops.fused import BatchNormReLU
 from minidl.ops.norm import BatchNorm, follow
 
@@ -42,7 +40,7 @@ class Conv2d(Module):
         rng: np.random.Generator | None = None,
         init: inits.Init = inits.he_normal,
     ) -> None:
-        C, F, G = _size(in_channels, "in_channels"), _size(out_channels, "out_channels"), _size(groups, "groups")
+        C, F, G = count(in_channels, "in_channels"), count(out_channels, "out_channels"), count(groups, "groups")
         if C % G or F % G:
             raise ValueError(f"groups: {G} does not divide {C} input and {F} output channels")
         self.stride, self.padding = pair(stride, "stride", 1), pair(padding, "padding", 0)
@@ -79,7 +77,7 @@ class Linear(Module):
         rng: np.random.Generator | None = None,
         init: inits.Init = inits.he_normal,
     ) -> None:
-        shape = _size(out_features, "out_features"), _size(in_features, "in_features")
+        shape = count(out_features, "out_features"), count(in_features, "in_features")
         self.weight = Parameter(init(shape, inits.generator(rng)), "weight")
         self.bias = Parameter(np.zeros(shape[0], np.float32), "bias") if bias else None
 
@@ -105,10 +103,8 @@ class BatchNorm2d(Module):
     num_batches_tracked: Array
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        C = _size(channels, "channels")
-        if not eps > 0 or not 0 <= momentum <= 1:
-            raise ValueError(f"eps, momentum: expected a positive number and one in [0, 1], got {eps} and {momentum}")
-        self.eps, self.momentum = eps, momentum
+        C = count(channels, "channels")
+        self.eps, self.momentum = number(eps, "eps", "(0, inf)"), number(momentum, "momentum", "[0, 1]")
         self.weight = Parameter(np.ones(C, np.float32), "weight")
         self.bias = Parameter(np.zeros(C, np.float32), "bias")
         self.buffer("running_mean", np.zeros(C, np.float32))
@@ -160,7 +156,7 @@ class LeakyReLU(Module):
     """y = x where x > 0, else slope * x"""
 
     def __init__(self, slope: float = 0.01) -> None:
-        self.slope = slope
+        self.slope = number(slope, "slope")
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.leaky_relu(x, self.slope)
@@ -258,9 +254,7 @@ class Dropout(Module):
     """In training, each element is set to 0 with probability p and the others grow by 1 / (1 - p)."""
 
     def __init__(self, p: float = 0.5, rng: np.random.Generator | None = None) -> None:
-        if not 0 <= p < 1:
-            raise ValueError(f"p: expected a probability in [0, 1), got {p}")
-        self.p, self.rng = p, inits.generator(rng)
+        self.p, self.rng = number(p, "p", "[0, 1)"), inits.generator(rng)
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.dropout(x, self.p, self.rng) if self.training else x
@@ -281,13 +275,3 @@ class Identity(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x
-
-
-def _size(value: int, name: str) -> int:
-    try:
-        size = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected an int, got {value!r}") from None
-    if size < 1:
-        raise ValueError(f"{name}: expected at least 1, got {size}")
-    return size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from minidl import kernels
+from minidl.arguments import number
 from minidl.array import Array, array_module, wide
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32
@@ -133,7 +134,7 @@ def relu(x: Tensor) -> Tensor:
 
 def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
     """y = x where x > 0, else slope * x."""
-    return LeakyReLU(float(slope))(x)
+    return LeakyReLU(number(slope, "slope"))(x)
 
 
 def sigmoid(x: Tensor) -> Tensor:

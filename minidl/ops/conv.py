@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from minidl import kernels
+from minidl.arguments import Pair, count, images, pair
 from minidl.array import Array
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32, HALF
-from minidl.ops.arguments import Pair, pair, pictures
 
 
 class Conv2d(Op):
@@ -51,17 +51,15 @@ def conv2d(
 
 def geometry(stride: int | Pair, padding: int | Pair, dilation: int | Pair, groups: int) -> tuple[Pair, Pair, Pair, int]:
     """What a `Conv2d` is made with."""
-    if not isinstance(groups, int):
-        raise TypeError(f"groups: expected an int, got {groups!r}")
-    return pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1), groups
+    return pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1), count(groups, "groups")
 
 
 def _check(x: Array, w: Array, b: Array | None, padding: Pair, dilation: Pair, groups: int) -> None:
-    pictures(x)
+    images(x)
     if w.ndim != 4:
         raise ValueError(f"w: expected (F, C/groups, kh, kw), got shape {w.shape}")
     C, F = x.shape[1], len(w)
-    if groups < 1 or C % groups or F % groups:
+    if C % groups or F % groups:
         raise ValueError(f"groups: {groups} does not divide {C} input and {F} output channels")
     if w.shape[1] * groups != C:
         hint = "; if its channels come last, write ops.transpose(x, (0, 3, 1, 2))" if x.shape[3] == w.shape[1] * groups else ""

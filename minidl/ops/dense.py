@@ -20,10 +20,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minidl import kernels
+from minidl.arguments import Pair, images
 from minidl.array import Array, array_module, sum_type
 from minidl.core import Grads, Op
 from minidl.mixed import FLOAT32, HALF
-from minidl.ops.arguments import Pair, pictures
 from minidl.ops.norm import check_several
 
 Statistics = tuple[Array, Array]  # mean (C,) and var (C,)
@@ -57,7 +57,7 @@ class DenseBlock(Op):
         self.convolutions, self.eps, self.frozen = convolutions, eps, frozen
 
     def forward(self, x: Array, *parameters: Array) -> Array:  # (N,C,H,W), (C',) (C',) (F,C',k,k) each -> (N,C+sum F,H,W)
-        pictures(x)
+        images(x)
         if not self.frozen:
             check_several(x)
         xp, k, (N, C, H, W) = array_module(x), kernels.of(x), x.shape

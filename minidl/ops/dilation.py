@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from minidl.arguments import images, number
 from minidl.array import Array, array_module
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32
-from minidl.ops.arguments import pictures
 
 
 class SmoothMaxConvolution(Op):
@@ -24,7 +24,7 @@ class SmoothMaxConvolution(Op):
         self.kernel, self.T = kernel, coldness
 
     def forward(self, x: Array) -> Array:  # (N,C,h,w)
-        pictures(x)
+        images(x)
         self.x_shape = N, C, h, w = x.shape
         K, s = self.kernel.shape[0], self.kernel.shape[2]
         xp, r = array_module(x), K // 2
@@ -70,6 +70,5 @@ def smooth_max_convolution(x: Tensor, kernel: Array, coldness: float) -> Tensor:
     K, L, s, t = kernel.shape if kernel.ndim == 4 else (0, 0, 0, 0)
     if K != L or s != t or K % 2 == 0:
         raise ValueError(f"kernel: expected (2r+1,2r+1,s,s), got shape {kernel.shape}")
-    if not 0 <= coldness < np.inf:
-        raise ValueError(f"coldness: expected a finite number that is not negative, got {coldness!r}")
-    return SmoothMaxConvolution(array_module(x.data).asarray(kernel, x.dtype), float(coldness))(x)
+    coldness = number(coldness, "coldness", "[0, inf)")
+    return SmoothMaxConvolution(array_module(x.data).asarray(kernel, x.dtype), coldness)(x)

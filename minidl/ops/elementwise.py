@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minidl.arguments import number
 from minidl.array import Array, array_module, is_array
 from minidl.core import Grads, Op, Tensor, sum_to
 from minidl.mixed import FLOAT32
@@ -149,9 +150,11 @@ def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tens
     """y = min(max(x, low), high); no gradient flows where x lies outside."""
     if low is None and high is None:
         raise ValueError("low, high: expected at least one number, got None for both")
+    low = None if low is None else number(low, "low", "[-inf, inf]")
+    high = None if high is None else number(high, "high", "[-inf, inf]")
     if low is not None and high is not None and low > high:
         raise ValueError(f"low, high: expected low <= high, got {low} and {high}")
-    return Clip(None if low is None else float(low), None if high is None else float(high))(x)
+    return Clip(low, high)(x)
 
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:

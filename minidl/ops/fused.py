@@ -13,11 +13,11 @@ import threading
 from collections.abc import Iterator
 
 from minidl import kernels
+from minidl.arguments import Pair, number
 from minidl.array import Array
 from minidl.contexts import context
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32, HALF
-from minidl.ops.arguments import Pair
 from minidl.ops.conv import Conv2d, geometry
 from minidl.ops.norm import check, check_batch
 
@@ -118,14 +118,14 @@ class Conv2dReLU(Conv2d):
 
 def batch_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """relu(batch_norm(x, gamma, beta) + residual): x, residual (N,C,...), gamma, beta (C,) -> (N,C,...)"""
-    return BatchNormReLU(float(eps))(x, gamma, beta, residual)
+    return BatchNormReLU(number(eps, "eps", "[0, inf)"))(x, gamma, beta, residual)
 
 
 def batch_norm_frozen_relu(
     x: Tensor, gamma: Tensor, beta: Tensor, mean: Array, var: Array, residual: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
     """relu(batch_norm_frozen(x, gamma, beta, mean, var) + residual), shapes as above"""
-    return BatchNormFrozenReLU(mean, var, float(eps))(x, gamma, beta, residual)
+    return BatchNormFrozenReLU(mean, var, number(eps, "eps", "[0, inf)"))(x, gamma, beta, residual)
 
 
 def conv2d_relu(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidl import kernels
+from minidl.arguments import count, number
 from minidl.array import Array, array_module, capturing, is_array, wide
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32
@@ -128,12 +129,12 @@ class MSE(Op):
 
 def softmax(z: Tensor, axis: int = -1) -> Tensor:
     """p_k = exp(z_k) / sum_j exp(z_j) along `axis`."""
-    return Softmax(axis)(z)
+    return Softmax(count(axis, "axis", None))(z)
 
 
 def log_softmax(z: Tensor, axis: int = -1) -> Tensor:
     """log p_k = z_k - log sum_j exp(z_j) along `axis`."""
-    return LogSoftmax(axis)(z)
+    return LogSoftmax(count(axis, "axis", None))(z)
 
 
 def cross_entropy(z: Tensor, labels: Any, class_weights: Any = None, label_smoothing: float = 0.0) -> Tensor:
@@ -142,12 +143,11 @@ def cross_entropy(z: Tensor, labels: Any, class_weights: Any = None, label_smoot
     labels: (N,) integers in [0, K). class_weights: (K,) of the type of z. label_smoothing in [0, 1): the share of the target
     that is spread evenly over all classes (Szegedy et al. 2016, section 7). Raises for labels of float type or out of range.
     """
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing: expected a number in [0, 1), got {label_smoothing}")
+    smoothing = number(label_smoothing, "label_smoothing", "[0, 1)")
     if isinstance(getattr(z, "op", None), Softmax):
         raise ValueError("z: expected logits, got the probabilities that softmax returned; leave the softmax out")
     weights = None if class_weights is None else _array(class_weights, "class_weights")
-    return CrossEntropy(_array(labels, "labels"), weights, float(label_smoothing))(z)
+    return CrossEntropy(_array(labels, "labels"), weights, smoothing)(z)
 
 
 def binary_cross_entropy_with_logits(z: Tensor, targets: Any) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minidl import kernels
+from minidl.arguments import number
 from minidl.array import Array, is_array, sum_type
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32, HALF
@@ -56,12 +57,12 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Ten
     x (N,C,...), gamma, beta (C,) -> (N,C,...). The op changes no running statistics: `nn.BatchNorm2d` does.
     Raises ValueError where a channel has a single value.
     """
-    return BatchNorm(float(eps))(x, gamma, beta)
+    return BatchNorm(number(eps, "eps", "[0, inf)"))(x, gamma, beta)
 
 
 def batch_norm_frozen(x: Tensor, gamma: Tensor, beta: Tensor, mean: Array, var: Array, eps: float = 1e-5) -> Tensor:
     """y = gamma (x - mean) / sqrt(var + eps) + beta, with given statistics: arrays mean, var (C,), as in evaluation."""
-    return BatchNormFrozen(mean, var, float(eps))(x, gamma, beta)
+    return BatchNormFrozen(mean, var, number(eps, "eps", "[0, inf)"))(x, gamma, beta)
 
 
 def follow(running: Array, batch: Array, momentum: float, factor: float = 1.0) -> Array:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from minidl import kernels
+from minidl.arguments import Pair, images, pair
 from minidl.array import Array, array_module, sum_type
 from minidl.core import Grads, Op, Tensor
 from minidl.kernels.reference import conv_size
-from minidl.ops.arguments import Pair, pair, pictures
 from minidl.ops.resize import RowsAndColumns
 
 
@@ -48,7 +48,7 @@ class GlobalAvgPool2d(Op):
     """y[n,c] = sum_{i,j} x[n,c,i,j] / (H W)"""
 
     def forward(self, x: Array) -> Array:  # (N,C,H,W)
-        pictures(x)
+        images(x)
         self.x_shape = x.shape
         return x.mean(axis=(2, 3), dtype=sum_type(x.dtype)).astype(x.dtype, copy=False)
 
@@ -105,7 +105,7 @@ def _window(kernel: int | Pair, stride: int | Pair | None, padding: int | Pair) 
 
 
 def _pooled_size(x: Array, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool) -> Pair:
-    pictures(x)
+    images(x)
     OH, OW = (_pooled(*a, ceil_mode) for a in zip(x.shape[2:], kernel, stride, padding, strict=True))
     if OH < 1 or OW < 1:
         raise ValueError(f"kernel: {kernel} is larger than the picture {x.shape[2:]} with padding {padding}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl import kernels
+from minidl.arguments import number
 from minidl.array import Array
 from minidl.core import Grads, Op, Tensor
 
@@ -30,8 +31,7 @@ def dropout(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
     rng: the generator, on the CPU, of one seed a call; the elements are drawn from that seed where x is, the same ones on the
     CPU and on a GPU. In evaluation call nothing: `nn.Dropout` does that.
     """
-    if not 0 <= p < 1:
-        raise ValueError(f"p: expected a probability in [0, 1), got {p}")
+    p = number(p, "p", "[0, 1)")
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
     return Dropout(p, rng)(x)

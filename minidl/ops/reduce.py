@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from minidl.arguments import count
 from minidl.array import Array, array_module
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32
@@ -136,7 +137,7 @@ def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 def var(x: Tensor, axis: Axis = None, keepdims: bool = False, correction: int = 1) -> Tensor:
     """The variance along the axes, divided by m - correction (1: unbiased, as in PyTorch; 0: biased, as in NumPy)."""
-    return Var(axis, keepdims, correction)(x)
+    return Var(axis, keepdims, count(correction, "correction", 0))(x)
 
 
 def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
+from minidl.arguments import Pair, images, number, numbers, pair
 from minidl.array import Array, array_module, sum_type
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32
-from minidl.ops.arguments import Pair, pair, pictures
 
 
 class RowsAndColumns(Op):
@@ -28,7 +28,7 @@ class RowsAndColumns(Op):
         self.kind, self.settings = kind, settings
 
     def forward(self, x: Array) -> Array:  # (N,C,H,W)
-        pictures(x)
+        images(x)
         rows, columns = zip(*self.settings, strict=True)
         self.A = _matrix(array_module(x), sum_type(x.dtype), self.kind, x.shape[2], *rows)
         self.B = _matrix(array_module(x), sum_type(x.dtype), self.kind, x.shape[3], *columns)
@@ -58,10 +58,8 @@ def gaussian_blur(x: Tensor, sigma: float | tuple[float, float], radius: int | P
     sigma: standard deviation in pixels, one or (vertical, horizontal); the kernel reaches `radius` pixels (3 sigma, rounded
     up, by default), and must be smaller than the picture.
     """
-    sigmas = (sigma, sigma) if isinstance(sigma, int | float) else sigma
-    if len(sigmas) != 2 or not all(np.isfinite(s) and s > 0 for s in sigmas):
-        raise ValueError(f"sigma: expected one or two positive numbers of pixels, got {sigma!r}")
-    vertical, horizontal = sigmas
+    two = isinstance(sigma, tuple | list)
+    vertical, horizontal = numbers(sigma, "sigma", "(0, inf)", 2) if two else 2 * (number(sigma, "sigma", "(0, inf)"),)
     if radius is None:
         radius = int(np.ceil(3 * vertical)), int(np.ceil(3 * horizontal))
     return RowsAndColumns("gaussian blur", (vertical, horizontal), pair(radius, "radius", 0))(x)

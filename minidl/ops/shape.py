@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
+from minidl.arguments import count, counts, number, pairs
 from minidl.array import Array, array_module, is_array
 from minidl.core import Grads, Op, Tensor, getitem, sum_to
 
@@ -110,7 +111,7 @@ class BroadcastTo(Op):
 
 def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The same elements in another shape; one size may be -1."""
-    return Reshape(shape)(x)
+    return Reshape(counts(shape, "shape", -1))(x)
 
 
 def flatten(x: Tensor) -> Tensor:
@@ -120,7 +121,7 @@ def flatten(x: Tensor) -> Tensor:
 
 def transpose(x: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
     """The axes in another order, reversed by default."""
-    return Transpose(axes)(x)
+    return Transpose(None if axes is None else counts(axes, "axes", None))(x)
 
 
 def concat(xs: Sequence[Tensor], axis: int = 1) -> Tensor:
@@ -130,33 +131,34 @@ def concat(xs: Sequence[Tensor], axis: int = 1) -> Tensor:
     for i, x in enumerate(xs):
         if not isinstance(x, Tensor) and not is_array(x):
             raise TypeError(f"xs: expected tensors, got {type(x).__name__} as number {i}")
-    return Concat(axis)(*xs)
+    return Concat(count(axis, "axis", None))(*xs)
 
 
 def split(x: Tensor, sizes: int | Sequence[int], axis: int = 1) -> list[Tensor]:
     """Consecutive pieces along `axis`: of one size (which must divide the axis), or of the given sizes (which add up to it)."""
-    axis = normalize_axis_index(axis, x.ndim)
+    axis = normalize_axis_index(count(axis, "axis", None), x.ndim)
     n = x.shape[axis]
-    parts = [sizes] * (n // max(sizes, 1)) if isinstance(sizes, int) else list(sizes)
-    if not all(s > 0 for s in parts) or sum(parts) != n:
-        raise ValueError(f"sizes: expected positive sizes that add up to {n}, the length of axis {axis}, got {sizes}")
+    if isinstance(sizes, tuple | list):
+        parts = list(counts(sizes, "sizes"))
+    else:
+        size = count(sizes, "sizes")
+        parts = [size] * (n // size)
+    if sum(parts) != n:
+        raise ValueError(f"sizes: expected sizes that add up to {n}, the length of axis {axis}, got {sizes}")
     starts = [sum(parts[:i]) for i in range(len(parts))]
     return [getitem(x, (slice(None),) * axis + (slice(a, a + s),)) for a, s in zip(starts, parts, strict=True)]
 
 
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """x with `widths[i] = (before, after)` extra elements of `value` along axis i; one pair per axis, none negative."""
-    pairs = tuple((int(a), int(b)) for a, b in widths)
-    if any(a < 0 or b < 0 for a, b in pairs):
-        raise ValueError(f"widths: expected no negative number, got {widths}")
-    return Pad(pairs, value)(x)
+    return Pad(pairs(widths, "widths"), number(value, "value", "[-inf, inf]"))(x)
 
 
 def flip(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     """x in reverse order along the axes."""
-    return Flip(axis)(x)
+    return Flip(counts(axis, "axis", None) if isinstance(axis, tuple | list) else count(axis, "axis", None))(x)
 
 
 def broadcast_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """x repeated to `shape` by the rules of broadcasting."""
-    return BroadcastTo(shape)(x)
+    return BroadcastTo(counts(shape, "shape"))(x)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from minidl.arguments import number, numbers
 from minidl.array import Array, to_cpu
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE, RED
@@ -68,6 +69,7 @@ def accuracy_by_eps(
 
     eps: in units of pictures in [0, 1]; shown in grey levels of 255. chance: what guessing gives.
     """
+    eps, chance = numbers(eps, "eps", "[0, inf)"), number(chance, "chance", "[0, 1]")
     picture = figure.new(7.6, 4.0, w_pad=0.12, h_pad=0.1)
     ax = picture.subplots()
     levels = 255 * np.asarray(eps)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidl import files
+from minidl.arguments import count, pairs, wrong
 from minidl.array import Array, array_module, device_of, is_array, is_float, shape_of, to_cpu
 from minidl.core import Add, Op, Tensor, gradients
 from minidl.flow import formulas
@@ -71,14 +72,14 @@ def stepper(
         TypeError, ValueError: an argument that cannot be, or a page above `limit` whatever is left out.
         OSError: the file cannot be written.
     """
-    x = _checked(model, x)
+    x, limit = _checked(model, x), count(limit, "limit")
     if picture is None:
         low, high = float(x.min()), float(x.max())
         picture = to_cpu((x[0] - low) / ((high - low) or 1))
     if not is_array(picture) or picture.ndim != 3 or picture.shape[1:] != x.shape[2:]:
         raise ValueError(f"picture: expected (C,H,W) with the height and width of x, {x.shape[2:]}, got {shape_of(picture)}")
     picture = to_cpu(picture)
-    picked = [_pixel(pick, x.shape) for pick in picks]
+    picked = _pixels(picks, x.shape)
     if len(picked) > PICKS:
         raise ValueError(f"picks: expected at most {PICKS} pixels, got {len(picked)}")
     image = Tensor(x, requires_grad=True, name="picture")
@@ -91,11 +92,10 @@ def stepper(
         raise ValueError("model: its logits are not finite")
     if classes is not None and len(classes) != K:
         raise ValueError(f"classes: expected {K} names, got {len(classes)}")
-    if target is None:
-        target = int(logits.data.argmax())
-    if isinstance(target, bool) or not isinstance(target, int | np.integer) or not 0 <= target < K:
-        raise ValueError(f"target: expected one of the classes 0 to {K - 1}, got {target!r}")
-    score = logits[0, int(target)]
+    target = int(logits.data.argmax()) if target is None else count(target, "target", 0)
+    if target >= K:
+        wrong(ValueError, "target", f"one of the classes 0 to {K - 1}", target)
+    score = logits[0, target]
     g = to_cpu(gradients(score, [image])[0][0])  # (C,H,W)
     corner = [(0, 0)] if len(picked) < PICKS and (0, 0) not in picked else []
     picked += strongest_pixels(g, PICKS - len(picked) - len(corner), picked + corner) + corner
@@ -105,7 +105,7 @@ def stepper(
     about = {
         "title": title or f"{type(model).__name__}, step by step",
         "classes": names,
-        "target": int(target),
+        "target": target,
         "logits": [_number(v) for v in to_cpu(logits.data)[0]],
         "parameters": sum(p.size for p in model.parameters()),
     }
@@ -133,14 +133,12 @@ def _checked(model: Module, x: Array) -> Array:
     return x
 
 
-def _pixel(pick: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+def _pixels(picks: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     H, W = shape[2:]
-    if not (isinstance(pick, tuple | list) and len(pick) == 2 and all(isinstance(n, int | np.integer) for n in pick)):
-        raise ValueError(f"picks: expected pairs of integers, (row, column), got {pick!r}")
-    i, j = pick
-    if not (0 <= i < H and 0 <= j < W):
-        raise ValueError(f"picks: expected a row below {H} and a column below {W}, got {pick!r}")
-    return int(i), int(j)
+    for pick in pairs(picks, "picks"):
+        if pick[0] >= H or pick[1] >= W:
+            wrong(ValueError, "picks", f"a row below {H} and a column below {W}", pick)
+    return list(pairs(picks, "picks"))
 
 
 # ---- the page

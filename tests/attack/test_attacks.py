@@ -30,14 +30,15 @@ def plain_text() -> Any:
 
 
 def check_inside(path: Array, x: Array, eps: float | None, norm: str, bounds: tuple[float, float]) -> None:
-    """Every step is in bounds, exactly, and in the ball to rounding."""
+    """Every step is in bounds and in the ball: exactly, as `norms` measures it."""
     low, high = np.asarray(bounds, x.dtype)
     assert (path >= low).all() and (path <= high).all()
     if eps is not None:
-        d = (path.astype(np.float64) - x).reshape(*path.shape[:2], -1)
-        size = np.abs(d).max(-1) if norm == "linf" else np.sqrt((d**2).sum(-1))
-        rounding = 4 * np.finfo(x.dtype).eps * max(abs(low), abs(high)) * (1 if norm == "linf" else d.shape[-1] ** 0.5)
-        assert (size <= eps * (1 + 1e-6) + rounding).all()
+        d = path - x
+        assert all((ball.sizes(step, norm).astype(np.float64) <= eps).all() for step in d)
+        true = path.astype(np.longdouble) - x  # without the rounding of this difference
+        size = np.abs(true).max((2, 3, 4)) if norm == "linf" else np.sqrt((true**2).sum((2, 3, 4)))
+        assert (size <= eps * (1 + 2 * np.finfo(x.dtype).eps) + np.finfo(x.dtype).smallest_subnormal).all()
 
 
 def attack_once(
@@ -113,11 +114,51 @@ def test_a_broken_projection_is_noticed(norm: str, broken: Any, monkeypatch: pyt
 def test_shrinking_takes_the_nearest_in_the_ball(d: list[float], eps: float, norm: str, scale: float) -> None:
     given = np.array(d, np.float32).reshape(1, 1, 2, 3) * np.float32(scale)
     shrunk = ball.shrink(given, eps, norm)
-    assert shrunk.dtype == np.float32 and float(ball.sizes(shrunk, norm).item()) <= eps * (1 + 1e-6)
+    few_digits = np.finfo(np.float32).tiny  # smaller numbers have fewer
+    assert shrunk.dtype == np.float32 and float(ball.sizes(shrunk, norm).item()) <= max(eps, 2 * few_digits)
     if ball.sizes(given, norm).item() <= eps:
         np.testing.assert_allclose(shrunk, given, rtol=1e-6)
     elif norm == "l2":  # of the same direction, and as long as may be
         np.testing.assert_allclose(shrunk, given * (eps / np.linalg.norm(given.astype(float))), rtol=1e-5, atol=1e-37)
+
+
+def test_the_largest_number_below() -> None:
+    for value in (8 / 255, 0.1, 1.0, 0.0, 1e-50, 10 / 3):
+        found = ball.below(value, np.dtype("float32"))
+        assert np.float32(found) == found <= value < float(np.nextafter(np.float32(found), np.float32(np.inf)))
+    assert ball.below(0.1, np.dtype("float64")) == 0.1
+
+
+@given(st.floats(-1, 1, width=32), st.floats(-0.125, 0.125, width=32))
+def test_a_sum_is_rounded_towards_the_picture(x: float, d: float) -> None:
+    a, b = np.array(x, np.float32), np.array(d, np.float32)
+    y = ball.add(a, b)
+    assert abs(y - a) <= abs(b) and abs(float(y) - (x + d)) <= float(np.spacing(max(abs(a + b), abs(y))))
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_pictures_a_rounding_outside_of_the_bounds_are_put_back(name: str) -> None:
+    model, x, ulp = convolutional(3, 4, dtype="float32"), pictures(3, 3, dtype="float32"), np.finfo(np.float32).eps
+    x[:, 0, 0, :3], x[:, 1, 0, :2] = (-2.98e-8, -4 * ulp, np.nextafter(np.float32(0), np.float32(-1))), (1 + ulp, 1 + 4 * ulp)
+    found, inside = ATTACKS[name](model, x, 1), ATTACKS[name](model, x.clip(0, 1), 1)
+    assert found.x.dtype == np.float32 and found.x.min() >= 0 and found.x.max() <= 1
+    np.testing.assert_array_equal(found.x, inside.x)
+    np.testing.assert_array_equal(found.delta, inside.delta)
+    x[0, 0, 0, 0] = -6 * ulp
+    with pytest.raises(ValueError, match=r"x: expected values in the bounds \[0, 1\], got -7\.153e-07 to 1"):
+        ATTACKS[name](model, x, 1)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.array, np.float16])
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "pgd l2", "universal"])
+def test_the_size_of_a_change_is_no_larger_than_eps(name: str, kind: Callable[[float], Any]) -> None:
+    """Exactly, whatever type eps has, and of images in float32"""
+    model, x = convolutional(3, 4, dtype="float32"), pictures(3, 3, dtype="float32")
+    for value in (0.0, 1e-3, 8 / 255, 0.1, 0.3):
+        eps = kind(value)
+        found = ATTACKS[name](model, x, 1, **{"eps": eps, "bounds": (np.float64(0), np.array(1.0))})
+        assert found.x.dtype == found.delta.dtype == np.float32 and type(found.params["eps"]) is float
+        assert (found.norms["l2" if name == "pgd l2" else "linf"].astype(np.float64) <= float(eps)).all()
 
 
 def test_sizes_of_tiny_numbers() -> None:
@@ -295,15 +336,15 @@ NAN[1, 2, 3, 4] = np.nan
         (NAN, {}, ValueError, "x: holds NaN or infinity"),
         (X[0], {}, ValueError, r"x: expected pictures \(N,C,H,W\).*got shape \(3, 6, 6\)"),
         ((X * 255).astype("uint8"), {}, TypeError, "x: expected an array of floats.*got uint8"),
-        (X, {"y": 4}, ValueError, "y: the model has the classes 0 to 3, got 4"),
-        (X, {"y": np.array([0, -1])}, ValueError, "y: the model has the classes 0 to 3"),
+        (X, {"y": 4}, ValueError, "y: expected one of the classes 0 to 3, got 4"),
+        (X, {"y": np.array([0, -1])}, ValueError, "y: expected one of the classes 0 to 3"),
         (X, {"y": np.array([0, 1, 2])}, ValueError, "y: expected one class, or one for each of the 2 pictures"),
         (X, {"y": 1.0}, TypeError, "y: expected a class as an integer"),
-        (X, {"bounds": (1, 0)}, ValueError, r"bounds: expected \(low, high\), finite, low < high, got \(1, 0\)"),
-        (X, {"bounds": (0, np.inf)}, ValueError, "bounds: expected"),
+        (X, {"bounds": (1, 0)}, ValueError, r"bounds: expected \(low, high\), low < high, got \(1, 0\)"),
+        (X, {"bounds": (0, np.inf)}, ValueError, r"bounds\[1\]: expected a finite number, got inf"),
         (X, {"mean": [0.5] * 3}, TypeError, "mean, std: expected 3 numbers each, or None twice"),
-        (X, {"mean": [0.5] * 2, "std": [1] * 2}, ValueError, "mean, std: expected one number for each of 3 channels"),
-        (X, {"mean": [0.5] * 3, "std": [1, 0, 1]}, ValueError, "mean, std: expected finite numbers, std above 0"),
+        (X, {"mean": [0.5] * 2, "std": [1] * 2}, ValueError, r"mean: expected 3 finite numbers, got \[0.5, 0.5\]"),
+        (X, {"mean": [0.5] * 3, "std": [1, 0, 1]}, ValueError, r"std\[1\]: expected a number in \(0, inf\), got 0"),
         (X, {"batch_size": 0}, ValueError, "batch_size: expected an integer of at least 1, got 0"),
         (X, {"progress": "yes"}, TypeError, "progress: expected False, True or a function"),
     ],
@@ -316,31 +357,35 @@ def test_bad_input(name: str, x: Array, more: dict[str, Any], error: type[Except
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda m: attack.fgsm(m, X, eps=-0.1), ValueError, "eps: expected a finite number of at least 0, got -0.1"),
-        (lambda m: attack.pgd(m, X, eps=np.nan), ValueError, "eps: expected a finite number of at least 0, got nan"),
-        (lambda m: attack.universal(m, X, eps="8"), TypeError, "eps: expected a number, got '8'"),
+        (lambda m: attack.fgsm(m, X, eps=-0.1), ValueError, r"eps: expected a number in \[0, inf\), got -0.1"),
+        (lambda m: attack.pgd(m, X, eps=np.nan), ValueError, r"eps: expected a number in \[0, inf\), got nan"),
+        (lambda m: attack.universal(m, X, eps="8"), TypeError, r"eps: expected a number in \[0, inf\), got '8'"),
         (lambda m: attack.pgd(m, X, norm="l1"), ValueError, r"norm: expected one of \('linf', 'l2'\), got 'l1'"),
         (lambda m: attack.universal(m, X, norm=2), ValueError, "norm: expected one of"),
-        (lambda m: attack.pgd(m, X, step=-1), ValueError, "step: expected a finite number of at least 0, got -1"),
-        (lambda m: attack.pgd(m, X, steps=1.5), TypeError, "steps: expected an integer, got 1.5"),
-        (lambda m: attack.pgd(m, X, seed=-1), ValueError, "seed: expected at least 0, got -1"),
+        (lambda m: attack.pgd(m, X, step=-1), ValueError, r"step: expected a number in \[0, inf\), got -1"),
+        (lambda m: attack.pgd(m, X, steps=1.5), TypeError, "steps: expected an integer of at least 0, got 1.5"),
+        (lambda m: attack.pgd(m, X, seed=-1), ValueError, "seed: expected an integer of at least 0, got -1"),
         (lambda m: attack.fgsm(m, X, targeted=True), ValueError, "y: a targeted attack needs the class that it is to reach"),
         (lambda m: attack.fool(m, X, None), ValueError, "y: a targeted attack needs the class that it is to reach"),
-        (lambda m: attack.fool(m, X, 1, step=np.inf), ValueError, "step: expected a finite number"),
-        (lambda m: attack.deepfool(m, X, overshoot=-1), ValueError, "overshoot: expected a finite number of at least 0"),
-        (lambda m: attack.deepfool(m, X, candidates=0), ValueError, "candidates: expected at least 1, got 0"),
-        (lambda m: attack.universal(m, X, passes=-1), ValueError, "passes: expected at least 0, got -1"),
+        (lambda m: attack.fool(m, X, 1, step=np.inf), ValueError, r"step: expected a number in \[0, inf\), got inf"),
+        (lambda m: attack.deepfool(m, X, overshoot=-1), ValueError, r"overshoot: expected a number in \[0, inf\), got -1"),
+        (lambda m: attack.deepfool(m, X, candidates=0), ValueError, "candidates: expected an integer of at least 1, got 0"),
+        (lambda m: attack.universal(m, X, passes=-1), ValueError, "passes: expected an integer of at least 0, got -1"),
         (lambda m: attack.fgsm(m, X, output="loss"), ValueError, "output: expected one of"),
         (lambda m: attack.fgsm(linear(3, 1)[0], X), ValueError, r"model: an attack needs at least two classes.*\(2, 1\)"),
         (lambda m: attack.fgsm(m, X.astype("float32")), ValueError, "x: the model is float64 on the cpu, x is float32"),
-        (lambda m: attack.class_image(m, (3, 6), 1), ValueError, r"shape: expected \(C,H,W\), positive integers, got \(3, 6\)"),
-        (lambda m: attack.class_image(m, (3, 6, 6), 9), ValueError, "y: the model has the classes 0 to 3"),
-        (lambda m: attack.class_image(m, (3, 6, 6), 1, jitter=-1), ValueError, "jitter: expected at least 0, got -1"),
+        (lambda m: attack.class_image(m, (3, 6), 1), ValueError, r"shape: expected 3 integers of at least 1, got \(3, 6\)"),
+        (lambda m: attack.class_image(m, (3, 6, 6), 9), ValueError, "y: expected one of the classes 0 to 3"),
+        (
+            lambda m: attack.class_image(m, (3, 6, 6), 1, jitter=-1),
+            ValueError,
+            "jitter: expected an integer .* got -1",
+        ),
         (lambda m: attack.class_image(m, (3, 6, 6), 1, bounds=(1, 1)), ValueError, "bounds: expected"),
         (lambda m: attack.linearity(m, X), ValueError, r"x: expected one picture, \(1,C,H,W\), got shape \(2, 3, 6, 6\)"),
-        (lambda m: attack.linearity(m, X[:1], 4), ValueError, "target: the model has the classes 0 to 3, got 4"),
-        (lambda m: attack.linearity(m, X[:1], count=200), ValueError, "reach, count: .*odd count, got .* and 200"),
-        (lambda m: attack.linearity(m, X[:1], reach=-1), ValueError, "reach: expected a finite number of at least 0, got -1"),
+        (lambda m: attack.linearity(m, X[:1], 4), ValueError, "target: expected one of the classes 0 to 3, got 4"),
+        (lambda m: attack.linearity(m, X[:1], count=200), ValueError, "count: expected an odd number, got 200"),
+        (lambda m: attack.linearity(m, X[:1], reach=-1), ValueError, r"reach: expected a number in \(0, inf\), got -1"),
     ],
 )
 def test_other_bad_input(call: Callable[[nn.Module], Any], error: type[Exception], message: str) -> None:

@@ -138,19 +138,23 @@ def test_compose_runs_in_order() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: RandomCrop(-1), ValueError, "pad must be at least 0, got -1"),
-        (lambda: RandomCrop(2.0), TypeError, "pad must be an integer, got float 2.0"),
-        (lambda: RandomCrop(True), TypeError, "pad must be an integer, got bool"),
-        (lambda: RandomFlip(1.5), ValueError, "p must be a probability"),
-        (lambda: RandomFlip("x"), ValueError, "p must be a probability"),
-        (lambda: RandomFlip(float("nan")), ValueError, "p must be a probability"),
-        (lambda: RandomFlip(axis="diagonal"), ValueError, "axis must be"),
-        (lambda: Cutout(0), ValueError, "size must be at least 1, got 0"),
-        (lambda: Normalize([0.5], [0.1, 0.2]), ValueError, "one number a channel"),
-        (lambda: Normalize(0.5, 0.1), ValueError, "one number a channel"),
-        (lambda: Normalize([0.5], [0.0]), ValueError, "std positive"),
-        (lambda: Normalize([float("nan")], [1.0]), ValueError, "finite"),
-        (lambda: Compose([RandomFlip(), 3]), TypeError, r"functions\[1\] must be callable"),
+        (lambda: RandomCrop(-1), ValueError, "pad: expected an integer of at least 0, got -1"),
+        (lambda: RandomCrop(2.0), TypeError, "pad: expected an integer of at least 0, got 2.0"),
+        (lambda: RandomCrop(True), TypeError, "pad: expected an integer of at least 0, got True"),
+        (lambda: RandomFlip(1.5), ValueError, r"p: expected a number in \[0, 1\], got 1.5"),
+        (lambda: RandomFlip("x"), TypeError, r"p: expected a number in \[0, 1\], got 'x'"),
+        (lambda: RandomFlip(float("nan")), ValueError, r"p: expected a number in \[0, 1\], got nan"),
+        (
+            lambda: RandomFlip(axis="diagonal"),
+            ValueError,
+            "axis: expected one of .*'vertical'.*, got 'diagonal'",
+        ),
+        (lambda: Cutout(0), ValueError, "size: expected an integer of at least 1, got 0"),
+        (lambda: Normalize([0.5], [0.1, 0.2]), ValueError, "mean, std: expected one number a channel, got 1 and 2"),
+        (lambda: Normalize(0.5, 0.1), TypeError, "mean: expected finite numbers, got 0.5"),
+        (lambda: Normalize([0.5], [0.0]), ValueError, r"std\[0\]: expected a number in \(0, inf\), got 0.0"),
+        (lambda: Normalize([float("nan")], [1.0]), ValueError, r"mean\[0\]: expected a finite number, got nan"),
+        (lambda: Compose([RandomFlip(), 3]), TypeError, r"functions\[1\]: expected a function f\(x, rng\), got 3"),
     ],
 )
 def test_bad_settings(make: object, error: type[Exception], message: str) -> None:
@@ -161,19 +165,19 @@ def test_bad_settings(make: object, error: type[Exception], message: str) -> Non
 @pytest.mark.parametrize("f", [RandomCrop(1), RandomFlip(), Cutout(2), Normalize([0.5] * 3, [0.5] * 3)])
 def test_bad_batches(f: object) -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match=r"x must be a NumPy or CuPy array \(N,C,H,W\), got \(3, 6, 7\)"):
+    with pytest.raises(ValueError, match=r"x: expected a NumPy or CuPy array \(N,C,H,W\), got \(3, 6, 7\)"):
         f(batch()[0], rng)  # type: ignore[operator]
     with pytest.raises(ValueError, match="got list"):
         f([1], rng)  # type: ignore[operator]
-    with pytest.raises(TypeError, match="x must be uint8 or floating, got int64"):
+    with pytest.raises(TypeError, match="x: expected uint8 or floats, got int64"):
         f(batch().astype(np.int64), rng)  # type: ignore[operator]
 
 
 def test_bad_fill_and_channels() -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="one for each of 3 channels"):
+    with pytest.raises(ValueError, match=r"fill: expected one number, or one for each of 3 channels, got \(0.1, 0.2\)"):
         RandomCrop(1, fill=(0.1, 0.2))(batch(), rng)
-    with pytest.raises(ValueError, match=r"fill must be in \[0, 1\] for uint8"):
+    with pytest.raises(ValueError, match=r"fill: expected numbers in \[0, 1\] for uint8 .* got \(128.0,\)"):
         Cutout(1, fill=128)(batch(), rng)
-    with pytest.raises(ValueError, match="mean and std have 1 channels, the pictures 3"):
+    with pytest.raises(ValueError, match="mean, std: expected one number for each of 3 channels, got 1"):
         Normalize([0.5], [0.5])(batch())

@@ -66,7 +66,7 @@ def test_cifar100_round_trip(tmp_path: pathlib.Path, labels: str, column: int) -
 
 
 def test_cifar100_labels_argument(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match='labels must be "fine" or "coarse", got \'both\''):
+    with pytest.raises(ValueError, match=r"labels: expected one of \('fine', 'coarse'\), got 'both'"):
         cifar100(tmp_path, labels="both")
 
 

@@ -73,24 +73,28 @@ NAN = np.full((3, 1, 2, 2), np.nan, np.float32)
         (
             (IMAGES.tolist(), LABELS, ("a", "b")),
             TypeError,
-            "images must be a NumPy array of uint8 or float32, got list",
+            "images: expected a NumPy array of uint8 or float32, got list",
         ),
-        ((IMAGES.astype(np.int64), LABELS, ("a", "b")), TypeError, "images must be uint8 or float32, got int64"),
-        ((IMAGES[0], LABELS, ("a", "b")), ValueError, r"images must have 4 axes, got shape \(1, 2, 2\)"),
-        ((IMAGES[:0], LABELS[:0], ("a", "b")), ValueError, "must not be empty"),
-        ((IMAGES[:, :, :0], LABELS, ("a", "b")), ValueError, "must not be empty"),
+        ((IMAGES.astype(np.int64), LABELS, ("a", "b")), TypeError, "images: expected uint8 or float32, got int64"),
+        ((IMAGES[0], LABELS, ("a", "b")), ValueError, r"images: expected 4 axes, got shape \(1, 2, 2\)"),
+        ((IMAGES[:0], LABELS[:0], ("a", "b")), ValueError, r"images: expected at least one pixel, got shape \(0, 1, 2, 2\)"),
+        ((IMAGES[:, :, :0], LABELS, ("a", "b")), ValueError, r"images: expected at least one pixel, got .* \(3, 1, 0, 2\)"),
         ((NAN, LABELS, ("a", "b")), ValueError, "NaN or infinity in 3 of 3 pictures, first in picture 0"),
-        ((IMAGES, LABELS.astype(np.float32), ("a", "b")), TypeError, "labels must be int64, got float32"),
-        ((IMAGES, LABELS[:2], ("a", "b")), ValueError, "3 images need 3 labels, got 2"),
+        ((IMAGES, LABELS.astype(np.float32), ("a", "b")), TypeError, "labels: expected int64, got float32"),
+        ((IMAGES, LABELS[:2], ("a", "b")), ValueError, "labels: expected 3, one for each of the images, got 2"),
         (
             (IMAGES, LABELS, ("a",)),
             ValueError,
-            r"labels must be in 0..0 \(there are 1 classes\), got values from 0 to 1",
+            "labels: expected 0 to 0, as there are 1 classes, got 0 to 1",
         ),
-        ((IMAGES, LABELS - 1, ("a", "b")), ValueError, "got values from -1 to 0"),
-        ((IMAGES, LABELS, "ab"), TypeError, "classes must be a tuple of strings"),
-        ((IMAGES, LABELS, (1, 2)), TypeError, "classes must be a tuple of strings"),
-        ((IMAGES, LABELS, ("a", "b"), {"m": np.zeros((3, 2, 2), np.uint8)}), TypeError, r"masks\['m'\] must be bool"),
+        ((IMAGES, LABELS - 1, ("a", "b")), ValueError, "labels: expected 0 to 1, .* got -1 to 0"),
+        ((IMAGES, LABELS, "ab"), TypeError, "classes: expected a tuple of strings, got 'ab'"),
+        ((IMAGES, LABELS, (1, 2)), TypeError, r"classes: expected a tuple of strings, got \(1, 2\)"),
+        (
+            (IMAGES, LABELS, ("a", "b"), {"m": np.zeros((3, 2, 2), np.uint8)}),
+            TypeError,
+            r"'m'\]: expected bool, got uint8",
+        ),
         ((IMAGES, LABELS, ("a", "b"), {"m": np.zeros((3, 2, 1), bool)}), ValueError, r"\(3, 2, 2\), got \(3, 2, 1\)"),
     ],
 )
@@ -102,12 +106,14 @@ def test_bad_parts(arguments: tuple, error: type[Exception], message: str) -> No
 @pytest.mark.parametrize(
     ("indices", "error", "message"),
     [
-        ([], ValueError, "indices are empty"),
-        ([10], IndexError, r"indices must be in 0..9, got values from 10 to 10"),
-        ([-1], IndexError, r"got values from -1"),
-        ([0.5], TypeError, "flat list of integers, got 1-D float64"),
-        ([True, False], TypeError, "flat list of integers, got 1-D bool"),
-        ([[0, 1]], TypeError, "flat list of integers, got 2-D"),
+        ([], ValueError, "indices: expected at least one, got none"),
+        ([10], IndexError, "indices: expected 0 to 9, got 10 to 10"),
+        ([-1], IndexError, "indices: expected 0 to 9, got -1 to -1"),
+        (np.array([0.5]), TypeError, "indices: expected a flat list of integers, got 1-D float64"),
+        ([0.5], TypeError, r"indices\[0\]: expected an integer, got 0.5"),
+        ([True, False], TypeError, r"indices\[0\]: expected an integer, got True"),
+        (np.array([[0, 1]]), TypeError, "indices: expected a flat list of integers, got 2-D"),
+        ([[0, 1]], TypeError, r"indices\[0\]: expected an integer, got \[0, 1\]"),
     ],
 )
 def test_take_refuses(indices: list, error: type[Exception], message: str) -> None:
@@ -117,12 +123,12 @@ def test_take_refuses(indices: list, error: type[Exception], message: str) -> No
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.4), (1.5, -0.5), (), (0.5, float("nan"))])
 def test_split_refuses_fractions(fractions: tuple) -> None:
-    with pytest.raises(ValueError, match="fractions must be positive and sum to 1"):
+    with pytest.raises(ValueError, match=r"fractions.*: expected (numbers that sum to 1|a number in \(0, 1\]), got"):
         make().split(fractions, 0)
 
 
 def test_split_refuses_a_bad_seed() -> None:
-    with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="seed: expected an integer of at least 0, got -1"):
         make().split((0.5, 0.5), -1)
-    with pytest.raises(TypeError, match="seed must be an integer, got float"):
+    with pytest.raises(TypeError, match=r"seed: expected an integer of at least 0, got 1\.0"):
         make().split((0.5, 0.5), 1.0)  # type: ignore[arg-type]

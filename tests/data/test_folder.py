@@ -156,10 +156,11 @@ def test_missing_and_empty_folders(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"size": 32}, ValueError, r"size must be a pair \(H, W\), got 32"),
-        ({"size": (0, 4)}, ValueError, r"size\[0\] must be at least 1, got 0"),
-        ({"size": (4, 4.5)}, TypeError, r"size\[1\] must be an integer, got float 4.5"),
-        ({"channels": 2}, ValueError, "channels must be 1, 3, 4 or None, got 2"),
+        ({"size": 32}, TypeError, "size: expected 2 integers of at least 1, got 32"),
+        ({"size": (4, 4, 4)}, ValueError, r"size: expected 2 integers of at least 1, got \(4, 4, 4\)"),
+        ({"size": (0, 4)}, ValueError, r"size\[0\]: expected an integer of at least 1, got 0"),
+        ({"size": (4, 4.5)}, TypeError, r"size\[1\]: expected an integer of at least 1, got 4.5"),
+        ({"channels": 2}, ValueError, "channels: expected 1, 3, 4 or None, got 2"),
     ],
 )
 def test_bad_arguments(tmp_path: pathlib.Path, arguments: dict, error: type[Exception], message: str) -> None:

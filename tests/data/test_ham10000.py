@@ -98,10 +98,10 @@ def test_other_forms_of_the_metadata(root: pathlib.Path, tmp_path: pathlib.Path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"labels": "dx"}, 'labels must be "malignant" or "diagnosis", got \'dx\''),
-        ({"test": 0}, "test must be a share between 0 and 1, got 0"),
-        ({"test": 1.0}, "test must be a share between 0 and 1, got 1.0"),
-        ({"seed": -1}, "seed must be at least 0"),
+        ({"labels": "dx"}, r"labels: expected one of \('malignant', 'diagnosis'\), got 'dx'"),
+        ({"test": 0}, r"test: expected a number in \(0, 1\), got 0"),
+        ({"test": 1.0}, r"test: expected a number in \(0, 1\), got 1.0"),
+        ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
     ],
 )
 def test_bad_arguments(root: pathlib.Path, arguments: dict[str, Any], message: str) -> None:

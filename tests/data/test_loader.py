@@ -248,13 +248,13 @@ for i, _ in enumerate(Loader(data, 1, augment=slow)):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"dataset": [1, 2]}, TypeError, "dataset must be a minidl.data.Dataset, got list"),
-        ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
-        ({"batch_size": 2.0}, TypeError, "batch_size must be an integer, got float 2.0"),
-        ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
-        ({"seed": None}, TypeError, "seed must be an integer, got NoneType"),
-        ({"prefetch": -1}, ValueError, "prefetch must be at least 0, got -1"),
-        ({"augment": "flip"}, TypeError, "augment must be callable"),
+        ({"dataset": [1, 2]}, TypeError, "dataset: expected a minidl.data.Dataset, got list"),
+        ({"batch_size": 0}, ValueError, "batch_size: expected an integer of at least 1, got 0"),
+        ({"batch_size": 2.0}, TypeError, "batch_size: expected an integer of at least 1, got 2.0"),
+        ({"seed": -1}, ValueError, "seed: expected an integer of at least 0, got -1"),
+        ({"seed": None}, TypeError, "seed: expected an integer of at least 0, got None"),
+        ({"prefetch": -1}, ValueError, "prefetch: expected an integer of at least 0, got -1"),
+        ({"augment": "flip"}, TypeError, r"augment: expected a function f\(x, rng\), got 'flip'"),
         ({"batch_size": 11, "drop_last": True}, ValueError, "batch_size is 11, dataset has 10"),
     ],
 )
@@ -265,20 +265,20 @@ def test_bad_arguments(arguments: dict, error: type[Exception], message: str) ->
 
 def test_bad_epoch() -> None:
     loader = Loader(numbered(3), 1)
-    with pytest.raises(ValueError, match="epoch must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="epoch: expected an integer of at least 0, got -1"):
         loader.set_epoch(-1)
     loader.epoch = -1
-    with pytest.raises(ValueError, match="epoch must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="epoch: expected an integer of at least 0, got -1"):
         iter(loader)
 
 
 @pytest.mark.parametrize(
     ("augment", "message"),
     [
-        (lambda x, rng: None, r"must return a batch \(5,C,H,W\), got NoneType"),
+        (lambda x, rng: None, r"augment: expected it to return a batch \(5,C,H,W\), got NoneType"),
         (lambda x, rng: x[:3], r"got shape \(3, 2, 4, 4\)"),
         (lambda x, rng: x[0], r"got shape \(2, 4, 4\)"),
-        (lambda x, rng: x.astype(np.int32), "must return uint8 or floating pictures, got int32"),
+        (lambda x, rng: x.astype(np.int32), "augment: expected it to return pictures of uint8 or floats, got int32"),
     ],
 )
 def test_bad_augmentation(augment: object, message: str) -> None:
@@ -342,5 +342,5 @@ def test_without_a_gpu_the_loader_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     loader._stream.cache_clear()
     with pytest.raises(RuntimeError, match="device 'gpu' needs CuPy"):
         next(iter(Loader(numbered(4), 2, device="gpu")))
-    with pytest.raises(ValueError, match=r"device must be one of \('cpu', 'gpu'\), got 'tpu'"):
+    with pytest.raises(ValueError, match=r"device: expected one of \('cpu', 'gpu'\), got 'tpu'"):
         Loader(numbered(4), 2, device="tpu")

@@ -51,8 +51,8 @@ def test_seeded_and_plain_cases() -> None:
         ({"values": np.ones(0)}, ValueError, "values: expected at least one"),
         ({"values": np.array([1, np.nan])}, ValueError, "values: expected at least one, all of them finite"),
         ({"groups": np.arange(2)}, ValueError, "groups: expected one number for each of the 3 values"),
-        ({"level": 1.0}, ValueError, "level, draws: expected a share between 0 and 1"),
-        ({"draws": 0}, ValueError, "level, draws: "),
+        ({"level": 1.0}, ValueError, r"level: expected a number in \(0, 1\), got 1.0"),
+        ({"draws": 0}, ValueError, "draws: expected an integer of at least 1, got 0"),
     ],
 )
 def test_bad_arguments(arguments: dict, error: type[Exception], message: str) -> None:

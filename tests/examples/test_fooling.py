@@ -68,7 +68,7 @@ def test_quarters() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (["--target", "7"], "y: the model has the classes 0 to 1, got"),
+        (["--target", "7"], "y: expected one of the classes 0 to 1, got"),
         (["--image", "no-such.png"], "no-such.png"),
         (["--data", "cifar10"], "was trained on lesions; train one with examples/train.py --data cifar10"),
     ],

@@ -69,10 +69,10 @@ def test_a_folder_of_another_comparison(tmp_path: pathlib.Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (["--pictures", "0"], "limit must be at least 1, got 0"),
+        (["--pictures", "0"], "limit: expected an integer of at least 1, got 0"),
         (["--pictures", "8"], "batch_size: 32 is more than the 8 training pictures"),
         (["--data", "cifar10", "--root", "no/such/place"], "no/such/place"),
-        (["--lr", "nan"], "lr: expected a finite number"),
+        (["--lr", "nan"], "lr: expected a number in (0, inf), got nan"),
     ],
 )
 def test_errors_in_a_line(

@@ -85,12 +85,12 @@ def test_a_folder_of_pictures(tmp_path: pathlib.Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (["--lr", "nan"], "lr: expected a finite number that is not negative, got nan"),
-        (["--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--lr", "nan"], "lr: expected a number in (0, inf), got nan"),
+        (["--epochs", "0"], "epochs: expected an integer of at least 1, got 0"),
         (["--limit", "20"], "batch_size: 64 is more than the 20 training pictures"),
         (["--data", "folder", "--root", "no/such/place"], "no/such/place is not a folder; expected root/CLASS/picture.png"),
         (["--data", "cifar10", "--size", "64"], "--size 64: the pictures of cifar10 are 32x32"),
-        (["--size", "8"], "size must be at least 32, got 8"),
+        (["--size", "8"], "size: expected an integer of at least 32, got 8"),
         (["--resume"], "nothing to resume in"),
         (["--lr", "1e30", "--limit", "64"], "not finite"),
     ],

@@ -59,7 +59,7 @@ def test_targets_by_head() -> None:
     assert maps["disc"].target.tolist() == [4, 0, 1] and maps["disc"].params["sigma"] == 0.5
     with pytest.raises(ValueError, match=r"target: the model has the heads \['disc', 'stenosis'\], got \['facet'\]"):
         evidence_maps(model, x, {"facet": 0})
-    with pytest.raises(ValueError, match="target: the model has the classes 0 to 1, got 2"):
+    with pytest.raises(ValueError, match="target: expected one of the classes 0 to 1, got 2"):
         evidence_maps(model, x, {"stenosis": 2})
 
 

@@ -246,13 +246,13 @@ def test_a_seed_gives_the_same_net_and_another_another():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="module: expected one of naive, reduced, got 'b'"):
+    with pytest.raises(ValueError, match=r"module: expected one of \('naive', 'reduced'\), got 'b'"):
         models.googlenet(module="b")
-    with pytest.raises(ValueError, match="out_features: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_classes: expected an integer of at least 1, got 0"):
         models.googlenet(num_classes=0)
-    with pytest.raises(ValueError, match="in_channels: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="in_channels: expected an integer of at least 1, got 0"):
         models.googlenet(in_channels=0)
-    with pytest.raises(ValueError, match=r"p: expected a probability in \[0, 1\), got 1"):
+    with pytest.raises(ValueError, match=r"dropout: expected a number in \[0, 1\), got 1"):
         models.googlenet(dropout=1)
     with pytest.raises(ValueError, match=r"x: expected pictures of 3 channels, \(N,3,H,W\), got \(1, 1, 32, 32\)"):
         models.googlenet(num_classes=2)(pictures(1, 1, 32, 32))

@@ -164,9 +164,9 @@ def test_resnet1202_is_built_run_and_walked_back():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="out_features: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_classes: expected an integer of at least 1, got 0"):
         models.resnet18(num_classes=0)
-    with pytest.raises(ValueError, match="in_channels: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="in_channels: expected an integer of at least 1, got 0"):
         models.resnet50(in_channels=0)
     model = models.resnet18(num_classes=2)
     with pytest.raises(ValueError, match=r"x: expected pictures of 3 channels, \(N,3,H,W\), got \(1, 4, 32, 32\)"):

@@ -199,11 +199,11 @@ def test_a_seed_gives_the_same_net_and_another_another():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="out_features: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_classes: expected an integer of at least 1, got 0"):
         models.inception_v3(num_classes=0)
-    with pytest.raises(ValueError, match="in_channels: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="in_channels: expected an integer of at least 1, got 0"):
         models.inception_v3(in_channels=0)
-    with pytest.raises(ValueError, match=r"p: expected a probability in \[0, 1\), got -0.1"):
+    with pytest.raises(ValueError, match=r"dropout: expected a number in \[0, 1\), got -0.1"):
         models.inception_v3(dropout=-0.1)
     with pytest.raises(ValueError, match=r"x: expected pictures of 3 channels, \(N,3,H,W\), got \(1, 1, 75, 75\)"):
         models.inception_v3(num_classes=2)(pictures(1, 1, 75, 75))

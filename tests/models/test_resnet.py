@@ -93,9 +93,9 @@ def test_the_shortcut_of_option_a_subsamples_and_pads_channels_with_zeros():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="out_features: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_classes: expected an integer of at least 1, got 0"):
         models.resnet8(num_classes=0)
-    with pytest.raises(ValueError, match="in_channels: expected at least 1, got -3"):
+    with pytest.raises(ValueError, match="in_channels: expected an integer of at least 1, got -3"):
         models.resnet8(in_channels=-3)
     model = models.resnet8()
     with pytest.raises(ValueError, match=r"x: expected pictures of 3 channels, \(N,3,H,W\), got \(2, 1, 32, 32\)"):

@@ -142,11 +142,11 @@ def test_gradients_of_a_block(norm):
 
 
 def test_bad_input(zeros):
-    with pytest.raises(ValueError, match="out_features: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_classes: expected an integer of at least 1, got 0"):
         models.vgg11(num_classes=0)
-    with pytest.raises(ValueError, match="in_channels: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="in_channels: expected an integer of at least 1, got 0"):
         models.vgg16_bn(in_channels=0)
-    with pytest.raises(ValueError, match=r"p: expected a probability in \[0, 1\), got 1"):
+    with pytest.raises(ValueError, match=r"dropout: expected a number in \[0, 1\), got 1"):
         models.vgg11(dropout=1)
     with pytest.raises(ValueError, match=r"x: expected pictures of 3 channels, \(N,3,H,W\), got \(1, 1, 32, 32\)"):
         models.vgg11()(pictures(1, 1, 32, 32))

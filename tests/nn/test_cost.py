@@ -213,7 +213,7 @@ def test_a_module_that_is_called_twice_is_two_rows():
     assert [(r.name, r.op, r.parameters, r.inputs) for r in rows] == [
         ("a", "Sequential", 12, (-1,)), ("", "Exp", 0, (0,)), ("a", "Sequential", 0, (1,)),
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="depth: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="depth: expected an integer of at least 1, got 0"):
         cost(twice, (3,)).folded(0)
 
 
@@ -257,7 +257,7 @@ def test_a_model_without_parameters_or_ops():
 def test_bad_input():
     with pytest.raises(TypeError, match="model: expected a Module, got function"):
         cost(ops.relu, (3, 4, 4))
-    with pytest.raises(ValueError, match=r"input_shape: expected sizes of at least 1, such as \(3, 224, 224\), got \(3, 0\)"):
+    with pytest.raises(ValueError, match=r"input_shape\[1\]: expected an integer of at least 1, got 0"):
         cost(small(), (3, 0))
     with pytest.raises(ValueError, match="input_shape"):
         cost(small(), ())

@@ -65,10 +65,10 @@ def test_a_seed_gives_the_same_bits_and_bad_shapes_are_refused(function):
     assert np.array_equal(draw(function, (6, 5)), draw(function, (6, 5)))
     assert not np.array_equal(draw(function, (6, 5)), draw(function, (6, 5), seed=1))
     for shape in ((5,), (3, 0), ()):
-        with pytest.raises(ValueError, match="at least two positive sizes"):
+        with pytest.raises(ValueError, match=r"shape.*: expected (.* two sizes|an integer of at least 1), got"):
             draw(function, shape)
 
 
 def test_fan_is_in_or_out():
-    with pytest.raises(ValueError, match="fan: expected 'in' or 'out', got 'fan_in'"):
+    with pytest.raises(ValueError, match=r"fan: expected one of \('in', 'out'\), got 'fan_in'"):
         draw(init.he_normal, (2, 2), fan="fan_in")

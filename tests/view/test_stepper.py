@@ -217,10 +217,9 @@ def test_large_maps_are_averaged(tmp_path: pathlib.Path) -> None:
         ({"x": picture().astype(np.float32)}, "x: the model is float64 on the cpu, x is float32 on the cpu"),
         ({"x": np.full((3, 12, 12), np.nan)}, "x: holds NaN or infinity"),
         ({"target": 3}, "target: expected one of the classes 0 to 2, got 3"),
-        ({"target": True}, "target: expected one of the classes 0 to 2, got True"),
         ({"classes": ["a", "b"]}, "classes: expected 3 names, got 2"),
         ({"picks": [(12, 0)]}, r"picks: expected a row below 12 and a column below 12, got \(12, 0\)"),
-        ({"picks": [(1, 2, 3)]}, r"picks: expected pairs of integers, \(row, column\), got \(1, 2, 3\)"),
+        ({"picks": [(1, 2, 3)]}, r"picks\[0\]: expected 2 integers of at least 0, got \(1, 2, 3\)"),
         ({"picks": [(i, 0) for i in range(10)]}, "picks: expected at most 9 pixels, got 10"),
         ({"picture": np.zeros((3, 5, 5))}, r"picture: expected \(C,H,W\) with the height and width of x, .*got \(3, 5, 5\)"),
     ],
@@ -235,6 +234,8 @@ def test_bad_input(change: dict[str, Any], message: str, tmp_path: pathlib.Path)
 def test_what_is_no_picture_and_no_model(tmp_path: pathlib.Path) -> None:
     with pytest.raises(TypeError, match="x: expected an array of floats, as the model takes it, got uint8"):
         view.stepper(Joined(), np.zeros((3, 12, 12), np.uint8), path=tmp_path / "p.html")
+    with pytest.raises(TypeError, match="target: expected an integer of at least 0, got True"):
+        view.stepper(Joined(), picture(), True, path=tmp_path / "p.html")
     with pytest.raises(TypeError, match="model: expected a Module, got function"):
         view.stepper(lambda x: x, picture(), path=tmp_path / "p.html")  # type: ignore[arg-type]
     with pytest.raises(OSError, match="no/such"):

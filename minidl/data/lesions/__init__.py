@@ -19,7 +19,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from minidl.data.checks import Array, integer
+from minidl.arguments import count, numbers, wrong
+from minidl.array import Array
 from minidl.data.dataset import Dataset
 from minidl.data.lesions.render import ABSORBANCE, render
 from minidl.data.lesions.scene import draw
@@ -65,13 +66,15 @@ def lesions(
         TypeError, ValueError: n < 1, size < 32, channels none of these, seed < 0, or no integer; `mark` no two
             probabilities, `evidence_channel` no channel, or another name in `without`.
     """
-    n, size, seed = integer("n", n, 1), integer("size", size, 32), integer("seed", seed, 0)
-    if channels not in tuple(ABSORBANCE):
-        raise ValueError(f"channels must be 1, 3 or 4, got {channels!r}")
-    if evidence_channel is not None and integer("evidence_channel", evidence_channel, 0) >= channels:
-        raise ValueError(f"evidence_channel must be below channels = {channels}, got {evidence_channel}")
+    n, size, channels, seed = count(n, "n"), count(size, "size", 32), count(channels, "channels"), count(seed, "seed", 0)
+    if channels not in ABSORBANCE:
+        wrong(ValueError, "channels", "1, 3 or 4", channels)
+    if evidence_channel is not None:
+        evidence_channel = count(evidence_channel, "evidence_channel", 0)
+        if evidence_channel >= channels:
+            wrong(ValueError, "evidence_channel", f"less than channels, {channels}", evidence_channel)
     if isinstance(without, str) or not set(without) <= set(PARTS):
-        raise ValueError(f"without must be a collection of names out of {PARTS}, got {without!r}")
+        wrong(ValueError, "without", f"a collection of names out of {PARTS}", without)
     probability = _probabilities(mark)
 
     images = np.empty((n, channels, size, size), np.uint8)
@@ -100,9 +103,4 @@ def lesions(
 
 def _probabilities(mark: Sequence[float] | None) -> Array:
     """(2,) of a mark, by class"""
-    if mark is None:
-        return np.zeros(2)
-    p = np.asarray(mark)
-    if p.shape != (2,) or p.dtype.kind not in "fi" or not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"mark must be two probabilities, that of a benign and that of a malignant picture, got {mark!r}")
-    return p
+    return np.zeros(2) if mark is None else np.asarray(numbers(mark, "mark", "[0, 1]", 2))

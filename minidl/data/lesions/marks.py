@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.data.checks import Array
+from minidl.array import Array
 
 # As `scene.VARIES`: uniform from low to high, lengths in lesion radii
 MARK_VARIES = {

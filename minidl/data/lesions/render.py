@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.data.checks import Array
+from minidl.array import Array
 from minidl.data.lesions.scene import HARMONICS, REACH, Scene, fade
 
 # (m_c, b_c, k_c) of each channel: grey; or red, green, blue; and near infrared, which looks through melanin

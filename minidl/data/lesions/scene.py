@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minidl.data.checks import Array
+from minidl.array import Array
 from minidl.data.lesions.marks import MARK_VARIES, Mark
 
 # What varies from picture to picture, uniformly from low to high. Lengths are in lesion radii.
