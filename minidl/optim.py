@@ -259,11 +259,8 @@ def constant(lr: float) -> Schedule:
 
 def step_decay(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Schedule:
     """lr factor^(number of milestones that step k has reached)."""
-    lr, factor, steps = (
-        number(lr, "lr", NOT_NEGATIVE),
-        number(factor, "factor", NOT_NEGATIVE),
-        counts(milestones, "milestones", 0),
-    )
+    lr, factor = number(lr, "lr", NOT_NEGATIVE), number(factor, "factor", NOT_NEGATIVE)
+    steps = counts(milestones, "milestones", 0)
     if list(steps) != sorted(set(steps)):
         raise ValueError(f"milestones: expected increasing steps, got {milestones}")
     return lambda k: lr * factor ** sum(bool(k >= step) for step in steps)

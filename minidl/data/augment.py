@@ -117,6 +117,8 @@ class Normalize:
         mean, std = numbers(self.mean, "mean"), numbers(self.std, "std", "(0, inf)")
         if len(mean) != len(std):
             raise ValueError(f"mean, std: expected one number a channel, got {len(mean)} and {len(std)}")
+        if (np.asarray(std, np.float32) == 0).any():
+            raise ValueError(f"std: expected numbers that float32 can tell from 0, got {self.std!r}")
 
     def __call__(self, x: Array, rng: np.random.Generator | None = None) -> Array:
         _, C, _, _ = _shape(x)

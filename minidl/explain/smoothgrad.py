@@ -55,7 +55,7 @@ def smoothgrad(
 
 
 def settings(samples: int, noise: float, seed: int) -> tuple[int, float, int]:
-    """Checked."""
+    """The three of them, checked."""
     return count(samples, "samples"), number(noise, "noise", "[0, inf)"), count(seed, "seed", 0)
 
 
