@@ -96,7 +96,8 @@ def test_training_tells_the_batch_and_what_was_held_and_goes_on_with_a_smaller_o
     assert message.startswith(
         "a batch of 64 does not fit on the GPU: Out of memory allocating 4,718,592 bytes (allocated so far:"
     )
-    assert "in Conv2d of input (64, 8, 16, 16) float32, weight (8, 8, 3, 3) float32, bias (8,) float32, called at" in message
+    of = "input (64, 8, 16, 16) float32, 2.weight (8, 8, 3, 3) float32, 2.bias (8,) float32"
+    assert f"in layer 2, Conv2d of {of}, called at" in message
     assert "CuPy's pool held 3 MiB, of which 2 were in use; 1,024 of the GPU's 81,920 MiB were free." in message
     assert message.endswith("Take a smaller batch_size, such as 32")
     del caught

@@ -86,16 +86,4 @@ DIFFERENCES = [
     Difference("t", "accepts", "transpose reverses any number of axes"),
     Difference("narrow", "accepts", "x[start:stop] may reach beyond the end, and start there, as in Python"),
     Difference("clamp", "PyTorch", "PyTorch's gradient fails where one bound has a larger shape than the result of the other"),
-    # faults of minidl
-    Difference(
-        "div/no_rounding_mode true_divide __rdiv__",
-        "gradient",
-        "FAULT: gy a / b^2 where b^2 overflows or underflows",
-        lambda a, b: (a.abs() > 1e19) | (b.abs() > 1e19),
-    ),
-    Difference("AdamW Adam", "unclear", "FAULT: betas that are no numbers: the message is Python's"),
-    Difference("sum amax max/reduction_with_dim", "late", "FAULT: axis 0 of a scalar is refused by the backward pass only"),
-    Difference("amax", "unclear", "FAULT: an axis that comes twice: the message is NumPy's"),
-    Difference("cat", "unclear", "FAULT: concat of shapes that do not fit, or of None: the message is NumPy's or Python's"),
-    Difference("reshape view reshape_as view_as", "unclear", "FAULT: reshape to another size: the message is NumPy's"),
 ]

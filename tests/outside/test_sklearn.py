@@ -14,6 +14,7 @@ pytestmark = pytest.mark.oracle
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 
 
+@pytest.mark.filterwarnings("ignore:A single label was found:UserWarning")
 @given(seed=st.integers(0, 2**32 - 1), N=st.integers(1, 60), K=st.integers(1, 25), kind=st.sampled_from(INTEGERS))
 def test_of_several_classes(seed: int, N: int, K: int, kind: str) -> None:
     rng = np.random.default_rng(seed)
