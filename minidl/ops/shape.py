@@ -21,7 +21,7 @@ class Reshape(Op):
     def forward(self, x: Array) -> Array:
         self.x_shape, known = x.shape, math.prod(n for n in self.shape if n != -1)
         whole = known > 0 and x.size % known == 0 if -1 in self.shape else x.size == known
-        if not whole or min(self.shape, default=0) < -1 or self.shape.count(-1) > 1:
+        if not whole or self.shape.count(-1) > 1:
             raise ValueError(f"shape: expected one of {x.size} elements, as x of {x.shape} has, got {self.shape}")
         return x.reshape(self.shape)
 

@@ -144,7 +144,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     # moves
     (lambda: ops.reshape(Z, (4, 4)), ValueError, r"shape: expected one of 15 elements, as x of \(3, 5\) has, got \(4, 4\)"),
     (lambda: ops.reshape(Z, (-1, -1)), ValueError, r"shape: expected one of 15 elements, .* got \(-1, -1\)"),
-    (lambda: ops.reshape(Z, (-3, -5)), ValueError, r"shape: expected .* got \(-3, -5\)"),
+    (lambda: ops.reshape(Z, (-3, -5)), ValueError, r"shape\[0\]: expected an integer of at least -1, got -3"),
     (lambda: ops.reshape(Z, (0, -1)), ValueError, r"shape: expected .* got \(0, -1\)"),
     (lambda: ops.reshape(Z, (4, -1)), ValueError, r"shape: expected one of 15 elements, .* got \(4, -1\)"),
     (lambda: ops.transpose(Z, (0, 2)), ValueError, "axes: axis 2 is out of bounds for array of dimension 2"),
