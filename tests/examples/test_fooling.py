@@ -37,6 +37,7 @@ def test_fooling(run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.Captu
     assert "gradient ascent to another class" in printed and "  8.0/255" in printed
 
 
+@pytest.mark.ci
 def test_pictures_of_ones_own(run: pathlib.Path, png: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["--run", str(run), "--image", png, "--out", str(tmp_path / "out")]
     assert fooling.main([*asked, "--target", "1"]) == 0

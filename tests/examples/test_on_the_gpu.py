@@ -50,7 +50,8 @@ def asked(name: str, run: pathlib.Path, out: pathlib.Path) -> list[str]:
     return ["--device", "gpu", "--run", str(run), *rest, "--out", str(out / "step.html" if name == "step" else out)]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.ci] if n != "saliency" else []) for n in EXAMPLES])
+@pytest.mark.ci
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_each_example(name: str, run: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     main, _, written = EXAMPLES[name]
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())

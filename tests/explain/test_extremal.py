@@ -141,6 +141,7 @@ def lighthouse() -> tuple[nn.Module, Array]:
     return model, x
 
 
+@pytest.mark.ci
 def test_the_evidence_is_kept_in_the_area_that_was_asked_for() -> None:
     model, x = lighthouse()
     areas = (0.025, 0.05, 0.1, 0.2)

@@ -24,7 +24,7 @@ from tests.kernels import cuda_cases, draws, without_gpu
 from tests.kernels.draws import Call, Draw
 from tests.kernels.test_agree import KERNELS
 
-EXAMPLES = 10 if settings().derandomize else 20  # of a family; .ci/run draws fresh ones
+EXAMPLES = 6 if settings().derandomize else 20  # of a family; .ci/run draws fresh ones
 kernel_names, started = set[str](), set[str]()  # of the set, as tested; of the @cuda.jit functions, as started
 halves = set[str]()  # of the set, as tested on float16
 

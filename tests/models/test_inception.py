@@ -88,6 +88,7 @@ def test_names_and_shapes_are_the_published_ones():
     check_names(models.inception_v3(dropout=0), "inception_v3")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_published_figures(kernel):
     with kernels.use(kernel):

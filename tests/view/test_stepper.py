@@ -183,6 +183,7 @@ def test_every_architecture(name: str, settings: dict[str, Any], size: int, tmp_
             assert cell["value"] == pytest.approx(cell["engine"], rel=1e-4, abs=1e-6 * max(1, abs(cell["arrived"])))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("name", "size"), [("resnet20", 32), ("resnet18", 224)])
 def test_five_megabytes_are_enough(name: str, size: int, tmp_path: pathlib.Path) -> None:
     model = getattr(models, name)(num_classes=10)
