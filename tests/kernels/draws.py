@@ -300,15 +300,16 @@ def _dense(draw: Draw, kernel_sizes: tuple[int, ...], limits: dict[str, Any]) ->
     scale, shift, mean = (draw.vector(C) for _ in range(3))
     w, padding, add, need_w = draw.array((F, C, k, k)), (k // 2, k // 2), draw.bool(), draw.bool()
     line_from = draw.int(0, first + F - C)
+    gradient = [GY, first, X, scale, shift, mean, w, padding, GX, add, need_w]
+    positive = [abs(a) if isinstance(a, np.ndarray) else a for a in gradient]
+    positive[5] = -abs(mean)  # then all terms of sum g (x - mean) are
+    sums = _run(plain(X), Call("affine_relu_conv_grad", positive))[0]
     return [
         Call("channel_statistics", [X, first, F], 4),
         Call("affine_relu_conv", [X, scale, shift, w, padding, GX, first], limits=limits),
-        Call("affine_relu_conv_grad", [GY, first, X, scale, shift, mean, w, padding, GX, add, need_w], _LARGEST, limits),
+        Call("affine_relu_conv_grad", gradient, tuple(0 if s is None else 1 + np.max(s) for s in sums), limits),
         Call("subtract_line", [GX, X, line_from, mean, scale, shift], limits=limits),
     ]
-
-
-_LARGEST = "the largest value"  # of each result, four times over
 
 
 def dense_block(draw: Draw) -> list[Call]:
@@ -441,8 +442,6 @@ def _run(kernels: ModuleType, call: Call) -> tuple[list[Any], list[Any]]:
 
 
 def _scales(call: Call, want: list[Any]) -> list[float]:
-    if call.scale is _LARGEST:
-        return [0 if w is None else 4 * (1 + float(np.abs(w).max(initial=0))) for w in want]
     if call.scale is None:
         positive = call._replace(args=[abs(a) if isinstance(a, np.ndarray) else a for a in call.args])
         return [float(np.max(s, initial=0)) for s in _run(reference, positive)[0]]
