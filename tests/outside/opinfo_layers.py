@@ -70,7 +70,7 @@ def layer(make: Callable[..., nn.Module]) -> Callable[..., list[Tensor]]:
         module.load_state_dict({name: x.data for name, x in state.items()})
         for name, x in state.items():
             if x.requires_grad:
-                setattr(module, name, x)
+                vars(module)[name] = x
         y = module(*inputs)
         return [y, *(Tensor(getattr(module, name)) for name in state if name.startswith("running"))]
 
