@@ -10,7 +10,7 @@ A ReLU lets the gradient gy through where its input was positive. Two methods th
     guided      gx = gy * (gy > 0) * (x > 0)    Springenberg, Dosovitskiy, Brox and Riedmiller 2015, "Striving for simplicity"
 
 Neither arrives at a gradient of anything. A ReLU is whatever says by its `gate()` which entries it lets through: relu, also as
-maximum(x, 0), clip(x, 0, high) or where(x > 0, x, 0), a leaky one, an op of your own. Of its gradient gx guided backprop sends
+maximum(x, 0) or where(x > 0, x, 0), a leaky one, any clip, an op of your own. Of its gradient gx guided backprop sends
 gx * (gy > 0) on. The rules meet ReLUs that are nodes of their own, whoever called for them; so run the model inside
 `minidl.ops.unfused()`.
 """

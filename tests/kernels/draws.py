@@ -127,7 +127,7 @@ Family = Callable[[Draw], list[Call]]
 # ---- convolution
 
 
-def _geometry(draw: Draw, kernel: Pair, stride: Pair, dilation: Pair, padding: Pair, most: int) -> tuple[int, ...]:
+def _geometry(draw: Draw, kernel: Pair, dilation: Pair, padding: Pair, most: int) -> tuple[int, ...]:
     """Height and width for at least one window; in a third of the draws the kernel is as large as the padded image"""
     least = (max(1, d * (k - 1) + 1 - 2 * p) for k, d, p in zip(kernel, dilation, padding, strict=True))
     return tuple(draw.size(max(most, n), n) for n in least)
@@ -160,7 +160,7 @@ def convolution(draw: Draw) -> list[Call]:
     stride = draw.int(1, min(3, kernel[0] + 2)), draw.int(1, kernel[1] + 2)
     dilation = draw.sizes(3)
     padding = draw.int(0, kernel[0] + 2), draw.int(0, kernel[1] + 2)
-    H, W = _geometry(draw, kernel, stride, dilation, padding, 40)
+    H, W = _geometry(draw, kernel, dilation, padding, 40)
     geometry = stride, padding, dilation, groups
     limits = SCRATCH if draw.bool() else {}
     return _all_passes(draw, (N, C * groups, H, W), (F * groups, C, *kernel), draw.bool(), geometry, limits)
@@ -169,7 +169,7 @@ def convolution(draw: Draw) -> list[Call]:
 def convolution_by_winograd(draw: Draw) -> list[Call]:
     """Of 3x3, also where `winograd` would not pay"""
     (N, C, F), padding = (draw.size(most) for most in (9, 40, 40)), (draw.int(0, 4), draw.int(0, 4))
-    H, W = _geometry(draw, (3, 3), (1, 1), (1, 1), padding, 40)
+    H, W = _geometry(draw, (3, 3), (1, 1), padding, 40)
     limits = {"winograd.SMALLEST": 1, "winograd.FEWEST": 1, "winograd.CHANNELS": (1, 40)}
     limits |= {"winograd.CHANNELS_CORRELATION": (1, 40)} | (SCRATCH if draw.bool() else {})
     limits |= {"direct.convolve": None} if max(padding) <= 2 else {}  # which would raise
@@ -180,7 +180,7 @@ def convolution_of_few_pixels(draw: Draw) -> list[Call]:
     """By `columns`, also where it would not pay"""
     kernel, dilation = (draw.int(1, 3), draw.int(1, 3)), draw.sizes(2)
     stride, padding = (draw.int(1, 4), draw.int(1, 4)), (draw.int(0, 4), draw.int(0, 4))
-    H, W = _geometry(draw, kernel, stride, dilation, padding, 9)
+    H, W = _geometry(draw, kernel, dilation, padding, 9)
     N, F = draw.size(5), ROWS * draw.size(4)
     C = columns._channels(kernel[0] * kernel[1], 4) * draw.size(2)  # those of float64 are half as many
     limits = {"columns.MOST": 10**6, "columns.MOST_CORRELATION": 10**6, "columns.LEAST": 1}
@@ -208,7 +208,7 @@ def pooling(draw: Draw) -> list[Call]:
     kernel = draw.sizes(4 if draw.small else 7)
     stride = draw.int(1, kernel[0] + 2), draw.int(1, kernel[1] + 2)
     padding = draw.int(0, kernel[0] // 2), draw.int(0, kernel[1] // 2)
-    H, W = _geometry(draw, kernel, stride, (1, 1), padding, 40)
+    H, W = _geometry(draw, kernel, (1, 1), padding, 40)
     out = []
     for size, k, s, p in zip((H, W), kernel, stride, padding, strict=True):
         o = reference.conv_size(size, k, s, p)
