@@ -112,6 +112,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, tell: Callable[[str], None]
 
     def check_and_tell(suite: str, entry: str, bins: Bins) -> None:
         bins.check()
+        assert bins.count["agreed"] or not bins.count["refused"], f"{entry}: every sample is refused: {written(bins.count)}"
         tell(f"{entry} ({SUITES[suite][entry][0]}): {written(bins.count)}")
         (folder / suite).mkdir(parents=True, exist_ok=True)
         page = folder / suite / str([*SUITES[suite]].index(entry))
