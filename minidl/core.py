@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, cycle
@@ -28,7 +27,7 @@ import numpy as np
 from minidl import kernels
 from minidl.array import Array, array_module, device_of, is_array, is_float, plain_array, to_device, total
 from minidl.conduct import Conduct
-from minidl.contexts import context
+from minidl.contexts import Setting, context
 from minidl.kernels.products import product
 from minidl.mixed import FLOAT32, HALF, half
 
@@ -40,26 +39,23 @@ _made = count()  # creation numbers: sorted by them, the ops stand in topologica
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 
-class _Recording(threading.local):
-    on = True
-
-
-_recording = _Recording()
+_recording = Setting("recording", True)
+_frozen: Setting[dict[int, Parameter]] = Setting("frozen", {})  # by id, as tensors do not compare
 
 
 @context
 def no_grad() -> Iterator[None]:
     """Inside `with no_grad():` (or in a function decorated with `@no_grad()`) ops keep no graph and save no memory for it."""
-    before, _recording.on = _recording.on, False
+    entry = _recording.enter(False)
     try:
         yield
     finally:
-        _recording.on = before
+        _recording.leave(entry)
 
 
 def recording() -> bool:
     """Whether ops keep a graph."""
-    return _recording.on
+    return _recording.value
 
 
 class Tensor(Conduct):
@@ -195,6 +191,33 @@ class Parameter(Tensor):
         if not self.data.flags.c_contiguous:  # which optimisers change in place, row by row
             self.data = self.data.copy(order="C")
 
+    @property
+    def requires_grad(self) -> bool:
+        """Whether training changes it, as it was set; inside `frozen` blocks, in their thread, it requires none."""
+        required: bool = self.__dict__["requires_grad"]
+        return required and (not _frozen.state()[1] or not self.frozen_here())
+
+    @requires_grad.setter
+    def requires_grad(self, required: bool) -> None:
+        if required and self.frozen_here():
+            where = "this thread is inside `with model.frozen():`"
+            raise RuntimeError(f"{type(self).__name__}.requires_grad = True: {where}; leave that block first")
+        self.__dict__["requires_grad"] = required
+
+    def frozen_here(self) -> bool:
+        """Whether this thread is inside a block that froze it"""
+        return any(id(self) in parameters for (parameters,) in _frozen.state()[1])
+
+
+@context
+def frozen(parameters: Sequence[Parameter]) -> Iterator[None]:
+    """Inside, in this thread alone, none of these parameters requires a gradient; of a whole model see `Module.frozen`."""
+    entry = _frozen.enter({id(p): p for p in parameters})
+    try:
+        yield
+    finally:
+        _frozen.leave(entry)
+
 
 class Op:
     """One call of one operation, and the node it leaves in the graph.
@@ -229,7 +252,8 @@ class Op:
         mix = half() is not None
         if mix:
             xs = _mix(xs, self.precision)
-        self.needs = tuple([x is not None and x.requires_grad and _recording.on for x in xs])
+        records = _recording.state()[0]
+        self.needs = tuple([x is not None and records and x.requires_grad for x in xs])
         try:
             _check_inputs(xs, mix=mix and self.precision != ())
             y = Tensor(self.forward(*[None if x is None else x.data for x in xs]))

@@ -22,23 +22,18 @@ scale. NumPy has bfloat16 from the package ml_dtypes.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from minidl.contexts import context
+from minidl.contexts import Setting, context
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 HALF, FLOAT32 = "half", "float32"
 
 
-class _Mixing(threading.local):
-    half: Any = None
-
-
-_mixing = _Mixing()
+_mixing: Setting[Any] = Setting("mixing", None)
 
 
 @context
@@ -47,16 +42,16 @@ def mixed(precision: str) -> Iterator[None]:
 
     Raises ValueError for another precision, RuntimeError for "bfloat16" without ml_dtypes.
     """
-    before, _mixing.half = _mixing.half, _half(precision)
+    entry = _mixing.enter(_half(precision))
     try:
         yield
     finally:
-        _mixing.half = before
+        _mixing.leave(entry)
 
 
 def half() -> Any:
     """The dtype of 16 bits inside `with mixed(...)`, else None."""
-    return _mixing.half
+    return _mixing.value
 
 
 def _half(precision: str) -> Any:

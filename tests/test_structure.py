@@ -48,9 +48,9 @@ ARROWS = {
     "checkpoint": "nn optim weights files array",
     "train": "arguments graph nn optim data weights checkpoint metrics memory nonfinite mixed loss_scale core ops array files",
     "rules": "core ops array",
-    "explain": "arguments core ops nn optim trace array files memory rules view",
-    "attack": "arguments explain core ops nn array files view",
-    "evaluate": "arguments explain core ops nn data array files view",
+    "explain": "arguments contexts core ops nn optim trace array files memory rules view",
+    "attack": "arguments contexts explain core ops nn array files view",
+    "evaluate": "arguments contexts explain core ops nn data array files view",
     "view": "arguments trace rules flow core ops nn array files",
     "models": "arguments core ops nn array",
 }

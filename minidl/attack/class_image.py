@@ -12,11 +12,13 @@ from minidl.array import Array, array_like, array_module, is_array, shape_of, to
 from minidl.attack.ball import Bounds, draw, unit
 from minidl.attack.passes import PerChannel, attacked, check_bounds, class_gradients, on_pictures
 from minidl.attack.result import AttackResult
+from minidl.contexts import contained
 from minidl.core import Tensor
 from minidl.explain.passes import Progress
 from minidl.nn import Module
 
 
+@contained
 def class_image(
     model: Module,
     shape: tuple[int, int, int],

@@ -9,10 +9,12 @@ from minidl.array import Array, array_module
 from minidl.attack.ball import Bounds, unit
 from minidl.attack.passes import PerChannel, attacked, check_bounds, class_gradients, on_pictures
 from minidl.attack.result import AttackResult
+from minidl.contexts import contained
 from minidl.explain.passes import Progress, Target
 from minidl.nn import Module
 
 
+@contained
 def fool(
     model: Module,
     x: Array,

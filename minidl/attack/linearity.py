@@ -11,6 +11,7 @@ import numpy as np
 from minidl import arguments, ops
 from minidl.array import Array, array_module, to_cpu
 from minidl.attack.passes import PerChannel, on_pictures
+from minidl.contexts import contained
 from minidl.core import Tensor, tape
 from minidl.explain.passes import (
     Progress,
@@ -68,6 +69,7 @@ class Linearity:
     params: dict[str, Any] = field(default_factory=dict)
 
 
+@contained
 def linearity(
     model: Module,
     x: Array,
@@ -109,10 +111,11 @@ def linearity(
         raise ValueError(f"x: expected one picture, (1,C,H,W), got shape {x.shape}")
     xp, half = array_module(x), count // 2
     eps = reach * np.arange(-half, half + 1) / half
-    with looked_at(net, batch_size), reporting(2 * count, progress, "linearity") as advance:
+    with looked_at(net, batch_size):
         gx, classes, _ = input_gradient(net, x, target, "logit")
-        signs = xp.asarray(np.random.default_rng(seed).choice([-1.0, 1.0], x.shape), dtype=x.dtype)
         base = _states(net, x)
+    signs = xp.asarray(np.random.default_rng(seed).choice([-1.0, 1.0], x.shape), dtype=x.dtype)
+    with reporting(2 * count, progress, "linearity") as advance:
         along, random = (_sweep(net, x, d, eps, base, batch_size, advance) for d in (xp.sign(gx), signs))
     counts = {"gates": _size(base.gates), "switches": _size(base.switches), "sigmoids": _size(base.slopes)}
     params = {"method": "linearity", "reach": reach, "count": count, "seed": seed}
@@ -143,7 +146,8 @@ def _sweep(
 ) -> Sweep:
     xp, rows = array_module(x), []
     for part in batches(len(eps), batch_size):
-        now = _states(net, x + xp.asarray(eps[part], dtype=x.dtype)[:, None, None, None] * d)
+        with looked_at(net, batch_size):
+            now = _states(net, x + xp.asarray(eps[part], dtype=x.dtype)[:, None, None, None] * d)
         B = len(now.logits)
         gates, switches = _differ(now.gates, base.gates), _differ(now.switches, base.switches)
         rows.append((to_cpu(now.logits), _mean(gates, B), _mean(switches, B), _mean(now.slopes, B)))

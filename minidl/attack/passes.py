@@ -123,14 +123,19 @@ def attacked(
     check_target(y, targeted)
     x = inside(x, bounds)
     xp, parts, paths = array_module(x), [], []
-    with looked_at(net, batch_size), reporting(len(x) * steps, progress, params["method"]) as advance:
+    with reporting(len(x) * steps, progress, params["method"]) as advance:
         for part in batches(len(x), batch_size):
             start, n = x[part], part.stop - part.start
-            before = answers(net, start)
+            with looked_at(net, batch_size):
+                before = answers(net, start)
             classes = targets(before, of_part(y, part), "y")
             now, moved, path = start, xp.zeros(n, dtype="int64"), [start]
-            left = n * steps
-            for after in core(start, classes, part):
+            left, changes = n * steps, core(start, classes, part)
+            while True:
+                with looked_at(net, batch_size):  # one step, so that it is left before anything else runs
+                    after = next(changes, None)
+                if after is None:
+                    break
                 moved += (after != now).any(axis=(1, 2, 3))
                 now = after
                 path += [now] if keep_path else []
@@ -139,7 +144,8 @@ def attacked(
             advance(left)  # of a batch that was done before
             if keep_path:
                 paths.append(xp.stack([*path, *[now] * (steps + 1 - len(path))]))
-            logits = answers(net, now)
+            with looked_at(net, batch_size):
+                logits = answers(net, now)
             parts.append((now, now - start, reached(logits, classes, targeted), classes, before, logits, moved))
     now, delta, success, classes, before, logits, moved = (xp.concatenate(arrays) for arrays in zip(*parts, strict=True))
     kept = xp.concatenate(paths, axis=1) if keep_path else None

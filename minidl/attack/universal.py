@@ -10,11 +10,13 @@ from minidl.attack.ball import Bounds, add, check_norm, shrink
 from minidl.attack.deepfool import to_the_border
 from minidl.attack.passes import PerChannel, check_bounds, check_target, inside, on_pictures, reached
 from minidl.attack.result import AttackResult
+from minidl.contexts import contained
 from minidl.explain.passes import Progress, Target, check_pictures, looked_at, predict, reporting
 from minidl.explain.scores import targets
 from minidl.nn import Module
 
 
+@contained
 def universal(
     model: Module,
     x: Array,
@@ -69,16 +71,17 @@ def universal(
     xp, rng, N = array_module(x), np.random.default_rng(seed), len(x)
     v = xp.zeros_like(x[:1])
     path = [v]
-    with looked_at(net, batch_size), reporting(N * passes, progress, "universal") as advance:
+    with reporting(N * passes, progress, "universal") as advance:
         before = logits = predict(net, x, batch_size)
         classes = targets(before, y, "y")
         while len(path) <= passes and float(reached(logits, classes, targeted).mean()) < rate:
             for i in rng.permutation(N).tolist():
                 start = now = xp.clip(add(x[i : i + 1], v), *bounds)
-                for now in to_the_border(  # noqa: B007 - the last one is wanted
-                    net, start, classes[i : i + 1], targeted, overshoot, steps, candidates, bounds
-                ):
-                    pass
+                with looked_at(net, batch_size):
+                    for now in to_the_border(  # noqa: B007 - the last one is wanted
+                        net, start, classes[i : i + 1], targeted, overshoot, steps, candidates, bounds
+                    ):
+                        pass
                 v = shrink(v + now - start, eps, norm)
                 advance(1)
             path.append(v)

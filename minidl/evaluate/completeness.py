@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from minidl.array import Array, device_of, is_array, to_device
+from minidl.contexts import contained
 from minidl.explain.passes import Target, as_pictures, check_pictures, explained
 from minidl.nn import Module
 
 
+@contained
 def completeness(
     model: Module,
     x: Array,

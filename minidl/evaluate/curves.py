@@ -13,6 +13,7 @@ import numpy as np
 from minidl import arguments
 from minidl.arguments import count
 from minidl.array import Array, array_module, device_of, to_cpu, to_device
+from minidl.contexts import contained
 from minidl.core import no_grad
 from minidl.explain.passes import (
     Progress,
@@ -42,6 +43,7 @@ class Curve:
         return area
 
 
+@contained
 def deletion(
     model: Module,
     x: Array,
@@ -72,6 +74,7 @@ def deletion(
     return _curve(model, x, maps, target, baseline, steps, output, batch_size, seed, progress, "deletion", _deleted)
 
 
+@contained
 def insertion(
     model: Module,
     x: Array,
@@ -122,8 +125,8 @@ def _curve(
     filler = as_pictures(baseline, x, "baseline")
     classes, _ = explained(model, x, target, output, batch_size)
     scores = np.empty((N, steps + 1))
-    with looked_at(model, batch_size), no_grad():
-        for part in batches(N * (steps + 1), batch_size, progress, name):
+    for part in batches(N * (steps + 1), batch_size, progress, name):
+        with looked_at(model, batch_size), no_grad():
             i, t = np.divmod(np.arange(part.start, part.stop), steps + 1)
             pick = to_device(i, device_of(x))
             first = rank[pick] < to_device(counts[t], device_of(x))[:, None, None, None]

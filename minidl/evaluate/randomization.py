@@ -7,8 +7,8 @@ picture, as an edge detector does, and not the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from minidl.arguments import count, number, one_of
 from minidl.array import Array, array_module, device_of, to_cpu, to_device
+from minidl.contexts import contained
 from minidl.core import Parameter
 from minidl.evaluate.similarity import rank_correlation, ssim
 from minidl.explain.explanation import Explanation
@@ -53,6 +54,7 @@ class Randomization:
         return bool(self.alike.mean() < number(limit, "limit"))
 
 
+@contained
 def randomization(
     model: Module,
     x: Array,
@@ -66,7 +68,7 @@ def randomization(
     """The maps that `method` makes of x while the model's layers are destroyed, from the last to the first, as `Randomization`.
 
     A layer is destroyed by shuffling the values of each of its parameters, so that their distribution stays; running statistics
-    stay too. The class that is explained stays that of the whole model, and so does, in the end, the model.
+    stay too. All this happens to a copy of the model. The class that is explained stays that of the whole model.
 
     Args:
         x: pictures (N,C,H,W) as in training.
@@ -82,15 +84,16 @@ def randomization(
     one_of(similarity, "similarity", SIMILARITY)
     every, seed = count(every, "every"), count(seed, "seed", 0)
     classes = to_cpu(explained(model, x, target, "logit")[0])
-    layers = layers_of(model)[::-1]
 
     def sizes() -> Array:
-        made = method(model, x, target=classes).map
+        made = method(ruin, x, target=classes).map
         return to_cpu(array_module(made).abs(made))
 
+    ruin = _copy(model)
+    layers = layers_of(ruin)[::-1]
     rng = np.random.default_rng(seed)
     stops = sorted({*range(every, len(layers), every), len(layers)})
-    with restored(model), reporting(len(stops) + 1, progress, "randomization") as advance:
+    with reporting(len(stops) + 1, progress, "randomization") as advance:
         whole = sizes()
         advance(1)
         columns = [SIMILARITY[similarity](whole, whole)]
@@ -115,15 +118,10 @@ def layers_of(model: Module) -> list[tuple[str, list[Parameter]]]:
     return layers
 
 
-@contextmanager
-def restored(model: Module) -> Iterator[None]:
-    """Afterwards every parameter holds the array that it holds now."""
-    before = [(p, p.data) for p in model.parameters()]
-    try:
-        yield
-    finally:
-        for p, data in before:
-            p.data = data
+def _copy(model: Module) -> Module:
+    """Modules and parameters of its own, on the same arrays: the model itself may be asked meanwhile, by other threads too."""
+    arrays = [p.data for p in model.parameters()] + [a for _, a in model.named_buffers()]
+    return deepcopy(model, {id(a): a for a in arrays})
 
 
 def _shuffled(values: Array, rng: np.random.Generator) -> Array:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from minidl import ops
 from minidl.arguments import number
 from minidl.array import Array
+from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
 from minidl.explain.explanation import Explanation
 from minidl.explain.passes import Progress, Target, check_pictures, looked_at
@@ -48,6 +49,7 @@ def heads_of(y: object) -> dict[str, Tensor]:
     return heads
 
 
+@contained
 def evidence_maps(
     model: Module,
     x: Array,

@@ -6,6 +6,7 @@ import numpy as np
 
 from minidl.arguments import count
 from minidl.array import Array, array_module
+from minidl.contexts import contained
 from minidl.core import Tensor
 from minidl.explain.explanation import Explanation
 from minidl.explain.passes import (
@@ -22,6 +23,7 @@ from minidl.explain.scores import score
 from minidl.nn import Module
 
 
+@contained
 def expected_gradients(
     model: Module,
     x: Array,

@@ -10,6 +10,7 @@ import numpy as np
 from minidl import ops
 from minidl.arguments import count, number, numbers, wrong
 from minidl.array import Array, array_like, array_module
+from minidl.contexts import contained
 from minidl.core import Parameter, Tensor, no_grad
 from minidl.explain.explanation import Explanation
 from minidl.explain.meaningful import blurred, joined
@@ -32,6 +33,7 @@ AREA_WEIGHT, AREA_GROWTH = 300.0, 1.0035  # of the area loss, and by how much th
 MOMENTUM = 0.9
 
 
+@contained
 def extremal_perturbation(
     model: Module,
     x: Array,
@@ -111,23 +113,24 @@ def extremal_perturbation(
     # every picture once for each area: N A problems that know nothing of each other
     picture, area = xp.repeat(xp.arange(len(x)), A), xp.asarray(np.tile(np.asarray(areas), len(x)))
     masks, kept, histories = [], [], []
-    with looked_at(model, batch_size), reporting(len(picture) * iterations, progress, "extremal perturbation") as advance:
+    with reporting(len(picture) * iterations, progress, "extremal perturbation") as advance:
         for part in batches(len(picture), batch_size):
             c, blurs = classes[picture[part]], pyramid(x[picture[part]], levels, blur)
             mask = Parameter(xp.ones((len(c), 1, -(-H // step), -(-W // step)), x.dtype))
             optimiser, history = SGD([mask], lr * (1 - MOMENTUM), MOMENTUM), []
             for t in range(iterations):
-                M = full_size(mask, kernel, (H, W))
-                phi = interpolated(blurs, M)
-                reward = score(logits_of(model, ops.flip(phi, 3) if flip and t % 2 == 0 else phi), c, output)
-                off = area_loss(M, area[part])
                 optimiser.zero_grad()
-                ops.sum(AREA_WEIGHT * AREA_GROWTH**t * off - reward).backward()
+                with looked_at(model, batch_size):
+                    M = full_size(mask, kernel, (H, W))
+                    phi = interpolated(blurs, M)
+                    reward = score(logits_of(model, ops.flip(phi, 3) if flip and t % 2 == 0 else phi), c, output)
+                    off = area_loss(M, area[part])
+                    ops.sum(AREA_WEIGHT * AREA_GROWTH**t * off - reward).backward()
                 optimiser.step()
                 mask.data = xp.clip(mask.data, 0, 1)
                 history.append({"score": reward.data, "area": off.data})
                 advance(len(mask))
-            with no_grad():
+            with looked_at(model, batch_size), no_grad():
                 M = full_size(mask, kernel, (H, W))
                 gained = score(logits_of(model, interpolated(blurs, M)), c, "logprob").data - log_p[picture[part]]
             masks.append(M.data[:, 0])

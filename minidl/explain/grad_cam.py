@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minidl import ops
 from minidl.array import Array, array_module
+from minidl.contexts import contained
 from minidl.core import Tensor, gradients, no_grad
 from minidl.explain.explanation import Explanation
 from minidl.explain.passes import Progress, Target, batches, check_pictures, logits_of, looked_at, of_part
@@ -11,6 +12,7 @@ from minidl.explain.scores import score, targets
 from minidl.nn import Module, watch
 
 
+@contained
 def grad_cam(
     model: Module,
     x: Array,
@@ -36,8 +38,8 @@ def grad_cam(
     """
     check_pictures(model, x, target)
     parts = []
-    with looked_at(model, batch_size), ops.unfused():
-        for part in batches(len(x), batch_size, progress, "Grad-CAM"):
+    for part in batches(len(x), batch_size, progress, "Grad-CAM"):
+        with looked_at(model, batch_size), ops.unfused():
             picture = Tensor(x[part], requires_grad=True)
             outputs, logits = spatial_outputs(model, picture)
             name = _choose(layer, outputs)

@@ -6,12 +6,14 @@ import warnings
 
 from minidl import ops, rules
 from minidl.array import Array
+from minidl.contexts import contained
 from minidl.core import Step
 from minidl.explain.explanation import Explanation
 from minidl.explain.passes import Progress, Target, check_pictures, check_reduce, input_gradients, over_channels
 from minidl.nn import Module
 
 
+@contained
 def guided_backprop(
     model: Module,
     x: Array,
@@ -31,6 +33,7 @@ def guided_backprop(
     return _by_rule(rules.guided, "guided_backprop", model, x, target, output, reduce, batch_size, progress)
 
 
+@contained
 def deconvnet(
     model: Module,
     x: Array,
@@ -71,6 +74,6 @@ def _by_rule(
     with ops.unfused():
         raw, classes, scores = input_gradients(model, x, target, output, batch_size, progress, method, noting)
     if not any(met):
-        warnings.warn(f"{method}: the model has no ReLU for the rule to act on: this is the plain gradient", stacklevel=3)
+        warnings.warn(f"{method}: the model has no ReLU for the rule to act on: this is the plain gradient", stacklevel=4)
     params = {"method": method, "output": output, "reduce": reduce}
     return Explanation(over_channels(raw, reduce), raw, classes, scores, params=params)

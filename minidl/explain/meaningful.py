@@ -11,6 +11,7 @@ import numpy as np
 from minidl import ops
 from minidl.arguments import count, number, one_of
 from minidl.array import Array, array_like, array_module
+from minidl.contexts import contained
 from minidl.core import Parameter, Tensor, no_grad
 from minidl.explain.explanation import Explanation
 from minidl.explain.passes import (
@@ -49,6 +50,7 @@ class Loss:
         return self.l1 + self.score + self.tv
 
 
+@contained
 def meaningful_perturbation(
     model: Module,
     x: Array,
@@ -126,16 +128,17 @@ def meaningful_perturbation(
     weights = weights_of(setting, lambda1, lambda2, beta, cells=-(-H // stride) * -(-W // stride))
     classes, scores = explained(model, x, target, output, batch_size)
     xp, masks, histories = array_module(x), [], []
-    with looked_at(model, batch_size), reporting(len(x) * iterations, progress, "meaningful perturbation") as advance:
+    with reporting(len(x) * iterations, progress, "meaningful perturbation") as advance:
         for part in batches(len(x), batch_size):
             pictures = Pictures(x[part], deletion, blur, constant, jitter, seed)
-            with no_grad():
+            with looked_at(model, batch_size), no_grad():
                 mask = Parameter(start(model, pictures, classes[part], stride, sigma))
             optimiser, history = AdamW([mask], lr, weight_decay=0.0), []
             for shifted in pictures.shifted(iterations):
-                loss = loss_of(model, mask, *shifted, classes[part], sigma, output, **weights)
                 optimiser.zero_grad()
-                ops.sum(loss.total()).backward()
+                with looked_at(model, batch_size):
+                    loss = loss_of(model, mask, *shifted, classes[part], sigma, output, **weights)
+                    ops.sum(loss.total()).backward()
                 optimiser.step()
                 mask.data = xp.clip(mask.data, 0, 1)
                 history.append({"l1": loss.l1.data, "score": loss.score.data, "tv": loss.tv.data})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minidl.arguments import Pair, pair
 from minidl.array import Array, array_module
+from minidl.contexts import contained
 from minidl.core import no_grad
 from minidl.explain.explanation import Explanation
 from minidl.explain.passes import (
@@ -23,6 +24,7 @@ from minidl.explain.scores import exact_score, targets
 from minidl.nn import Module
 
 
+@contained
 def occlusion(
     model: Module,
     x: Array,
@@ -68,8 +70,8 @@ def occlusion(
     lost, count = xp.zeros((N, 1, H, W), x.dtype), xp.zeros((H, W), x.dtype)
     for rows, columns in windows:
         count[rows, columns] += 1
-    with looked_at(model, batch_size), no_grad():
-        for runs in runs_in_batches(N, len(windows), batch_size, progress, "occlusion"):
+    for runs in runs_in_batches(N, len(windows), batch_size, progress, "occlusion"):
+        with looked_at(model, batch_size), no_grad():
             pictures = of_runs(x, runs)
             for some, (part, k) in zip(in_runs(pictures, runs), runs, strict=True):
                 rows, columns = windows[k]

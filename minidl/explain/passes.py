@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from minidl.arguments import count, number, one_of
 from minidl.array import Array, array_like, array_module, device_of, is_array, is_float, shape_of
+from minidl.contexts import contained, context
 from minidl.core import Tensor, no_grad, walk
 from minidl.explain.scores import score, targets
 from minidl.memory import batch_in_memory
@@ -21,9 +22,9 @@ Target = int | Array | None  # one class for all pictures, one for each (N,), or
 Progress = bool | Callable[[int, int], None]  # False, True (a bar), or what is called with (done, total)
 
 
-@contextmanager
+@context
 def looked_at(model: Module, batch_size: int) -> Iterator[Module]:
-    """Inside, the model evaluates and its parameters are frozen; then all is as it was.
+    """Inside, the model evaluates and its parameters are frozen, in this thread: one batch, and never across a `yield`.
 
     Raises BatchMemoryError, a MemoryError, where so many pictures at a time do not fit into memory.
     """
@@ -60,10 +61,13 @@ def logits_of(model: Module, x: Array) -> Tensor:
     return logits
 
 
+@contained
 def predict(model: Module, x: Array, batch_size: int = 32) -> Array:
     """The logits (N,K) of pictures x (N,C,H,W), in evaluation mode, without a graph."""
-    with looked_at(model, batch_size), no_grad():
-        parts = [logits_of(model, x[part]).data for part in batches(len(x), batch_size)]
+    parts = []
+    for part in batches(len(x), batch_size):
+        with looked_at(model, batch_size), no_grad():
+            parts.append(logits_of(model, x[part]).data)
     return array_module(x).concatenate(parts)
 
 
@@ -102,8 +106,8 @@ def input_gradients(
 ) -> tuple[Array, Array, Array]:
     """`input_gradient` of any number of pictures, `batch_size` at a time."""
     parts = []
-    with looked_at(model, batch_size):
-        for part in batches(len(x), batch_size, progress, name):
+    for part in batches(len(x), batch_size, progress, name):
+        with looked_at(model, batch_size):
             parts.append(input_gradient(model, x[part], of_part(target, part), output, rule))
     gx, classes, scores = (array_module(x).concatenate(arrays) for arrays in zip(*parts, strict=True))
     return gx, classes, scores
@@ -124,11 +128,11 @@ def gradients_at(
     The score is that of classes (N,). Of each picture k counts up.
     """
     xp = array_module(classes)
-    with looked_at(model, batch_size):
-        for runs in runs_in_batches(len(classes), samples, batch_size, progress, name):
-            x = xp.concatenate([point(part, k) for part, k in runs])
+    for runs in runs_in_batches(len(classes), samples, batch_size, progress, name):
+        x = xp.concatenate([point(part, k) for part, k in runs])
+        with looked_at(model, batch_size):
             gx, _, _ = input_gradient(model, x, of_runs(classes, runs), output)
-            yield from ((part, k, g) for (part, k), g in zip(runs, in_runs(gx, runs), strict=True))
+        yield from ((part, k, g) for (part, k), g in zip(runs, in_runs(gx, runs), strict=True))
 
 
 Runs = list[tuple[slice, int]]  # pictures, and the sample that they share

@@ -7,6 +7,7 @@ import numpy as np
 from minidl import ops
 from minidl.arguments import count, number
 from minidl.array import Array, array_module
+from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
 from minidl.explain.explanation import Explanation
 from minidl.explain.passes import (
@@ -26,6 +27,7 @@ from minidl.explain.scores import exact_score
 from minidl.nn import Module
 
 
+@contained
 def rise(
     model: Module,
     x: Array,
@@ -63,8 +65,8 @@ def rise(
     classes, scores = explained(model, x, target, output, batch_size)
     raw, covariance, mean_mask = (xp.zeros(shape) for shape in ((N, 1, H, W), (N, H, W), (H, W)))  # float64
     mean = xp.zeros((N, 1, 1))
-    with looked_at(model, batch_size), no_grad():
-        for runs in runs_in_batches(N, samples, batch_size, progress, "RISE"):
+    for runs in runs_in_batches(N, samples, batch_size, progress, "RISE"):
+        with looked_at(model, batch_size), no_grad():
             masks = xp.asarray(np.stack([random_mask((H, W), grid, p, (seed, k)) for _, k in runs]), x.dtype)
             pictures = [mask * x[part] + (1 - mask) * cover[part] for mask, (part, _) in zip(masks, runs, strict=True)]
             seen = exact_score(logits_of(model, xp.concatenate(pictures)).data, of_runs(classes, runs), output)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from minidl.array import Array
+from minidl.contexts import contained
 from minidl.explain.explanation import Explanation
 from minidl.explain.passes import Progress, Target, check_pictures, check_reduce, input_gradients, over_channels
 from minidl.nn import Module
 
 
+@contained
 def saliency(
     model: Module,
     x: Array,

@@ -8,6 +8,7 @@ import numpy as np
 
 from minidl.arguments import count, number
 from minidl.array import Array, array_module
+from minidl.contexts import contained
 from minidl.explain.explanation import Explanation
 from minidl.explain.passes import (
     Progress,
@@ -21,6 +22,7 @@ from minidl.explain.passes import (
 from minidl.nn import Module
 
 
+@contained
 def smoothgrad(
     model: Module,
     x: Array,

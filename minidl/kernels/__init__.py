@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -24,19 +23,15 @@ from types import ModuleType
 import numpy as np
 
 from minidl.array import Array
-from minidl.contexts import context
+from minidl.contexts import Setting, context
 from minidl.kernels import reference
 
 CHOICES = ("compiled", "reference")
 
 
-class _Choice(threading.local):
-    name = os.environ.get("MINIDL_KERNELS", "compiled")
-
-
-_choice = _Choice()
-if _choice.name not in CHOICES:
-    raise ValueError(f"MINIDL_KERNELS: expected one of {CHOICES}, got {_choice.name!r}")
+_choice = Setting("kernels", os.environ.get("MINIDL_KERNELS", "compiled"))
+if _choice.default not in CHOICES:
+    raise ValueError(f"MINIDL_KERNELS: expected one of {CHOICES}, got {_choice.default!r}")
 
 
 def of(x: Array) -> ModuleType:
@@ -45,9 +40,10 @@ def of(x: Array) -> ModuleType:
     For halves it is `halves`, but `cuda` for CuPy's of float16. Raises RuntimeError for a CuPy array where the kernels cannot
     reach a GPU, or where it holds bfloat16.
     """
-    if x.dtype.itemsize == 2 and (_choice.name == "reference" or isinstance(x, np.ndarray | np.generic)):
+    chosen = _choice.state()[0]  # as `.value`, without a frame more to step through
+    if x.dtype.itemsize == 2 and (chosen == "reference" or isinstance(x, np.ndarray | np.generic)):
         return _module("halves")
-    if _choice.name == "reference" or isinstance(x, np.generic):
+    if chosen == "reference" or isinstance(x, np.generic):
         return reference
     if isinstance(x, np.ndarray):
         return _module("compiled")
@@ -84,7 +80,7 @@ def _cuda() -> ModuleType:
 def _after_fork() -> None:
     """A forked child has none of the threads of its parent, and OpenMP does not start them again: plain text serves it."""
     if "minidl.kernels.compiled" in sys.modules:
-        _Choice.name = _choice.name = "reference"  # of threads that the child starts, and of this one
+        _choice.reset("reference")
 
 
 if hasattr(os, "register_at_fork"):
@@ -96,8 +92,8 @@ def use(name: str) -> Iterator[None]:
     """Inside `with kernels.use("reference"):` this thread's ops call the plain text, inside "compiled" those of x's device."""
     if name not in CHOICES:
         raise ValueError(f"kernels.use(name): expected one of {CHOICES}, got {name!r}")
-    before, _choice.name = _choice.name, name
+    entry = _choice.enter(name)
     try:
         yield
     finally:
-        _choice.name = before
+        _choice.leave(entry)

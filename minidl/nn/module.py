@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
 from minidl.array import Array, is_array, is_float, to_cpu, to_device
-from minidl.contexts import context
-from minidl.core import Parameter, Tensor
+from minidl.contexts import Setting, context
+from minidl.core import Parameter, Tensor, frozen
 from minidl.state import compare, overwrite
 
 if TYPE_CHECKING:
     from minidl.nn.cost import Cost
 
 T = TypeVar("T")
+Told = Callable[[str, Tensor], None]
+
+_LEAVE_FIRST = "this thread is inside `with model.evaluating():`, where the model does not train; leave that block first"
+_evaluating: Setting[dict[int, Module]] = Setting("evaluating", {})  # by id, as a module of yours may compare otherwise
+watchers: Setting[dict[int, tuple[str, Told | None, Told | None]]] = Setting("watchers", {})  # by id: name, before, after
 
 
 class Module:
@@ -27,7 +32,6 @@ class Module:
     of the attributes, joined by dots: `layer1.0.conv1.weight`.
     """
 
-    training = True
     buffer_names: tuple[str, ...] = ()
     _named = False  # whether the parameters have their names
 
@@ -38,7 +42,20 @@ class Module:
         """`forward(x)`; an array becomes a Tensor first. With the first call parameters get their names, for errors to show."""
         if not self._named:
             self._name_parameters()
-        return self.forward(x if isinstance(x, Tensor) else Tensor(x))
+        x = x if isinstance(x, Tensor) else Tensor(x)
+        return self._watched(x) if watchers.state()[1] else self.forward(x)
+
+    def _watched(self, x: Tensor) -> Tensor:
+        """`forward(x)`, of which those are told who watch this module, see `nn.watch`"""
+        told = [watched[id(self)] for (watched,) in watchers.state()[1] if id(self) in watched]
+        for name, before, _ in reversed(told):
+            if before is not None:
+                before(name, x)
+        y = self.forward(x)
+        for name, _, after in told:
+            if after is not None:
+                after(name, y)
+        return y
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(self.__dict__.get(name), Parameter) and not isinstance(value, Parameter | None):
@@ -59,7 +76,7 @@ class Module:
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules directly below this one."""
-        for name, value in vars(self).items():
+        for name, value in tuple(vars(self).items()):  # as they are now: another thread may give names to parameters
             if isinstance(value, Module):
                 yield name, value
             elif isinstance(value, _CONTAINERS) and _holds_parameters(value):
@@ -77,7 +94,7 @@ class Module:
         return _each_once(
             (prefix + name, value)
             for prefix, module in self._tree("")
-            for name, value in vars(module).items()
+            for name, value in tuple(vars(module).items())
             if isinstance(value, Parameter)
         )
 
@@ -95,7 +112,7 @@ class Module:
 
     def generators(self) -> list[np.random.Generator]:
         """The random generators of the layers (dropout), each once: their state belongs in a checkpoint of a training."""
-        found = (("", v) for m in self.modules() for v in vars(m).values() if isinstance(v, np.random.Generator))
+        found = (("", v) for m in self.modules() for v in tuple(vars(m).values()) if isinstance(v, np.random.Generator))
         return [rng for _, rng in _each_once(found)]
 
     def name_parameters(self) -> Self:
@@ -121,35 +138,54 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Into training: batch norm takes the statistics of the batch, dropout drops."""
-        for module in self.modules():
-            module.training = mode
+        modules = self.modules()
+        if mode and any(module._evaluates_here() for module in modules):
+            raise RuntimeError(f"{type(self).__name__}.train(): {_LEAVE_FIRST}")
+        for module in modules:
+            module.__dict__["training"] = mode
         return self
 
     def eval(self) -> Self:
         """Into evaluation: batch norm takes its running statistics, dropout lets everything through."""
         return self.train(False)
 
+    @property
+    def training(self) -> bool:
+        """Whether this module trains, as `train()` and `eval()` set it; inside `evaluating()`, in its thread, it never does."""
+        trains: bool = self.__dict__.get("training", True)
+        return trains and not self._evaluates_here()
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        if mode and self._evaluates_here():
+            raise RuntimeError(f"{type(self).__name__}.training = True: {_LEAVE_FIRST}")
+        self.__dict__["training"] = mode
+
     @context
     def evaluating(self) -> Iterator[Self]:
-        """Inside `with model.evaluating():` the model evaluates; then every module is in its own mode again."""
-        before = [(module, module.training) for module in self.modules()]
+        """Inside `with model.evaluating():` the model evaluates, in this thread alone: its modes are not changed.
+
+        Other models train in there as ever, and so does this one in other threads. Raises RuntimeError for `train()` inside.
+        """
+        entry = _evaluating.enter({id(module): module for module in self.modules()})
         try:
-            yield self.eval()
+            yield self
         finally:
-            for module, mode in before:
-                module.training = mode
+            _evaluating.leave(entry)
 
     @context
     def frozen(self) -> Iterator[Self]:
-        """Inside `with model.frozen():` no parameter requires a gradient, so that only those of the input are computed."""
-        before = [(p, p.requires_grad) for p in self.parameters()]
-        try:
-            for p, _ in before:
-                p.requires_grad = False
+        """Inside `with model.frozen():` no parameter requires a gradient, so that only those of the input are computed.
+
+        This holds in this thread alone; `requires_grad` is not changed, and what else has parameters keeps them. Raises
+        RuntimeError where one is told to require a gradient inside.
+        """
+        with frozen(self.parameters()):
             yield self
-        finally:
-            for p, required in before:
-                p.requires_grad = required
+
+    def _evaluates_here(self) -> bool:
+        """Whether this thread is inside a `with ....evaluating():` of this module or of one above it"""
+        return any(id(self) in modules for (modules,) in _evaluating.state()[1])
 
     def to(self, device: str | None = None, dtype: Any = None) -> Self:
         """Parameters and buffers to `"cpu"` or `"gpu"`, those of float type to another float type; in place, returns self.
@@ -193,7 +229,8 @@ class Module:
         """The arrays themselves, by name: of each module its parameters, its buffers, then its children."""
         state: dict[str, Array] = {}
         for prefix, module in self._tree(""):
-            state |= {prefix + name: value.data for name, value in vars(module).items() if isinstance(value, Parameter)}
+            mine = tuple(vars(module).items())
+            state |= {prefix + name: value.data for name, value in mine if isinstance(value, Parameter)}
             state |= {prefix + name: getattr(module, name) for name in module.buffer_names}
         return state
 
@@ -210,9 +247,22 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        rows = [f"{name}: {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
+        """The tree; inside `evaluating()` or `frozen()`, what holds in this thread stands before it."""
+        evaluates, parameters = self._evaluates_here(), self.parameters()
+        stilled = bool(parameters) and all(p.frozen_here() for p in parameters)
+        here = " and ".join(["evaluating"] * evaluates + ["frozen"] * stilled)
+        return f"{here}, in this thread: {self._tree_as_text()}" if here else self._tree_as_text()
+
+    def _tree_as_text(self) -> str:
+        children = [(name, _text(child)) for name, child in self.named_children()]
+        rows = [f"{name}: {text}".replace("\n", "\n  ") for name, text in children]
         inside = "\n  " + "\n  ".join(rows) + "\n" if rows else ""
         return f"{type(self).__name__}({self.settings()}{inside})"
+
+
+def _text(module: Module) -> str:
+    """Its repr, without what holds in this thread, which stands once, before the whole tree"""
+    return module._tree_as_text() if type(module).__repr__ is Module.__repr__ else repr(module)
 
 
 _CONTAINERS = (list, tuple, dict, set, frozenset, deque)

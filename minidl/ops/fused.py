@@ -9,39 +9,33 @@ everywhere with MINIDL_FUSED=0 in the environment: the same numbers within round
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 
 from minidl import kernels
 from minidl.arguments import Pair, number
 from minidl.array import Array
-from minidl.contexts import context
+from minidl.contexts import Setting, context
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32, HALF
 from minidl.ops.conv import Conv2d, geometry
 from minidl.ops.norm import check, check_batch
 
-
-class _Fusing(threading.local):
-    on = os.environ.get("MINIDL_FUSED", "1") != "0"
-
-
-_fusing = _Fusing()
+_fusing = Setting("fusing", os.environ.get("MINIDL_FUSED", "1") != "0")
 
 
 def fusing() -> bool:
     """Whether layers may take fused ops."""
-    return _fusing.on
+    return _fusing.value
 
 
 @context
 def unfused() -> Iterator[None]:
     """Inside `with unfused():` this thread's layers call single ops, one after the other."""
-    before, _fusing.on = _fusing.on, False
+    entry = _fusing.enter(False)
     try:
         yield
     finally:
-        _fusing.on = before
+        _fusing.leave(entry)
 
 
 class BatchNormReLU(Op):
