@@ -1,14 +1,13 @@
 """What holds for one thread until a block or a call ends, whatever ends it.
 
-A `Setting` is a value of this thread, such as whether ops record. `context` makes a `with` block out of a function, and
-`contained` a call that leaves every setting as it found it.
+A `Setting` is a value of this thread, such as whether ops record. A `Block` replaces it: `with` statements and decorators such
+as `no_grad()` are blocks. `contained` makes a call that leaves every setting as it found it.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import _GeneratorContextManager
+from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from functools import wraps
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -20,10 +19,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 class Setting(Generic[T]):
     """A value that blocks replace in the thread that they run in.
-
-        entry = setting.enter(value)
-        try: ...
-        finally: setting.leave(entry)
 
     A block takes away what it brought and nothing else, so that blocks may end in any order, as those in generators do.
     `state()` is (the value of the innermost block or the default, the entries of all blocks around), one call of C.
@@ -39,44 +34,57 @@ class Setting(Generic[T]):
     def value(self) -> T:
         return self.state()[0]
 
-    def enter(self, value: T) -> tuple[T]:
-        entry = (value,)
-        self._set((*self.state()[1], entry))
-        return entry
-
-    def leave(self, entry: tuple[T]) -> None:
-        self._set(tuple([other for other in self.state()[1] if other is not entry]))
-
     def reset(self, default: T) -> None:
         """Another default, and no block around, in any thread."""
         self.default = default
-        self._variable: ContextVar[tuple[T, tuple[tuple[T], ...]]] = ContextVar(self.name, default=(default, ()))
-        self.state = self._variable.get
+        self.variable: ContextVar[tuple[T, tuple[tuple[T], ...]]] = ContextVar(self.name, default=(default, ()))
+        self.state = self.variable.get
 
-    def _set(self, entries: tuple[tuple[T], ...]) -> None:
-        self._variable.set((entries[-1][0] if entries else self.default, entries))
+    def enter(self, entry: tuple[T]) -> None:
+        self.variable.set((entry[0], (*self.state()[1], entry)))
+
+    def leave(self, entry: tuple[T]) -> None:
+        entries = tuple([other for other in self.state()[1] if other is not entry])
+        self.variable.set((entries[-1][0] if entries else self.default, entries))
 
 
-class _Context(_GeneratorContextManager[T]):
+class Block(Generic[T]):
+    """`with Block(result, (setting, value), ...) as result:` gives every setting its value in this thread, until it ends.
+
+    As a decorator it does so for each call of a function.
+    """
+
+    def __init__(self, result: T, *values: tuple[Setting[Any], Any]) -> None:
+        self.result, self.values = result, values
+        self.entered: list[list[tuple[Setting[Any], tuple[Any]]]] = []  # one object may be entered several times
+
+    def __enter__(self) -> T:
+        entries = [(setting, (value,)) for setting, value in self.values]
+        self.entered.append(entries)
+        for setting, entry in entries:
+            setting.enter(entry)
+        return self.result
+
+    def __exit__(self, *_: object) -> None:
+        for setting, entry in self.entered.pop():
+            setting.leave(entry)
+
     def __call__(self, function: F) -> F:
-        """As a decorator. Raises TypeError for a generator, whose body would run when the block has long been left."""
+        """Raises TypeError for a generator or a coroutine, whose body would run when the block has long been left."""
         kinds = inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction
         if any(runs_later(function) for runs_later in kinds):
+            name = self.values[0][0].name
             raise TypeError(
-                f"@{self.func.__name__}(...): {function.__name__} would run outside of it, after the call has returned; "
-                f"write `with {self.func.__name__}(...):` inside"
+                f"@{name}(...): {function.__name__} would run outside of it, after the call has returned; "
+                f"write `with {name}(...):` inside"
             )
-        return super().__call__(function)
 
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with Block(self.result, *self.values):
+                return function(*args, **kwargs)
 
-def context(function: Callable[P, Iterator[T]]) -> Callable[P, _Context[T]]:
-    """`contextlib.contextmanager`, of which a generator or a coroutine cannot be decorated in vain"""
-
-    @wraps(function)
-    def made(*args: P.args, **kwargs: P.kwargs) -> _Context[T]:
-        return _Context(function, args, kwargs)  # type: ignore[arg-type]
-
-    return made
+        return call  # type: ignore[return-value]
 
 
 def contained(function: Callable[P, T]) -> Callable[P, T]:

@@ -27,7 +27,7 @@ import numpy as np
 from minidl import kernels
 from minidl.array import Array, array_module, device_of, is_array, is_float, plain_array, to_device, total
 from minidl.conduct import Conduct
-from minidl.contexts import Setting, context
+from minidl.contexts import Block, Setting
 from minidl.kernels.products import product
 from minidl.mixed import FLOAT32, HALF, half
 
@@ -39,18 +39,13 @@ _made = count()  # creation numbers: sorted by them, the ops stand in topologica
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 
-_recording = Setting("recording", True)
-_frozen: Setting[dict[int, Parameter]] = Setting("frozen", {})  # by id, as tensors do not compare
+_recording = Setting("no_grad", True)  # whether ops record
+frozen: Setting[dict[int, Parameter]] = Setting("model.frozen", {})  # by id, as tensors do not compare
 
 
-@context
-def no_grad() -> Iterator[None]:
+def no_grad() -> Block[None]:
     """Inside `with no_grad():` (or in a function decorated with `@no_grad()`) ops keep no graph and save no memory for it."""
-    entry = _recording.enter(False)
-    try:
-        yield
-    finally:
-        _recording.leave(entry)
+    return Block(None, (_recording, False))
 
 
 def recording() -> bool:
@@ -195,7 +190,7 @@ class Parameter(Tensor):
     def requires_grad(self) -> bool:
         """Whether training changes it, as it was set; inside `frozen` blocks, in their thread, it requires none."""
         required: bool = self.__dict__["requires_grad"]
-        return required and (not _frozen.state()[1] or not self.frozen_here())
+        return required and (not frozen.state()[1] or not self.frozen_here())
 
     @requires_grad.setter
     def requires_grad(self, required: bool) -> None:
@@ -204,19 +199,12 @@ class Parameter(Tensor):
             raise RuntimeError(f"{type(self).__name__}.requires_grad = True: {where}; leave that block first")
         self.__dict__["requires_grad"] = required
 
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, frozen in this thread>" if self.frozen_here() else super().__repr__()
+
     def frozen_here(self) -> bool:
         """Whether this thread is inside a block that froze it"""
-        return any(id(self) in parameters for (parameters,) in _frozen.state()[1])
-
-
-@context
-def frozen(parameters: Sequence[Parameter]) -> Iterator[None]:
-    """Inside, in this thread alone, none of these parameters requires a gradient; of a whole model see `Module.frozen`."""
-    entry = _frozen.enter({id(p): p for p in parameters})
-    try:
-        yield
-    finally:
-        _frozen.leave(entry)
+        return any(id(self) in parameters for (parameters,) in frozen.state()[1])
 
 
 class Op:

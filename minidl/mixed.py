@@ -22,31 +22,25 @@ scale. NumPy has bfloat16 from the package ml_dtypes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from minidl.contexts import Setting, context
+from minidl.contexts import Block, Setting
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 HALF, FLOAT32 = "half", "float32"
 
 
-_mixing: Setting[Any] = Setting("mixing", None)
+_mixing: Setting[Any] = Setting("mixed", None)
 
 
-@context
-def mixed(precision: str) -> Iterator[None]:
+def mixed(precision: str) -> Block[None]:
     """Inside `with mixed("float16"):`, or "bfloat16", this thread's ops store halves; "float32" is as without it.
 
     Raises ValueError for another precision, RuntimeError for "bfloat16" without ml_dtypes.
     """
-    entry = _mixing.enter(_half(precision))
-    try:
-        yield
-    finally:
-        _mixing.leave(entry)
+    return Block(None, (_mixing, _half(precision)))
 
 
 def half() -> Any:

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from minidl import checkpoint, files, metrics, ops, weights
 from minidl.arguments import count, number, one_of
 from minidl.array import DEVICES, Array, to_cpu
+from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
 from minidl.data import Augmentation, Compose, Dataset, Loader, Normalize, RandomCrop, RandomFlip
 from minidl.graph import CapturedGradients
@@ -231,6 +232,7 @@ def scores(model: Module, dataset: Dataset, prepare: Augmentation) -> Row:
     return row
 
 
+@contained
 @no_grad()
 def evaluate(
     model: Module, dataset: Dataset, batch_size: int = 250, prepare: Augmentation | None = None

@@ -185,7 +185,7 @@ def test_no_grad_is_not_wasted_on_a_generator() -> None:
         yield ops.relu(trained)
 
     for block in (no_grad(), ops.unfused(), nn.Linear(1, 1).frozen()):
-        with pytest.raises(TypeError, match=r"batches would run outside of it.*; write `with \w+\(...\):` inside"):
+        with pytest.raises(TypeError, match=r"batches would run outside of it.*; write `with [\w.]+\(...\):` inside"):
             block(batches)
 
     @no_grad()

@@ -46,12 +46,13 @@ ARROWS = {
     "adapt": "array",
     "weights": "nn adapt torch_checkpoint array files",
     "checkpoint": "nn optim weights files array",
-    "train": "arguments graph nn optim data weights checkpoint metrics memory nonfinite mixed loss_scale core ops array files",
+    "train": "arguments contexts graph nn optim data weights checkpoint metrics memory nonfinite mixed loss_scale core ops "
+    "array files",
     "rules": "core ops array",
     "explain": "arguments contexts core ops nn optim trace array files memory rules view",
     "attack": "arguments contexts explain core ops nn array files view",
     "evaluate": "arguments contexts explain core ops nn data array files view",
-    "view": "arguments trace rules flow core ops nn array files",
+    "view": "arguments contexts trace rules flow core ops nn array files",
     "models": "arguments core ops nn array",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from minidl import ops, rules
+from minidl import rules
 from minidl.array import Array
 from minidl.contexts import contained
 from minidl.core import Step
@@ -71,8 +71,7 @@ def _by_rule(
         met.append(rules.is_relu(step))
         rule(step)
 
-    with ops.unfused():
-        raw, classes, scores = input_gradients(model, x, target, output, batch_size, progress, method, noting)
+    raw, classes, scores = input_gradients(model, x, target, output, batch_size, progress, method, noting)
     if not any(met):
         warnings.warn(f"{method}: the model has no ReLU for the rule to act on: this is the plain gradient", stacklevel=4)
     params = {"method": method, "output": output, "reduce": reduce}

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 
 from tqdm import tqdm
 
 from minidl.arguments import count, number, one_of
 from minidl.array import Array, array_like, array_module, device_of, is_array, is_float, shape_of
-from minidl.contexts import contained, context
+from minidl.contexts import contained
 from minidl.core import Tensor, no_grad, walk
 from minidl.explain.scores import score, targets
 from minidl.memory import batch_in_memory
 from minidl.nn import Module
+from minidl.ops import unfused
 from minidl.rules import Rule, plain
 
 REDUCE = ("maxabs", "sumabs", "sum")
@@ -22,7 +23,7 @@ Target = int | Array | None  # one class for all pictures, one for each (N,), or
 Progress = bool | Callable[[int, int], None]  # False, True (a bar), or what is called with (done, total)
 
 
-@context
+@contextmanager
 def looked_at(model: Module, batch_size: int) -> Iterator[Module]:
     """Inside, the model evaluates and its parameters are frozen, in this thread: one batch, and never across a `yield`.
 
@@ -107,7 +108,7 @@ def input_gradients(
     """`input_gradient` of any number of pictures, `batch_size` at a time."""
     parts = []
     for part in batches(len(x), batch_size, progress, name):
-        with looked_at(model, batch_size):
+        with looked_at(model, batch_size), nullcontext() if rule is plain else unfused():  # rules meet single ops
             parts.append(input_gradient(model, x[part], of_part(target, part), output, rule))
     gx, classes, scores = (array_module(x).concatenate(arrays) for arrays in zip(*parts, strict=True))
     return gx, classes, scores

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,13 +22,13 @@ from types import ModuleType
 import numpy as np
 
 from minidl.array import Array
-from minidl.contexts import Setting, context
+from minidl.contexts import Block, Setting
 from minidl.kernels import reference
 
 CHOICES = ("compiled", "reference")
 
 
-_choice = Setting("kernels", os.environ.get("MINIDL_KERNELS", "compiled"))
+_choice = Setting("kernels.use", os.environ.get("MINIDL_KERNELS", "compiled"))
 if _choice.default not in CHOICES:
     raise ValueError(f"MINIDL_KERNELS: expected one of {CHOICES}, got {_choice.default!r}")
 
@@ -87,13 +86,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-@context
-def use(name: str) -> Iterator[None]:
+def use(name: str) -> Block[None]:
     """Inside `with kernels.use("reference"):` this thread's ops call the plain text, inside "compiled" those of x's device."""
     if name not in CHOICES:
         raise ValueError(f"kernels.use(name): expected one of {CHOICES}, got {name!r}")
-    entry = _choice.enter(name)
-    try:
-        yield
-    finally:
-        _choice.leave(entry)
+    return Block(None, (_choice, name))

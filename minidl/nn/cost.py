@@ -12,6 +12,7 @@ import numpy as np
 
 from minidl import arguments
 from minidl.array import array_module
+from minidl.contexts import contained
 from minidl.core import MatMul, Op, Parameter, Tensor, tape
 from minidl.nn import receptive
 from minidl.nn.module import Module
@@ -159,6 +160,7 @@ def cost(model: Module, input_shape: Sequence[int]) -> Cost:
     return Cost(shape, rows, total, sum(r.multiply_adds for r in rows), sum(r.bytes for r in rows))
 
 
+@contained
 def follow(model: Module, x: Tensor) -> tuple[Tensor, dict[Op, tuple[Call, ...]]]:
     """The output for x, and for each op the calls of modules that were running when it was made, outermost first.
 

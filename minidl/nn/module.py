@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from minidl.array import Array, is_array, is_float, to_cpu, to_device
-from minidl.contexts import Setting, context
+from minidl.contexts import Block, Setting
 from minidl.core import Parameter, Tensor, frozen
 from minidl.state import compare, overwrite
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 Told = Callable[[str, Tensor], None]
 
 _LEAVE_FIRST = "this thread is inside `with model.evaluating():`, where the model does not train; leave that block first"
-_evaluating: Setting[dict[int, Module]] = Setting("evaluating", {})  # by id, as a module of yours may compare otherwise
+_evaluating: Setting[dict[int, Module]] = Setting("model.evaluating", {})  # by id, as a module of yours may compare otherwise
 watchers: Setting[dict[int, tuple[str, Told | None, Told | None]]] = Setting("watchers", {})  # by id: name, before, after
 
 
@@ -161,27 +161,20 @@ class Module:
             raise RuntimeError(f"{type(self).__name__}.training = True: {_LEAVE_FIRST}")
         self.__dict__["training"] = mode
 
-    @context
-    def evaluating(self) -> Iterator[Self]:
+    def evaluating(self) -> Block[Self]:
         """Inside `with model.evaluating():` the model evaluates, in this thread alone: its modes are not changed.
 
         Other models train in there as ever, and so does this one in other threads. Raises RuntimeError for `train()` inside.
         """
-        entry = _evaluating.enter({id(module): module for module in self.modules()})
-        try:
-            yield self
-        finally:
-            _evaluating.leave(entry)
+        return Block(self, (_evaluating, {id(module): module for module in self.modules()}))
 
-    @context
-    def frozen(self) -> Iterator[Self]:
+    def frozen(self) -> Block[Self]:
         """Inside `with model.frozen():` no parameter requires a gradient, so that only those of the input are computed.
 
         This holds in this thread alone; `requires_grad` is not changed, and what else has parameters keeps them. Raises
         RuntimeError where one is told to require a gradient inside.
         """
-        with frozen(self.parameters()):
-            yield self
+        return Block(self, (frozen, {id(p): p for p in self.parameters()}))
 
     def _evaluates_here(self) -> bool:
         """Whether this thread is inside a `with ....evaluating():` of this module or of one above it"""

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from minidl.contexts import context
+from minidl.contexts import Block
 from minidl.nn.module import Module, Told, watchers
-from minidl.ops.fused import unfused
+from minidl.ops.fused import fuse
 
 
-@context
-def watch(model: Module, before: Told | None = None, after: Told | None = None) -> Iterator[None]:
+def watch(model: Module, before: Told | None = None, after: Told | None = None) -> Block[None]:
     """Inside, every call of a module in `model` calls `before(name, x)` and, when it is done, `after(name, y)`.
 
     `name` is the dotted one, "" for the model itself. Calls nest as the modules do, and so may `with watch(...)`. Only calls in
     this thread count. No ops are fused meanwhile (`ops.unfused`), for a fused op computes several modules and calls none.
     """
-    entry = watchers.enter({id(module): (name, before, after) for name, module in model.named_modules()})
-    try:
-        with unfused():
-            yield
-    finally:
-        watchers.leave(entry)
+    told = {id(module): (name, before, after) for name, module in model.named_modules()}
+    return Block(None, (watchers, told), (fuse, False))

@@ -9,33 +9,27 @@ everywhere with MINIDL_FUSED=0 in the environment: the same numbers within round
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 from minidl import kernels
 from minidl.arguments import Pair, number
 from minidl.array import Array
-from minidl.contexts import Setting, context
+from minidl.contexts import Block, Setting
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32, HALF
 from minidl.ops.conv import Conv2d, geometry
 from minidl.ops.norm import check, check_batch
 
-_fusing = Setting("fusing", os.environ.get("MINIDL_FUSED", "1") != "0")
+fuse = Setting("unfused", os.environ.get("MINIDL_FUSED", "1") != "0")
 
 
 def fusing() -> bool:
     """Whether layers may take fused ops."""
-    return _fusing.value
+    return fuse.value
 
 
-@context
-def unfused() -> Iterator[None]:
+def unfused() -> Block[None]:
     """Inside `with unfused():` this thread's layers call single ops, one after the other."""
-    entry = _fusing.enter(False)
-    try:
-        yield
-    finally:
-        _fusing.leave(entry)
+    return Block(None, (fuse, False))
 
 
 class BatchNormReLU(Op):

@@ -19,6 +19,7 @@ import numpy as np
 from minidl import files
 from minidl.arguments import count, pairs, wrong
 from minidl.array import Array, array_module, device_of, is_array, is_float, shape_of, to_cpu
+from minidl.contexts import contained
 from minidl.core import Add, Op, Tensor, gradients
 from minidl.flow import formulas
 from minidl.flow.cells import Cell
@@ -42,6 +43,7 @@ TERMS = 6  # of a sum that are shown one by one
 _PACKAGE = pathlib.Path(files.__file__).parents[1]
 
 
+@contained
 def stepper(
     model: Module,
     x: Array,
