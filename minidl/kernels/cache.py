@@ -20,6 +20,7 @@ import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import llvmlite
@@ -32,8 +33,9 @@ from numba.misc.appdirs import AppDirs
 
 from minidl.kernels import sources
 
-VERSIONS = 4  # of the kernels' text, of which a folder keeps the code
-ABANDONED = 3600.0  # seconds after which nobody still writes a file
+VERSIONS = 6  # of the kernels' text, Python, Numba and NumPy, whose code a folder keeps
+ABANDONED = 3600.0  # seconds, after which nobody still writes a file
+DAY = 86400.0
 _CHECK = hashlib.sha256().digest_size
 _told = False  # that nothing is kept
 
@@ -68,7 +70,15 @@ def _on_disk(numbas: Any) -> Any:
     """Numba's class of caches, which turns code into bytes and back, with files of ours"""
 
     class Implementation(numbas._impl_class):  # type: ignore[misc]
-        _locator_classes = (_Locator,)
+        def __init__(self, function: Any) -> None:
+            """Not Numba's own, which looks for one folder that can be written, and raises where there is none"""
+            self._lineno, self._filename_base = function.__code__.co_firstlineno, function.__name__
+            self._locator = SimpleNamespace(
+                _py_file=function.__code__.co_filename,
+                get_cache_path=lambda: str(folders()[0]),
+                get_source_stamp=str,
+                ensure_cache_path=lambda: None,
+            )
 
     class OnDisk(numbas):  # type: ignore[misc]
         _impl_class = Implementation
@@ -86,29 +96,6 @@ def _on_disk(numbas: Any) -> Any:
     return OnDisk
 
 
-class _Locator(caching._CacheLocator):  # type: ignore[misc]
-    """Numba's question for one folder, to be answered before anything is compiled; `_Files` looks into more, and later"""
-
-    def __init__(self, file: str) -> None:
-        self._py_file = file
-
-    @classmethod
-    def from_function(cls, function: Any, file: str) -> _Locator:
-        return cls(file)
-
-    def get_cache_path(self) -> str:
-        return str(folders()[0])
-
-    def ensure_cache_path(self) -> None:
-        pass
-
-    def get_source_stamp(self) -> str:
-        return ""
-
-    def get_disambiguator(self) -> str:
-        return ""
-
-
 class _Files:
     """The files of one function"""
 
@@ -123,8 +110,7 @@ class _Files:
             with suppress(OSError):
                 content = (folder / name).read_bytes()
                 if hashlib.sha256(content[_CHECK:]).digest() == content[:_CHECK]:
-                    with suppress(OSError):
-                        os.utime(folder / name)  # `_clean` goes by the last use
+                    _touch(folder / name)
                     return pickle.loads(content[_CHECK:])
         return None
 
@@ -150,13 +136,16 @@ class _Files:
         pass
 
     def _file(self, key: Any) -> str:
-        """ "" while it is not certain which text runs"""
-        version = sources.version()
-        if version is None:
+        """Its name, or "" while it is not certain which text runs"""
+        text = sources.version()
+        if text is None:
             return ""
-        versions = numba.__version__, llvmlite.__version__, np.__version__, sys.implementation.cache_tag
-        whole = repr((version, versions, _settings(), self.function, key))
-        return f"{version[:16]}-{self.name}-{hashlib.sha256(whole.encode()).hexdigest()[:32]}.nbc"
+        version = text, sys.implementation.cache_tag, numba.__version__, llvmlite.__version__, np.__version__
+        return f"{_digest(version)[:16]}-{self.name}-{_digest((_settings(), self.function, key))[:32]}.nbc"
+
+
+def _digest(facts: tuple[Any, ...]) -> str:
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _settings() -> dict[str, Any]:
@@ -166,18 +155,16 @@ def _settings() -> dict[str, Any]:
 
 
 def folders() -> list[Path]:
-    """Where code is looked for and kept, in this order: in NUMBA_CACHE_DIR alone if that is set, else beside the kernels, else
-    in the user's folder of caches."""
+    """Where code is looked for and kept: NUMBA_CACHE_DIR, or the kernels' own folder if that is not set; else the user's caches"""
     return _folders(config.CACHE_DIR)
 
 
 @functools.cache
 def _folders(chosen: str) -> list[Path]:
-    own = caching._CacheLocator.get_suitable_cache_subpath(str(sources.HERE / "cache.py"))  # checkouts do not meet
-    if chosen:
-        return [Path(chosen).absolute() / own]
+    own = "minidl_" + hashlib.sha256(os.fsencode(sources.HERE)).hexdigest()[:32]  # checkouts do not meet
+    first = Path(chosen).absolute() / own if chosen else sources.HERE / "__pycache__"
     home = Path(AppDirs("numba", appauthor=False).user_cache_dir)
-    return [sources.HERE / "__pycache__", *([home / own] if home.is_absolute() else [])]  # it begins with ~ for who has no home
+    return [first, home / own] if home.is_absolute() else [first]  # it begins with ~ for who has no home
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -194,9 +181,16 @@ def _write(path: Path, content: bytes) -> None:
         raise
 
 
+def _touch(path: Path) -> None:
+    """Let the time of a file be that of its last use, within a day."""
+    with suppress(OSError):
+        if time.time() - path.stat().st_mtime > DAY:
+            os.utime(path)
+
+
 @functools.cache  # once in a process
 def _clean(folder: Path, version: str) -> None:
-    """Delete the code of all but this and the latest other versions of the text, and what killed processes were writing."""
+    """Delete the code of all but this version and those used last, and what killed processes were writing."""
     used, files = dict[str, float](), list[tuple[str, Path]]()
     for path in folder.glob("*.nbc*"):
         with suppress(OSError):

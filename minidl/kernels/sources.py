@@ -52,7 +52,7 @@ def _read() -> tuple[str | None, dict[str, tuple[int, ...]]]:
             states[path] = _state(path)  # first: of an edit while it is read, one of the two tells
             with open(path, "rb") as file:
                 content = file.read()
-            total.update(f"{os.path.relpath(path, HERE)} {len(content)}\n".encode())
+            total.update(os.fsencode(f"{os.path.relpath(path, HERE)} {len(content)}\n"))
             total.update(content)
     except OSError:
         states.clear()

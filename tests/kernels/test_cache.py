@@ -51,11 +51,11 @@ def _loads(kernel: Any, x: Any = 3) -> bool:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that files go into, which is not there yet"""
-    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "chosen"))
+    """The folder that files go into, which is not there yet; the other one lies in the same"""
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "caches"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.setattr(cache, "_told", False)
-    (folder,) = cache.folders()
-    return folder
+    return cache.folders()[0]
 
 
 def test_code_is_kept(folder: Path) -> None:
@@ -64,12 +64,18 @@ def test_code_is_kept(folder: Path) -> None:
     assert len(list(folder.iterdir())) == 2
 
 
+def test_numbas_own_places_do_not_matter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "CACHE_LOCATOR_CLASSES", "Nowhere", raising=False)
+    assert not _loads(_start()) and _loads(_start())
+
+
 @pytest.mark.parametrize("keep", [0, 1, 31, 32, 33, -1, "garbage", "bit"])
 def test_what_is_spoilt_is_compiled_again_and_replaced(folder: Path, keep: int | str) -> None:
     _loads(_start())
     (path,) = folder.iterdir()
     whole = path.read_bytes()
-    spoilt = {"garbage": os.urandom(len(whole)), "bit": whole[:-1] + bytes([whole[-1] ^ 1])}
+    half = len(whole) // 2  # amid the machine code, which nothing else looks through
+    spoilt = {"garbage": os.urandom(len(whole)), "bit": whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :]}
     path.write_bytes(spoilt[keep] if isinstance(keep, str) else whole[:keep])
     path.chmod(0o444)
     assert not _loads(_start())
@@ -89,7 +95,7 @@ def test_bytes_that_make_no_code_are_compiled_again_and_replaced(folder: Path, m
 
 def test_code_of_another_text_or_other_settings_is_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _loads(_start())
-    for name, value, loads in (("BOUNDSCHECK", 1, False), ("OPT", 1, False), ("NUMBA_NUM_THREADS", 1, True)):
+    for name, value, loads in (("BOUNDSCHECK", 1, False), ("OPT", 1, False), ("NUMBA_NUM_THREADS", 1000, True)):
         with monkeypatch.context() as patch:
             patch.setattr(config, name, value)
             assert _loads(_start()) == loads, name
@@ -123,7 +129,7 @@ def test_where_nothing_can_be_written_it_computes_and_says_so_once(folder: Path)
     folder.parent.write_text("a file where the folder should be")
     with pytest.warns(UserWarning, match="cannot be kept.*NUMBA_CACHE_DIR") as told:
         assert not _loads(_start())
-    assert len(told) == 1 and str(folder) in str(told[0].message)
+    assert len(told) == 1 and all(str(place) in str(told[0].message) for place in cache.folders())
     assert not _loads(_start())  # a second warning would be an error
 
 
@@ -135,14 +141,14 @@ def test_on_a_full_disk_it_computes_and_leaves_nothing(folder: Path) -> None:
             assert not _loads(_start())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert list(folder.iterdir()) == []
+    assert not [path for place in cache.folders() for path in place.iterdir()]
     assert not _loads(_start()) and _loads(_start())
 
 
 def test_old_versions_and_broken_writes_go_and_what_cannot_be_deleted_stays(folder: Path) -> None:
     folder.mkdir(parents=True)
     future = 2_000_000_000  # the clock has gone back since
-    for k in range(6):
+    for k in range(8):
         for name in (f"{k}-a.nbc", f"{k}-b.nbc"):
             (folder / name).touch()
             os.utime(folder / name, (future + k, future + k))
@@ -152,7 +158,7 @@ def test_old_versions_and_broken_writes_go_and_what_cannot_be_deleted_stays(fold
         os.utime(folder / name, (time, time))
     _loads(_start())
     (own,) = folder.glob("*_twice*")
-    stay = {"x-a.nbc", "0-a.nbc.34.tmp", "other.txt", own.name} | {f"{k}-{f}.nbc" for k in (3, 4, 5) for f in "ab"}
+    stay = {"x-a.nbc", "0-a.nbc.34.tmp", "other.txt", own.name} | {f"{k}-{f}.nbc" for k in range(3, 8) for f in "ab"}
     assert {path.name for path in folder.iterdir()} == stay
     assert _loads(_start())
 
@@ -316,11 +322,15 @@ def test_another_user_on_a_tree_of_root(copy: Copy) -> None:
     assert copy.run(nobody=True, **own) == ("42 0", "")
     assert copy.run(nobody=True, **own) == ("42 1", "")
     assert copy.run() == ("42 0", "")
+    shared = {"NUMBA_CACHE_DIR": str(copy.folder / "shared")}
+    (copy.folder / "shared").mkdir()
+    (copy.folder / "shared").chmod(0o1777)
+    assert copy.run(**shared) == ("42 0", "")
     copy.edit(3)
+    assert copy.run(nobody=True, **shared, **own) == ("43 0", "")
     assert copy.run() == ("43 0", "")
     for path in (copy.kernels / "__pycache__").iterdir():
         path.write_bytes(b"")  # root was killed on a full disk, say
-    assert copy.run(nobody=True, **own) == ("43 0", "")
     assert copy.run(nobody=True, **own) == ("43 1", "")
     for path in (copy.kernels / "__pycache__").iterdir():
         path.chmod(0o600)

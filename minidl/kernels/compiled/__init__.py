@@ -1,6 +1,6 @@
 """The kernels in Numba: the functions of `reference`, same names, same signatures, same results within rounding.
 
-Compiled when first called, for float32 or float64, and kept on disk beside these files.
+Compiled when first called, for float32 or float64, and kept on disk (`cache.py`).
 """
 
 from minidl.kernels.compiled.conv import conv2d, conv2d_grad_w, conv2d_grad_x

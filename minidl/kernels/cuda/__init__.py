@@ -1,6 +1,6 @@
 """The kernels for CuPy arrays on a GPU, in numba.cuda: the functions of `reference`, same results within rounding.
 
-Compiled when first called, for float16, float32 or float64, kept on disk beside these files, and started on CuPy's current
+Compiled when first called, for float16, float32 or float64, kept on disk (`cache.py`), and started on CuPy's current
 stream. Numbers of float16 are read
 as float32 and rounded when they are written; a sum that begins as `np.float32(0)` is float64 where the array is. Sums have an
 order that only shapes decide, and no thread adds to a place where another does: the same call gives the same bits again.
