@@ -155,7 +155,7 @@ def _settings() -> dict[str, Any]:
 
 
 def folders() -> list[Path]:
-    """Where code is looked for and kept: NUMBA_CACHE_DIR, or the kernels' own folder if that is not set; else the user's caches"""
+    """Where code is looked for and kept: NUMBA_CACHE_DIR, or if that is not set the kernels' folder; then the user's caches"""
     return _folders(config.CACHE_DIR)
 
 
