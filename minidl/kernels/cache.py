@@ -128,7 +128,8 @@ class _Files:
             except OSError as error:
                 failed.append(f"{folder} ({error.strerror or error})")
             else:
-                _clean(folder, name.split("-")[0])
+                with suppress(OSError):  # the folder is gone again, say
+                    _clean(folder, name.split("-")[0])
                 return
         _tell(failed)
 

@@ -29,14 +29,20 @@ def version() -> str | None:
 
 def _paths() -> list[str]:
     """The modules in this folder and below; where it lies in an archive, the archive."""
-    names = (
+    if not HERE.is_dir():
+        return [str(path) for path in HERE.parents if path.is_file()]
+    return sorted(
         os.path.join(folder, name)
-        for folder, _, files in os.walk(HERE)
+        for folder, _, files in os.walk(HERE, onerror=_refuse, followlinks=True)
         if os.path.basename(folder) != "__pycache__"
         for name in files
         if name.endswith((".py", ".pyc")) and not name.startswith(".")  # which editors leave
     )
-    return sorted(names) or [str(path) for path in HERE.parents if path.is_file()]
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed may be imported from, but not read."""
+    raise error
 
 
 def _state(path: str) -> tuple[int, ...]:

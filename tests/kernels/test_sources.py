@@ -45,6 +45,23 @@ def test_an_edit_of_any_file_is_seen_whatever_its_time_and_size(tree: Path, monk
     assert _start(monkeypatch) not in (before, None)
 
 
+def test_a_folder_may_lie_elsewhere(
+    tree: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (tree / "cuda").symlink_to(elsewhere)
+    before = _start(monkeypatch)
+    _write(elsewhere / "pool.py", "b = 2")
+    assert _start(monkeypatch) not in (before, None)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may list any folder")
+def test_a_folder_that_cannot_be_listed_makes_the_text_uncertain(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / "compiled").chmod(0o300)
+    assert _start(monkeypatch) is None
+    (tree / "compiled").chmod(0o700)
+
+
 def test_a_name_is_part_of_the_text(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = _start(monkeypatch)
     (tree / "compiled" / "pool.py").rename(tree / "compiled" / "pools.py")
