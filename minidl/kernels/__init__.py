@@ -12,9 +12,9 @@ a process that has compiled kernels at work; a child that should be fast is star
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -24,6 +24,7 @@ import numpy as np
 from minidl.array import Array
 from minidl.contexts import Block, Setting
 from minidl.kernels import reference
+from minidl.kernels import sources as _sources  # noqa: F401 - reads the files now, of which one is loaded already
 
 CHOICES = ("compiled", "reference")
 
@@ -54,13 +55,13 @@ def of(x: Array) -> ModuleType:
     return _cuda()
 
 
-@cache
+@functools.cache
 def _module(name: str) -> ModuleType:
     """Imported when first asked for: Numba takes longer than all of minidl."""
     return import_module(f"minidl.kernels.{name}")
 
 
-@cache
+@functools.cache
 def _cuda() -> ModuleType:
     """The kernels for the GPU. That they would be slow without numba-cuda should not go unnoticed, so it is an error."""
     missing = "numba-cuda, which is not installed"

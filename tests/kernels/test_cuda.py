@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from minidl import kernels
 from minidl.kernels import cuda, halves, reference
-from minidl.kernels.cuda import conv, direct, launch, loss, moments
+from minidl.kernels.cuda import conv, direct, elementwise, launch, loss, moments
 from tests import strict_cupy
 from tests.kernels import cuda_cases, draws
 from tests.kernels.draws import Draw
@@ -146,6 +146,25 @@ def _ptx(monkeypatch: pytest.MonkeyPatch, kernel: Any, types: tuple[Any, ...], l
 def _expanded(layout: str) -> str:
     """2qf -> qqf"""
     return re.sub(r"(\d+)([a-zA-Z?])", lambda m: int(m[1]) * m[2], layout)
+
+
+@pytest.mark.oracle
+def test_what_is_compiled_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if reason := _no_compiler():
+        pytest.skip(reason)
+    from numba.cuda.dispatcher import CUDACache, _Kernel
+
+    device = SimpleNamespace(compute_capability=(8, 0))  # there is none, so we say of which kind it is
+    monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda: device)
+    monkeypatch.setattr("numba.cuda.cudadrv.devices.get_context", lambda number=None: SimpleNamespace(device=device))
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    kernel, types = elementwise._relu_grad, (numba.float32[::1],) * 3
+    compiled = _Kernel(kernel.py_func, types, **kernel.targetoptions)
+    assert isinstance(kernel._cache, CUDACache)
+    kernel._cache.save_overload(types, compiled)
+    assert len(list(tmp_path.rglob("*-_relu_grad-*.nbc"))) == 1
+    loaded = type(kernel._cache)(kernel.py_func).load_overload(types, kernel.targetctx)
+    assert loaded._codelibrary.get_asm_str() == compiled._codelibrary.get_asm_str()
 
 
 @pytest.mark.oracle
