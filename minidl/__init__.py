@@ -1,7 +1,7 @@
 """minidl: a small deep-learning engine to read, step through and train with."""
 
 from minidl import check, data, kernels, nn, ops, optim, weights
-from minidl.core import OPS, Op, Parameter, Step, Tensor, gradients, no_grad, tape, walk
+from minidl.core import OPS, Op, Parameter, Step, Tensor, gradients, jvp, no_grad, tape, walk
 from minidl.loss_scale import LossScale
 from minidl.mixed import mixed
 from minidl.nn import cost
@@ -18,6 +18,7 @@ __all__ = [
     "cost",
     "data",
     "gradients",
+    "jvp",
     "kernels",
     "mixed",
     "nn",
