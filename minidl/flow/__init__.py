@@ -14,7 +14,7 @@ All need a graph in which no parameter requires a gradient, of single ops: run t
 from minidl.flow.account import Line, ledger
 from minidl.flow.cells import Cell, arithmetic, strongest_path
 from minidl.flow.passed import Passed, Wire
-from minidl.flow.pixel import PixelFlow, pixel_flow, pushed
+from minidl.flow.pixel import PixelFlow, pixel_flow
 
 __all__ = [
     "Cell",
@@ -25,6 +25,5 @@ __all__ = [
     "arithmetic",
     "ledger",
     "pixel_flow",
-    "pushed",
     "strongest_path",
 ]

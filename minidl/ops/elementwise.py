@@ -124,8 +124,10 @@ class Maximum(Op):
         return ga, gb
 
     def gate(self) -> Array | None:
-        """Of maximum(x, 0)"""
-        return self.share > 0.5 if _is_zero(self) else None
+        """Of maximum(x, 0), also as maximum(0, x)"""
+        if _is_zero(self, 1):
+            return self.share > 0.5
+        return self.share < 0.5 if _is_zero(self, 0) else None
 
 
 class Where(Op):
@@ -150,16 +152,19 @@ class Where(Op):
         return ga, gb
 
     def gate(self) -> Array | None:
-        """Of where(x > 0, x, 0)"""
-        x = self.inputs[0]
-        is_sign = x is not None and self.condition.shape == x.shape and bool((self.condition == (x.data > 0)).all())
-        return self.condition if is_sign and _is_zero(self) else None
+        """Of where(x > 0, x, 0), also as where(x >= 0, x, 0) or where(x < 0, 0, x)"""
+        for i, taken in (0, self.condition), (1, ~self.condition):
+            x = self.inputs[i]
+            if x is not None and _is_zero(self, 1 - i) and taken.shape == x.shape:
+                if bool(((taken == (x.data > 0)) | (x.data == 0)).all()):
+                    return taken
+        return None
 
 
-def _is_zero(op: Op) -> bool:
-    """Whether the second input is 0, and no more than that"""
-    b = op.inputs[1]
-    return b is not None and not op.needs[1] and not b.data.any()
+def _is_zero(op: Op, i: int) -> bool:
+    """Whether input i is 0, and no more than that"""
+    x = op.inputs[i]
+    return x is not None and not op.needs[i] and not x.data.any()
 
 
 def exp(x: Tensor) -> Tensor:

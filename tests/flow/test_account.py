@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 
 import models
-from minidl import Tensor, flow, nn, ops
-from minidl.core import Op
+from minidl import OPS, Tensor, flow, nn, ops
+from minidl.core import Op, pushes
 from minidl.flow import Passed, Wire, arithmetic, ledger, pixel_flow, strongest_path
-from minidl.flow import linear as rules
+from minidl.nn.facts import Facts
+from minidl.ops.pool import MaxPool2d
 
 from .nets import BLOCKS, conv, head, scores
 
@@ -72,8 +73,8 @@ def test_the_derivative_is_that_of_the_score(net: tuple[Tensor, Tensor]) -> None
     y, x = net
     passed = Passed(y)
     t = np.random.default_rng(0).normal(size=x.shape)
-    *_, at_score = flow.pushed(passed, x, t)
-    assert float(at_score.t) == pytest.approx(float((t * passed.gradient(x)).sum()), rel=1e-9, abs=1e-9)
+    *_, (_, _, at_score) = pushes(y, {x: t})
+    assert float(at_score) == pytest.approx(float((t * passed.gradient(x)).sum()), rel=1e-9, abs=1e-9)
 
 
 MODELS = {
@@ -178,13 +179,13 @@ def test_a_wire_swapped_with_another_cut() -> None:
 
 
 def test_a_pool_switch_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    true = rules.winners
+    true = MaxPool2d.winners
 
     def off_by_one(op: Any) -> tuple[np.ndarray, np.ndarray]:
         rows, columns = true(op)
         return rows, np.clip(columns + 1, 0, op.x_shape[3] - 1)
 
-    monkeypatch.setattr(rules, "winners", off_by_one)
+    monkeypatch.setattr(MaxPool2d, "winners", off_by_one)
     y, x = residual()
     assert flow_error(Passed(y), x) > 1e-3
 
@@ -192,16 +193,15 @@ def test_a_pool_switch_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("op", ["ReLU", "Conv2d", "Pad"])
 def test_a_wrong_push(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    cls = next(c for c in rules.PUSH if c.__name__ == op)
-    true = rules.PUSH[cls]
-    monkeypatch.setitem(rules.PUSH, cls, lambda op, ts: 0.9 * true(op, ts))
+    true = OPS[op].push
+    monkeypatch.setattr(OPS[op], "push", lambda self, *txs: 0.9 * true(self, *txs))
     x = Tensor(rng.normal(size=(1, 2, 6, 6)), requires_grad=True)
     y = head(ops.pad(ops.relu(conv(x, rng, 3)), [(0, 0), (0, 0), (1, 1), (1, 1)]), rng)
     assert flow_error(Passed(y), x) > 1e-3
 
 
 def test_a_forgotten_bias(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minidl.flow.account.constant", lambda op, gy: 0.0)
+    monkeypatch.setattr("minidl.flow.account.facts", lambda op: Facts(constant=lambda op, gy: 0.0))
     assert account_error(Passed(residual()[0])) > 1e-3
 
 
@@ -280,12 +280,13 @@ def test_what_stops(net: tuple[Tensor, Tensor]) -> None:
     passed = Passed(y)
     f = pixel_flow(passed, x, some_pixels(x)[0])
     for op, share in f.stopped.items():
-        assert type(op).__name__ in ("ReLU", "Clip", "MaxPool2d") and 0 <= share <= 1 + 1e-12
-    for step in flow.pushed(passed, x, np.ones_like(x.data)):
-        if type(step.op).__name__ == "ReLU":
-            lost = flow.pixel.stopped(step)
-            assert lost is not None and step.ts[0] is not None
-            np.testing.assert_allclose(np.abs(step.t) + lost, np.abs(step.ts[0]))
+        assert type(op).__name__ in ("ReLU", "LeakyReLU", "Clip", "MaxPool2d") and 0 <= share <= 1 + 1e-12
+        assert type(op).__name__ != "LeakyReLU" or share == 0
+    for op, txs, ty in pushes(y, {x: np.ones_like(x.data)}):
+        if type(op).__name__ == "ReLU":
+            lost = flow.pixel.stopped(op, txs, ty)
+            assert lost is not None and txs[0] is not None
+            np.testing.assert_allclose(np.abs(ty) + lost, np.abs(txs[0]))
 
 
 # ---- bad input

@@ -16,7 +16,7 @@ import pytest
 
 import models
 from minidl import Tensor, gradients, nn, no_grad, ops, view, walk
-from minidl.flow import linear
+from minidl.ops.pool import MaxPool2d
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
@@ -143,8 +143,8 @@ def test_a_swapped_cut_is_found(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_pool_switch_off_by_one_is_found(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    true = linear.winners
-    monkeypatch.setattr(linear, "winners", lambda op: (true(op)[0], np.minimum(true(op)[1] + 1, op.x_shape[3] - 1)))
+    true = MaxPool2d.winners
+    monkeypatch.setattr(MaxPool2d, "winners", lambda op: (true(op)[0], np.minimum(true(op)[1] + 1, op.x_shape[3] - 1)))
     with pytest.raises(AssertionError, match="pick"):
         check_flows(content(write(tmp_path))[0])
 
@@ -430,8 +430,8 @@ def test_displayed_flows_of_a_broken_page(
     broken: str, open_page: Open, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if broken == "switch":
-        true = linear.winners
-        monkeypatch.setattr(linear, "winners", lambda op: (true(op)[0], np.minimum(true(op)[1] + 1, op.x_shape[3] - 1)))
+        true = MaxPool2d.winners
+        monkeypatch.setattr(MaxPool2d, "winners", lambda op: (true(op)[0], np.minimum(true(op)[1] + 1, op.x_shape[3] - 1)))
         path = write(tmp_path)
     else:
         path = write(tmp_path)
