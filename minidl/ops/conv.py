@@ -33,7 +33,10 @@ class Conv2d(Op):
         return sum_of(of_x, k.conv2d(self.x, tw, tb, *geometry))
 
     def backward(self, gy: Array) -> Grads:  # (N,F,OH,OW)
-        """gx[n,c, i*s + u*d - p, j*s + v*d - p] += sum_f w[f,c,u,v] gy[n,f,i,j]: every window adds to the pixels that it saw"""
+        """gx[n,c,i,j] = sum_{f,u,v} w[f,c,u,v] gy[n,f, (i + p - u*d) / s, (j + p - v*d) / s], whole places only
+
+        gw[f,c,u,v] = sum_{n,i,j} gy[n,f,i,j] x[n,c, i*s + u*d - p, j*s + v*d - p], gb[f] = sum_{n,i,j} gy[n,f,i,j]
+        """
         k, geometry = kernels.of(gy), (self.stride, self.padding, self.dilation, self.groups)
         gx = k.conv2d_grad_x(gy, self.w, self.x.shape, *geometry) if self.needs[0] else None
         gw = k.conv2d_grad_w(gy, self.x, self.w.shape, *geometry) if self.needs[1] else None

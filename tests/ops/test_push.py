@@ -101,7 +101,9 @@ def test_forward_push_and_backward_stand_together_with_their_formulas(name: str)
     assert lines == sorted(lines)
     between = [m for m in own.values() if inspect.isfunction(m) and lines[0] < inspect.getsourcelines(m)[1] < lines[2]]
     assert between == [own["push"]]
-    formulas = [text.__doc__.partition("\n")[0] for text in (OPS[name], *methods[1:])]
+    docs = [text.__doc__ for text in (OPS[name], *methods[1:])]
+    assert all(docs), "the first lines of the docstrings of the class, of push and of backward are its formulas"
+    formulas = [doc.partition("\n")[0] for doc in docs]
     assert all(" = " in formula or " += " in formula for formula in formulas), formulas
     assert [formula[0] for formula in formulas] == ["y", "t", "g"], formulas
     assert formulas[1].startswith("ty")
