@@ -422,8 +422,7 @@ def jvp(y: Tensor, xs: Sequence[Tensor], txs: Sequence[Array]) -> Array:
         raise ValueError(f"txs: expected one tangent for each of the {len(xs)} xs, got {len(txs)}")
     arrived: dict[Op | Tensor, Array] = {}
     for i, (x, tx) in enumerate(zip(xs, txs, strict=True)):
-        _check_like(f"txs[{i}]", tx, f"xs[{i}]", x)
-        at = x.op or x
+        tx, at = _like(f"txs[{i}]", tx, f"xs[{i}]", x), x.op or x
         arrived[at] = arrived[at] + tx if at in arrived else tx
     for _ in pushes(y, arrived):
         pass
@@ -460,18 +459,25 @@ def _is_writable(a: Array) -> bool:
 
 
 def _check_required(call: str, xs: Sequence[Tensor]) -> None:
+    if isinstance(xs, Tensor):  # whose rows are tensors too, but new ones that nothing depends on
+        raise TypeError(f"{call}: xs: expected a list of Tensors, got a Tensor; write [x]")
     for i, x in enumerate(xs):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{call}: xs[{i}]: expected a Tensor, got {type(x).__name__}")
         if not x.requires_grad:
             raise ValueError(f"{call}: xs[{i}] does not require a gradient: {x!r}")
 
 
-def _check_like(name: str, g: Any, of: str, x: Tensor) -> None:
+def _like(name: str, g: Any, of: str, x: Tensor) -> Array:
+    """g as an array of the shape, type and device of x."""
     if not is_array(g):
         raise TypeError(f"{name}: expected an array, got {type(g).__name__}")
+    g = plain_array(g, name) if isinstance(g, np.ndarray | np.generic) else g
     if array_module(g) is not array_module(x.data) or g.shape != x.shape or g.dtype != x.dtype:
         raise ValueError(
             f"{name}: expected {x.shape} {x.dtype} on the {x.device}, as {of} is, got {g.shape} {g.dtype} on the {device_of(g)}"
         )
+    return g
 
 
 def _first_gradient(y: Tensor, gy: Array | None) -> Array:
@@ -481,8 +487,7 @@ def _first_gradient(y: Tensor, gy: Array | None) -> Array:
         if y.data.size != 1:
             raise ValueError(f"gy: needed where the output is no scalar; y has shape {y.shape}, try sum(y) or mean(y)")
         return array_module(y.data).ones_like(y.data)
-    _check_like("gy", gy, "y", y)
-    return gy.copy()
+    return _like("gy", gy, "y", y).copy()
 
 
 def _check_inputs(xs: tuple[Tensor | None, ...], mix: bool) -> None:

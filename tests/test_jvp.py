@@ -201,6 +201,15 @@ def test_arguments() -> None:
         jvp(y, [x], [np.ones(3)])
     with pytest.raises(ValueError, match=r"txs\[0\]: expected \(2, 3\) float64 .* got \(2, 3\) float32 on the cpu"):
         jvp(y, [x], [np.ones((2, 3), np.float32)])
+    for call in (lambda xs: jvp(y, xs, [t(x)]), lambda xs: gradients(ops.sum(y), xs)):
+        with pytest.raises(TypeError, match=r"xs: expected a list of Tensors, got a Tensor; write \[x\]"):
+            call(x)  # its rows are tensors, of which y knows nothing
+        with pytest.raises(TypeError, match=r"xs\[0\]: expected a Tensor, got ndarray"):
+            call([x.data])
+    masked = np.ma.masked_array(t(x), mask=x.data > 0)
+    for call in (lambda: jvp(y, [x], [masked]), lambda: gradients(y, [x], masked)):
+        with pytest.raises(TypeError, match="expected an array without a mask"):
+            call()
     with pytest.raises(TypeError, match=r"txs\[0\]: expected an array, got Tensor"):
         jvp(y, [x], [x])  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"jvp\(y, xs, txs\): xs\[1\] does not require a gradient: <Tensor \(3,\)"):

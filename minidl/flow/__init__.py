@@ -5,7 +5,7 @@
 - `pixel_flow` follows one pixel forward: what arrives, what counts for the score, and what closed gates stop;
 - `strongest_path` and `arithmetic` show the numbers that a single cell's gradient is the sum of.
 
-All need a graph in which no parameter requires a gradient, of single ops: run the model as in
+All need a graph in which no parameter requires a gradient. A fused op is one step; to see its parts run the model as in
 
     with model.eval().frozen(), ops.unfused():
         score = model(Tensor(x, requires_grad=True))[0, target]

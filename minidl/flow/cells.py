@@ -71,7 +71,7 @@ class Cell:
 
     def window(self) -> Window | None:
         """The same sum filter by filter, where the op is a convolution; else None."""
-        if not isinstance(self.op, Conv2d) or self.wire.input != 0 or len(self.at) == 0:
+        if type(self.op) is not Conv2d or self.wire.input != 0 or len(self.at) == 0:
             return None
         of_filter = self.at[:, 1]
         rows, columns = (list(dict.fromkeys(self.at[of_filter == of_filter[0], axis].tolist())) for axis in (2, 3))

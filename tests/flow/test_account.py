@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -92,7 +93,7 @@ MODELS = {
 }
 
 
-def of_model(name: str, size: int, settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def of_model(name: str, size: int, settings: dict[str, Any], fused: bool = False) -> tuple[Tensor, Tensor]:
     """The score of class 2 and the picture of a model in float64, with norms that are not those of a new model."""
     rng = np.random.default_rng(0)
     model = getattr(models, name)(num_classes=4, **settings).eval().to(dtype="float64")
@@ -102,7 +103,7 @@ def of_model(name: str, size: int, settings: dict[str, Any]) -> tuple[Tensor, Te
             module.running_mean[:], module.running_var[:] = 0.2 * rng.normal(size=C), 0.5 + rng.random(C)
             module.bias.data[:] = 0.2 * rng.normal(size=C)
     x = Tensor(rng.normal(size=(1, 3, size, size)), requires_grad=True)
-    with model.frozen(), ops.unfused():
+    with model.frozen(), nullcontext() if fused else ops.unfused():
         return model(x)[0, 2], x
 
 
@@ -112,6 +113,17 @@ def test_models(name: str) -> None:
     passed = Passed(y)
     assert all(line.open is None for line in ledger(passed))
     assert account_error(passed) < 1e-10 and flow_error(passed, x) < 1e-10 and cell_error(passed, x) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["resnet8", "densenet_bc"])
+def test_fused_ops_are_single_steps_with_the_same_account(name: str) -> None:
+    y, x = of_model(name, *MODELS[name], fused=True)
+    assert {"resnet8": "Conv2dReLU", "densenet_bc": "DenseBlock"}[name] in {type(op).__name__ for op in Passed(y).ops}
+    passed, single = Passed(y), Passed(of_model(name, *MODELS[name])[0])
+    assert len(passed.ops) < len(single.ops) and all(line.open is None for line in ledger(passed))
+    assert account_error(passed) < 1e-10 and flow_error(passed, x) < 1e-10 and cell_error(passed, x) < 1e-10
+    assert ledger(passed)[-1].biases == pytest.approx(ledger(single)[-1].biases, rel=1e-9)
+    assert all(cell.window() is None or type(cell.op).__name__ == "Conv2d" for cell in strongest_path(passed, x, (0, 0, 3, 3)))
 
 
 def test_a_normalisation_that_bends_opens_the_lines_below_it() -> None:
