@@ -12,7 +12,8 @@ from hypothesis import given, settings
 
 import models
 from minidl import OPS, Tensor, flow, nn, ops
-from minidl.core import Op, pushes
+from minidl.array import Array
+from minidl.core import Grads, Op, pushes
 from minidl.flow import Passed, Wire, arithmetic, ledger, pixel_flow, strongest_path
 from minidl.nn.facts import Facts
 from minidl.ops.pool import MaxPool2d
@@ -215,6 +216,49 @@ def test_a_wrong_push(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_forgotten_bias(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minidl.flow.account.facts", lambda op: Facts(constant=lambda op, gy: 0.0))
     assert account_error(Passed(residual()[0])) > 1e-3
+
+
+# ---- an op of one's own
+
+
+class Halved(Op):
+    """y = x / 2 where x > 0, else 0"""
+
+    def forward(self, x: Array) -> Array:
+        self.open = x > 0
+        return 0.5 * x * self.open
+
+    def push(self, tx: Array) -> Array:
+        """ty = tx / 2 where x > 0, else 0"""
+        return 0.5 * tx * self.open
+
+    def backward(self, gy: Array) -> Grads:
+        """gx = gy / 2 where x > 0, else 0"""
+        return (0.5 * gy * self.open,)
+
+    def gate(self) -> Array:
+        return self.open
+
+
+del OPS["Halved"]
+
+
+def test_gates_of_ones_own_stop_pixels_as_those_of_a_relu_do() -> None:
+    nets = []
+    for relu in (Halved(), ops.relu):
+        rng = np.random.default_rng(0)
+        x = Tensor(rng.normal(size=(1, 2, 6, 6)), requires_grad=True)
+        nets.append((x, Passed(head(relu(conv(x, rng, 3)), rng))))
+    (x, own), (x_relu, relu) = nets
+    found, like = pixel_flow(own, x, (0, 1, 2, 3)), pixel_flow(relu, x_relu, (0, 1, 2, 3))
+    assert found.derivative == pytest.approx(0.5 * like.derivative, rel=1e-12) and flow_error(own, x) < 1e-12
+    assert list(found.stopped.values()) == pytest.approx(list(like.stopped.values()), rel=1e-12)
+    assert 0 < next(iter(found.stopped.values())) < 1
+    op = next(op for op in own.ops if isinstance(op, Halved))
+    notes = {arithmetic(own, Wire(op.inputs[0], op), index).note[-6:] for index in np.ndindex(*own.outputs[op].shape)}  # type: ignore[arg-type]
+    assert notes == {"closed", "s open"}
+    last = ledger(own)[-1]
+    assert last.open is op  # nobody has said that it is piecewise linear
 
 
 # ---- single cells

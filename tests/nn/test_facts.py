@@ -184,6 +184,9 @@ def test_an_op_of_the_same_shape_is_guessed_and_said_to_be() -> None:
     assert lines[3] == ["Shifted", "(1,3,6,6)", "3x3?", "1x1", "0", "?", str(own.bytes)]
     assert lines[4][:3] == ["ReLU", "(1,3,6,6)", "3x3?"] and lines[2][4] == "3x3"
     assert "  at least 1,950  " in str(table).splitlines()[-1] and conv.multiply_adds + head.multiply_adds == 1950
+    behind = cost(Function(lambda x: ops.resize(ops.conv2d(Shifted()(x), np.ones((3, 3, 3, 3), np.float32)), 8)), (2, 8, 8))
+    assert [r.field[0].guessed for r in behind.rows[:5]] == [False, True, True, True, True]
+    assert behind.rows[2].receptive_field == (5, 5)
     folded = cost(nn.Sequential(Function(lambda x: Shifted()(x))), (2, 8, 8)).folded(1)
     assert folded.at_least and "at least 1,950" in str(folded).splitlines()[2]
 

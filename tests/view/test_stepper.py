@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import minidl
 import models
 from minidl import Tensor, gradients, nn, no_grad, ops, view, walk
 from minidl.ops.pool import MaxPool2d
@@ -181,6 +182,33 @@ def test_every_architecture(name: str, settings: dict[str, Any], size: int, tmp_
     for node in data["nodes"]:
         for cell in node["cells"].values():
             assert cell["value"] == pytest.approx(cell["engine"], rel=1e-4, abs=1e-6 * max(1, abs(cell["arrived"])))
+
+
+TYPED = """
+class Scaled(Op):
+    def forward(self, x):
+        return 3 * x
+
+    def push(self, tx):
+        return 3 * tx
+
+    def backward(self, gy):
+        return (3 * gy,)
+"""
+
+
+def test_an_op_of_which_nobody_kept_the_text(tmp_path: pathlib.Path) -> None:
+    """Typed into a prompt, without a word about it: the page says what is true of every op."""
+    scope: dict[str, Any] = {"Op": minidl.Op, "__name__": "__main__"}
+    exec(TYPED, scope)
+    del minidl.OPS["Scaled"]
+    model = Joined()
+    model.last = lambda x: scope["Scaled"]()(x)
+    data, _ = content(view.stepper(model, picture(), 1, tmp_path / "p.html"))
+    told = data["ops"]["Scaled"]
+    assert (told["name"], told["code"], told["file"]) == ("Scaled", "", "nobody kept the text")
+    assert told["forward"] == "y = f(x)" and told["backward"] == "gx[k] = sum_m dy[m]/dx[k] gy[m]"
+    assert any(cut["open"] is not None for cut in data["cuts"]) and told["there"] == "A step of the computation."
 
 
 @pytest.mark.ci
