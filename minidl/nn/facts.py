@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -204,8 +203,7 @@ def _channel_sums(gy: Array) -> Array:
 # ---- the table
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known about a kind of op. What is left out here holds for most that compute value by value.
 
     name: for a list; there, back: a sentence or two each about the way there and the way back; kind, word: the colour of its
@@ -418,9 +416,9 @@ FACTS: dict[type[Op], Facts] = {
     Flip: Facts(field=lambda op, fields, shapes, y: receptive.flip(fields[0], shapes[0], op.axis), constant=_homogeneous),
     BroadcastTo: Facts(constant=_homogeneous),
     # reductions and losses
-    Sum: replace(_REDUCTION, constant=_homogeneous),
-    Mean: replace(_REDUCTION, constant=_homogeneous),
-    Max: replace(_REDUCTION, constant=_homogeneous),
+    Sum: _REDUCTION._replace(constant=_homogeneous),
+    Mean: _REDUCTION._replace(constant=_homogeneous),
+    Max: _REDUCTION._replace(constant=_homogeneous),
     Var: _REDUCTION,
     LogSumExp: _REDUCTION,
     Softmax: Facts(
@@ -447,8 +445,7 @@ def facts(op: Op) -> Facts:
     parts = [_of_class(part) for part in op.parts()]
     if not parts or FACTS.get(type(op), UNKNOWN).name:
         return own
-    return replace(
-        own,
+    return own._replace(
         name=", ".join(part.name for part in parts),
         there=" ".join(part.there for part in parts),
         back=" ".join(part.back for part in reversed(parts)),
@@ -459,7 +456,7 @@ def facts(op: Op) -> Facts:
 
 def _of_class(cls: type[Op]) -> Facts:
     own = FACTS.get(cls, UNKNOWN)
-    return replace(own, name=own.name or cls.__name__, word=own.word or cls.__name__.lower())
+    return own._replace(name=own.name or cls.__name__, word=own.word or cls.__name__.lower())
 
 
 # ---- the formulas
