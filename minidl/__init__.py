@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from minidl import check, data, kernels, nn, ops, optim, weights
-from minidl.core import OPS, Op, Parameter, Step, Tensor, gradients, no_grad, tape, walk
+from minidl.core import OPS, Op, Parameter, Step, Tensor, gradients, jvp, no_grad, tape, walk
 from minidl.loss_scale import LossScale
 from minidl.mixed import mixed
 from minidl.nn import cost
@@ -34,6 +34,7 @@ __all__ = [
     "explain",
     "flow",
     "gradients",
+    "jvp",
     "kernels",
     "metrics",
     "mixed",

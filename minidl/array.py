@@ -116,6 +116,11 @@ def total(x: Array, axis: tuple[int, ...], keepdims: bool = False) -> Array:
     return x.sum(axis=axis, dtype=sum_type(x.dtype), keepdims=keepdims).astype(x.dtype, copy=False)
 
 
+def dot(a: Array, b: Array) -> float:
+    """<a, b> = sum_k a_k b_k, in float64"""
+    return float(array_module(a).multiply(a, b, dtype="float64").sum())
+
+
 def capturing(x: Array) -> bool:
     """Whether x is on a GPU where a CUDA graph is being captured, see `minidl.graph`: then nothing can be read back."""
     return array_module(x) is not np and bool(array_module(x).cuda.get_current_stream().is_capturing())

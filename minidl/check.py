@@ -1,6 +1,8 @@
-"""Is a gradient right? `gradient_check` compares what `backward` says with differences of the function's own values:
+"""Is a gradient right? `gradient_check` compares what `backward` says with differences of the function's own values, and
+`adjoint_check` with what `push` says, its transpose, where there are no differences to round:
 
     F(x) = sum_k gy[k] f(x)[k],    dF/dx . d  ~  (F(x + h d) - F(x - h d)) / 2h
+    <ty, gy> = <tx, gx>
 
 The cotangent gy is random. A cotangent of ones is blind: the outputs of a softmax, or of batch normalisation, have a constant
 sum, so with ones the true gradient is zero, and one that is zero or seven times too large passes.
@@ -18,7 +20,7 @@ import numpy as np
 
 from minidl.arguments import count, number
 from minidl.array import Array, array_module
-from minidl.core import Tensor, no_grad, tape, walk
+from minidl.core import Tensor, gradients, jvp, no_grad, tape, walk
 
 ONE_BY_ONE = 300  # so many elements of an input are checked each on its own: all of a small input, a random choice of a large
 ALL_PATTERNS = 5  # up to so many inputs, every choice of those that need a gradient is tried
@@ -119,6 +121,39 @@ def gradient_check(
             f"{title} is wrong{wrong}\n  tolerance {tolerance:g}, step {step:g}, cotangent {drawn}\n  ops: {_chain(f, xs)}"
         )
     return Report(tuple(elements), tuple(directions))
+
+
+def adjoint_check(f: Callable[..., Tensor], inputs: Sequence[Any], *, seed: int = 0, tolerance: float = 1e-10) -> float:
+    """Raise GradientError unless `push` and `backward` of f at `inputs` are each other's transpose; else return the error.
+
+        |<ty, gy> - sum_i <tx_i, gx_i>| <= tolerance |tx| |gy|,    ty = jvp(y, xs, txs), gxs = gradients(y, xs, gy)
+
+    for random tx and gy, with a tangent in every input, and in each one alone. f and inputs are as for `gradient_check`, and
+    kinks do no harm. The identity holds to rounding, so that a small mistake shows; one that both have, only differences find.
+    """
+    if len(inputs) == 0:
+        raise ValueError("inputs: expected at least one array or Tensor, got none")
+    seed, tolerance = count(seed, "seed", 0), number(tolerance, "tolerance", "(0, inf)")
+    xs = [Tensor(_as_float64(x, f"inputs[{i}]"), True, f"input {i}") for i, x in enumerate(inputs)]
+    rng = np.random.default_rng(seed)
+    y = f(*xs)
+    gy, *txs = (array_module(x.data).asarray(rng.standard_normal(x.shape)) for x in (y, *xs))
+    gxs = gradients(y, xs, gy)
+    worst = 0.0
+    for which in [range(len(xs)), *([i] for i in range(len(xs)) if len(xs) > 1)]:
+        ty = jvp(y, [xs[i] for i in which], [txs[i] for i in which])
+        forward, back = float((ty * gy).sum()), math.fsum(float((txs[i] * gxs[i]).sum()) for i in which)
+        size = math.sqrt(float((gy * gy).sum()) * math.fsum(float((txs[i] * txs[i]).sum()) for i in which))
+        error = abs(forward - back) / size
+        if not error <= tolerance:  # NaN neither
+            raise GradientError(
+                f"push and backward of {getattr(f, '__qualname__', repr(f))} at {', '.join(str(x.shape) for x in xs)} disagree"
+                f"\n  tangents in inputs {list(which)}: <ty, gy> = {forward:.9g}, sum <tx, gx> = {back:.9g}, "
+                f"apart by {error:.2g} |tx| |gy|\n"
+                f"  tolerance {tolerance:g}, seed {seed}\n  ops: {_chain(f, [x.data for x in xs])}"
+            )
+        worst = max(worst, error)
+    return worst
 
 
 def _as_float64(x: Any, name: str) -> Array:

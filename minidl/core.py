@@ -1,9 +1,13 @@
-"""Reverse-mode differentiation in one file: Tensor, Op, the tape and the walk back along it.
+"""Differentiation in one file: Tensor, Op, the tape, the walk back along it, and the way forward.
 
-An op instance *is* the node of the graph. It holds its inputs and whatever `forward` saved as named attributes, and its
-`backward` stands under its `forward`. `walk(y)` visits the nodes from y to the leaves and applies the chain rule at each:
+An op instance *is* the node of the graph. It holds its inputs and whatever `forward` saved as named attributes; `push` and
+`backward` stand under its `forward`. `walk(y)` visits the nodes from y to the leaves and applies the chain rule at each,
+`jvp(y, xs, txs)` visits them from the leaves to y:
 
     gx_i = (dy/dx_i)^T gy          gy: gradient of the final scalar with respect to this node's output
+    ty   = sum_i (dy/dx_i) tx_i    tx_i: tangent of an input, how much it changes; ty: how much this node's output does
+
+Each of the two is the other's transpose, <ty, gy> = sum_i <tx_i, gx_i>.
 
 Second derivatives are outside the design: `backward` computes with plain arrays and records nothing.
 
@@ -16,7 +20,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, cycle
+from itertools import count
 from operator import attrgetter
 from pathlib import Path
 from types import CodeType, FrameType
@@ -29,7 +33,7 @@ from minidl.array import Array, array_module, device_of, is_array, is_float, pla
 from minidl.conduct import Conduct
 from minidl.contexts import Block, Setting
 from minidl.kernels.products import product
-from minidl.mixed import FLOAT32, HALF, half
+from minidl.mixed import FLOAT32, HALF, cast, half
 
 Grads = Sequence[Array | None]  # one gradient per input of an op, None where none is needed
 
@@ -210,8 +214,9 @@ class Parameter(Tensor):
 class Op:
     """One call of one operation, and the node it leaves in the graph.
 
-    A subclass writes `forward(*arrays) -> array` and `backward(gy) -> one gradient per input`; what is no float tensor
-    (strides, labels, indices) goes to its constructor. Gradients that `needs` says nobody wants may be None.
+    A subclass writes `forward(*arrays) -> array`, `push(*txs) -> ty` and `backward(gy) -> one gradient per input`; what is no
+    float tensor (strides, labels, indices) goes to its constructor. Of txs, one tangent per input, those are None whose input
+    does not change; gradients that `needs` says nobody wants may be None. The first line of each docstring is the formula.
     """
 
     inputs: tuple[Tensor | None, ...] = ()
@@ -224,22 +229,43 @@ class Op:
     def __init_subclass__(cls) -> None:
         if not cls.__name__.startswith("_"):  # a shared base is no op
             OPS[cls.__name__] = cls
+        own = vars(cls)
+        if "push" not in own and ("forward" in own or "backward" in own):
+            cls.push = Op.push  # type: ignore[method-assign]  # that of its base class belongs to another forward
 
     def forward(self, *xs: Any) -> Array:
-        raise NotImplementedError
+        raise NotImplementedError(f"write forward in class {type(self).__name__}: y from the arrays of its inputs")
+
+    def push(self, *txs: Any) -> Array:
+        raise NotImplementedError(
+            f"write push in class {type(self).__name__}: ty = sum_i (dy/dx_i) tx_i from the tangents tx_i of its inputs"
+        )
 
     def backward(self, gy: Array) -> Grads:
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"write backward in class {type(self).__name__}: gx_i = (dy/dx_i)^T gy for each of its inputs"
+        )
 
     def gate(self) -> Array | None:
         """Which entries let the gradient through (a relu's open gates); None for an op that has no gates."""
         return None
 
+    def parts(self) -> tuple[type[Op], ...]:
+        """The ops that this one is made of, in their order; () for a single op."""
+        return ()
+
+    def tangents(self, *txs: Array | None) -> list[Array]:
+        """The tangents of all inputs, zeros in place of None; None stays for an input that is not there."""
+        return [
+            array_module(x.data).zeros_like(x.data) if tx is None and x is not None else tx
+            for x, tx in zip(self.inputs, txs, strict=False)
+        ]
+
     def __call__(self, *inputs: Any) -> Tensor:
         xs = tuple(x if x is None or isinstance(x, Tensor) else Tensor(x) for x in inputs)
         mix = half() is not None
         if mix:
-            xs = _mix(xs, self.precision)
+            xs = cast(xs, self.precision)
         records = _recording.state()[0]
         self.needs = tuple([x is not None and records and x.requires_grad for x in xs])
         try:
@@ -357,9 +383,7 @@ def gradients(y: Tensor, xs: Sequence[Tensor], gy: Array | None = None, keep_gra
 
     Without `keep_graph` the graph is given back as it is used, which takes less memory.
     """
-    for i, x in enumerate(xs):
-        if not x.requires_grad:
-            raise ValueError(f"gradients(y, xs): xs[{i}] does not require a gradient: {x!r}")
+    _check_required("gradients(y, xs)", xs)
     leaves: dict[Tensor, Array] = {}
     wanted = {x.op for x in xs if x.op is not None}
     inner: dict[Op, Array] = {}
@@ -369,6 +393,54 @@ def gradients(y: Tensor, xs: Sequence[Tensor], gy: Array | None = None, keep_gra
     found = [leaves.get(x) if x.op is None else inner.get(x.op) for x in xs]
     found = [array_module(x.data).zeros_like(x.data) if g is None else g for x, g in zip(xs, found, strict=True)]
     return [g for g in _apart([], found) if g is not None]
+
+
+def pushes(y: Tensor, arrived: dict[Op | Tensor, Array]) -> Iterator[tuple[Op, list[Array | None], Array]]:
+    """Push tangents forward to y, the oldest op first: op, txs and ty of each that something changes.
+
+    arrived: the tangent of each tensor, by its op or, of a leaf, by itself. Those of the outputs are added on the way.
+    """
+    ops = tape(y)[::-1]
+    outputs = {x.op: x for op in ops for x in op.inputs if x is not None and x.op is not None} | {y.op: y}
+    for op in ops:
+        txs = [None if x is None else arrived.get(x.op or x) for x in op.inputs]
+        if all(tx is None for tx in txs):
+            continue
+        try:
+            ty, like = op.push(*txs), outputs[op].data
+            if ty.shape != like.shape or ty.dtype != like.dtype:
+                raise ValueError(f"push returned {ty.shape} {ty.dtype} for an output of {like.shape} {like.dtype}")
+        except Exception as error:
+            error.add_note(f"in the push of {op!r}, tangents {', '.join('None' if t is None else str(t.shape) for t in txs)}")
+            raise
+        ty = array_module(ty).asarray(ty)  # NumPy makes scalars of 0-d sums
+        yield op, txs, ty
+        arrived[op] = array_module(ty).asarray(ty + arrived[op]) if op in arrived else ty
+
+
+def jvp(y: Tensor, xs: Sequence[Tensor], txs: Sequence[Array]) -> Array:
+    """ty = sum_i (dy/dx_i) tx_i: how y changes when each x of xs, leaf or not, changes by a small tx. Forward mode.
+
+    txs: one array for each x, of its shape and type. Zeros where y depends on none of them. It is the transpose of
+    `gradients`: <jvp(y, xs, txs), gy> = sum_i <tx_i, gx_i> with gxs = gradients(y, xs, gy). The graph stays as it is.
+
+    Raises ValueError where y or an x requires no gradient (nothing was recorded then), or a tx does not fit its x, RuntimeError
+    where the graph was given back, NotImplementedError where an op on the way has no `push`.
+    """
+    if not y.requires_grad:
+        raise ValueError(f"jvp(y, xs, txs): no graph leads to y, which depends on nothing that requires a gradient: {y!r}")
+    _check_required("jvp(y, xs, txs)", xs)
+    if len(txs) != len(xs):
+        raise ValueError(f"txs: expected one tangent for each of the {len(xs)} xs, got {len(txs)}")
+    arrived: dict[Op | Tensor, Array] = {}
+    for i, (x, tx) in enumerate(zip(xs, txs, strict=True)):
+        tx, at = _like(f"txs[{i}]", tx, f"xs[{i}]", x), x.op or x
+        arrived[at] = arrived[at] + tx if at in arrived else tx
+    for _ in pushes(y, arrived):
+        pass
+    ty = arrived.get(y.op or y)
+    xp = array_module(y.data)
+    return xp.zeros_like(y.data) if ty is None else _apart(list(txs), [xp.asarray(ty)])[0]
 
 
 def _apart(others: list[Array], gxs: Sequence[Array | None]) -> list[Array | None]:
@@ -398,6 +470,28 @@ def _is_writable(a: Array) -> bool:
     return bool(getattr(a.flags, "writeable", True)) and all(s != 0 or n == 1 for s, n in zip(a.strides, a.shape, strict=True))
 
 
+def _check_required(call: str, xs: Sequence[Tensor]) -> None:
+    if isinstance(xs, Tensor):  # whose rows are tensors too, but new ones that nothing depends on
+        raise TypeError(f"{call}: xs: expected a list of Tensors, got a Tensor; write [x]")
+    for i, x in enumerate(xs):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{call}: xs[{i}]: expected a Tensor, got {type(x).__name__}")
+        if not x.requires_grad:
+            raise ValueError(f"{call}: xs[{i}] does not require a gradient: {x!r}")
+
+
+def _like(name: str, g: Any, of: str, x: Tensor) -> Array:
+    """g as an array of the shape, type and device of x."""
+    if not is_array(g):
+        raise TypeError(f"{name}: expected an array, got {type(g).__name__}")
+    g = plain_array(g, name) if isinstance(g, np.ndarray | np.generic) else g
+    if array_module(g) is not array_module(x.data) or g.shape != x.shape or g.dtype != x.dtype:
+        raise ValueError(
+            f"{name}: expected {x.shape} {x.dtype} on the {x.device}, as {of} is, got {g.shape} {g.dtype} on the {device_of(g)}"
+        )
+    return g
+
+
 def _first_gradient(y: Tensor, gy: Array | None) -> Array:
     if not y.requires_grad:
         raise ValueError(f"no gradient to compute: {y!r} depends on nothing that requires one")
@@ -405,24 +499,7 @@ def _first_gradient(y: Tensor, gy: Array | None) -> Array:
         if y.data.size != 1:
             raise ValueError(f"gy: needed where the output is no scalar; y has shape {y.shape}, try sum(y) or mean(y)")
         return array_module(y.data).ones_like(y.data)
-    if not is_array(gy):
-        raise TypeError(f"gy: expected an array, got {type(gy).__name__}")
-    if array_module(gy) is not array_module(y.data) or gy.shape != y.shape or gy.dtype != y.dtype:
-        raise ValueError(
-            f"gy: expected {y.shape} {y.dtype} on the {y.device}, as y is, got {gy.shape} {gy.dtype} on the {device_of(gy)}"
-        )
-    return gy.copy()
-
-
-def _mix(xs: tuple[Tensor | None, ...], precision: tuple[str, ...]) -> tuple[Tensor | None, ...]:
-    """Inside `mixed`: each input of 32 or 16 bits cast to what the op takes there, see `Op.precision`."""
-    types = {HALF: half(), FLOAT32: np.dtype(np.float32)}
-    if precision == ():
-        precision = (HALF,) if any(x is not None and x.dtype == types[HALF] for x in xs) else (FLOAT32,)
-    return tuple(
-        x if x is None or x.dtype not in types.values() else x.to(dtype=types[name])
-        for x, name in zip(xs, cycle(precision), strict=False)
-    )
+    return _like("gy", gy, "y", y).copy()
 
 
 def _check_inputs(xs: tuple[Tensor | None, ...], mix: bool) -> None:
@@ -500,6 +577,12 @@ def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
     return total(g, repeated, keepdims=True) if repeated else g
 
 
+def sum_of(*parts: Array | None) -> Array:
+    """The sum of those that are there: of what the tangent of each input adds to that of the output."""
+    there = [part for part in parts if part is not None]
+    return sum(there[1:], there[0]) if there else None
+
+
 class Add(Op):
     """y = a + b"""
 
@@ -507,7 +590,13 @@ class Add(Op):
         self.shapes = a.shape, b.shape
         return kernels.of(a).add(a, b) if a.shape == b.shape else a + b
 
+    def push(self, ta: Array | None, tb: Array | None) -> Array:
+        """ty = ta + tb"""
+        ta, tb = self.tangents(ta, tb)
+        return ta + tb
+
     def backward(self, gy: Array) -> Grads:
+        """ga = gy, gb = gy: both get all of it, summed over the axes along which they were repeated"""
         return [sum_to(gy, shape) if need else None for shape, need in zip(self.shapes, self.needs, strict=True)]
 
 
@@ -518,7 +607,13 @@ class Sub(Op):
         self.shapes = a.shape, b.shape
         return a - b
 
+    def push(self, ta: Array | None, tb: Array | None) -> Array:
+        """ty = ta - tb"""
+        ta, tb = self.tangents(ta, tb)
+        return ta - tb
+
     def backward(self, gy: Array) -> Grads:
+        """ga = gy, gb = -gy, summed over the axes along which they were repeated"""
         ga = sum_to(gy, self.shapes[0]) if self.needs[0] else None
         gb = sum_to(-gy, self.shapes[1]) if self.needs[1] else None
         return ga, gb
@@ -531,7 +626,12 @@ class Mul(Op):
         self.a, self.b = a, b
         return a * b
 
+    def push(self, ta: Array | None, tb: Array | None) -> Array:
+        """ty = ta b + a tb"""
+        return sum_of(None if ta is None else ta * self.b, None if tb is None else self.a * tb)
+
     def backward(self, gy: Array) -> Grads:
+        """ga = gy b, gb = gy a, summed over the axes along which they were repeated"""
         ga = sum_to(gy * self.b, self.a.shape) if self.needs[0] else None
         gb = sum_to(gy * self.a, self.b.shape) if self.needs[1] else None
         return ga, gb
@@ -545,8 +645,15 @@ class Div(Op):
         self.y = a / b
         return self.y
 
+    def push(self, ta: Array | None, tb: Array | None) -> Array:
+        """ty = ta / b - tb y / b"""
+        return sum_of(None if ta is None else ta / self.b, None if tb is None else -tb * (self.y / self.b))
+
     def backward(self, gy: Array) -> Grads:
-        """ga = gy / b, gb = -gy y / b: b^2 would overflow where b does not"""
+        """ga = gy / b, gb = -gy y / b, summed over the axes along which they were repeated
+
+        b^2 would overflow where b does not.
+        """
         ga = sum_to(gy / self.b, self.a_shape) if self.needs[0] else None
         gb = sum_to(-gy * (self.y / self.b), self.b.shape) if self.needs[1] else None
         return ga, gb
@@ -558,7 +665,12 @@ class Neg(Op):
     def forward(self, x: Array) -> Array:
         return -x
 
+    def push(self, tx: Array) -> Array:
+        """ty = -tx"""
+        return -tx
+
     def backward(self, gy: Array) -> Grads:
+        """gx = -gy"""
         return (-gy,)
 
 
@@ -574,10 +686,17 @@ class Pow(Op):
         self.x = x
         return x**self.n
 
+    def push(self, tx: Array) -> Array:
+        """ty = n x^(n-1) tx"""
+        return tx * self.slope()
+
     def backward(self, gy: Array) -> Grads:
-        if self.n == 0:  # 0 * x^-1 would be nan at x = 0
-            return (gy * 0,)
-        return (gy * self.n * self.x ** (self.n - 1),)
+        """gx = n x^(n-1) gy"""
+        return (gy * self.slope(),)
+
+    def slope(self) -> Array:
+        """dy/dx = n x^(n-1), and 0 for n = 0, where 0 x^-1 would be nan at x = 0"""
+        return array_module(self.x).zeros_like(self.x) if self.n == 0 else self.n * self.x ** (self.n - 1)
 
 
 class MatMul(Op):
@@ -591,7 +710,12 @@ class MatMul(Op):
         self.a, self.b = a, b
         return product(a, b)
 
+    def push(self, ta: Array | None, tb: Array | None) -> Array:
+        """ty = ta b + a tb, products of matrices"""
+        return sum_of(None if ta is None else product(ta, self.b), None if tb is None else product(self.a, tb))
+
     def backward(self, gy: Array) -> Grads:
+        """ga = gy b^T, gb = a^T gy, summed over the leading axes along which they were repeated"""
         ga = sum_to(product(gy, self.b.swapaxes(-1, -2)), self.a.shape) if self.needs[0] else None
         gb = sum_to(product(self.a.swapaxes(-1, -2), gy), self.b.shape) if self.needs[1] else None
         return ga, gb
@@ -612,7 +736,12 @@ class GetItem(Op):
         self.shape = x.shape
         return x[self.index]
 
+    def push(self, tx: Array) -> Array:
+        """ty = tx[index]"""
+        return tx[self.index]
+
     def backward(self, gy: Array) -> Grads:
+        """gx[index] += gy: gy at the places that were taken, 0 elsewhere"""
         xp = array_module(gy)
         gx = xp.zeros(self.shape, gy.dtype)
         if self.repeats:
@@ -634,7 +763,12 @@ class To(Op):
         self.came_from = device_of(x), x.dtype
         return to_device(x, self.device).astype(self.dtype, copy=False)
 
+    def push(self, tx: Array) -> Array:
+        """ty = tx, on that device or in that type"""
+        return to_device(tx, self.device).astype(self.dtype, copy=False)
+
     def backward(self, gy: Array) -> Grads:
+        """gx = gy, on the device of x and in its type"""
         device, dtype = self.came_from
         return (to_device(gy, device).astype(dtype, copy=False),)
 

@@ -22,6 +22,7 @@ scale. NumPy has bfloat16 from the package ml_dtypes.
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,17 @@ def mixed(precision: str) -> Block[None]:
 def half() -> Any:
     """The dtype of 16 bits inside `with mixed(...)`, else None."""
     return _mixing.value
+
+
+def cast(xs: tuple[Any, ...], precision: tuple[str, ...]) -> tuple[Any, ...]:
+    """Inside `mixed`: each tensor of 32 or 16 bits cast to what the op takes there, see `Op.precision`; None stays."""
+    types = {HALF: half(), FLOAT32: np.dtype(np.float32)}
+    if precision == ():
+        precision = (HALF,) if any(x is not None and x.dtype == types[HALF] for x in xs) else (FLOAT32,)
+    return tuple(
+        x if x is None or x.dtype not in types.values() else x.to(dtype=types[name])
+        for x, name in zip(xs, cycle(precision), strict=False)
+    )
 
 
 def _half(precision: str) -> Any:

@@ -326,7 +326,7 @@ ROWS: dict[str, Row] = {
         lambda row: {k: row[k] for k in ("epoch", "lr", "train_loss")},
     ),
     "train.evaluate": Row(lambda: {"model": net(), "dataset": dataset(), "batch_size": 3}),
-    "check.gradient_check": Row(lambda: {"f": ops.exp, "inputs": [draw(2)]}),
+    **several("check: adjoint_check gradient_check", Row(lambda: {"f": ops.exp, "inputs": [draw(2)]})),
     # models
     **several(f"models: {' '.join(models.__all__)}", Row(lambda: {}, heavy=True)),
     "models.densenet_bc": Row(lambda: {"depth": 10, "growth": 2, "dropout": 0.25}, signed="depth"),

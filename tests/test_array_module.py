@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidl import Parameter, Tensor, gradients, kernels, no_grad, ops
+from minidl import Parameter, Tensor, gradients, jvp, kernels, no_grad, ops
 from minidl.array import array_module, device_of, is_array, to_cpu, to_device, to_gpu
 from minidl.check import GradientError, gradient_check
 from tests import strict_cupy
@@ -46,11 +46,12 @@ def test_every_op_computes_on_the_gpu_what_it_computes_on_the_cpu(name: str, dat
 
 
 def _run(case: Case, device: str) -> list[np.ndarray]:
-    """y and the gradients, by `backward()`, in float32"""
+    """y, its tangent, by `jvp`, and the gradients, by `backward()`, in float32"""
     xs = [Tensor(to_device(x.astype(np.float32), device), requires_grad=True) for x in case.inputs]
-    y = case(*xs)
+    y, rng = case(*xs), np.random.default_rng(1)
+    ty = jvp(y, xs, [to_device(np.asarray(rng.standard_normal(x.shape, dtype=np.float32)), device) for x in xs])
     y.backward(to_device(np.random.default_rng(0).standard_normal(y.shape, dtype=np.float32), device))
-    return [y.data, *(x.grad for x in xs)]
+    return [y.data, ty, *(x.grad for x in xs)]
 
 
 def test_operators_with_scalars(cupy: ModuleType) -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from minidl import Tensor, data, kernels, nn, ops, optim
 from minidl.array import device_of, is_array, to_cpu, to_device, to_gpu
-from minidl.check import gradient_check
+from minidl.check import adjoint_check, gradient_check
 from minidl.data import Compose, Cutout, Loader, Normalize, RandomCrop, RandomFlip
 from minidl.explain import extremal_perturbation, meaningful_perturbation
 from minidl.graph import CapturedGradients
@@ -72,6 +72,7 @@ def close(got: Any, want: Any, rtol: float, atol: float = 0.0) -> None:
 def test_the_gradient_of_every_op(name: str, data: st.DataObject) -> None:
     case = data.draw(CASES[name])
     gradient_check(case, moved(case.inputs))
+    adjoint_check(case, moved(case.inputs))
 
 
 @pytest.mark.parametrize("name", sorted(CASES))

@@ -10,12 +10,14 @@ import pytest
 
 import models
 from minidl import OPS, nn
-from minidl.check import gradient_check
+from minidl.check import adjoint_check, gradient_check
 from tests.checkpoints.by_hand import entries, number, row, tensor, zipped
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", TEXT, re.DOTALL)
+ALONE, RECIPE = TEXT.split("## Add an op\n")
+PYTHON = r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?"
+BLOCKS = re.findall(PYTHON, ALONE, re.DOTALL) + re.findall(PYTHON, RECIPE, re.DOTALL)[:1]  # the rest of it needs more around
 
 
 def published(model: nn.Module) -> bytes:
@@ -49,7 +51,8 @@ def test_an_example(
         assert np.allclose(target["conv1.weight"], source["conv1.weight"].sum(1, keepdims=True))
         assert np.array_equal(target["layer3.2.bn2.weight"], source["layer3.2.bn2.weight"])
     if "square" in scope:
-        gradient_check(scope["square"], [np.random.default_rng(0).normal(size=(2, 3))])  # type: ignore[arg-type]
+        for check in gradient_check, adjoint_check:
+            check(scope["square"], [np.random.default_rng(0).normal(size=(2, 3))])  # type: ignore[arg-type]
 
 
 def test_its_pictures_and_files_exist() -> None:

@@ -11,6 +11,7 @@ from minidl import OPS, Op, Step, Tensor, nn, ops, rules, walk
 from minidl.array import Array
 from minidl.explain import deconvnet, guided_backprop, saliency
 from minidl.ops.activation import ReLU
+from minidl.ops.reduce import Mean
 
 from .explain.nets import Net, linear, pictures
 
@@ -126,6 +127,9 @@ GATED: dict[str, tuple[Callable[[Tensor], Tensor], list[float], list[float]]] = 
     "clip": (lambda x: ops.clip(x, 0, 10), RELU, DECONVNET),
     "clip from below": (lambda x: ops.clip(x, low=0), RELU, DECONVNET),
     "where": (lambda x: ops.where(x > 0, x, np.zeros(4)), RELU, DECONVNET),
+    "maximum, the other way round": (lambda x: ops.maximum(Tensor(np.zeros(4)), x), RELU, DECONVNET),
+    "where not below": (lambda x: ops.where(x >= 0, x, np.zeros(4)), RELU, DECONVNET),
+    "where, the other way round": (lambda x: ops.where(x <= 0, np.zeros(4), x), RELU, DECONVNET),
     "leaky, slope 0": (lambda x: ops.leaky_relu(x, 0.0), RELU, DECONVNET),
     "one's own": (lambda x: Halved()(x), [0, 0, 1.5, 0], DECONVNET),
     "no relu: a maximum of two": (lambda x: ops.maximum(x, np.full(4, 1.5)), [0, 0, 3, -4], [0, 0, 3, -4]),
@@ -160,6 +164,51 @@ def test_an_op_with_a_relu_inside_is_refused(rule: rules.Rule) -> None:
         y = ops.sum(model(picture))
     gates = [step.op for step in walk(y, leaves={}) if rule(step) is None and isinstance(step.op, ReLU)]
     assert len(gates) == 6
+
+
+class Blurred(Op):
+    """y = max(mean of neighbours, 0): an op of the reader's own that holds a ReLU inside, and says so"""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self.y = np.maximum((x[1:] + x[:-1]) / 2, 0)
+        return self.y
+
+    def backward(self, gy: np.ndarray) -> tuple[np.ndarray]:
+        g = np.concatenate([[0], gy * (self.y > 0) / 2, [0]])
+        return (g[1:] + g[:-1],)
+
+    def parts(self) -> tuple[type[Op], ...]:
+        return Mean, ReLU
+
+
+class Unsaid(Blurred):
+    """The same, with gates of the output's shape, which are not those of its input"""
+
+    def parts(self) -> tuple[type[Op], ...]:
+        return ()
+
+    def gate(self) -> np.ndarray:
+        return self.y > 0
+
+
+del OPS["Blurred"], OPS["Unsaid"]
+
+
+@pytest.mark.parametrize("rule", [rules.guided, rules.deconvnet, rules.is_relu])
+def test_an_op_of_ones_own_with_a_relu_inside_is_refused(rule: Callable[[Step], object]) -> None:
+    """It would be passed by in silence, and the map would be that of another rule."""
+    x = Tensor(np.array([1.0, 2.0, -5.0]), requires_grad=True)
+    (step,) = walk(Blurred()(x), np.ones(2), leaves={})
+    with pytest.raises(ValueError, match="Blurred holds a ReLU inside that no rule can reach"):
+        rule(step)
+    (step,) = walk(Unsaid()(x), np.ones(2), leaves={})
+    with pytest.raises(
+        ValueError, match=r"Unsaid.gate\(\): expected one gate for each .* \(3,\) and \(2,\), got \(2,\); write"
+    ):
+        rule(step)
+    (step,) = walk(ops.maximum(x, np.zeros((2, 3))), np.ones((2, 3)), leaves={})  # a relu of a repetition
+    with pytest.raises(ValueError, match=r"Maximum.gate\(\): expected one gate"):
+        rule(step)
 
 
 def test_nothing_is_changed_in_place() -> None:

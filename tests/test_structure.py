@@ -35,7 +35,7 @@ ARROWS = {
     "core": "conduct contexts kernels mixed array",
     "loss_scale": "arguments core nonfinite array",
     "check": "arguments core array",
-    "flow": "arguments core ops kernels array",
+    "flow": "arguments core nn ops kernels array",
     "trace": "arguments core array flow",
     "nonfinite": "core array",
     "ops": "arguments contexts core kernels mixed array",
@@ -48,7 +48,7 @@ ARROWS = {
     "checkpoint": "nn optim weights files array",
     "train": "arguments contexts graph nn optim data weights checkpoint metrics memory nonfinite mixed loss_scale core ops "
     "array files",
-    "rules": "core ops array",
+    "rules": "core",
     "explain": "arguments contexts core ops nn optim trace array files memory rules view",
     "attack": "arguments contexts explain core ops nn array files view",
     "evaluate": "arguments contexts explain core ops nn data array files view",

@@ -5,7 +5,7 @@
 - `pixel_flow` follows one pixel forward: what arrives, what counts for the score, and what closed gates stop;
 - `strongest_path` and `arithmetic` show the numbers that a single cell's gradient is the sum of.
 
-All need a graph in which no parameter requires a gradient, of single ops: run the model as in
+All need a graph in which no parameter requires a gradient. A fused op is one step; to see its parts run the model as in
 
     with model.eval().frozen(), ops.unfused():
         score = model(Tensor(x, requires_grad=True))[0, target]
@@ -14,7 +14,7 @@ All need a graph in which no parameter requires a gradient, of single ops: run t
 from minidl.flow.account import Line, ledger
 from minidl.flow.cells import Cell, arithmetic, strongest_path
 from minidl.flow.passed import Passed, Wire
-from minidl.flow.pixel import PixelFlow, pixel_flow, pushed
+from minidl.flow.pixel import PixelFlow, pixel_flow
 
 __all__ = [
     "Cell",
@@ -25,6 +25,5 @@ __all__ = [
     "arithmetic",
     "ledger",
     "pixel_flow",
-    "pushed",
     "strongest_path",
 ]

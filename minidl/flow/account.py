@@ -10,16 +10,18 @@ from the score S, and at every cut through the graph,
     S = sum over the wires of the cut of <a, g>  +  sum over the ops behind it of <c, gy>
 
 to rounding: activation times gradient, and the biases. At the picture it is S = <x, dS/dx> + all biases. An op that is not
-piecewise linear (a sigmoid, a softmax, batch norm in training) keeps no such account; from there on the lines stay open.
+piecewise linear (a sigmoid, a softmax, batch norm in training), or of which nobody has said that it is (`Facts.constant`),
+keeps no such account; from there on the lines stay open.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from minidl.array import dot
 from minidl.core import Op
-from minidl.flow.linear import constant, dot
 from minidl.flow.passed import Passed, Wire
+from minidl.nn.facts import facts
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Line:
     """The account at one cut.
 
     op: the last op behind the cut, None at the score itself. counts: of each wire of the cut <a, g>. biases: <c, gy> of all ops
-    behind the cut, of the piecewise linear ones. open: the first op behind that is not piecewise linear: with one, `total` is
-    a number and no account of the score. bias: <c, gy> of `op` alone, None where it is not piecewise linear.
+    behind the cut, of the piecewise linear ones. open: the first op behind that is not known to be piecewise linear: with one,
+    `total` is a number and no account of the score. bias: <c, gy> of `op` alone, None where that is not known.
     """
 
     op: Op | None
@@ -50,7 +52,7 @@ def ledger(passed: Passed) -> list[Line]:
     for k, cut in enumerate(passed.cuts):
         if k > 0:
             op = passed.ops[k - 1]
-            bias = constant(op, passed.gy_of[op])
+            bias = facts(op).constant(op, passed.gy_of[op])
             biases, bent = biases + (bias or 0.0), bent or (op if bias is None else None)
         lines.append(Line(op, {wire: counts[wire] for wire in cut}, biases, bent, bias))
     return lines

@@ -20,11 +20,9 @@ import numpy as np
 
 from minidl.array import Array, to_cpu
 from minidl.core import Add, Op, Tensor
-from minidl.flow.linear import push, winners
 from minidl.flow.passed import Passed, Wire
-from minidl.flow.pixel import Index, place, unit
+from minidl.flow.pixel import Index, gates, place, unit
 from minidl.kernels.reference import conv_size
-from minidl.ops.activation import ReLU
 from minidl.ops.conv import Conv2d
 from minidl.ops.linear import Linear
 from minidl.ops.norm import BatchNormFrozen
@@ -73,7 +71,7 @@ class Cell:
 
     def window(self) -> Window | None:
         """The same sum filter by filter, where the op is a convolution; else None."""
-        if not isinstance(self.op, Conv2d) or self.wire.input != 0 or len(self.at) == 0:
+        if type(self.op) is not Conv2d or self.wire.input != 0 or len(self.at) == 0:
             return None
         of_filter = self.at[:, 1]
         rows, columns = (list(dict.fromkeys(self.at[of_filter == of_filter[0], axis].tolist())) for axis in (2, 3))
@@ -139,11 +137,13 @@ Column = tuple[Array, Array, str]  # at (M, ndim), factor (M,) float64, note
 
 
 def _any_column(op: Op, wire: Wire, index: Index) -> Column:
-    """J e_k, pushed: whatever is not 0 there."""
-    ts = [unit(wire.source, index) if i == wire.input else None for i in range(len(op.inputs))]
-    t = to_cpu(push(op, ts))
-    at = np.argwhere(t)
-    return at, np.atleast_1d(t[tuple(at.T)]).astype("float64"), ""
+    """J e_k, pushed: whatever is not 0 there, or what the gate of the cell makes of it."""
+    ty = to_cpu(op.push(*(unit(wire.source, index) if i == wire.input else None for i in range(len(op.inputs)))))
+    at, note, gate = np.argwhere(ty), "", gates(op, wire.source.shape)
+    if gate is not None:
+        x, opened = float(wire.source.data[index]), bool(gate[index])
+        at, note = np.array([index], np.int64), f"x = {x:.4g}: the gate is {'open' if opened else 'closed'}"
+    return at, np.atleast_1d(ty[tuple(at.T)]).astype("float64"), note
 
 
 def _conv(op: Conv2d, wire: Wire, index: Index) -> Column:
@@ -172,16 +172,9 @@ def _max_pool(op: MaxPool2d, wire: Wire, index: Index) -> Column:
         for at, k, s, p, out in zip((i, j), op.kernel, op.stride, op.padding, op.winner.shape[2:], strict=True)
     )
     at = np.array([(n, c, y, z) for y in rows for z in columns], np.int64).reshape(-1, 4)
-    won_row, won_column = (to_cpu(a)[tuple(at.T)] for a in np.broadcast_arrays(*map(to_cpu, winners(op))))
+    won_row, won_column = (to_cpu(a)[tuple(at.T)] for a in np.broadcast_arrays(*map(to_cpu, op.winners())))
     factor = ((won_row == i) & (won_column == j)).astype(np.float64)
     return at, factor, f"the cell wins {int(factor.sum())} of the {len(at)} windows that see it"
-
-
-def _relu(op: ReLU, wire: Wire, index: Index) -> Column:
-    gate = bool(op.gate()[index])
-    x = float(wire.source.data[index])
-    note = f"x = {x:.4g}: the gate is {'open' if gate else 'closed'}"
-    return np.array([index]), np.array([float(gate)]), note
 
 
 def _batch_norm(op: BatchNormFrozen, wire: Wire, index: Index) -> Column:
@@ -209,7 +202,6 @@ def _add(op: Add, wire: Wire, index: Index) -> Column:
 COLUMNS: dict[type[Op], Any] = {
     Conv2d: _conv,
     MaxPool2d: _max_pool,
-    ReLU: _relu,
     BatchNormFrozen: _batch_norm,
     Linear: _linear,
     Add: _add,

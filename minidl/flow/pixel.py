@@ -14,35 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from minidl.arguments import counts, wrong
-from minidl.array import Array, array_module
-from minidl.core import Op, Tensor
-from minidl.flow.linear import dot, push
+from minidl.array import Array, array_module, dot
+from minidl.core import Op, Tensor, pushes
 from minidl.flow.passed import Passed, Wire
-from minidl.ops.activation import ReLU
-from minidl.ops.elementwise import Clip
 from minidl.ops.pool import MaxPool2d
 
 Index = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Pushed:
-    """One step forward: the op, the changes ts of its inputs (None: does not change), and t, that of its output."""
-
-    op: Op
-    ts: list[Array | None]
-    t: Array
-
-
-def pushed(passed: Passed, x: Tensor, t: Array) -> Iterator[Pushed]:
-    """Push a small change t of x forward through all that depends on it, oldest op first."""
-    arrived: dict[Op | Tensor, Array] = {x: t}
-    for op in reversed(passed.ops):
-        ts = [None if x is None else arrived.get(x.op or x) for x in op.inputs]
-        if any(t is not None for t in ts):
-            step = Pushed(op, ts, push(op, ts))
-            yield step
-            arrived[op] = step.t
+Pushed = tuple[Op, list[Array | None], Array]  # a step of `core.pushes`: the op, the tangents of its inputs, that of its output
 
 
 @dataclass(frozen=True)
@@ -82,37 +62,41 @@ def pixel_flow(passed: Passed, x: Tensor, index: Index) -> PixelFlow:
         raise ValueError(f"x: the score does not depend on {x!r}")
     index = place(x, index)
     t = unit(x, index)
-    return collect(passed, x, index, pushed(passed, x, t))
+    return collect(passed, x, index, pushes(passed.y, {x: t}))
 
 
 def collect(passed: Passed, x: Tensor, index: Index, steps: Iterator[Pushed]) -> PixelFlow:
     """The sums over the steps of a pixel, as they are looked at one by one."""
     counts, stopped_shares = dict.fromkeys(passed.gx, 0.0), dict[Op, float]()
-    for step in steps:
-        for i, t in enumerate(step.ts):
-            tensor = step.op.inputs[i]
-            if t is not None and tensor is not None:
-                wire = Wire(tensor, step.op, i)
-                counts[wire] = dot(t, passed.gx[wire])
-        lost = stopped(step)
-        if lost is not None and step.ts[0] is not None:
-            arrived = float(abs(step.ts[0]).sum(dtype="float64"))
-            stopped_shares[step.op] = float(lost.sum(dtype="float64")) / arrived if arrived else 0.0
-        if step.op is passed.y.op:
-            counts[Wire(passed.y, None)] = dot(step.t, passed.gy_of[step.op])
+    for op, txs, ty in steps:
+        for i, (tensor, tx) in enumerate(zip(op.inputs, txs, strict=True)):
+            if tx is not None and tensor is not None:
+                wire = Wire(tensor, op, i)
+                counts[wire] = dot(tx, passed.gx[wire])
+        lost = stopped(op, txs, ty)
+        if lost is not None:
+            arrived = sum(float(abs(tx).sum(dtype="float64")) for tx in txs if tx is not None)
+            stopped_shares[op] = float(lost.sum(dtype="float64")) / arrived if arrived else 0.0
+        if op is passed.y.op:
+            counts[Wire(passed.y, None)] = dot(ty, passed.gy_of[op])
     sums = [sum(counts[wire] for wire in cut) for cut in passed.cuts]
     return PixelFlow(index, float(passed.gradient(x)[index]), sums, counts, stopped_shares)
 
 
-def stopped(step: Pushed) -> Array | None:
-    """|t| of the inputs that go no further: at a closed gate, or beside the winner of every window. None for other ops."""
-    op, t = step.op, step.ts[0]
-    if t is None:
+def stopped(op: Op, txs: list[Array | None], ty: Array) -> Array | None:
+    """|tx| of what goes no further: at a closed gate, or beside the winner of every window. None for other ops, and of several
+    inputs that change."""
+    there = [tx for tx in txs if tx is not None]
+    if len(there) != 1:
         return None
-    if isinstance(op, ReLU | Clip):
-        return abs(t) * ~op.gate()
+    (tx,) = there
     if isinstance(op, MaxPool2d):
-        ones = array_module(t).ones_like(step.t)
-        (selected,) = op.backward(ones)
-        return abs(t) * (selected == 0)
-    return None
+        (selected,) = op.backward(array_module(ty).ones_like(ty))
+        return abs(tx) * (selected == 0)
+    return None if gates(op, tx.shape) is None else abs(tx) * (ty == 0)
+
+
+def gates(op: Op, shape: tuple[int, ...]) -> Array | None:
+    """Those of an op with one for each entry of an input of that shape, None of another one."""
+    gate = None if op.parts() else op.gate()
+    return gate if gate is not None and gate.shape == shape else None

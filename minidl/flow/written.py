@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minidl.core import Tensor
-from minidl.flow import formulas
 from minidl.flow.cells import Cell, Window
+from minidl.nn.facts import formulas
 
 TERMS = 5  # of a sum that are written one by one
 
 
 def written(cell: Cell) -> str:
     """The formula of the op, the numbers that enter, and the sum that leaves, on a few lines."""
-    head = f"{type(cell.op).__name__}: {formulas.backward(cell.op)}"
+    head = f"{type(cell.op).__name__}: {formulas(cell.op).backward}"
     window = cell.window()
     lines = _window(window) if window is not None and len(cell.at) > 1 else _terms(cell)
     lines += [cell.note] if cell.note else []

@@ -13,17 +13,13 @@ import numpy as np
 from minidl import arguments
 from minidl.array import array_module
 from minidl.contexts import contained
-from minidl.core import MatMul, Op, Parameter, Tensor, tape
+from minidl.core import Op, Parameter, Tensor, tape
 from minidl.nn import receptive
+from minidl.nn.facts import Facts, facts
 from minidl.nn.module import Module
 from minidl.nn.receptive import Field
 from minidl.nn.watch import watch
-from minidl.ops.conv import Conv2d
-from minidl.ops.dense import DenseBlock
 from minidl.ops.fused import unfused
-from minidl.ops.linear import Linear
-from minidl.ops.pool import AvgPool2d, MaxPool2d
-from minidl.ops.resize import RowsAndColumns
 
 
 class Call(NamedTuple):
@@ -41,7 +37,8 @@ class Row:
     calls: the modules that were running, outermost first; window: kernel, stride, dilation and groups, or the kind of resizing;
     shape: of the output; parameters: how many are used here first; multiply_adds: see `cost`; bytes: of the output, 0 for a
     view of the input; field: what an element of the output sees of the picture's rows and columns, () of no picture;
-    inputs: the rows that made the inputs, -1 for the input of the model; ops: how many ops this is.
+    inputs: the rows that made the inputs, -1 for the input of the model; ops: how many ops this is; at_least: among them is
+    one whose multiply-adds nobody knows; kind, word: of its box, see `Facts`.
     """
 
     calls: tuple[Call, ...]
@@ -54,6 +51,9 @@ class Row:
     field: Field
     inputs: tuple[int, ...]
     ops: int = 1
+    at_least: bool = False
+    kind: str = "other"
+    word: str = ""
 
     @property
     def name(self) -> str:
@@ -62,7 +62,7 @@ class Row:
 
     @property
     def receptive_field(self) -> tuple[float, float] | None:
-        """(height, width) in pixels, infinite where the whole picture is seen; None where the input was no picture."""
+        """(height, width) in pixels, infinite where all of it is seen, NaN where nobody knows; None of no picture."""
         return (self.field[0].size, self.field[1].size) if self.field else None
 
     @property
@@ -81,6 +81,11 @@ class Cost:
     parameters: int  # of the model, used in this pass or not
     multiply_adds: int
     bytes: int  # of all activations that a training step keeps for its backward pass
+
+    @property
+    def at_least(self) -> bool:
+        """Whether an op is among them whose multiply-adds nobody knows."""
+        return any(row.at_least for row in self.rows)
 
     def folded(self, depth: int) -> Cost:
         """The same with one row for each call of a module whose name has `depth` parts, such as `layer1.0` for 2.
@@ -104,7 +109,8 @@ class Cost:
     def __str__(self) -> str:
         head = ["name", "op", "output", "receptive field", "jump", "parameters", "multiply-adds", "activation bytes"]
         lines = [_cells(row) for row in self.rows]
-        total = ["total", "", "", "", "", *map(_number, (self.parameters, self.multiply_adds, self.bytes))]
+        work = _at_least(self.multiply_adds, self.at_least)
+        total = ["total", "", "", "", "", _number(self.parameters), work, _number(self.bytes)]
         widths = [max(map(len, column)) for column in zip(head, *lines, total, strict=True)]
 
         def line(cells: list[str]) -> str:
@@ -127,6 +133,9 @@ def cost(model: Module, input_shape: Sequence[int]) -> Cost:
     - The receptive field is as large as the kernels make it: border and picture are not in its way, so that it may be larger
       than the picture. "all" is a layer that sees the whole picture, by global pooling or a linear layer. A join sees what
       its inputs see together. The jump is the distance in pixels between the fields of neighbours.
+    - Of an op that `minidl.nn.facts` does not list, one of your own, nobody knows the multiply-adds: they are `?`, and sums "at
+      least" so many. Its receptive field is `?` too where its output has another shape; where it has the same, the field is
+      that of the input with a `?` behind it, as if the op computed value by value.
 
     The model comes back as it was. Raises TypeError or ValueError for what is no model or no shape.
     """
@@ -152,10 +161,17 @@ def cost(model: Module, input_shape: Sequence[int]) -> Cost:
         seen |= new
         out = outputs[op]
         made = [fields[t.op] if t is x or t.op is not None else () for t in inputs]
-        fields[op] = receptive.after(op, made, [t.shape for t in inputs], out.shape)
+        known = facts(op)
+        fields[op] = known.field(op, made, [t.shape for t in inputs], out.shape) if any(made) else ()
         sources = tuple(number[t.op] for t in inputs if t is x or t.op is not None)
-        counts = sum(p.size for p in new), _multiply_adds(op, out), _bytes(op, out)
-        rows.append(Row(calls[op], type(op).__name__, _window(op), out.shape, *counts, fields[op], sources))
+        work = None if known.multiply_adds is None else known.multiply_adds(op, out.shape)
+        counts = sum(p.size for p in new), work or 0, _bytes(op, out)
+        rows.append(
+            Row(
+                calls[op], type(op).__name__, _window(op, known), out.shape, *counts, fields[op], sources,
+                at_least=work is None, kind=known.kind, word=known.word,
+            )
+        )  # fmt: skip
     total = sum(p.size for p in parameters)
     return Cost(shape, rows, total, sum(r.multiply_adds for r in rows), sum(r.bytes for r in rows))
 
@@ -206,21 +222,8 @@ def _sum(rows: list[Row], call: Call, inputs: tuple[int, ...]) -> Row:
         last.field,
         tuple(dict.fromkeys(inputs)),
         sum(r.ops for r in rows),
+        any(r.at_least for r in rows),
     )
-
-
-def _multiply_adds(op: Op, y: Tensor) -> int:
-    """Each output of a convolution sums C/groups kh kw products, of a linear layer I, of a matrix product J."""
-    match op:
-        case Conv2d() | Linear():
-            terms = math.prod(op.w.shape[1:])
-        case MatMul():
-            terms = op.a.shape[-1]
-        case DenseBlock():
-            return y.size // y.shape[1] * sum(int(step.w.size) for step in op.steps)
-        case _:
-            return 0
-    return y.size * int(terms)
 
 
 def _bytes(op: Op, y: Tensor) -> int:
@@ -228,33 +231,34 @@ def _bytes(op: Op, y: Tensor) -> int:
     return 0 if shared else int(y.data.nbytes)
 
 
-def _window(op: Op) -> str:
-    if isinstance(op, RowsAndColumns):
-        return op.kind
-    if not isinstance(op, Conv2d | MaxPool2d | AvgPool2d):
-        return ""
-    kernel = op.w.shape[2:] if isinstance(op, Conv2d) else op.kernel
+def _window(op: Op, known: Facts) -> str:
+    if known.windows is None:
+        return "" if known.setting is None else known.setting(op)
+    kernel, stride, _, dilation, groups = known.windows(op)
     text = _by(kernel)
-    if op.stride != (1, 1):
-        text += f" /{_by(op.stride) if op.stride[0] != op.stride[1] else op.stride[0]}"
-    if isinstance(op, Conv2d):
-        text += f", dilation {_by(op.dilation)}" if op.dilation != (1, 1) else ""
-        text += f", {op.groups} groups" if op.groups != 1 else ""
-    return text
+    if stride != (1, 1):
+        text += f" /{_by(stride) if stride[0] != stride[1] else stride[0]}"
+    text += f", dilation {_by(dilation)}" if dilation != (1, 1) else ""
+    return text + (f", {groups} groups" if groups != 1 else "")
 
 
 def _cells(row: Row) -> list[str]:
-    op, counts = f"{row.op} {row.window}".strip(), (row.parameters, row.multiply_adds, row.bytes)
+    op, work = f"{row.op} {row.window}".strip(), _at_least(row.multiply_adds, row.at_least)
+    field = _by(row.receptive_field) + ("?" if any(s.guessed for s in row.field) else "")
     shape = str(row.shape).replace(" ", "").replace(",)", ")")
-    return [row.name, op, shape, _by(row.receptive_field), _by(row.jump), *map(_number, counts)]
+    return [row.name, op, shape, field, _by(row.jump), _number(row.parameters), work, _number(row.bytes)]
 
 
 def _by(pair: tuple[float, float] | None) -> str:
     """Height x width; with digits behind the point in resized pictures, where only averages are known."""
     if pair is None:
         return ""
-    texts = ["all" if math.isinf(n) else f"{n:.2f}".rstrip("0").rstrip(".") for n in pair]
-    return "all" if texts == ["all", "all"] else "x".join(texts)
+    texts = ["all" if math.isinf(n) else "?" if math.isnan(n) else f"{n:.2f}".rstrip("0").rstrip(".") for n in pair]
+    return texts[0] if texts in (["all", "all"], ["?", "?"]) else "x".join(texts)
+
+
+def _at_least(n: int, at_least: bool) -> str:
+    return _number(n) if not at_least else f"at least {_number(n)}" if n else "?"
 
 
 def _number(n: int) -> str:

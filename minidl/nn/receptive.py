@@ -9,7 +9,8 @@ apart, with stride s and padding p makes of them
 
     first - p jump,    last + (d (k - 1) - p) jump,    s jump
 
-Where branches meet, the union of what they see counts. Dumoulin and Visin 2016, "A guide to convolution arithmetic for deep
+Where branches meet, the union of what they see counts. Here is how fields move; which op moves them how stands in `facts`.
+Dumoulin and Visin 2016, "A guide to convolution arithmetic for deep
 learning"; Araujo, Norris and Sim 2019, "Computing receptive fields of convolutional neural networks".
 """
 
@@ -22,19 +23,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from minidl.array import Array, to_cpu
-from minidl.core import GetItem, MatMul, Op
-from minidl.ops.conv import Conv2d
-from minidl.ops.dense import DenseBlock
-from minidl.ops.fused import Conv2dReLU
-from minidl.ops.linear import Linear
-from minidl.ops.loss import LogSoftmax, Softmax
-from minidl.ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from minidl.ops.reduce import LogSumExp, Max, Mean, Sum, Var
-from minidl.ops.resize import RowsAndColumns
-from minidl.ops.shape import Concat, Flip, Pad, Reshape, Transpose
 
 Shape = tuple[int, ...]
 
@@ -45,7 +36,8 @@ class Sight:
 
     axis: of the tensor, the one along which the sight moves, None if all positions see the same; length: how many positions
     it has; inner: how many elements of the axis share one before the next comes, 1 unless a reshape has merged axes; first,
-    last, jump: in pixels, see above.
+    last, jump: in pixels, see above, NaN where an op of which nothing is known stands in the way. guessed: on the way stands an
+    op of which nothing is known but that its output has the shape of its input, as if it computed value by value.
     """
 
     axis: int | None
@@ -54,16 +46,18 @@ class Sight:
     first: float
     last: float
     jump: float
+    guessed: bool = False
 
     @property
     def size(self) -> float:
-        """Pixels; infinite where the whole picture is seen."""
+        """Pixels; infinite where the whole picture is seen, NaN where nobody knows."""
         return self.last - self.first + 1
 
 
 Field = tuple[Sight, ...]  # of the rows and of the columns; empty for a tensor that sees nothing of the picture
 
 EVERYTHING = Sight(None, 1, 1, -math.inf, math.inf, 0)
+NOBODY_KNOWS = Sight(None, 1, 1, math.nan, math.nan, math.nan)
 
 
 def of_picture(shape: Shape) -> Field:
@@ -71,66 +65,33 @@ def of_picture(shape: Shape) -> Field:
     return tuple(Sight(axis, shape[axis], 1, 0, 0, 1) for axis in (2, 3)) if len(shape) == 4 else ()
 
 
-def after(op: Op, fields: Sequence[Field], shapes: Sequence[Shape], y_shape: Shape) -> Field:
-    """The field of an op's output, from the fields and shapes of its inputs.
+# ---- for all kinds of op: the field of the output, from the fields and shapes of the inputs
 
-    An op of which no more is known sees what its inputs see at the same position where their shapes broadcast to that of its
-    output, and everything otherwise. That a batch norm in training looks at the whole batch does not count.
-    """
-    if not any(fields):
-        return ()
-    x = fields[0]
-    match op:
-        case Conv2d():
-            seen = _windows(x, shapes[0], y_shape, op.w.shape[2:], op.stride, op.padding, op.dilation)
-            added = isinstance(op, Conv2dReLU) and op.inputs[3] is not None  # the last input, of the shape of the output
-            return _join([seen, fields[-1]], [y_shape, y_shape], y_shape) if added else seen
-        case MaxPool2d() | AvgPool2d():
-            return _windows(x, shapes[0], y_shape, op.kernel, op.stride, op.padding, (1, 1))
-        case DenseBlock():
-            taps = [1 + sum(step.w.shape[axis] - 1 for step in op.steps) for axis in (2, 3)]
-            return _windows(x, shapes[0], y_shape, taps, (1, 1), [k // 2 for k in taps], (1, 1))
-        case RowsAndColumns():
-            for axis, matrix in (2, op.A), (3, op.B):
-                x = _move(x, shapes[0], axis, partial(_by_matrix, A=matrix))
-            return x
-        case GlobalAvgPool2d():
-            return _mix(x, (2, 3))
-        case Linear():
-            return _mix(x, (1,))
-        case MatMul():
-            a, b = fields
-            return _join([_mix(a, (len(shapes[0]) - 1,)), _mix(b, (len(shapes[1]) - 2,))], shapes, y_shape)
-        case Softmax() | LogSoftmax():
-            return _mix(x, (normalize_axis_index(op.axis, len(y_shape)),))
-        case Sum() | Mean() | Max() | Var() | LogSumExp():
-            reduced = op.axes(len(shapes[0]))
-            kept = [axis for axis in range(len(shapes[0])) if op.keepdims or axis not in reduced]
-            return _renumber(_mix(x, reduced), kept)
-        case Transpose():
-            return _renumber(x, op.order)
-        case Reshape():
-            return _reshape(x, shapes[0], y_shape)
-        case GetItem():
-            return _index(x, shapes[0], op.index)
-        case Pad():
-            for axis, (before, _) in enumerate(op.widths):
-                x = _move(x, shapes[0], axis, partial(_shift, n=-before, length=y_shape[axis]))
-            return x
-        case Flip():
-            for axis in normalize_axis_tuple(op.axis, len(y_shape)):
-                x = _move(x, shapes[0], axis, lambda s: replace(_shift(s, s.length - 1, s.length), jump=-s.jump))
-            return x
-        case Concat():
-            return _join([_mix(f, (op.axis % len(y_shape),)) for f in fields], shapes, y_shape)
-    if all(_broadcasts(shape, y_shape) for shape, field in zip(shapes, fields, strict=True) if field):
-        return _join(fields, shapes, y_shape)
+
+def same_position(op: object, fields: Sequence[Field], shapes: Sequence[Shape], y_shape: Shape) -> Field:
+    """What the inputs see at the same position, shapes broadcast. That a batch norm in training looks at all does not count."""
+    broadcast = all(_broadcasts(shape, y_shape) for shape, field in zip(shapes, fields, strict=True) if field)
+    return join(fields, shapes, y_shape) if broadcast else everything(op, fields, shapes, y_shape)
+
+
+def everything(op: object, fields: Sequence[Field], shapes: Sequence[Shape], y_shape: Shape) -> Field:
+    """All positions flow together."""
     return EVERYTHING, EVERYTHING
 
 
-def _windows(x: Field, x_shape: Shape, y_shape: Shape, *windows: Sequence[int]) -> Field:
-    """windows: kernel, stride, padding and dilation, each for rows and columns"""
-    for axis, k, s, p, d in zip((2, 3), *windows, strict=True):
+def unknown(op: object, fields: Sequence[Field], shapes: Sequence[Shape], y_shape: Shape) -> Field:
+    """Of an op of which nothing is known: guessed to be what the inputs see where the shape stays, else nobody knows."""
+    if all(shape == y_shape for shape, field in zip(shapes, fields, strict=True) if field):
+        return tuple(replace(s, guessed=True) for s in join(fields, shapes, y_shape))
+    return NOBODY_KNOWS, NOBODY_KNOWS
+
+
+# ---- for single kinds
+
+
+def windows(x: Field, x_shape: Shape, y_shape: Shape, *settings: Sequence[int]) -> Field:
+    """settings: kernel, stride, padding and dilation, each for rows and columns"""
+    for axis, k, s, p, d in zip((2, 3), *settings, strict=True):
         if (k, s, p) != (1, 1, 0):
             x = _move(x, x_shape, axis, partial(_window, k=k, s=s, p=p, d=d, length=y_shape[axis]))
     return x
@@ -139,7 +100,14 @@ def _windows(x: Field, x_shape: Shape, y_shape: Shape, *windows: Sequence[int]) 
 def _window(x: Sight, k: int, s: int, p: int, d: int, length: int) -> Sight:
     """k taps, d apart, with stride s and padding p: the formula at the top of this file"""
     taps = -p * x.jump, (d * (k - 1) - p) * x.jump  # the jump is negative in a flipped picture
-    return Sight(x.axis, length, 1, x.first + min(taps), x.last + max(taps), s * x.jump)
+    return Sight(x.axis, length, 1, x.first + min(taps), x.last + max(taps), s * x.jump, x.guessed)
+
+
+def by_matrices(x: Field, x_shape: Shape, A: Array, B: Array) -> Field:
+    """y = A x B^T"""
+    for axis, matrix in (2, A), (3, B):
+        x = _move(x, x_shape, axis, partial(_by_matrix, A=matrix))
+    return x
 
 
 def _by_matrix(x: Sight, A: Array) -> Sight:
@@ -151,7 +119,21 @@ def _by_matrix(x: Sight, A: Array) -> Sight:
         return EVERYTHING
     offset = (low + high) / 2 - np.arange(OH) * H / OH
     middle, half = float(offset.min() + offset.max()) / 2 * x.jump, float((high - low).max()) / 2 * abs(x.jump)
-    return Sight(x.axis, OH, 1, x.first + middle - half, x.last + middle + half, x.jump * H / OH)
+    return Sight(x.axis, OH, 1, x.first + middle - half, x.last + middle + half, x.jump * H / OH, x.guessed)
+
+
+def pad(x: Field, x_shape: Shape, y_shape: Shape, widths: Sequence[tuple[int, int]]) -> Field:
+    """widths: how many elements stand before and behind each axis"""
+    for axis, (before, _) in enumerate(widths):
+        x = _move(x, x_shape, axis, partial(_shift, n=-before, length=y_shape[axis]))
+    return x
+
+
+def flip(x: Field, x_shape: Shape, axes: int | tuple[int, ...]) -> Field:
+    """y[i] = x[n - 1 - i]"""
+    for axis in normalize_axis_tuple(axes, len(x_shape)):
+        x = _move(x, x_shape, axis, lambda s: replace(_shift(s, s.length - 1, s.length), jump=-s.jump))
+    return x
 
 
 def _shift(x: Sight, n: int, length: int) -> Sight:
@@ -164,17 +146,17 @@ def _move(x: Field, x_shape: Shape, axis: int, change: Callable[[Sight], Sight])
     return tuple(s if s.axis != axis else change(s) if s.length == x_shape[axis] else EVERYTHING for s in x)
 
 
-def _mix(x: Field, axes: Sequence[int]) -> Field:
+def mix(x: Field, axes: Sequence[int]) -> Field:
     """All positions along the axes flow together."""
     return tuple(EVERYTHING if s.axis in axes else s for s in x)
 
 
-def _renumber(x: Field, axes: Sequence[int]) -> Field:
+def renumber(x: Field, axes: Sequence[int]) -> Field:
     """Axis i of the output is axes[i] of the input."""
     return tuple(s if s.axis is None else replace(s, axis=list(axes).index(s.axis)) for s in x)
 
 
-def _join(fields: Sequence[Field], shapes: Sequence[Shape], y_shape: Shape) -> Field:
+def join(fields: Sequence[Field], shapes: Sequence[Shape], y_shape: Shape) -> Field:
     """The union of fields that meet at the same position, shapes broadcast; at different jumps, the widest."""
     aligned = []
     for field, shape in zip(fields, shapes, strict=True):
@@ -185,7 +167,10 @@ def _join(fields: Sequence[Field], shapes: Sequence[Shape], y_shape: Shape) -> F
 
 
 def _union(sights: Sequence[Sight]) -> Sight:
-    widest = max(sights, key=lambda s: s.size)
+    if any(math.isnan(s.size) for s in sights):
+        return NOBODY_KNOWS
+    guessed = any(s.guessed for s in sights)
+    widest = replace(max(sights, key=lambda s: s.size), guessed=guessed)
     if any(_place(s) != _place(widest) for s in sights):
         return widest
     return replace(widest, first=min(s.first for s in sights), last=max(s.last for s in sights))
@@ -199,7 +184,7 @@ def _broadcasts(shape: Shape, to: Shape) -> bool:
     return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False))
 
 
-def _reshape(x: Field, before: Shape, after: Shape) -> Field:
+def reshape(x: Field, before: Shape, after: Shape) -> Field:
     """Element n of a tensor, counted row by row, has the position (n // inner) % length along a sight."""
     return tuple(s if s.axis is None else _find(s, s.inner * math.prod(before[s.axis + 1 :]), after) for s in x)
 
@@ -213,7 +198,7 @@ def _find(x: Sight, inner: int, shape: Shape) -> Sight:
     return EVERYTHING
 
 
-def _index(x: Field, shape: Shape, index: Any) -> Field:
+def index(x: Field, shape: Shape, index: Any) -> Field:
     """x[index]: slices shift and stretch a sight, an integer holds it at one place, None renumbers the axes behind it."""
     parts = list(index) if isinstance(index, tuple) else [index]
     if any(isinstance(part, bool) or not (part is None or part is ... or isinstance(part, int | slice)) for part in parts):
@@ -233,7 +218,7 @@ def _index(x: Field, shape: Shape, index: Any) -> Field:
         else:
             x = _move(x, shape, axis, partial(_hold, i=part))
         axis += 1
-    return _renumber(x, kept)
+    return renumber(x, kept)
 
 
 def _slice(x: Sight, part: slice) -> Sight:

@@ -41,7 +41,12 @@ class ReLU(Op):
         self.y = kernels.of(x).relu(x)
         return self.y
 
+    def push(self, tx: Array) -> Array:
+        """ty = tx where x > 0, else 0"""
+        return tx * (self.y > 0)
+
     def backward(self, gy: Array) -> Grads:
+        """gx = gy where x > 0, else 0"""
         return (kernels.of(gy).relu_grad(gy, self.y),)
 
     def gate(self) -> Array:
@@ -49,7 +54,7 @@ class ReLU(Op):
 
 
 class LeakyReLU(Op):
-    """y = x where x > 0, else slope * x"""
+    """y = x where x > 0, else slope x"""
 
     def __init__(self, slope: float) -> None:
         self.slope = slope
@@ -58,7 +63,12 @@ class LeakyReLU(Op):
         self.positive = x > 0
         return array_module(x).where(self.positive, x, x * self.slope)
 
+    def push(self, tx: Array) -> Array:
+        """ty = tx where x > 0, else slope tx"""
+        return array_module(tx).where(self.positive, tx, tx * self.slope)
+
     def backward(self, gy: Array) -> Grads:
+        """gx = gy where x > 0, else slope gy"""
         return (array_module(gy).where(self.positive, gy, gy * self.slope),)
 
     def gate(self) -> Array:
@@ -72,7 +82,12 @@ class Sigmoid(Op):
         self.x = x
         return logistic(x).astype(x.dtype, copy=False)
 
+    def push(self, tx: Array) -> Array:
+        """ty = y (1 - y) tx"""
+        return (tx * logistic_slope(self.x)).astype(tx.dtype, copy=False)
+
     def backward(self, gy: Array) -> Grads:
+        """gx = y (1 - y) gy"""
         return ((gy * logistic_slope(self.x)).astype(gy.dtype, copy=False),)
 
 
@@ -83,9 +98,17 @@ class Tanh(Op):
         self.x = x
         return array_module(x).tanh(x)
 
+    def push(self, tx: Array) -> Array:
+        """ty = (1 - y^2) tx"""
+        return (tx * self.slope()).astype(tx.dtype, copy=False)
+
     def backward(self, gy: Array) -> Grads:
+        """gx = (1 - y^2) gy"""
+        return ((gy * self.slope()).astype(gy.dtype, copy=False),)
+
+    def slope(self) -> Array:
         """dy/dx = 1 - y^2 = 4 s'(2 x), s' the slope of the sigmoid, since y = 2 s(2 x) - 1"""
-        return ((gy * (4 * logistic_slope(2 * wide(self.x)))).astype(gy.dtype, copy=False),)
+        return 4 * logistic_slope(2 * wide(self.x))
 
 
 class Softplus(Op):
@@ -97,7 +120,12 @@ class Softplus(Op):
         self.x = x
         return log_one_plus_exp(x).astype(x.dtype, copy=False)
 
+    def push(self, tx: Array) -> Array:
+        """ty = tx / (1 + exp(-x))"""
+        return (tx * logistic(self.x)).astype(tx.dtype, copy=False)
+
     def backward(self, gy: Array) -> Grads:
+        """gx = gy / (1 + exp(-x))"""
         return ((gy * logistic(self.x)).astype(gy.dtype, copy=False),)
 
 
@@ -114,11 +142,19 @@ class GELU(Op):
         z, _ = self.twice_u(x)
         return (array_module(x).maximum(wide(x), -FLAT) * logistic(z)).astype(x.dtype, copy=False)
 
+    def push(self, tx: Array) -> Array:
+        """ty = s(2 u) (1 + x s(-2 u) d(2 u)/dx) tx, s the sigmoid and u what stands in the tanh"""
+        return (tx * self.slope()).astype(tx.dtype, copy=False)
+
     def backward(self, gy: Array) -> Grads:
+        """gx = s(2 u) (1 + x s(-2 u) d(2 u)/dx) gy"""
+        return ((gy * self.slope()).astype(gy.dtype, copy=False),)
+
+    def slope(self) -> Array:
         """dy/dx = s(2 u) (1 + x s(-2 u) d(2 u)/dx)"""
         z, dz = self.twice_u(self.x)
-        x = array_module(gy).clip(wide(self.x), -FLAT, FLAT)
-        return ((gy * logistic(z) * (1 + x * logistic(-z) * dz)).astype(gy.dtype, copy=False),)
+        x = array_module(z).clip(wide(self.x), -FLAT, FLAT)
+        return logistic(z) * (1 + x * logistic(-z) * dz)
 
     def twice_u(self, x: Array) -> tuple[Array, Array]:
         """2 u and its derivative"""

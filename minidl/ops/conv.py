@@ -5,7 +5,7 @@ from __future__ import annotations
 from minidl import kernels
 from minidl.arguments import Pair, count, images, pair
 from minidl.array import Array
-from minidl.core import Grads, Op, Tensor
+from minidl.core import Grads, Op, Tensor, sum_of
 from minidl.mixed import FLOAT32, HALF
 
 
@@ -23,7 +23,20 @@ class Conv2d(Op):
         self.b: Array = b
         return kernels.of(x).conv2d(x, w, b, self.stride, self.padding, self.dilation, self.groups)  # (N,F,OH,OW)
 
+    def push(self, tx: Array | None, tw: Array | None, tb: Array | None) -> Array:
+        """ty = conv2d(tx, w) + conv2d(x, tw) + tb"""
+        k, geometry = kernels.of(self.x), (self.stride, self.padding, self.dilation, self.groups)
+        of_x = None if tx is None else k.conv2d(tx, self.w, None, *geometry)
+        if tw is None and tb is None:
+            return of_x
+        _, tw, tb = self.tangents(tx, tw, tb)
+        return sum_of(of_x, k.conv2d(self.x, tw, tb, *geometry))
+
     def backward(self, gy: Array) -> Grads:  # (N,F,OH,OW)
+        """gx[n,c,i,j] = sum_{f,u,v} w[f,c,u,v] gy[n,f, (i + p - u*d) / s, (j + p - v*d) / s], whole places only
+
+        gw[f,c,u,v] = sum_{n,i,j} gy[n,f,i,j] x[n,c, i*s + u*d - p, j*s + v*d - p], gb[f] = sum_{n,i,j} gy[n,f,i,j]
+        """
         k, geometry = kernels.of(gy), (self.stride, self.padding, self.dilation, self.groups)
         gx = k.conv2d_grad_x(gy, self.w, self.x.shape, *geometry) if self.needs[0] else None
         gw = k.conv2d_grad_w(gy, self.x, self.w.shape, *geometry) if self.needs[1] else None

@@ -22,9 +22,12 @@ from dataclasses import dataclass
 from minidl import kernels
 from minidl.arguments import Pair, images
 from minidl.array import Array, array_module, sum_type
-from minidl.core import Grads, Op
+from minidl.core import Grads, Op, sum_of
 from minidl.mixed import FLOAT32, HALF
-from minidl.ops.norm import check_several
+from minidl.ops.activation import ReLU
+from minidl.ops.conv import Conv2d
+from minidl.ops.norm import BatchNorm, BatchNormFrozen, check_several, push_line
+from minidl.ops.shape import Concat
 
 Statistics = tuple[Array, Array]  # mean (C,) and var (C,)
 
@@ -45,7 +48,9 @@ class _Step:
 
 
 class DenseBlock(Op):
-    """x_l = [x_{l-1}, H_l(x_{l-1})], H one or several of conv2d(relu(batch_norm(x)), w); inputs x, then gamma, beta, w of each
+    """y = x_L, x_l = [x_{l-1}, H_l(x_{l-1})], H one or several of conv2d(relu(batch_norm(x)), w)
+
+    Inputs are x, then gamma, beta, w of each convolution.
 
     convolutions: how many there are in each H. frozen: the statistics of each batch norm, in evaluation; None in training,
     where those of the batch are taken and found in `statistics` afterwards.
@@ -90,7 +95,32 @@ class DenseBlock(Op):
         self.mean_X = mean_X
         return X
 
+    def push(self, tx: Array | None, *tparameters: Array | None) -> Array:  # (N,C,H,W), (C',) (C',) (F,C',k,k) each
+        """ty = [tx, tH_1, ..., tH_L]: of each norm, relu and convolution its own ty, one after the other"""
+        xp, k, X = array_module(self.X), kernels.of(self.X), self.X
+        TX = xp.zeros_like(X)  # the tangent of X as far as it has come
+        TX[:, : self.x_channels] = self.tangents(tx, *tparameters)[0]
+        T_source = TX
+        for i, (step, (mean, var)) in enumerate(zip(self.steps, self.statistics, strict=True)):
+            C, plain = step.w.shape[1], ((1, 1), step.padding, (1, 1), 1)
+            T_source = TX if step.source is X else T_source
+            x, t = (xp.ascontiguousarray(a[:, :C]) for a in (step.source, T_source))
+            tgamma, tbeta, tw = tparameters[3 * i : 3 * i + 3]
+            if self.frozen:
+                t = k.channel_affine(t, step.scale, 0 * step.scale)
+            else:
+                gamma: Array = self.inputs[3 * i + 1].data  # type: ignore[union-attr]
+                t, _, _ = k.batch_norm_grad(t, x, gamma, mean, var, self.eps)
+            z = k.channel_affine_relu(x, None, step.scale, step.shift)
+            t = sum_of(t, push_line(x, mean, step.inv_std, tgamma, tbeta)) * (z > 0)
+            T = sum_of(k.conv2d(t, step.w, None, *plain), None if tw is None else k.conv2d(z, tw, None, *plain))
+            if step.target is X:
+                TX[:, step.first : step.first + len(step.w)] = T
+            T_source = T
+        return TX
+
     def backward(self, gy: Array) -> Grads:  # (N,C+sum F,H,W)
+        """gx = the first channels of G, into which each layer adds gx of its convolution, relu and norm, last layer first"""
         xp, k, X = array_module(gy), kernels.of(gy), self.X
         m = X.size // X.shape[1]
         G = gy.copy()  # the gradient of X as far as it has come
@@ -117,3 +147,6 @@ class DenseBlock(Op):
         if not self.frozen:
             k.subtract_line(G, X, 0, self.mean_X[:C], a[:C], b[:C])
         return G[:, :C].copy(), *reversed(parameters)
+
+    def parts(self) -> tuple[type[Op], ...]:
+        return BatchNormFrozen if self.frozen else BatchNorm, ReLU, Conv2d, Concat

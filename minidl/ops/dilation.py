@@ -26,10 +26,9 @@ class SmoothMaxConvolution(Op):
     def forward(self, x: Array) -> Array:  # (N,C,h,w)
         images(x)
         self.x_shape = N, C, h, w = x.shape
-        K, s = self.kernel.shape[0], self.kernel.shape[2]
-        xp, r = array_module(x), K // 2
-        # the pictures last: a window is then long rows of memory, and they share one weight (twice to 5 times as fast)
-        self.padded = xp.pad(xp.ascontiguousarray(x.transpose(2, 3, 0, 1)), ((r, r), (r, r), (0, 0), (0, 0)))  # (h+2r,w+2r,N,C)
+        s = self.kernel.shape[2]
+        xp = array_module(x)
+        self.padded = self.surrounded(x)  # (h+2r,w+2r,N,C)
         self.total = xp.zeros((s, s, h, w, N, C), x.dtype)
         weighed = xp.zeros_like(self.total)
         for _, _, f in self.terms():
@@ -39,15 +38,33 @@ class SmoothMaxConvolution(Op):
         self.y = weighed / self.total
         return self.y.transpose(4, 5, 2, 0, 3, 1).reshape(N, C, h * s, w * s)
 
+    def push(self, tx: Array) -> Array:  # (N,C,h,w)
+        """ty[n,c,p] = sum_q exp(T f_pq) (1 + T (f_pq - y[n,c,p])) kernel[p - q] tx[n,c,q] / sum_q exp(T f_pq)"""
+        s, (N, C, h, w), tpadded = self.kernel.shape[2], self.x_shape, self.surrounded(tx)
+        ty = array_module(tx).zeros_like(self.total)
+        for window, k, f in self.terms():
+            ty += self.slope(f) * k * tpadded[window]
+        return (ty / self.total).transpose(4, 5, 2, 0, 3, 1).reshape(N, C, h * s, w * s)
+
     def backward(self, gy: Array) -> Grads:  # (N,C,h s,w s)
+        """gx[n,c,q] = sum_p exp(T f_pq) (1 + T (f_pq - y[n,c,p])) kernel[p - q] gy[n,c,p] / sum_q exp(T f_pq)"""
         xp, s, (N, C, h, w) = array_module(gy), self.kernel.shape[2], self.x_shape
         share = xp.ascontiguousarray(gy.reshape(N, C, h, s, w, s).transpose(3, 5, 2, 4, 0, 1)) / self.total
         gpadded = xp.zeros_like(self.padded)
         for window, k, f in self.terms():
-            gf = share * xp.exp(self.T * f) * (1 + self.T * (f - self.y))  # dy/df = exp(T f) / total (1 + T (f - y))
-            gpadded[window] += (gf * k).sum((0, 1))
+            gpadded[window] += (share * self.slope(f) * k).sum((0, 1))
         r = self.kernel.shape[0] // 2
         return (gpadded[r : r + h, r : r + w].transpose(2, 3, 0, 1),)
+
+    def slope(self, f: Array) -> Array:
+        """exp(T f) (1 + T (f - y)), which is dy/df sum exp(T f)"""
+        return array_module(f).exp(self.T * f) * (1 + self.T * (f - self.y))
+
+    def surrounded(self, x: Array) -> Array:
+        """x with r zeros on each side, the pictures last: a window is then long rows of memory, and they share one weight
+        (twice to 5 times as fast)."""
+        xp, r = array_module(x), self.kernel.shape[0] // 2
+        return xp.pad(xp.ascontiguousarray(x.transpose(2, 3, 0, 1)), ((r, r), (r, r), (0, 0), (0, 0)))
 
     def terms(self) -> Iterator[tuple[tuple[slice, slice], Array, Array]]:
         """Of one neighbour (a, b) after the other: where it stands for all cells, kernel[a,b] and f (s,s,h,w,N,C)."""

@@ -19,7 +19,12 @@ class Exp(Op):
         self.y = array_module(x).exp(x)
         return self.y
 
+    def push(self, tx: Array) -> Array:
+        """ty = y tx"""
+        return tx * self.y
+
     def backward(self, gy: Array) -> Grads:
+        """gx = y gy"""
         return (gy * self.y,)
 
 
@@ -32,7 +37,12 @@ class Log(Op):
         self.x = x
         return array_module(x).log(x)
 
+    def push(self, tx: Array) -> Array:
+        """ty = tx / x"""
+        return tx / self.x
+
     def backward(self, gy: Array) -> Grads:
+        """gx = gy / x"""
         return (gy / self.x,)
 
 
@@ -45,7 +55,12 @@ class Sqrt(Op):
         self.y = array_module(x).sqrt(x)
         return self.y
 
+    def push(self, tx: Array) -> Array:
+        """ty = tx / (2 y)"""
+        return tx / (2 * self.y)
+
     def backward(self, gy: Array) -> Grads:
+        """gx = gy / (2 y)"""
         return (gy / (2 * self.y),)
 
 
@@ -56,7 +71,12 @@ class Abs(Op):
         self.sign = array_module(x).sign(x)
         return x * self.sign
 
+    def push(self, tx: Array) -> Array:
+        """ty = sign(x) tx"""
+        return tx * self.sign
+
     def backward(self, gy: Array) -> Grads:
+        """gx = sign(x) gy"""
         return (gy * self.sign,)
 
 
@@ -71,7 +91,12 @@ class Clip(Op):
         self.inside = y == x
         return y
 
+    def push(self, tx: Array) -> Array:
+        """ty = tx where low <= x <= high, else 0"""
+        return tx * self.inside
+
     def backward(self, gy: Array) -> Grads:
+        """gx = gy where low <= x <= high, else 0"""
         return (gy * self.inside,)
 
     def gate(self) -> Array:
@@ -87,14 +112,22 @@ class Maximum(Op):
         self.share = self.share.astype(a.dtype)
         return array_module(a).maximum(a, b)
 
+    def push(self, ta: Array | None, tb: Array | None) -> Array:
+        """ty = ta where a is larger, tb where b is, half of each where they are equal"""
+        ta, tb = self.tangents(ta, tb)
+        return ta * self.share + tb * (1 - self.share)
+
     def backward(self, gy: Array) -> Grads:
+        """ga = gy where a is larger, gb = gy where b is, half of it each where they are equal"""
         ga = sum_to(gy * self.share, self.shapes[0]) if self.needs[0] else None
         gb = sum_to(gy * (1 - self.share), self.shapes[1]) if self.needs[1] else None
         return ga, gb
 
     def gate(self) -> Array | None:
-        """Of maximum(x, 0)"""
-        return self.share > 0.5 if _is_zero(self) else None
+        """Of maximum(x, 0), also as maximum(0, x)"""
+        if _is_zero(self, 1):
+            return self.share > 0.5
+        return self.share < 0.5 if _is_zero(self, 0) else None
 
 
 class Where(Op):
@@ -107,23 +140,31 @@ class Where(Op):
         self.shapes = a.shape, b.shape
         return array_module(a).where(self.condition, a, b)
 
+    def push(self, ta: Array | None, tb: Array | None) -> Array:
+        """ty = ta where the condition holds, else tb"""
+        return array_module(self.condition).where(self.condition, *self.tangents(ta, tb))
+
     def backward(self, gy: Array) -> Grads:
+        """ga = gy where the condition holds, gb = gy elsewhere"""
         xp, zero = array_module(gy), gy.dtype.type(0)
         ga = sum_to(xp.where(self.condition, gy, zero), self.shapes[0]) if self.needs[0] else None
         gb = sum_to(xp.where(self.condition, zero, gy), self.shapes[1]) if self.needs[1] else None
         return ga, gb
 
     def gate(self) -> Array | None:
-        """Of where(x > 0, x, 0)"""
-        x = self.inputs[0]
-        is_sign = x is not None and self.condition.shape == x.shape and bool((self.condition == (x.data > 0)).all())
-        return self.condition if is_sign and _is_zero(self) else None
+        """Of where(x > 0, x, 0), also as where(x >= 0, x, 0) or where(x < 0, 0, x)"""
+        for i, taken in (0, self.condition), (1, ~self.condition):
+            x = self.inputs[i]
+            if x is not None and _is_zero(self, 1 - i) and taken.shape == x.shape:
+                if bool(((taken == (x.data > 0)) | (x.data == 0)).all()):
+                    return taken
+        return None
 
 
-def _is_zero(op: Op) -> bool:
-    """Whether the second input is 0, and no more than that"""
-    b = op.inputs[1]
-    return b is not None and not op.needs[1] and not b.data.any()
+def _is_zero(op: Op, i: int) -> bool:
+    """Whether input i is 0, and no more than that"""
+    x = op.inputs[i]
+    return x is not None and not op.needs[i] and not x.data.any()
 
 
 def exp(x: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ from minidl import kernels
 from minidl.arguments import Pair, number
 from minidl.array import Array
 from minidl.contexts import Block, Setting
-from minidl.core import Grads, Op, Tensor
-from minidl.mixed import FLOAT32, HALF
+from minidl.core import Add, Grads, Op, Tensor, sum_of
+from minidl.ops.activation import ReLU
 from minidl.ops.conv import Conv2d, geometry
-from minidl.ops.norm import check, check_batch
+from minidl.ops.norm import BatchNorm, BatchNormFrozen, check, check_batch
 
 fuse = Setting("unfused", os.environ.get("MINIDL_FUSED", "1") != "0")
 
@@ -32,22 +32,22 @@ def unfused() -> Block[None]:
     return Block(None, (fuse, False))
 
 
-class BatchNormReLU(Op):
+class BatchNormReLU(BatchNorm):
     """y = max(gamma (x - mean) / sqrt(var + eps) + beta + r, 0), mean and var of this batch"""
 
-    precision = HALF, FLOAT32, FLOAT32  # x, gamma, beta, r
-
-    def __init__(self, eps: float) -> None:
-        self.eps = eps
-
-    def forward(self, x: Array, gamma: Array, beta: Array, r: Array | None) -> Array:  # (N,C,...) (C,) (C,) (N,C,...)
+    def forward(self, x: Array, gamma: Array, beta: Array, r: Array | None = None) -> Array:  # (N,C,...) (C,) (C,) (N,C,...)
         check_batch(x, gamma, beta)
         _check_residual(x, r)
         self.y, self.mean, self.var = kernels.of(x).batch_norm_relu(x, r, gamma, beta, self.eps)
         self.x, self.gamma = x, gamma
         return self.y
 
+    def push(self, tx: Array | None, tgamma: Array | None, tbeta: Array | None, tr: Array | None = None) -> Array:
+        """ty = tn + tr where y > 0, else 0; tn is ty of the norm alone"""
+        return sum_of(super().push(tx, tgamma, tbeta), tr) * (self.y > 0)
+
     def backward(self, gy: Array) -> Grads:  # (N,C,...)
+        """gr = gy where y > 0, else 0; gx, ggamma, gbeta as of the norm alone, from gr"""
         k = kernels.of(gy)
         gx, gr, ggamma, gbeta = k.batch_norm_relu_grad(
             gy, self.y, self.x, self.gamma, self.mean, self.var, self.eps, self.needs[3]
@@ -57,16 +57,14 @@ class BatchNormReLU(Op):
     def gate(self) -> Array:
         return self.y > 0
 
+    def parts(self) -> tuple[type[Op], ...]:
+        return BatchNorm, *_behind(self)
 
-class BatchNormFrozenReLU(Op):
+
+class BatchNormFrozenReLU(BatchNormFrozen):
     """y = max(gamma (x - mean) / sqrt(var + eps) + beta + r, 0), mean and var given"""
 
-    precision = HALF, FLOAT32, FLOAT32  # x, gamma, beta, r
-
-    def __init__(self, mean: Array, var: Array, eps: float) -> None:
-        self.mean, self.var, self.eps = mean, var, eps
-
-    def forward(self, x: Array, gamma: Array, beta: Array, r: Array | None) -> Array:  # (N,C,...) (C,) (C,) (N,C,...)
+    def forward(self, x: Array, gamma: Array, beta: Array, r: Array | None = None) -> Array:  # (N,C,...) (C,) (C,) (N,C,...)
         check(x, gamma=gamma, beta=beta, mean=self.mean, var=self.var)
         _check_residual(x, r)
         self.inv_std = 1 / (self.var + self.eps) ** 0.5
@@ -75,7 +73,12 @@ class BatchNormFrozenReLU(Op):
         self.x = x if self.needs[1] else None  # only the gradient of gamma asks for it
         return self.y
 
+    def push(self, tx: Array | None, tgamma: Array | None, tbeta: Array | None, tr: Array | None = None) -> Array:
+        """ty = tn + tr where y > 0, else 0; tn is ty of the norm alone"""
+        return sum_of(super().push(tx, tgamma, tbeta), tr) * (self.y > 0)
+
     def backward(self, gy: Array) -> Grads:  # (N,C,...)
+        """gr = gy where y > 0, else 0; gx, ggamma, gbeta as of the norm alone, from gr"""
         k, ggamma, gbeta = kernels.of(gy), None, None
         gx, gr = k.channel_affine_relu_grad(gy, self.y, self.scale)
         if self.needs[1] or self.needs[2]:
@@ -85,6 +88,9 @@ class BatchNormFrozenReLU(Op):
 
     def gate(self) -> Array:
         return self.y > 0
+
+    def parts(self) -> tuple[type[Op], ...]:
+        return BatchNormFrozen, *_behind(self)
 
 
 class Conv2dReLU(Conv2d):
@@ -96,12 +102,20 @@ class Conv2dReLU(Conv2d):
         kernels.of(x).rectify(self.y, r)  # in place: nobody else has this array yet
         return self.y
 
+    def push(self, tx: Array | None, tw: Array | None, tb: Array | None, tr: Array | None = None) -> Array:
+        """ty = tc + tr where y > 0, else 0; tc is ty of the convolution alone"""
+        return sum_of(super().push(tx, tw, tb), tr) * (self.y > 0)
+
     def backward(self, gy: Array) -> Grads:  # (N,F,OH,OW)
+        """gr = gy where y > 0, else 0; gx, gw, gb as of the convolution alone, from gr"""
         gr = kernels.of(gy).relu_grad(gy, self.y)
         return *super().backward(gr), gr
 
     def gate(self) -> Array:
         return self.y > 0
+
+    def parts(self) -> tuple[type[Op], ...]:
+        return Conv2d, *_behind(self)
 
 
 def batch_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor | None = None, eps: float = 1e-5) -> Tensor:
@@ -133,3 +147,8 @@ def conv2d_relu(
 def _check_residual(x: Array, r: Array | None) -> None:
     if r is not None and r.shape != x.shape:
         raise ValueError(f"residual: expected the shape of what it is added to, {x.shape}, got {r.shape}")
+
+
+def _behind(op: Op) -> tuple[type[Op], ...]:
+    """What follows the norm or the convolution: the addition of r, where there is one, and the relu"""
+    return (ReLU,) if op.inputs[-1] is None else (Add, ReLU)

@@ -20,7 +20,7 @@ def _log_softmax(z: Array, axis: int) -> Array:
 
 
 class Softmax(Op):
-    """p_k = exp(z_k) / sum_j exp(z_j)"""
+    """y_k = exp(z_k) / sum_j exp(z_j)"""
 
     precision = (FLOAT32,)
 
@@ -28,12 +28,16 @@ class Softmax(Op):
         self.axis = axis
 
     def forward(self, z: Array) -> Array:
-        self.p = array_module(z).exp(_log_softmax(z, self.axis))
-        return self.p
+        self.y = array_module(z).exp(_log_softmax(z, self.axis))
+        return self.y
+
+    def push(self, tz: Array) -> Array:
+        """ty_k = y_k (tz_k - sum_j y_j tz_j)"""
+        return self.y * (tz - (tz * self.y).sum(axis=self.axis, keepdims=True))
 
     def backward(self, gy: Array) -> Grads:
-        """gz_k = p_k (gy_k - sum_j gy_j p_j)"""
-        return (self.p * (gy - (gy * self.p).sum(axis=self.axis, keepdims=True)),)
+        """gz_k = y_k (gy_k - sum_j y_j gy_j)"""
+        return (self.y * (gy - (gy * self.y).sum(axis=self.axis, keepdims=True)),)
 
 
 class LogSoftmax(Op):
@@ -48,14 +52,17 @@ class LogSoftmax(Op):
         self.y = _log_softmax(z, self.axis)
         return self.y
 
+    def push(self, tz: Array) -> Array:
+        """ty_k = tz_k - sum_j p_j tz_j, p = exp(y) the softmax of z"""
+        return tz - (array_module(tz).exp(self.y) * tz).sum(axis=self.axis, keepdims=True)
+
     def backward(self, gy: Array) -> Grads:
-        """gz_k = gy_k - p_k sum_j gy_j"""
-        p = array_module(gy).exp(self.y)
-        return (gy - p * gy.sum(axis=self.axis, keepdims=True),)
+        """gz_k = gy_k - p_k sum_j gy_j, p = exp(y) the softmax of z"""
+        return (gy - array_module(gy).exp(self.y) * gy.sum(axis=self.axis, keepdims=True),)
 
 
 class CrossEntropy(Op):
-    """loss = -sum_{n,k} t[n,k] log p[n,k] / sum_n v[label n]
+    """y = -sum_{n,k} t[n,k] log p[n,k] / sum_n v[label n]
 
     p is the softmax of z; t[n,k] = v[k] ((1 - s) [k = label n] + s/K), with class weights v and label smoothing s.
     """
@@ -75,13 +82,17 @@ class CrossEntropy(Op):
         losses, self.slopes = kernels.of(z).softmax_cross_entropy(z, self.labels, v, self.label_smoothing)  # (N,) (N,K)
         return (losses.sum() / self.total).astype(z.dtype)
 
+    def push(self, tz: Array) -> Array:  # (N,K)
+        """ty = sum_{n,k} (p[n,k] sum_j t[n,j] - t[n,k]) tz[n,k] / sum_n v[label n]"""
+        return ((self.slopes * tz).sum() / self.total).astype(tz.dtype)
+
     def backward(self, gy: Array) -> Grads:  # ()
         """gz[n,k] = (p[n,k] sum_j t[n,j] - t[n,k]) / sum_n v[label n], of which forward found the first factor"""
         return ((gy / self.total * self.slopes).astype(gy.dtype, copy=False),)
 
 
 class BinaryCrossEntropyWithLogits(Op):
-    """loss = mean of log(1 + exp(z)) - t z, which is -t log p - (1 - t) log(1 - p) with p = sigmoid(z)
+    """y = mean of log(1 + exp(z)) - t z, which is -t log p - (1 - t) log(1 - p) with p = sigmoid(z)
 
     That is w |z| + log(1 + exp(-|z|)), w = 1 - t where z >= 0, else t: nothing is negative, so that no digits are lost.
     """
@@ -98,11 +109,19 @@ class BinaryCrossEntropyWithLogits(Op):
         far = w * xp.where(w == 0, w, size)  # 0 where w is, also for an infinite z
         return (far + xp.log1p(xp.exp(-size))).mean().astype(z.dtype)
 
+    def push(self, tz: Array) -> Array:
+        """ty = mean of (p - t) tz"""
+        return (self.slope() * tz).mean().astype(tz.dtype)
+
     def backward(self, gy: Array) -> Grads:
-        """gz = (p - t) / m, which is (w - q) / m where z >= 0, else (q - w) / m, with q = sigmoid(-|z|), of m logits"""
+        """gz = gy (p - t) / m, of m logits"""
+        return ((gy * self.slope() / self.z.size).astype(gy.dtype, copy=False),)
+
+    def slope(self) -> Array:
+        """p - t, which is w - q where z >= 0, else q - w, with q = sigmoid(-|z|)"""
         z = wide(self.z)
         off = self.wrong() - logistic(-abs(z))
-        return ((gy * array_module(gy).where(z >= 0, off, -off) / z.size).astype(gy.dtype, copy=False),)
+        return array_module(z).where(z >= 0, off, -off)
 
     def wrong(self) -> Array:
         """w, how much of the target is on the other side"""
@@ -111,19 +130,24 @@ class BinaryCrossEntropyWithLogits(Op):
 
 
 class MSE(Op):
-    """loss = mean of (y - t)^2"""
+    """y = mean of (x - t)^2"""
 
     precision = (FLOAT32,)
 
     def __init__(self, targets: Array) -> None:
         self.targets = targets
 
-    def forward(self, y: Array) -> Array:
-        _check_targets(self.targets, y)
-        self.difference = y - self.targets
+    def forward(self, x: Array) -> Array:
+        _check_targets(self.targets, x)
+        self.difference = x - self.targets
         return (self.difference * self.difference).mean()
 
+    def push(self, tx: Array) -> Array:
+        """ty = mean of 2 (x - t) tx"""
+        return (2 * self.difference * tx).mean()
+
     def backward(self, gy: Array) -> Grads:
+        """gx = 2 (x - t) gy / m, of m values"""
         return (gy * 2 * self.difference / self.difference.size,)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from minidl import kernels
 from minidl.arguments import number
 from minidl.array import Array, is_array, sum_type
-from minidl.core import Grads, Op, Tensor
+from minidl.core import Grads, Op, Tensor, sum_of
 from minidl.mixed import FLOAT32, HALF
 
 
@@ -23,7 +23,17 @@ class BatchNorm(Op):
         self.x, self.gamma = x, gamma
         return y
 
+    def push(self, tx: Array | None, tgamma: Array | None, tbeta: Array | None) -> Array:
+        """ty = scale (tx - mean(tx) - x_hat mean(tx x_hat)) + tgamma x_hat + tbeta
+
+        With scale = gamma / sqrt(var + eps) and x_hat = (x - mean) / sqrt(var + eps). The first term is a symmetric map of tx,
+        the one that gives gx of gy.
+        """
+        of_x = None if tx is None else kernels.of(tx).batch_norm_grad(tx, self.x, self.gamma, self.mean, self.var, self.eps)[0]
+        return sum_of(of_x, push_line(self.x, self.mean, 1 / (self.var + self.eps) ** 0.5, tgamma, tbeta))
+
     def backward(self, gy: Array) -> Grads:  # (N,C,...)
+        """gx = scale (gy - mean(gy) - x_hat mean(gy x_hat)), ggamma = sum gy x_hat, gbeta = sum gy"""
         return kernels.of(gy).batch_norm_grad(gy, self.x, self.gamma, self.mean, self.var, self.eps)  # type: ignore[no-any-return]
 
 
@@ -41,7 +51,14 @@ class BatchNormFrozen(Op):
         self.scale = gamma * self.inv_std
         return kernels.of(x).channel_affine(x, self.scale, beta - self.mean * self.scale)
 
+    def push(self, tx: Array | None, tgamma: Array | None, tbeta: Array | None) -> Array:
+        """ty = scale tx + tgamma x_hat + tbeta"""
+        of_x = None if tx is None else kernels.of(tx).channel_affine(tx, self.scale, 0 * self.scale)
+        x: Array = self.inputs[0].data  # type: ignore[union-attr]
+        return sum_of(of_x, push_line(x, self.mean, self.inv_std, tgamma, tbeta))
+
     def backward(self, gy: Array) -> Grads:  # (N,C,...)
+        """gx = scale gy with scale = gamma / sqrt(var + eps), one number a channel; ggamma = sum gy x_hat, gbeta = sum gy"""
         k, gx, ggamma, gbeta = kernels.of(gy), None, None, None
         if self.needs[0]:
             gx = k.channel_affine(gy, self.scale, 0 * self.scale)
@@ -49,6 +66,14 @@ class BatchNormFrozen(Op):
             gbeta, sum_gd = k.channel_sums(gy, self.x, self.mean)
             ggamma = sum_gd * self.inv_std  # sum gy x_hat
         return gx, ggamma, gbeta
+
+
+def push_line(x: Array, mean: Array, inv_std: Array, tgamma: Array | None, tbeta: Array | None) -> Array | None:
+    """What gamma x_hat + beta changes by with gamma and beta: tgamma x_hat + tbeta, None where neither does."""
+    if tgamma is None and tbeta is None:
+        return None
+    tscale = 0 * mean if tgamma is None else tgamma * inv_std
+    return kernels.of(x).channel_affine(x, tscale, (0 if tbeta is None else tbeta) - mean * tscale)
 
 
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:

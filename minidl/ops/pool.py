@@ -22,9 +22,21 @@ class MaxPool2d(Op):
         y, self.winner = kernels.of(x).max_pool2d(x, self.kernel, self.stride, self.padding, out)
         return y  # (N,C,OH,OW)
 
+    def push(self, tx: Array) -> Array:
+        """ty[n,c,i,j] = tx[n,c,k], k the winner of the window: the cell with the largest x"""
+        xp, (N, C) = array_module(tx), tx.shape[:2]
+        return tx[xp.arange(N)[:, None, None, None], xp.arange(C)[:, None, None], *self.winners()]
+
     def backward(self, gy: Array) -> Grads:  # (N,C,OH,OW)
+        """gx[n,c,k] = sum gy[n,c,i,j] over the windows that cell k has won"""
         k = kernels.of(gy)
         return (k.max_pool2d_grad(gy, self.winner, self.x_shape, self.kernel, self.stride, self.padding),)
+
+    def winners(self) -> tuple[Array, Array]:
+        """The row and the column in x of the winner of each window, (N,C,OH,OW) both."""
+        xp, (sh, sw), (ph, pw), (OH, OW) = array_module(self.winner), self.stride, self.padding, self.winner.shape[2:]
+        u, v = self.winner // self.kernel[1], self.winner % self.kernel[1]
+        return xp.arange(OH)[:, None] * sh + u - ph, xp.arange(OW) * sw + v - pw
 
 
 class AvgPool2d(Op):
@@ -39,7 +51,12 @@ class AvgPool2d(Op):
         self.x_shape = x.shape
         return kernels.of(x).avg_pool2d(x, self.kernel, self.stride, self.padding, out, self.count_include_pad)
 
+    def push(self, tx: Array) -> Array:
+        """ty[n,c,i,j] = mean_{u,v} tx[n,c, i*s + u - p, j*s + v - p]"""
+        return self.forward(tx)
+
     def backward(self, gy: Array) -> Grads:  # (N,C,OH,OW)
+        """gx[n,c,k] = sum gy[n,c,i,j] / count[i,j] over the windows that hold cell k"""
         k = kernels.of(gy)
         return (k.avg_pool2d_grad(gy, self.x_shape, self.kernel, self.stride, self.padding, self.count_include_pad),)
 
@@ -52,7 +69,12 @@ class GlobalAvgPool2d(Op):
         self.x_shape = x.shape
         return x.mean(axis=(2, 3), dtype=sum_type(x.dtype)).astype(x.dtype, copy=False)
 
+    def push(self, tx: Array) -> Array:
+        """ty[n,c] = sum_{i,j} tx[n,c,i,j] / (H W)"""
+        return self.forward(tx)
+
     def backward(self, gy: Array) -> Grads:  # (N,C)
+        """gx[n,c,i,j] = gy[n,c] / (H W)"""
         H, W = self.x_shape[2:]
         return (array_module(gy).broadcast_to((gy / (H * W))[:, :, None, None], self.x_shape),)
 

@@ -20,6 +20,10 @@ class Dropout(Op):
         self.seed = int(self.rng.integers(2**63))
         return kernels.of(x).dropout(x, self.p, self.seed)
 
+    def push(self, tx: Array) -> Array:
+        """ty = tx m / (1 - p): m is drawn again from the same seed"""
+        return kernels.of(tx).dropout(tx, self.p, self.seed)
+
     def backward(self, gy: Array) -> Grads:
         """gx = gy m / (1 - p): m is drawn again from the same seed"""
         return (kernels.of(gy).dropout(gy, self.p, self.seed),)

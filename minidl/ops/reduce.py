@@ -30,6 +30,10 @@ class _Reduction(Op):
         axes = self.axes(len(x_shape))
         return g.reshape(tuple(1 if i in axes else n for i, n in enumerate(x_shape)))
 
+    def total(self, t: Array) -> Array:
+        """sum t along the axes"""
+        return t.sum(axis=self.axes(t.ndim), keepdims=self.keepdims)
+
     def axes(self, ndim: int) -> tuple[int, ...]:
         """Counted from 0. As NumPy's sum has it, a scalar has an axis 0 (or -1) to add up along, which changes nothing."""
         if self.axis is None or (ndim == 0 and self.axis in (0, -1)):
@@ -53,9 +57,14 @@ class Sum(_Reduction):
 
     def forward(self, x: Array) -> Array:
         self.x_shape = x.shape
-        return x.sum(axis=self.axes(x.ndim), keepdims=self.keepdims)
+        return self.total(x)
+
+    def push(self, tx: Array) -> Array:
+        """ty = sum tx"""
+        return self.forward(tx)
 
     def backward(self, gy: Array) -> Grads:
+        """gx = gy, the same for all"""
         return (self.spread(gy, self.x_shape),)
 
 
@@ -66,12 +75,17 @@ class Mean(_Reduction):
         self.x_shape = x.shape
         return x.mean(axis=self.axes(x.ndim), keepdims=self.keepdims)
 
+    def push(self, tx: Array) -> Array:
+        """ty = sum tx / m"""
+        return self.forward(tx)
+
     def backward(self, gy: Array) -> Grads:
+        """gx = gy / m, the same for all"""
         return (self.spread(gy / self.count(self.x_shape), self.x_shape),)
 
 
 class Max(_Reduction):
-    """y = max x; equal maxima share the gradient"""
+    """y = max x"""
 
     def forward(self, x: Array) -> Array:
         axes = self.axes(x.ndim)
@@ -79,7 +93,12 @@ class Max(_Reduction):
         self.share = (x == y) / (x == y).sum(axis=axes, keepdims=True).astype(x.dtype)
         return y if self.keepdims else y.squeeze(axis=axes)
 
+    def push(self, tx: Array) -> Array:
+        """ty = tx at the maximum, the mean of tx over equal maxima"""
+        return self.total(self.share * tx)
+
     def backward(self, gy: Array) -> Grads:
+        """gx = gy at the maximum, shared by equal maxima, 0 elsewhere"""
         return (self.kept(gy, self.share.shape) * self.share,)
 
 
@@ -96,10 +115,18 @@ class Var(_Reduction):
         self.x = x
         return x.var(axis=self.axes(x.ndim), keepdims=self.keepdims, ddof=self.correction)
 
+    def push(self, tx: Array) -> Array:
+        """ty = sum 2 (x - mean) tx / (m - correction)"""
+        return self.total(self.slope() * tx)
+
     def backward(self, gy: Array) -> Grads:
+        """gx = 2 (x - mean) gy / (m - correction)"""
+        return (self.kept(gy, self.x.shape) * self.slope(),)
+
+    def slope(self) -> Array:
+        """dy/dx = 2 (x - mean) / (m - correction)"""
         deviation = self.x - self.x.mean(axis=self.axes(self.x.ndim), keepdims=True)
-        m = self.count(self.x.shape) - self.correction
-        return (self.kept(gy, self.x.shape) * deviation * 2 / m,)
+        return deviation * 2 / (self.count(self.x.shape) - self.correction)
 
 
 class LogSumExp(_Reduction):
@@ -115,8 +142,12 @@ class LogSumExp(_Reduction):
         y = top + xp.log(total)
         return y if self.keepdims else y.squeeze(axis=axes)
 
+    def push(self, tx: Array) -> Array:
+        """ty = sum p tx, p = softmax x"""
+        return self.total(self.p * tx)
+
     def backward(self, gy: Array) -> Grads:
-        """dy/dx = softmax x, in which equal infinities share"""
+        """gx = p gy, p = softmax x, in which equal infinities share"""
         return (self.kept(gy, self.p.shape) * self.p,)
 
 

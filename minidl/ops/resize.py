@@ -34,7 +34,12 @@ class RowsAndColumns(Op):
         self.B = _matrix(array_module(x), sum_type(x.dtype), self.kind, x.shape[3], *columns)
         return kernels.of(x).rows_and_columns(x, self.A, self.B)  # (N,C,OH,OW)
 
+    def push(self, tx: Array) -> Array:  # (N,C,H,W)
+        """ty[n,c] = A tx[n,c] B^T"""
+        return kernels.of(tx).rows_and_columns(tx, self.A, self.B)
+
     def backward(self, gy: Array) -> Grads:  # (N,C,OH,OW)
+        """gx[n,c] = A^T gy[n,c] B"""
         return (kernels.of(gy).rows_and_columns(gy, self.A.T, self.B.T),)
 
 

@@ -25,12 +25,17 @@ class Reshape(Op):
             raise ValueError(f"shape: expected one of {x.size} elements, as x of {x.shape} has, got {self.shape}")
         return x.reshape(self.shape)
 
+    def push(self, tx: Array) -> Array:
+        """ty[k] = tx[k], k counting the elements row by row"""
+        return tx.reshape(self.shape)
+
     def backward(self, gy: Array) -> Grads:
+        """gx[k] = gy[k], in the shape of x"""
         return (gy.reshape(self.x_shape),)
 
 
 class Transpose(Op):
-    """axis i of y is axis axes[i] of x"""
+    """y = x with axis axes[i] as axis i"""
 
     def __init__(self, axes: tuple[int, ...] | None) -> None:
         self.axes = axes
@@ -39,7 +44,12 @@ class Transpose(Op):
         self.order = tuple(range(x.ndim))[::-1] if self.axes is None else normalize_axis_tuple(self.axes, x.ndim, "axes")
         return x.transpose(self.order)
 
+    def push(self, tx: Array) -> Array:
+        """ty = tx with axis axes[i] as axis i"""
+        return tx.transpose(self.order)
+
     def backward(self, gy: Array) -> Grads:
+        """gx = gy with its axes put back"""
         inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
         return (gy.transpose(inverse),)
 
@@ -57,7 +67,13 @@ class Concat(Op):
         self.sizes = [x.shape[self.axis] for x in xs]
         return array_module(xs[0]).concatenate(xs, axis=self.axis)
 
+    def push(self, *txs: Array | None) -> Array:
+        """ty = the tangents, one behind the other along the axis"""
+        parts = self.tangents(*txs)
+        return array_module(parts[0]).concatenate(parts, axis=self.axis)
+
     def backward(self, gy: Array) -> Grads:
+        """gx_i = its own part of gy"""
         gxs, start = [], 0
         for size in self.sizes:
             part = [slice(None)] * gy.ndim
@@ -79,7 +95,12 @@ class Pad(Op):
         self.inside = tuple(slice(a, a + n) for (a, _), n in zip(self.widths, x.shape, strict=True))
         return array_module(x).pad(x, self.widths, constant_values=self.value)
 
+    def push(self, tx: Array) -> Array:
+        """ty = tx with a border of 0, which does not change"""
+        return array_module(tx).pad(tx, self.widths)
+
     def backward(self, gy: Array) -> Grads:
+        """gx = gy without the border"""
         return (gy[self.inside],)
 
 
@@ -92,7 +113,12 @@ class Flip(Op):
     def forward(self, x: Array) -> Array:
         return array_module(x).flip(x, self.axis)
 
+    def push(self, tx: Array) -> Array:
+        """ty[i] = tx[n - 1 - i] along the axes"""
+        return array_module(tx).flip(tx, self.axis)
+
     def backward(self, gy: Array) -> Grads:
+        """gx[i] = gy[n - 1 - i] along the axes"""
         return (array_module(gy).flip(gy, self.axis),)
 
 
@@ -106,7 +132,12 @@ class BroadcastTo(Op):
         self.x_shape = x.shape
         return array_module(x).broadcast_to(x, self.shape)
 
+    def push(self, tx: Array) -> Array:
+        """ty = tx repeated as x is"""
+        return array_module(tx).broadcast_to(tx, self.shape)
+
     def backward(self, gy: Array) -> Grads:
+        """gx = sum gy over the repetitions"""
         return (sum_to(gy, self.x_shape),)
 
 

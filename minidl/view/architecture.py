@@ -25,14 +25,6 @@ COLORS = {  # fill and line by kind: Okabe and Ito's colours, which eyes of all 
     "module": ("#fdf6cf", "#b89b00"),
     "other": ("#ececec", "#6e6e6e"),
 }
-KINDS = {
-    "Conv2d": "convolution", "MaxPool2d": "pooling", "AvgPool2d": "pooling", "GlobalAvgPool2d": "pooling",
-    "RowsAndColumns": "pooling", "Linear": "linear", "MatMul": "linear",
-}  # fmt: skip
-WORDS = {
-    "Conv2d": "conv", "MaxPool2d": "max pool", "AvgPool2d": "mean pool", "GlobalAvgPool2d": "global mean",
-    "RowsAndColumns": "resize", "BatchNormFrozen": "norm", "Reshape": "reshape", "Add": "+", "Mul": "×", "Sub": "−", "Div": "÷",
-}  # fmt: skip
 BOX, JOIN = (1.5, 0.5), 0.22  # the size of a box, the height of a join, in inches
 LONG = 400  # more boxes than that are no picture
 
@@ -141,8 +133,8 @@ def _boxes(rows: list[Row]) -> list[_Box]:
 def _kind(row: Row) -> str:
     if row.ops > 1:
         return "module"
-    if row.op in KINDS:
-        return KINDS[row.op]
+    if row.kind != "other":
+        return row.kind
     return "join" if len(row.inputs) > 1 else "other"
 
 
@@ -189,7 +181,7 @@ def _name(box: _Box, boxes: list[_Box]) -> str:
     for call in shared:
         if call.name and not any(call in row.calls for other in boxes if other is not box for row in other.rows):
             return call.name
-    layer = next((row for row in box.rows if row.op in KINDS), box.rows[0])
+    layer = next((row for row in box.rows if row.kind != "other"), box.rows[0])
     return layer.name
 
 
@@ -200,7 +192,7 @@ def _text(box: _Box) -> str:
 
 
 def _words(row: Row) -> str:
-    word = row.op if row.ops > 1 else WORDS.get(row.op, row.op.lower())
+    word = row.op if row.ops > 1 else row.word
     return f"{word} {re.sub('(?<=[0-9])x', '×', row.window)}".strip()
 
 

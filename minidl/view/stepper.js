@@ -252,11 +252,11 @@ function ledger() {
   } else {
     parts.push(equation(terms, null));
     parts.push(make("p", { class: "warning", "data-open": cut.open },
-      `This line stays open: above the cut, ${nameOf(cut.open)} is not piecewise linear, and no sum of a·g accounts for it.`));
+      `This line stays open: above the cut, ${nameOf(cut.open)} is not known to be piecewise linear, and no sum of a·g accounts for it.`));
   }
   const own = data.cuts[state.row + 1];
   if (own && own.bias) parts.push(make("p", { class: "small" }, `Of what crosses here, ${signed(own.bias)} is this step’s own bias. Below it, that is counted with the biases.`));
-  if (own && own.bias === null) parts.push(make("p", { class: "warning" }, "This step is not piecewise linear: the account ends here."));
+  if (own && own.bias === null) parts.push(make("p", { class: "warning" }, "This step is not piecewise linear, or nobody has said that it is: the account ends here."));
   parts.push(chart(score));
   return make("section", { id: "ledger" }, parts);
 }
@@ -305,7 +305,7 @@ function flow(node) {
     ];
     if (node.stops[key]) {
       const [at, scale, ...size] = node.stops[key];
-      const pool = node.op === "MaxPool2d";
+      const pool = node.gates === null;
       tiles.push(tile("stops", "Where it stops", pool ? "beside the winners of the windows" : "at closed gates", values([at, scale], size), size, pool ? "pool" : "gate", null));
     }
     parts.push(make("div", { class: "tiles" }, tiles));
@@ -330,6 +330,7 @@ function arithmetic(node) {
   const cell = node.cells[state.pick];
   const parts = [make("h3", {}, "One sum, written out"),
     make("dl", {}, make("dt", {}, "there"), make("dd", { class: "math" }, op.forward),
+      make("dt", {}, "a change"), make("dd", { class: "math" }, op.push),
       make("dt", {}, "back"), make("dd", { class: "math" }, op.backward))];
   if (state.rule !== "gradient") {
     parts.push(make("p", { class: "small" }, "Single sums are written out for the gradient alone."));

@@ -20,20 +20,16 @@ from minidl import files
 from minidl.arguments import count, pairs, wrong
 from minidl.array import Array, array_module, device_of, is_array, is_float, shape_of, to_cpu
 from minidl.contexts import contained
-from minidl.core import Add, Op, Tensor, gradients
-from minidl.flow import formulas
+from minidl.core import Op, Tensor, gradients
 from minidl.flow.cells import Cell
 from minidl.flow.passed import Wire
 from minidl.nn import Module
 from minidl.nn.cost import follow
-from minidl.ops.conv import Conv2d
-from minidl.ops.pool import AvgPool2d, MaxPool2d
-from minidl.ops.shape import Concat
+from minidl.nn.facts import facts, formulas
 from minidl.view.lanes import lanes
 from minidl.view.pictures import for_the_eye
 from minidl.view.tiles import Blob, block_size, shrink
 from minidl.view.walked import CHANNELS, Shown, Walked, look, strongest_pixels
-from minidl.view.words import words
 
 PICKS = 9  # pixels that can be followed
 SIZES = [(48, CHANNELS), (40, CHANNELS), (32, CHANNELS), (24, CHANNELS), (16, CHANNELS), (16, 4), (16, 2), (16, 0)]
@@ -324,32 +320,31 @@ def _cell(cell: Cell, walked: Walked) -> dict[str, Any]:
 
 
 def _op(op: Op) -> dict[str, str]:
-    """What is said about a kind of op, and the text of its backward."""
-    name, there, back = words(type(op).__name__)
-    lines, first = inspect.getsourcelines(type(op).backward)
-    file = inspect.getsourcefile(type(op)) or ""
+    """What is said about a kind of op, and the text of its backward, where there is a file that holds it."""
+    known = facts(op)
+    try:
+        lines, first = inspect.getsourcelines(type(op).backward)
+        file = _short(inspect.getsourcefile(type(op).backward) or "", first)
+    except (OSError, TypeError):  # typed into a prompt
+        lines, file = [], "nobody kept the text"
     return {
-        "name": name,
-        "there": there,
-        "back": back,
-        "forward": formulas.forward(op),
-        "backward": formulas.backward(op),
+        "name": known.name,
+        "there": known.there,
+        "back": known.back,
+        **formulas(op)._asdict(),
         "code": textwrap.dedent("".join(lines)).rstrip(),
-        "file": f"{_short(file, first)}",
+        "file": file,
     }
 
 
 def _name(op: Op) -> str:
-    name = words(type(op).__name__).name
-    if isinstance(op, Conv2d):
-        (kh, kw), s = op.w.shape[2:], op.stride
-    elif isinstance(op, MaxPool2d | AvgPool2d):
-        (kh, kw), s = op.kernel, op.stride
-    else:
-        alone = isinstance(op, Add | Concat) and sum(op.needs) == 1
-        return f"{name.removeprefix('join: ')} something fixed" if alone else name
+    known = facts(op)
+    if known.windows is None:
+        alone = known.name.startswith("join: ") and sum(op.needs) == 1
+        return f"{known.name.removeprefix('join: ')} something fixed" if alone else known.name
+    (kh, kw), s, *_ = known.windows(op)
     every = "" if s == (1, 1) else f", every {s[0]}" if s[0] == s[1] else f", every {s[0]}×{s[1]}"
-    return f"{name} {kh}×{kw}{every}"
+    return f"{known.name} {kh}×{kw}{every}"
 
 
 def _short(file: str, line: int) -> str:

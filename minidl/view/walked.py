@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minidl.array import Array, to_cpu
-from minidl.core import Op, Step, Tensor, walk
+from minidl.array import Array, dot, to_cpu
+from minidl.core import Op, Step, Tensor, pushes, walk
 from minidl.flow.account import Line, ledger
 from minidl.flow.cells import Cell, strongest_path
-from minidl.flow.linear import dot
 from minidl.flow.passed import Passed
-from minidl.flow.pixel import Index, PixelFlow, Pushed, collect, pushed, stopped, unit
+from minidl.flow.pixel import Index, PixelFlow, Pushed, collect, stopped, unit
 from minidl.rules import deconvnet, guided
 
 RULES: dict[str, Callable[[Step], None]] = {"guided": guided, "deconvnet": deconvnet}  # besides the gradient itself
@@ -86,7 +85,7 @@ def look(y: Tensor, x: Tensor, picks: Sequence[Index]) -> Walked:
     for number, index in enumerate(picks):
         e = unit(x, index)
         _add_tangent(nodes[-1], number, e, passed.gradient(x))
-        steps = (_noted(nodes[row[step.op]], number, step, passed) for step in pushed(passed, x, e))
+        steps = (_noted(nodes[row[step[0]]], number, step, passed) for step in pushes(y, {x: e}))
         flows.append(collect(passed, x, index, steps))
         for cell in strongest_path(passed, x, index):
             nodes[row[cell.op]].cells[number] = cell
@@ -146,8 +145,9 @@ def _add_gradient(node: Shown, rule: str, g: Array) -> None:
 
 
 def _noted(node: Shown, number: int, step: Pushed, passed: Passed) -> Pushed:
-    _add_tangent(node, number, step.t, passed.gy_of[step.op])
-    lost = stopped(step)
+    op, _, ty = step
+    _add_tangent(node, number, ty, passed.gy_of[op])
+    lost = stopped(*step)
     if lost is not None and (maps := _channels(lost)) is not None:
         node.stops[number] = maps.sum(0)
     return step

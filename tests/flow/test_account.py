@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 
 import models
-from minidl import Tensor, flow, nn, ops
-from minidl.core import Op
+from minidl import OPS, Tensor, flow, nn, ops
+from minidl.array import Array
+from minidl.core import Grads, Op, pushes
 from minidl.flow import Passed, Wire, arithmetic, ledger, pixel_flow, strongest_path
-from minidl.flow import linear as rules
+from minidl.nn.facts import Facts
+from minidl.ops.pool import MaxPool2d
 
 from .nets import BLOCKS, conv, head, scores
 
@@ -72,8 +75,8 @@ def test_the_derivative_is_that_of_the_score(net: tuple[Tensor, Tensor]) -> None
     y, x = net
     passed = Passed(y)
     t = np.random.default_rng(0).normal(size=x.shape)
-    *_, at_score = flow.pushed(passed, x, t)
-    assert float(at_score.t) == pytest.approx(float((t * passed.gradient(x)).sum()), rel=1e-9, abs=1e-9)
+    *_, (_, _, at_score) = pushes(y, {x: t})
+    assert float(at_score) == pytest.approx(float((t * passed.gradient(x)).sum()), rel=1e-9, abs=1e-9)
 
 
 MODELS = {
@@ -91,7 +94,7 @@ MODELS = {
 }
 
 
-def of_model(name: str, size: int, settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def of_model(name: str, size: int, settings: dict[str, Any], fused: bool = False) -> tuple[Tensor, Tensor]:
     """The score of class 2 and the picture of a model in float64, with norms that are not those of a new model."""
     rng = np.random.default_rng(0)
     model = getattr(models, name)(num_classes=4, **settings).eval().to(dtype="float64")
@@ -101,7 +104,7 @@ def of_model(name: str, size: int, settings: dict[str, Any]) -> tuple[Tensor, Te
             module.running_mean[:], module.running_var[:] = 0.2 * rng.normal(size=C), 0.5 + rng.random(C)
             module.bias.data[:] = 0.2 * rng.normal(size=C)
     x = Tensor(rng.normal(size=(1, 3, size, size)), requires_grad=True)
-    with model.frozen(), ops.unfused():
+    with model.frozen(), nullcontext() if fused else ops.unfused():
         return model(x)[0, 2], x
 
 
@@ -111,6 +114,17 @@ def test_models(name: str) -> None:
     passed = Passed(y)
     assert all(line.open is None for line in ledger(passed))
     assert account_error(passed) < 1e-10 and flow_error(passed, x) < 1e-10 and cell_error(passed, x) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["resnet8", "densenet_bc"])
+def test_fused_ops_are_single_steps_with_the_same_account(name: str) -> None:
+    y, x = of_model(name, *MODELS[name], fused=True)
+    assert {"resnet8": "Conv2dReLU", "densenet_bc": "DenseBlock"}[name] in {type(op).__name__ for op in Passed(y).ops}
+    passed, single = Passed(y), Passed(of_model(name, *MODELS[name])[0])
+    assert len(passed.ops) < len(single.ops) and all(line.open is None for line in ledger(passed))
+    assert account_error(passed) < 1e-10 and flow_error(passed, x) < 1e-10 and cell_error(passed, x) < 1e-10
+    assert ledger(passed)[-1].biases == pytest.approx(ledger(single)[-1].biases, rel=1e-9)
+    assert all(cell.window() is None or type(cell.op).__name__ == "Conv2d" for cell in strongest_path(passed, x, (0, 0, 3, 3)))
 
 
 def test_a_normalisation_that_bends_opens_the_lines_below_it() -> None:
@@ -178,13 +192,13 @@ def test_a_wire_swapped_with_another_cut() -> None:
 
 
 def test_a_pool_switch_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    true = rules.winners
+    true = MaxPool2d.winners
 
     def off_by_one(op: Any) -> tuple[np.ndarray, np.ndarray]:
         rows, columns = true(op)
         return rows, np.clip(columns + 1, 0, op.x_shape[3] - 1)
 
-    monkeypatch.setattr(rules, "winners", off_by_one)
+    monkeypatch.setattr(MaxPool2d, "winners", off_by_one)
     y, x = residual()
     assert flow_error(Passed(y), x) > 1e-3
 
@@ -192,17 +206,59 @@ def test_a_pool_switch_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("op", ["ReLU", "Conv2d", "Pad"])
 def test_a_wrong_push(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    cls = next(c for c in rules.PUSH if c.__name__ == op)
-    true = rules.PUSH[cls]
-    monkeypatch.setitem(rules.PUSH, cls, lambda op, ts: 0.9 * true(op, ts))
+    true = OPS[op].push
+    monkeypatch.setattr(OPS[op], "push", lambda self, *txs: 0.9 * true(self, *txs))
     x = Tensor(rng.normal(size=(1, 2, 6, 6)), requires_grad=True)
     y = head(ops.pad(ops.relu(conv(x, rng, 3)), [(0, 0), (0, 0), (1, 1), (1, 1)]), rng)
     assert flow_error(Passed(y), x) > 1e-3
 
 
 def test_a_forgotten_bias(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minidl.flow.account.constant", lambda op, gy: 0.0)
+    monkeypatch.setattr("minidl.flow.account.facts", lambda op: Facts(constant=lambda op, gy: 0.0))
     assert account_error(Passed(residual()[0])) > 1e-3
+
+
+# ---- an op of one's own
+
+
+class Halved(Op):
+    """y = x / 2 where x > 0, else 0"""
+
+    def forward(self, x: Array) -> Array:
+        self.open = x > 0
+        return 0.5 * x * self.open
+
+    def push(self, tx: Array) -> Array:
+        """ty = tx / 2 where x > 0, else 0"""
+        return 0.5 * tx * self.open
+
+    def backward(self, gy: Array) -> Grads:
+        """gx = gy / 2 where x > 0, else 0"""
+        return (0.5 * gy * self.open,)
+
+    def gate(self) -> Array:
+        return self.open
+
+
+del OPS["Halved"]
+
+
+def test_gates_of_ones_own_stop_pixels_as_those_of_a_relu_do() -> None:
+    nets = []
+    for relu in (Halved(), ops.relu):
+        rng = np.random.default_rng(0)
+        x = Tensor(rng.normal(size=(1, 2, 6, 6)), requires_grad=True)
+        nets.append((x, Passed(head(relu(conv(x, rng, 3)), rng))))
+    (x, own), (x_relu, relu) = nets
+    found, like = pixel_flow(own, x, (0, 1, 2, 3)), pixel_flow(relu, x_relu, (0, 1, 2, 3))
+    assert found.derivative == pytest.approx(0.5 * like.derivative, rel=1e-12) and flow_error(own, x) < 1e-12
+    assert list(found.stopped.values()) == pytest.approx(list(like.stopped.values()), rel=1e-12)
+    assert 0 < next(iter(found.stopped.values())) < 1
+    op = next(op for op in own.ops if isinstance(op, Halved))
+    notes = {arithmetic(own, Wire(op.inputs[0], op), index).note[-6:] for index in np.ndindex(*own.outputs[op].shape)}  # type: ignore[arg-type]
+    assert notes == {"closed", "s open"}
+    last = ledger(own)[-1]
+    assert last.open is op  # nobody has said that it is piecewise linear
 
 
 # ---- single cells
@@ -280,12 +336,13 @@ def test_what_stops(net: tuple[Tensor, Tensor]) -> None:
     passed = Passed(y)
     f = pixel_flow(passed, x, some_pixels(x)[0])
     for op, share in f.stopped.items():
-        assert type(op).__name__ in ("ReLU", "Clip", "MaxPool2d") and 0 <= share <= 1 + 1e-12
-    for step in flow.pushed(passed, x, np.ones_like(x.data)):
-        if type(step.op).__name__ == "ReLU":
-            lost = flow.pixel.stopped(step)
-            assert lost is not None and step.ts[0] is not None
-            np.testing.assert_allclose(np.abs(step.t) + lost, np.abs(step.ts[0]))
+        assert type(op).__name__ in ("ReLU", "LeakyReLU", "Clip", "MaxPool2d") and 0 <= share <= 1 + 1e-12
+        assert type(op).__name__ != "LeakyReLU" or share == 0
+    for op, txs, ty in pushes(y, {x: np.ones_like(x.data)}):
+        if type(op).__name__ == "ReLU":
+            lost = flow.pixel.stopped(op, txs, ty)
+            assert lost is not None and txs[0] is not None
+            np.testing.assert_allclose(np.abs(ty) + lost, np.abs(txs[0]))
 
 
 # ---- bad input

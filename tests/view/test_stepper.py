@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import minidl
 import models
 from minidl import Tensor, gradients, nn, no_grad, ops, view, walk
-from minidl.flow import linear
+from minidl.ops.pool import MaxPool2d
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
@@ -143,8 +144,8 @@ def test_a_swapped_cut_is_found(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_pool_switch_off_by_one_is_found(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    true = linear.winners
-    monkeypatch.setattr(linear, "winners", lambda op: (true(op)[0], np.minimum(true(op)[1] + 1, op.x_shape[3] - 1)))
+    true = MaxPool2d.winners
+    monkeypatch.setattr(MaxPool2d, "winners", lambda op: (true(op)[0], np.minimum(true(op)[1] + 1, op.x_shape[3] - 1)))
     with pytest.raises(AssertionError, match="pick"):
         check_flows(content(write(tmp_path))[0])
 
@@ -181,6 +182,33 @@ def test_every_architecture(name: str, settings: dict[str, Any], size: int, tmp_
     for node in data["nodes"]:
         for cell in node["cells"].values():
             assert cell["value"] == pytest.approx(cell["engine"], rel=1e-4, abs=1e-6 * max(1, abs(cell["arrived"])))
+
+
+TYPED = """
+class Scaled(Op):
+    def forward(self, x):
+        return 3 * x
+
+    def push(self, tx):
+        return 3 * tx
+
+    def backward(self, gy):
+        return (3 * gy,)
+"""
+
+
+def test_an_op_of_which_nobody_kept_the_text(tmp_path: pathlib.Path) -> None:
+    """Typed into a prompt, without a word about it: the page says what is true of every op."""
+    scope: dict[str, Any] = {"Op": minidl.Op, "__name__": "__main__"}
+    exec(TYPED, scope)
+    del minidl.OPS["Scaled"]
+    model = Joined()
+    model.last = lambda x: scope["Scaled"]()(x)
+    data, _ = content(view.stepper(model, picture(), 1, tmp_path / "p.html"))
+    told = data["ops"]["Scaled"]
+    assert (told["name"], told["code"], told["file"]) == ("Scaled", "", "nobody kept the text")
+    assert told["forward"] == "y = f(x)" and told["backward"] == "gx[k] = sum_m dy[m]/dx[k] gy[m]"
+    assert any(cut["open"] is not None for cut in data["cuts"]) and told["there"] == "A step of the computation."
 
 
 @pytest.mark.ci
@@ -430,8 +458,8 @@ def test_displayed_flows_of_a_broken_page(
     broken: str, open_page: Open, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if broken == "switch":
-        true = linear.winners
-        monkeypatch.setattr(linear, "winners", lambda op: (true(op)[0], np.minimum(true(op)[1] + 1, op.x_shape[3] - 1)))
+        true = MaxPool2d.winners
+        monkeypatch.setattr(MaxPool2d, "winners", lambda op: (true(op)[0], np.minimum(true(op)[1] + 1, op.x_shape[3] - 1)))
         path = write(tmp_path)
     else:
         path = write(tmp_path)
