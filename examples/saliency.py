@@ -21,6 +21,9 @@ and your own net (weights as safetensors or as PyTorch writes them):
 
 from __future__ import annotations
 
+import guard  # before all others, see there
+
+# isort: split
 import argparse
 import pathlib
 import sys
@@ -39,25 +42,19 @@ SHOWN = (0.55, 0.8, 0.95, 0.99, 0.999)  # saturation.png shows the pictures for 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or 130 after Ctrl-C, or 1 after anything that went wrong and could be told in a few words."""
+    """The exit code, see `guard.guarded`."""
     args = parser().parse_args(arguments)
     out = pathlib.Path(args.out)
-    try:
+
+    def run() -> None:
         loaded = common.load(args, count=200)
         out.mkdir(parents=True, exist_ok=True)
         saturation(out / "saturation.png", loaded)
         print(f"{out / 'saturation.png'}: the gradients of score and probability")
         methods(out / "methods.png", loaded, args)
         print(f"{out / 'methods.png'}: all methods beside each other")
-    except KeyboardInterrupt:
-        print("\nStopped.")
-        return 130
-    except (OSError, RuntimeError, ValueError) as error:
-        if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return guard.guarded(run)
 
 
 # ---- why not the gradient of the probability
@@ -178,4 +175,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guard.script(main)
