@@ -35,6 +35,7 @@ from minidl.array import Array, check_device, to_cpu
 from minidl.attack import AttackResult
 from minidl.explain import predict
 from minidl.train import Settings
+from minidl.view import figure
 
 EPS = tuple(level / 255 for level in (0, 0.5, 1, 2, 3, 4, 6, 8, 12, 16))
 
@@ -141,7 +142,9 @@ def classes(path: pathlib.Path, loaded: common.Loaded) -> None:
     """One picture for each of the first ten classes."""
     which = np.arange(min(10, len(loaded.classes)))
     found = attack.class_image(loaded.model, loaded.images.shape[1:], which, **settings_of(loaded)).to("cpu")
-    captions = [f"{loaded.classes[k]}\nlogit {found.before[k, k]:.1f} → {found.logits[k, k]:.1f}" for k in which]
+    captions = [
+        f"{figure.name(loaded.classes[k], 20)}\nlogit {found.before[k, k]:.1f} → {found.logits[k, k]:.1f}" for k in which
+    ]
     view.images_of_classes(path, found.x, captions, "From noise, up the gradient of a class")
     print(f"{path}: what the net would like to see")
 

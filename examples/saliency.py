@@ -79,7 +79,9 @@ def saturation(path: pathlib.Path, loaded: common.Loaded) -> None:
         ax.set_axis_off()
     for ax, i in zip(cells[0], shown, strict=False):
         draw(ax, images[i])
-        ax.set_title(f"{loaded.classes[of_score.target[i]]}\np {percent(sure[i])}", fontsize=9, loc="left", pad=4)
+        ax.set_title(
+            f"{figure.name(loaded.classes[of_score.target[i]], 16)}\np {percent(sure[i])}", fontsize=9, loc="left", pad=4
+        )
     for row, maps, name in (cells[1], of_score.map, "|∂ score / ∂ x|"), (cells[2], of_p.map, "|∂ probability / ∂ x|"):
         colors = scale(maps[shown])
         for ax, i in zip(row, shown, strict=False):
@@ -160,7 +162,7 @@ def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace)
     }
     classes = to_cpu(found["gradient"].target)
     sure = log_odds(to_cpu(explain.predict(model, x)), classes)
-    captions = [f"{loaded.classes[c]}\np {percent(z)}" for c, z in zip(classes, sure, strict=True)]
+    captions = [f"{figure.name(loaded.classes[c], 16)}\np {percent(z)}" for c, z in zip(classes, sure, strict=True)]
     view.comparison(path, images, {name: e.map for name, e in found.items()}, captions, f"What decided? {len(found)} answers")
 
 
