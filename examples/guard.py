@@ -25,15 +25,16 @@ def stopped() -> str:
 
 
 _raises = False  # whether a Ctrl-C is a KeyboardInterrupt now
+_came = False  # whether one was raised
 _told = False  # whether it has been said that the example was stopped
 _sentence = stopped
 
 
 def guarded(run: Callable[[], None], sentence: Callable[[], str] = stopped) -> int:
     """The exit code of `run`; `sentence` is said where it was stopped, and may tell how to go on."""
-    global _raises, _told, _sentence
+    global _raises, _came, _told, _sentence
     before = _raises, _sentence
-    _sentence = sentence
+    _sentence, _came, _told = sentence, False, False
     for stream in (sys.stdout, sys.stderr):  # a file's name may be no text, and be printed all the same
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -43,12 +44,14 @@ def guarded(run: Callable[[], None], sentence: Callable[[], str] = stopped) -> i
             run()
         finally:
             _raises, _ = before
-    except KeyboardInterrupt:
-        _told = True
-        print(f"\n{sentence()}", flush=True)
-        return 130
-    except ENDED as error:
-        if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if _came or isinstance(error, KeyboardInterrupt):  # libraries in C++ make an error of their own of it
+            _tell(lambda text: print(text, end="", flush=True))
+            return 130
+        from_an_op = hasattr(error, "__notes__")  # so from the text of a model: the traceback tells where
+        if from_an_op or not isinstance(error, ENDED):
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -99,9 +102,9 @@ def end_with_parent() -> None:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    global _raises
+    global _raises, _came
     if _raises and not _imports(frame):
-        _raises = False
+        _raises, _came = False, True
         raise KeyboardInterrupt
     _leave()
 
@@ -115,19 +118,23 @@ def _imports(frame: FrameType | None) -> bool:
     return False
 
 
-def _leave() -> NoReturn:
+def _tell(write: Callable[[str], object]) -> None:
+    """What there is to say, once."""
     global _told
+    if not _told:
+        _told = True
+        write(f"\n{_sentence()}\n")
+
+
+def _leave() -> NoReturn:
     try:
         sys.stdout.flush()
     except Exception:  # it was interrupted while it was written to
         pass
-    if not _told:
-        _told = True
-        try:
-            os.write(1, f"\n{_sentence()}\n".encode(errors="backslashreplace"))
-        except OSError:  # nobody reads
-            pass
-    os._exit(130)
+    try:
+        _tell(lambda text: os.write(1, text.encode(errors="backslashreplace")))
+    finally:
+        os._exit(130)
 
 
 def _ignored(about: Any) -> None:
