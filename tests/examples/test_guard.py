@@ -12,6 +12,8 @@ import time
 import guard
 import pytest
 
+from minidl.lock import is_alive
+
 SCRIPT = """from __future__ import annotations
 import guard
 import atexit, sys, time
@@ -98,6 +100,40 @@ def test_ctrl_c_wherever_it_comes(tmp_path: pathlib.Path, stage: str, printed: s
         text += process.stdout.read()
     assert text == printed
     assert process.returncode == (-signal.SIGKILL if stage == "end" else code)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no masks of signals here")
+def test_children_do_not_see_ctrl_c() -> None:
+    with guard.children():
+        child = subprocess.Popen([sys.executable, "-c", "import time; print('here', flush=True); time.sleep(20)"], stdout=-1)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with child:
+        assert child.stdout is not None and child.stdout.readline() == b"here\n"
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        assert child.poll() is None
+        child.kill()
+
+
+POOL = """import guard, multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), guard.end_with_parent)
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(20)
+"""
+
+
+@pytest.mark.ci
+def test_a_child_ends_with_its_parent(tmp_path: pathlib.Path) -> None:
+    shutil.copy(guard.__file__, tmp_path)
+    (tmp_path / "script.py").write_text(POOL)
+    with subprocess.Popen([sys.executable, str(tmp_path / "script.py")], stdout=-1, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        assert is_alive(child)
+        process.kill()
+        process.communicate(timeout=10)  # until nobody holds the other end
 
 
 def test_errors_and_stops_inside_a_test(capsys: pytest.CaptureFixture[str]) -> None:
