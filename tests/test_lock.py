@@ -111,6 +111,33 @@ def test_a_lock_file_that_is_left_or_damaged_is_none(tmp_path: pathlib.Path) -> 
             assert json.loads((tmp_path / lock.NAME).read_text())["host"] == socket.gethostname()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no file that is open can be removed")
+def test_the_lock_of_a_file_that_was_removed_meanwhile_is_none(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by somebody who has just given the folder back."""
+    take, taken = lock._lock, list[int]()
+
+    def late(fd: int) -> None:
+        if not taken:
+            (tmp_path / lock.NAME).unlink()
+        take(fd)
+        taken.append(fd)
+
+    monkeypatch.setattr(lock, "_lock", late)
+    with lock.hold(tmp_path):
+        assert len(taken) == 2 and json.loads((tmp_path / lock.NAME).read_text())["pid"] == os.getpid()
+
+
+def test_what_a_killed_holder_said_is_not_told_of_the_next(tmp_path: pathlib.Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    said = {"pid": ended.pid, "host": socket.gethostname(), "since": "2020-01-01 00:00:00", "command": "python"}
+    with open(tmp_path / lock.NAME, "w") as file:
+        file.write(json.dumps(said))
+        file.flush()
+        lock._lock(file.fileno())
+        assert "another process is at work there, and has not said which" in str(_refused(tmp_path))
+
+
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_a_file_system_without_locks_is_told(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def none(fd: int) -> None:

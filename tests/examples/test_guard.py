@@ -44,7 +44,10 @@ def run():
         if stage == "cleanup":
             guard.signal.raise_signal(guard.signal.SIGINT)
     finally:
-        wait("cleanup")
+        try:
+            wait("cleanup")
+        except KeyboardInterrupt:
+            print("interrupted again", flush=True)
         print("cleaned up", flush=True)
 
 def main():
