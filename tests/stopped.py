@@ -158,13 +158,15 @@ def stop(whole: Whole, out: pathlib.Path, rng: random.Random, kill: bool, twice:
     return f"after {n} epochs", text
 
 
-def stopped(whole: Whole, folder: pathlib.Path, rng: random.Random, times: int, kill: bool) -> Counter[str]:
+def stopped(whole: Whole, folder: pathlib.Path, rng: random.Random, times: int, kill: bool, tell: bool = False) -> Counter[str]:
     """So many stops; every run that is stopped is resumed until it is done."""
     ends, number = Counter[str](), 0
     while sum(ends.values()) - ends["finished before"] < times:
         out = folder / f"{'killed' if kill else 'interrupted'}-{number}"
         end, _ = stop(whole, out, rng, kill, twice=not kill and sum(ends.values()) % 2 == 1)
         ends[end] += 1
+        if tell and sum(ends.values()) % 25 == 0:
+            print(f"  {dict(sorted(ends.items()))}", flush=True)
         number += end == "finished before"
     if (out / "settings.json").exists():
         with start("--resume", "--out", str(out)) as process:
@@ -204,7 +206,7 @@ def main() -> None:
         whole = Whole(folder / "whole")
         print(f"a run that nothing stops takes {whole.seconds:.1f} s, stops come after {whole.begins:.2f} s", flush=True)
         for times, kill in (asked.interrupts, False), (asked.kills, True):
-            ends = stopped(whole, folder, rng, times, kill)
+            ends = stopped(whole, folder, rng, times, kill, tell=True)
             print(f"{times} {'kills' if kill else 'interruptions'}: {dict(sorted(ends.items()))}", flush=True)
         for i in range(asked.pairs):
             pair(whole, folder / f"pair-{i}")
