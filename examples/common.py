@@ -122,15 +122,16 @@ def rows_of(run: pathlib.Path) -> list[Row]:
     return rows if (run / "model.safetensors").exists() and all(isinstance(row, dict) for row in rows) else []
 
 
-def known_of(path: pathlib.Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What `minidl.train` wrote beside the weights: classes, mean and std. Raises ValueError where that is damaged."""
+def known_of(path: pathlib.Path, metadata: Mapping[str, str], classes: int, channels: int) -> dict[str, Any]:
+    """What `minidl.train` wrote beside the weights: "classes", "mean" and "std". Raises ValueError where that is damaged."""
     try:
         about = json.loads(metadata.get("data", "{}"))
-        names, numbers_of = about.get("classes") or [], [about.get(name) or [] for name in ("mean", "std")]
-        if not all(isinstance(name, str) for name in names):
-            raise ValueError(f"classes: expected names, got {names}")
-        for name, values in zip(("mean", "std"), numbers_of, strict=True):
-            numbers(values, name)
+        names = about.setdefault("classes", [f"class {k}" for k in range(classes)])
+        if not isinstance(names, list) or len(names) != classes or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"classes: expected {classes} names, got {names!r}")
+        for name, interval in ("mean", "(-inf, inf)"), ("std", "(0, inf)"):
+            if name in about:
+                numbers(about[name], name, interval, channels)
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: what it says of its pictures is damaged: {error}") from error
     return about
@@ -153,13 +154,13 @@ def net(
         arrays = {name: a for name, a in torch_checkpoint.state_dict(raw, key).items() if is_array(a)}
     else:
         arrays, metadata = weights.load_arrays(path)
-    about = known_of(path, metadata)
     if not {2, 4} <= {a.ndim for a in arrays.values()}:
         raise ValueError(f"{path}: expected the weights of a convolutional net, got {', '.join(list(arrays)[:5]) or 'none'}")
     channels = min(a.shape[1] for a in arrays.values() if a.ndim == 4)  # no convolution takes fewer than the first
     classes = [a for a in arrays.values() if a.ndim == 2][-1].shape[0]  # of the last linear layer
+    about = known_of(path, metadata, classes, channels)
     model = training.make(name, classes, channels).eval()
     weights.load(model, path, key=key, prefix=prefix)
     known = IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
     normalize = Normalize(mean or about.get("mean") or known[0], std or about.get("std") or known[1])
-    return model, tuple(about.get("classes") or (f"class {k}" for k in range(classes))), normalize
+    return model, tuple(about["classes"]), normalize

@@ -99,6 +99,22 @@ def test_a_checkpoint_of_pytorch(tmp_path: pathlib.Path) -> None:
     assert len(loaded.classes) == 6 and loaded.normalize.mean == common.IMAGENET[0]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    ["{", "[1]", "[" * 100_000, '{"classes": 3}', '{"classes": [1, 2]}', '{"classes": ["a"]}', '{"mean": ["a", "b", "c"]}',
+     '{"mean": [0.5]}', '{"std": [1, 0, 1]}', '{"std": [1, NaN, 1]}'],
+)  # fmt: skip
+def test_what_weights_say_of_their_pictures(tmp_path: pathlib.Path, damage: str) -> None:
+    path = tmp_path / "m.safetensors"
+    weights.save_arrays(path, models.resnet8(num_classes=2).state_dict(), {"data": damage})
+    with pytest.raises(ValueError, match=r"m\.safetensors: what it says of its pictures is damaged"):
+        common.net(path, "resnet8")
+    weights.save_arrays(path, models.resnet8(num_classes=2).state_dict(), {"data": '{"classes": ["a", "\\udce9"]}'})
+    assert common.net(path, "resnet8")[1] == ("a", "\udce9")
+    with pytest.raises(ValueError, match="model: expected one of"):
+        common.net(path, "resnet9")
+
+
 def test_the_default_net_is_trained_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(training.RECIPES, "lesions", {"epochs": 2, "batch_size": 16, "lr": 0.01})
