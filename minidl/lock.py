@@ -85,8 +85,9 @@ def _open(path: pathlib.Path, called: str | os.PathLike[str]) -> int:
                 stacklevel=4,
             )
         about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        os.ftruncate(fd, 0)
-        os.write(fd, json.dumps(about | {"command": _short(shlex.join(sys.orig_argv))}).encode())
+        with suppress(OSError):  # on a full disk nobody is told who holds it, but held it is
+            os.ftruncate(fd, 0)
+            os.write(fd, json.dumps(about | {"command": _short(shlex.join(sys.orig_argv))}).encode())
         return fd
 
 

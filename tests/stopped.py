@@ -3,9 +3,9 @@
     python -m tests.stopped --interrupts 200 --kills 25 --pairs 20
 
 An interruption is a Ctrl-C at a random moment, every other time with a second one within 100 ms; a kill is `kill -9`. What is
-stopped is resumed, and stopped again, until it is done. After each stop every file is read: the checkpoint must be, bit for
-bit, that of a run that nothing stopped after as many epochs, and no other file may be ahead of it or further behind than an
-epoch. After Ctrl-C there must be one sentence and the exit code 130. In the end all files must be those of the run that
+stopped is resumed, and stopped again, until all its epochs are done. After each stop every file is read: the checkpoint must
+be, bit for bit, that of a run that nothing stopped after as many epochs, and no other file may be ahead of it or further behind
+than an epoch. After Ctrl-C there must be one sentence and the exit code 130. In the end all files must be those of the run that
 nothing stopped, and no others. A pair are two processes that begin in one folder at the same moment.
 """
 
@@ -133,8 +133,8 @@ sys.exit(train.main({[*TINY, "--out", str(again)]!r}))"""
         assert {name: (out / name).read_bytes() for name in PICTURES} == self.pictures
 
 
-def stop(whole: Whole, out: pathlib.Path, rng: random.Random, kill: bool, twice: bool) -> tuple[str, str]:
-    """Begin or resume the run in `out` and stop it at a random moment; how that ended, and what was printed."""
+def stop(whole: Whole, out: pathlib.Path, rng: random.Random, kill: bool, twice: bool) -> int | None:
+    """Begin or resume the run in `out` and stop it at a random moment; the epochs that are done, or None: it came too late."""
     resume = (out / "settings.json").exists()
     with start(*(["--resume"] if resume else TINY), "--out", str(out)) as process:
         time.sleep(rng.uniform(whole.begins, 0.9 * whole.seconds))
@@ -146,8 +146,7 @@ def stop(whole: Whole, out: pathlib.Path, rng: random.Random, kill: bool, twice:
     assert "Traceback" not in text and "Error" not in text, text
     if process.returncode == 0:
         whole.is_done(out)
-        return "finished before", text
-    n = whole.check(out)
+        return None
     if kill:
         assert process.returncode == -signal.SIGKILL, text
     else:
@@ -155,24 +154,30 @@ def stop(whole: Whole, out: pathlib.Path, rng: random.Random, kill: bool, twice:
         said = text.splitlines()[-1]
         assert text.count("Stopped.") == 1 and said.startswith("Stopped."), text
         assert f"--resume --out {out}" in said or "epoch 1/" not in text, text
-    return f"after {n} epochs", text
+    return whole.check(out)
 
 
-def stopped(whole: Whole, folder: pathlib.Path, rng: random.Random, times: int, kill: bool, tell: bool = False) -> Counter[str]:
-    """So many stops; every run that is stopped is resumed until it is done."""
-    ends, number = Counter[str](), 0
-    while sum(ends.values()) - ends["finished before"] < times:
+def finish(whole: Whole, out: pathlib.Path) -> None:
+    """Resume the run in `out`, and let it end."""
+    with start("--resume", "--out", str(out)) as process:
+        text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, text
+    whole.is_done(out)
+
+
+def stopped(whole: Whole, folder: pathlib.Path, rng: random.Random, times: int, kill: bool, tell: bool = False) -> Counter[int]:
+    """So many stops, counted by the epochs that were done; each run is resumed and stopped until it has been through them."""
+    ends, number = Counter[int](), 0
+    while ends.total() < times:
         out = folder / f"{'killed' if kill else 'interrupted'}-{number}"
-        end, _ = stop(whole, out, rng, kill, twice=not kill and sum(ends.values()) % 2 == 1)
-        ends[end] += 1
-        if tell and sum(ends.values()) % 25 == 0:
-            print(f"  {dict(sorted(ends.items()))}", flush=True)
-        number += end == "finished before"
-    if (out / "settings.json").exists():
-        with start("--resume", "--out", str(out)) as process:
-            text, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, text
-        whole.is_done(out)
+        done = stop(whole, out, rng, kill, twice=not kill and ends.total() % 2 == 1)
+        if done is not None:
+            ends[done] += 1
+            if tell and ends.total() % 25 == 0:
+                print(f"  {ends.total()}: {dict(sorted(ends.items()))}", flush=True)
+        if done == len(whole.rows) or (ends.total() == times and (out / "settings.json").exists()):
+            finish(whole, out)
+        number += done in (None, len(whole.rows))
     return ends
 
 
@@ -207,7 +212,7 @@ def main() -> None:
         print(f"a run that nothing stops takes {whole.seconds:.1f} s, stops come after {whole.begins:.2f} s", flush=True)
         for times, kill in (asked.interrupts, False), (asked.kills, True):
             ends = stopped(whole, folder, rng, times, kill, tell=True)
-            print(f"{times} {'kills' if kill else 'interruptions'}: {dict(sorted(ends.items()))}", flush=True)
+            print(f"{times} {'kills' if kill else 'interruptions'}, by epochs done: {dict(sorted(ends.items()))}", flush=True)
         for i in range(asked.pairs):
             pair(whole, folder / f"pair-{i}")
         print(f"{asked.pairs} pairs: one trained, the other was told which")
