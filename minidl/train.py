@@ -335,9 +335,11 @@ def _resume(
         if facts["step"] != (expected := len(facts["rows"]) * steps) or type(facts["step"]) is not int:
             wrong(ValueError, "step", f"{expected} after {len(facts['rows'])} epochs", facts["step"])
         if scale is not None:
-            scale.load_state_dict(facts["loss_scale"])  # checks it, and nothing else can fail behind this
+            LossScale().load_state_dict(facts["loss_scale"])
 
     facts = checkpoint.load(path, model, optimizer, check)
+    if scale is not None:
+        scale.load_state_dict(facts["loss_scale"])
     rows: list[Row] = facts["rows"]
     _publish(out, model, began["data"], rows)  # the run may have ended between the checkpoint and these
     return rows

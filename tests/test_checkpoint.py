@@ -6,6 +6,7 @@ import copy
 import json
 import pathlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -221,6 +222,26 @@ def test_a_loss_scale_that_cannot_be(wrong: Any) -> None:
     assert scale.state_dict() == {"scale": 2.0**15, "good": 0}
     scale.load_state_dict({"scale": 4, "good": 1999})
     assert scale.state_dict() == {"scale": 4.0, "good": 1999}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without("loss_scale"), "facts: loss_scale is missing"),
+        (at("loss_scale", value=3), "state of LossScale: expected scale and good, got 3"),
+        (at("loss_scale", "scale", value=3.0), r"scale: expected a power of two, got 3\.0"),
+        (without("rows", 0, "loss_scale"), r"rows\[0\]: loss_scale is missing"),
+    ],
+)
+def test_the_loss_scale_of_a_run(tmp_path: pathlib.Path, damage: Damage, message: str) -> None:
+    settings = replace(SETTINGS, epochs=1, precision="float16")
+    fit(Net(), TRAIN, TEST, settings, tmp_path)
+    _, words = weights.load_arrays(tmp_path / "checkpoint.safetensors")
+    facts = json.loads(words["facts"])
+    damage(facts)
+    rewritten(tmp_path / "checkpoint.safetensors", facts=json.dumps(facts))
+    with pytest.raises(ValueError, match=message):
+        fit(Net(), TRAIN, TEST, settings, tmp_path, resume=True)
 
 
 def test_settings_with_more_or_less_than_there_are(tmp_path: pathlib.Path, run: pathlib.Path) -> None:
