@@ -14,9 +14,11 @@ other ways than in the papers.
 
 from __future__ import annotations
 
+import guard  # before all others, see there
+
+# isort: split
 import argparse
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -88,25 +90,28 @@ TUTORIAL = {"vgg19": 160e6, "googlenet": 4e6, "inception_v3": 2.5 * 4e6}  # para
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code, 0."""
+    """The exit code, see `guard.guarded`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), help=f"some of {', '.join(NETS)}")
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/architectures"), help="the folder for the results"
     )
     asked = parser.parse_args(arguments)
-    asked.out.mkdir(parents=True, exist_ok=True)
 
-    counted = {name: cost(NETS[name].make(), (3, NETS[name].size, NETS[name].size)) for name in asked.nets}
-    text = "\n".join([table(counted), "", errors(asked.nets), *explanations(counted)])
-    files.write(asked.out / "table.md", text + "\n")
-    draw(asked.out / "figure.png", counted)
-    for name, found in counted.items():
-        fold = NETS[name].fold
-        for kind in "png", "svg":
-            view.architecture(asked.out / f"{name}.{kind}", found.folded(fold) if fold else found, NETS[name].name)
-    print(f"{text}\n\nnow look at {asked.out / 'figure.png'}")
-    return 0
+    def run() -> None:
+        asked.out.mkdir(parents=True, exist_ok=True)
+
+        counted = {name: cost(NETS[name].make(), (3, NETS[name].size, NETS[name].size)) for name in asked.nets}
+        text = "\n".join([table(counted), "", errors(asked.nets), *explanations(counted)])
+        files.write(asked.out / "table.md", text + "\n")
+        draw(asked.out / "figure.png", counted)
+        for name, found in counted.items():
+            fold = NETS[name].fold
+            for kind in "png", "svg":
+                view.architecture(asked.out / f"{name}.{kind}", found.folded(fold) if fold else found, NETS[name].name)
+        print(f"{text}\n\nnow look at {asked.out / 'figure.png'}")
+
+    return guard.guarded(run)
 
 
 def depth(counted: Cost) -> int:
@@ -256,4 +261,4 @@ def draw(path: pathlib.Path, counted: dict[str, Cost]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guard.script(main)

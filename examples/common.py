@@ -10,17 +10,18 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-from inspect import signature
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import train as training  # examples/train.py
 
 from minidl import data, torch_checkpoint, weights
+from minidl.arguments import numbers
 from minidl.array import DEVICES, Array, check_device, is_array, to_device
 from minidl.data import Normalize
 from minidl.nn import Module
-from minidl.train import Settings
+from minidl.train import Row, Settings
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std of the nets that torchvision publishes
 
@@ -102,15 +103,38 @@ def picture(file: str, size: int, channels: int) -> Array:
 
 def finished(run: pathlib.Path) -> pathlib.Path:
     """The folder of a training with all its epochs done; those of the default folder are done here where they are missing."""
-    rows = run / "metrics.jsonl"
-    begun = (run / "checkpoint.safetensors").exists()
-    if not begun or len(rows.read_text().splitlines()) < Settings.of_run(run).epochs:
+    begun = (run / "settings.json").exists()
+    if not begun or len(rows_of(run)) < Settings.of_run(run).epochs:
         if run != pathlib.Path("runs/lesions-resnet8"):
             raise ValueError(f"--run: {run} holds no finished training; examples/train.py --out {run} makes one")
         print(f"{run} holds no finished training yet, so the net is trained first, in a minute or two.", flush=True)
         if code := training.main(["--resume"] if begun else []):
             raise SystemExit(code)
     return run
+
+
+def rows_of(run: pathlib.Path) -> list[Row]:
+    """The rows of the metrics of a run, none where its files are missing or damaged: to resume it writes them again."""
+    try:
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    except (FileNotFoundError, ValueError, RecursionError):
+        return []
+    return rows if (run / "model.safetensors").exists() and all(isinstance(row, dict) for row in rows) else []
+
+
+def known_of(path: pathlib.Path, metadata: Mapping[str, str], classes: int, channels: int) -> dict[str, Any]:
+    """What `minidl.train` wrote beside the weights: "classes", "mean" and "std". Raises ValueError where that is damaged."""
+    try:
+        about = json.loads(metadata.get("data", "{}"))
+        names = about.setdefault("classes", [f"class {k}" for k in range(classes)])
+        if not isinstance(names, list) or len(names) != classes or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"classes: expected {classes} names, got {names!r}")
+        for name, interval in ("mean", "(-inf, inf)"), ("std", "(0, inf)"):
+            if name in about:
+                numbers(about[name], name, interval, channels)
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: what it says of its pictures is damaged: {error}") from error
+    return about
 
 
 def net(
@@ -130,15 +154,13 @@ def net(
         arrays = {name: a for name, a in torch_checkpoint.state_dict(raw, key).items() if is_array(a)}
     else:
         arrays, metadata = weights.load_arrays(path)
-    about: dict[str, Any] = json.loads(metadata.get("data", "{}"))  # minidl.train writes it
     if not {2, 4} <= {a.ndim for a in arrays.values()}:
         raise ValueError(f"{path}: expected the weights of a convolutional net, got {', '.join(list(arrays)[:5]) or 'none'}")
     channels = min(a.shape[1] for a in arrays.values() if a.ndim == 4)  # no convolution takes fewer than the first
     classes = [a for a in arrays.values() if a.ndim == 2][-1].shape[0]  # of the last linear layer
-    constructor = training.MODELS[name]
-    plain = {"aux": False} if "aux" in signature(constructor).parameters else {}  # without auxiliary heads
-    model = constructor(num_classes=classes, in_channels=channels, **plain).eval()
+    about = known_of(path, metadata, classes, channels)
+    model = training.make(name, classes, channels).eval()
     weights.load(model, path, key=key, prefix=prefix)
     known = IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
     normalize = Normalize(mean or about.get("mean") or known[0], std or about.get("std") or known[1])
-    return model, tuple(about.get("classes") or (f"class {k}" for k in range(classes))), normalize
+    return model, tuple(about["classes"]), normalize

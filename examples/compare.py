@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import guard
 from common import add_device  # the lessons beside this file
 from train import load
 
 from minidl.array import check_device
 from minidl.data import Dataset
+from minidl.files import remove_leftovers
+from minidl.lock import hold
 from minidl.nn import Module
 from minidl.train import Row, Settings, fit
 
 Maker = Callable[[int, int, int], Module]  # (classes, channels of a picture, seed) -> a net with drawn weights
+RESULTS = ("table.md", "figure.png")
 Recipes = Mapping[str, Mapping[str, Any]]  # data -> where it wants other settings than the defaults of `Settings`
 
 
@@ -90,16 +93,12 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in (cells[0], rule, *cells[1:]))
 
 
-def guarded(run: Callable[[], None]) -> int:
-    """The exit code of `run`: 0, or 130 after Ctrl-C, or 1 after anything that went wrong and could be told in a few words."""
-    try:
-        run()
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on after the last finished epoch.")
-        return 130
-    except (FloatingPointError, OSError, RuntimeError, ValueError) as error:
-        if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def guarded(run: Callable[[], None], out: pathlib.Path) -> int:
+    """The exit code of `run`, which has the folder `out` for itself; see `guard.guarded`."""
+
+    def locked() -> None:
+        with hold(out):
+            remove_leftovers(out, RESULTS)
+            run()
+
+    return guard.guarded(locked, lambda: "Stopped. The same command goes on after the last finished epoch.")

@@ -23,6 +23,9 @@ Press Ctrl-C when you like: the same command goes on after the last finished epo
 
 from __future__ import annotations
 
+import guard  # before all others, see there
+
+# isort: split
 import multiprocessing
 import pathlib
 import resource
@@ -87,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{text}peak memory is that of a process that trains with batches of {settings.batch_size}; "
               f"now look at {out / 'figure.png'}")  # fmt: skip
 
-    return compare.guarded(run)
+    return compare.guarded(run, out)
 
 
 def match(parameters: int) -> tuple[int, int]:
@@ -118,8 +121,10 @@ def measure(nets: Mapping[str, compare.Maker], shape: Shape, device: str = "cpu"
     cases = [(name, fused) for name in nets for fused in (True, False)]
     for name, fused in tqdm(cases, desc="time and memory", leave=False, disable=None):
         step_cost(nets[name], fused, (2, *shape[1:]), device, seconds=0)  # here, so that the process finds compiled kernels
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            costs[name, fused] = process.submit(step_cost, nets[name], fused, shape, device).result()
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), guard.end_with_parent) as process:
+            with guard.children():
+                cost = process.submit(step_cost, nets[name], fused, shape, device)
+            costs[name, fused] = cost.result()
     return costs
 
 
@@ -224,4 +229,4 @@ def draw(path: pathlib.Path, rows: Mapping[str, list[list[Row]]], costs: Costs, 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guard.script(main)

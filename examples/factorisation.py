@@ -16,11 +16,13 @@ runs/factorisation/table.md holds the table, figure.png the chart.
 
 from __future__ import annotations
 
+import guard  # before all others, see there
+
+# isort: split
 import argparse
 import math
 import pathlib
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -91,7 +93,7 @@ class Result(NamedTuple):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or 130 after Ctrl-C."""
+    """The exit code, see `guard.guarded`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8, help="pictures a batch, by default 8")
     parser.add_argument("--rounds", type=int, default=15, help="how often each is timed, by default 15")
@@ -103,18 +105,20 @@ def main(arguments: list[str] | None = None) -> int:
     for name, least in ("batch", 1), ("rounds", 1), ("pixels", 3):
         if (value := getattr(asked, name)) is not None and value < least:
             parser.error(f"--{name}: expected at least {least}, got {value}")
-    asked.out.mkdir(parents=True, exist_ok=True)
-    try:
+    stopped = "Stopped; nothing was written."
+
+    def run() -> None:
+        nonlocal stopped
         with tqdm(total=len(QUESTIONS) * (asked.rounds + 1), unit="round", leave=False, disable=None) as bar:
             results = {q.title: measure(q, asked.batch, asked.rounds, asked.pixels or q.pixels, bar) for q in QUESTIONS}
-    except KeyboardInterrupt:
-        print("\nStopped; nothing was written.")
-        return 130
-    text = table(results)
-    files.write(asked.out / "table.md", text + "\n")
-    draw(asked.out / "figure.png", results, f"{asked.batch} pictures, median of {asked.rounds}")
-    print(f"{text}\n\nnow look at {asked.out / 'figure.png'}")
-    return 0
+        text = table(results)
+        stopped = "Stopped while the results were written."
+        asked.out.mkdir(parents=True, exist_ok=True)
+        files.write(asked.out / "table.md", text + "\n")
+        draw(asked.out / "figure.png", results, f"{asked.batch} pictures, median of {asked.rounds}")
+        print(f"{text}\n\nnow look at {asked.out / 'figure.png'}")
+
+    return guard.guarded(run, lambda: stopped)
 
 
 def measure(question: Question, batch: int, rounds: int, pixels: int, bar: tqdm) -> dict[str, Result]:
@@ -224,4 +228,4 @@ def draw(path: pathlib.Path, results: dict[str, dict[str, Result]], title: str) 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guard.script(main)

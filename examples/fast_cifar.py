@@ -22,8 +22,10 @@ All pictures are on the device from the beginning. `--width` and `--limit` make 
 
 from __future__ import annotations
 
+import guard  # before all others, see there
+
+# isort: split
 import argparse
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -243,6 +245,7 @@ def run(train_set: Dataset, test_set: Dataset, recipe: Recipe) -> dict[str, floa
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """The exit code, see `guard.guarded`."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--root", default="data", help="the folder that holds CIFAR-10; fetched if it is not there (170 MB)")
     p.add_argument("--epochs", type=int, default=10)
@@ -255,19 +258,16 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--cuda-graph", action="store_true", help="each step as one graph of kernels: sooner")
     asked = vars(p.parse_args(arguments))
     root, limit = asked.pop("root"), asked.pop("limit")
-    try:
+
+    def both() -> None:
         recipe = Recipe(**asked)
         sets = data.cifar10(root, download=True), data.cifar10(root, train=False)
         found = run(*(s.take(np.arange(min(limit or len(s), len(s)))) for s in sets), recipe)
-    except (OSError, RuntimeError, ValueError) as error:
-        if hasattr(error, "__notes__"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print("{accuracy:.2%} of the test pictures right after {seconds:.1f} s of training; "
-          "loss {first_loss:.3f} in the first epoch, {last_loss:.3f} in the last".format(**found))  # fmt: skip
-    return 0
+        print("{accuracy:.2%} of the test pictures right after {seconds:.1f} s of training; "
+              "loss {first_loss:.3f} in the first epoch, {last_loss:.3f} in the last".format(**found))  # fmt: skip
+
+    return guard.guarded(both)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guard.script(main)

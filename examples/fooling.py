@@ -20,6 +20,9 @@ Your own pictures, and your own net (weights as safetensors or as PyTorch writes
 
 from __future__ import annotations
 
+import guard  # before all others, see there
+
+# isort: split
 import argparse
 import pathlib
 import sys
@@ -32,29 +35,24 @@ from minidl.array import Array, check_device, to_cpu
 from minidl.attack import AttackResult
 from minidl.explain import predict
 from minidl.train import Settings
+from minidl.view import figure
 
 EPS = tuple(level / 255 for level in (0, 0.5, 1, 2, 3, 4, 6, 8, 12, 16))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or 130 after Ctrl-C, or 1 after anything that went wrong and could be told in a few words."""
+    """The exit code, see `guard.guarded`."""
     args = parser().parse_args(arguments)
     out = pathlib.Path(args.out)
-    try:
+
+    def run() -> None:
         loaded = load(args)
         out.mkdir(parents=True, exist_ok=True)
         fooled(out / "fooled.png", loaded, args.target)
         accuracy(out / "accuracy.png", loaded)
         classes(out / "classes.png", loaded)
-    except KeyboardInterrupt:
-        print("\nStopped.")
-        return 130
-    except (OSError, RuntimeError, ValueError) as error:
-        if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return guard.guarded(run)
 
 
 def load(args: argparse.Namespace) -> common.Loaded:
@@ -144,7 +142,9 @@ def classes(path: pathlib.Path, loaded: common.Loaded) -> None:
     """One picture for each of the first ten classes."""
     which = np.arange(min(10, len(loaded.classes)))
     found = attack.class_image(loaded.model, loaded.images.shape[1:], which, **settings_of(loaded)).to("cpu")
-    captions = [f"{loaded.classes[k]}\nlogit {found.before[k, k]:.1f} → {found.logits[k, k]:.1f}" for k in which]
+    captions = [
+        f"{figure.name(loaded.classes[k], 20)}\nlogit {found.before[k, k]:.1f} → {found.logits[k, k]:.1f}" for k in which
+    ]
     view.images_of_classes(path, found.x, captions, "From noise, up the gradient of a class")
     print(f"{path}: what the net would like to see")
 
@@ -166,4 +166,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guard.script(main)

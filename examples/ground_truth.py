@@ -19,10 +19,12 @@ minutes. With the pictures of HAM10000, as they are published:
 
 from __future__ import annotations
 
+import guard  # before all others, see there
+
+# isort: split
 import argparse
 import hashlib
 import pathlib
-import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from inspect import signature
@@ -34,7 +36,7 @@ import truth_report
 from tqdm import tqdm
 from truth_exhibits import Exhibit, Plan, of_ham10000, of_lesions
 
-from minidl import evaluate, explain, weights
+from minidl import evaluate, explain, files, lock, weights
 from minidl.array import Array, check_device, device_of, to_cpu
 from minidl.evaluate import baselines
 from minidl.explain import Explanation
@@ -83,20 +85,16 @@ BATCH = {"cpu": 32, "gpu": 256}  # pictures at a time; a GPU takes as long for a
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or 130 after Ctrl-C, or 1 after anything that went wrong and could be told in a few words."""
+    """The exit code, see `guard.guarded`."""
     args = parser().parse_args(arguments)
     out = pathlib.Path(args.out or f"runs/ground_truth{'-ham10000' if args.data == 'ham10000' else ''}{'-full' * args.full}")
-    try:
-        run(args, out)
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.")
-        return 130
-    except (FloatingPointError, OSError, RuntimeError, ValueError) as error:
-        if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    def locked() -> None:
+        with lock.hold(out):
+            files.remove_leftovers(out, ("results.json", "scores.png", "maps.png"))
+            run(args, out)
+
+    return guard.guarded(locked, lambda: "Stopped. The same command goes on from here.")
 
 
 def run(args: argparse.Namespace, out: pathlib.Path) -> None:
@@ -137,6 +135,7 @@ def at_hand(folder: pathlib.Path, e: Exhibit, method: str, settings: dict[str, A
             return scores
     scores = measure(e, method, settings, bar)
     folder.mkdir(parents=True, exist_ok=True)
+    files.remove_leftovers(folder, [path.name])
     weights.save_arrays(path, scores, {"of": same})
     return scores
 
@@ -225,4 +224,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guard.script(main)

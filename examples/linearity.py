@@ -17,9 +17,11 @@ and prints the same for more pictures. Where sigmoids saturate, the scores bend.
 
 from __future__ import annotations
 
+import guard  # before all others, see there
+
+# isort: split
 import argparse
 import pathlib
-import sys
 
 import common
 import numpy as np
@@ -34,10 +36,11 @@ ACTIVATIONS = {"ReLU": nn.ReLU, "sigmoid": nn.Sigmoid}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or 130 after Ctrl-C, or 1 after anything that went wrong and could be told in a few words."""
+    """The exit code, see `guard.guarded`."""
     args = parser().parse_args(arguments)
     out = pathlib.Path(args.out)
-    try:
+
+    def run() -> None:
         if args.image or args.weights:
             loaded = common.load(args)
             nets, images = {args.model or "the net": loaded.model}, loaded.images
@@ -47,15 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
             images, classes, targets = test_set.images, test_set.classes, test_set.labels.tolist()
         out.mkdir(parents=True, exist_ok=True)
         look(out / "linearity.png", nets, images[: args.count], targets, classes, normalize, args.reach / 255)
-    except KeyboardInterrupt:
-        print("\nStopped.")
-        return 130
-    except (OSError, RuntimeError, ValueError) as error:
-        if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return guard.guarded(run)
 
 
 def look(
@@ -157,4 +153,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guard.script(main)

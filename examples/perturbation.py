@@ -21,6 +21,9 @@ for generated lesions, how much of the mask lies on the lesion.
 
 from __future__ import annotations
 
+import guard  # before all others, see there
+
+# isort: split
 import argparse
 import pathlib
 import sys
@@ -40,27 +43,15 @@ from minidl.train import Settings
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE
 from minidl.view.maps import draw, scale
+from minidl.view.names import literal
 
 COLORS = scale(np.ones((1, 1, 1)))  # from 0 to 1
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or 130 after Ctrl-C, or 1 after anything that went wrong and could be told in a few words."""
+    """The exit code, see `guard.guarded`."""
     args = parser().parse_args(arguments)
-    try:
-        if args.study:
-            study(args)
-        else:
-            pictures(args)
-    except KeyboardInterrupt:
-        print("\nStopped.")
-        return 130
-    except (OSError, RuntimeError, ValueError) as error:
-        if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return guard.guarded(lambda: study(args) if args.study else pictures(args))
 
 
 def pictures(args: argparse.Namespace) -> None:
@@ -99,7 +90,7 @@ def masks(path: pathlib.Path, loaded: common.Loaded, x: Array, needed: Explanati
         for ax in plain, gone, rest, gap, kept, sufficient:
             ax.set_axis_off()
         draw(plain, loaded.images[n])
-        plain.set_title(f"{loaded.classes[c[n]]}, p {percent(before[n])}", fontsize=9, loc="left", pad=4)
+        plain.set_title(f"{figure.name(loaded.classes[c[n]], 12)}, p {percent(before[n])}", fontsize=9, loc="left", pad=4)
         draw(gone, loaded.images[n], needed.map[n], COLORS)
         gone.set_title(f"{needed.map[n].mean():.0%} must go", fontsize=9, loc="left", pad=4)
         draw(rest, shown(without[n], loaded.normalize))
@@ -151,7 +142,9 @@ def areas(path: pathlib.Path, loaded: common.Loaded, x: Array, e: Explanation) -
         for ax in row:
             ax.set_axis_off()
         draw(row[0], loaded.images[n])
-        row[0].set_title(f"{loaded.classes[e.target[n]]}\np {percent(before[n])}", fontsize=9, loc="left", pad=4)
+        row[0].set_title(
+            f"{figure.name(loaded.classes[e.target[n]], 16)}\np {percent(before[n])}", fontsize=9, loc="left", pad=4
+        )
         for a, (ax, size) in enumerate(zip(row[1:], sizes, strict=True)):
             shades = draw(ax, loaded.images[n], e.raw[n, a], COLORS)
             chosen = e.params["chosen"][n] == size
@@ -212,7 +205,7 @@ def study(args: argparse.Namespace) -> None:
     each = range(len(classes)) if len(classes) == 2 else [None]
     for k in each:
         wanted = right if k is None else right & (first.labels == k)
-        name = "all classes" if k is None else classes[k]
+        name = "all classes" if k is None else literal(classes[k])
         if not wanted.any():
             print(f"\n{settings.model} on {test_set.name}, {name}: no test picture that the net gets right")
             continue
@@ -266,4 +259,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guard.script(main)

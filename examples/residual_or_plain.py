@@ -30,8 +30,10 @@ Press Ctrl-C when you like: the same command goes on after the last finished epo
 
 from __future__ import annotations
 
+import guard  # before all others, see there
+
+# isort: split
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 
 import compare
@@ -79,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         draw(out / "figure.png", rows, norms, asked.depths, f"{len(pictures):,} pictures of {settings.data}")
         print(f"{text}{verdict(rows, asked.depths)}; now look at {out / 'figure.png'}")
 
-    return compare.guarded(run)
+    return compare.guarded(run, out)
 
 
 def first_batch(pictures: Dataset, batch_size: int, device: str = "cpu") -> tuple[Tensor, Array]:
@@ -164,4 +166,4 @@ def draw(path: pathlib.Path, rows: Mapping[str, list[list[Row]]], norms: Norms, 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guard.script(main)

@@ -21,6 +21,9 @@ and your own net (weights as safetensors or as PyTorch writes them):
 
 from __future__ import annotations
 
+import guard  # before all others, see there
+
+# isort: split
 import argparse
 import pathlib
 import sys
@@ -39,25 +42,19 @@ SHOWN = (0.55, 0.8, 0.95, 0.99, 0.999)  # saturation.png shows the pictures for 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or 130 after Ctrl-C, or 1 after anything that went wrong and could be told in a few words."""
+    """The exit code, see `guard.guarded`."""
     args = parser().parse_args(arguments)
     out = pathlib.Path(args.out)
-    try:
+
+    def run() -> None:
         loaded = common.load(args, count=200)
         out.mkdir(parents=True, exist_ok=True)
         saturation(out / "saturation.png", loaded)
         print(f"{out / 'saturation.png'}: the gradients of score and probability")
         methods(out / "methods.png", loaded, args)
         print(f"{out / 'methods.png'}: all methods beside each other")
-    except KeyboardInterrupt:
-        print("\nStopped.")
-        return 130
-    except (OSError, RuntimeError, ValueError) as error:
-        if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return guard.guarded(run)
 
 
 # ---- why not the gradient of the probability
@@ -82,7 +79,9 @@ def saturation(path: pathlib.Path, loaded: common.Loaded) -> None:
         ax.set_axis_off()
     for ax, i in zip(cells[0], shown, strict=False):
         draw(ax, images[i])
-        ax.set_title(f"{loaded.classes[of_score.target[i]]}\np {percent(sure[i])}", fontsize=9, loc="left", pad=4)
+        ax.set_title(
+            f"{figure.name(loaded.classes[of_score.target[i]], 16)}\np {percent(sure[i])}", fontsize=9, loc="left", pad=4
+        )
     for row, maps, name in (cells[1], of_score.map, "|∂ score / ∂ x|"), (cells[2], of_p.map, "|∂ probability / ∂ x|"):
         colors = scale(maps[shown])
         for ax, i in zip(row, shown, strict=False):
@@ -163,7 +162,7 @@ def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace)
     }
     classes = to_cpu(found["gradient"].target)
     sure = log_odds(to_cpu(explain.predict(model, x)), classes)
-    captions = [f"{loaded.classes[c]}\np {percent(z)}" for c, z in zip(classes, sure, strict=True)]
+    captions = [f"{figure.name(loaded.classes[c], 16)}\np {percent(z)}" for c, z in zip(classes, sure, strict=True)]
     view.comparison(path, images, {name: e.map for name, e in found.items()}, captions, f"What decided? {len(found)} answers")
 
 
@@ -178,4 +177,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guard.script(main)

@@ -16,6 +16,9 @@ pixel with --text.
 
 from __future__ import annotations
 
+import guard  # before all others, see there
+
+# isort: split
 import argparse
 import pathlib
 import sys
@@ -30,19 +33,9 @@ from minidl.nn import Module
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or 130 after Ctrl-C, or 1 after anything that went wrong and could be told in a few words."""
+    """The exit code, see `guard.guarded`."""
     args = parser().parse_args(arguments)
-    try:
-        run(args)
-    except KeyboardInterrupt:
-        print("\nStopped.")
-        return 130
-    except (OSError, RuntimeError, ValueError) as error:
-        if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return guard.guarded(lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -104,4 +97,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guard.script(main)

@@ -19,9 +19,12 @@ Press Ctrl-C at any time: the same command with --resume goes on after the last 
 
 from __future__ import annotations
 
+import guard  # before all others, see there
+
+# isort: split
 import argparse
 import pathlib
-import sys
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from inspect import signature
@@ -30,7 +33,8 @@ from typing import Any
 import numpy as np
 
 import models
-from minidl import data, explain, metrics, train, view
+from minidl import data, explain, files, lock, metrics, train, view
+from minidl.arguments import one_of
 from minidl.array import to_cpu, to_device
 from minidl.data import Dataset, Normalize
 from minidl.mixed import PRECISIONS
@@ -41,6 +45,7 @@ from minidl.train import Settings
 MODELS = {name: getattr(models, name) for name in models.__all__}
 MODELS = {name: f for name, f in MODELS.items() if all(p.default != p.empty for p in signature(f).parameters.values())}
 
+PICTURES = ("curves.png", "confusion.png", "gradients.png")
 DEFAULTS = {"model": "resnet8", "data": "lesions"}
 RECIPES: dict[str, dict[str, Any]] = {  # where the data want other settings than the defaults of `Settings`
     "lesions": {"epochs": 8, "batch_size": 64, "lr": 0.05, "crop": 2, "flip": "both"},
@@ -51,32 +56,29 @@ RECIPES: dict[str, dict[str, Any]] = {  # where the data want other settings tha
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or 130 after Ctrl-C, or 1 after anything that went wrong and could be told in a few words."""
+    """The exit code, see `guard.guarded`."""
     asked = {name: value for name, value in vars(parser().parse_args(arguments)).items() if value is not None}
     resume = asked.pop("resume")
     out = pathlib.Path(asked.pop("out", "runs/{data}-{model}".format(**DEFAULTS | asked)))
-    try:
-        run(asked, out, resume)
-    except KeyboardInterrupt:
-        print("\nStopped.", end=" ")
-        if (out / "settings.json").exists():
-            print(f"To go on after the last finished epoch: python examples/train.py --resume --out {out}")
-        return 130
-    except (FloatingPointError, MemoryError, OSError, RuntimeError, ValueError) as error:
-        if hasattr(error, "__notes__"):  # it comes from an op, so from the text of a model: the traceback tells where
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    def locked() -> None:
+        with lock.hold(out):
+            run(asked, out, resume)
+
+    def stopped() -> str:
+        if not (out / "settings.json").exists():
+            return "Stopped."
+        command = f"python examples/train.py --resume --out {shlex.quote(str(out))}"
+        return f"Stopped. To go on after the last finished epoch: {command}"
+
+    return guard.guarded(locked, stopped)
 
 
 def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     settings = choose(asked, out, resume)
     train_set, test_set = load(settings)
     N, C, H, W = train_set.images.shape
-    constructor = MODELS[settings.model]
-    plain = {"aux": False} if "aux" in signature(constructor).parameters else {}  # without auxiliary heads
-    model = constructor(num_classes=len(train_set.classes), in_channels=C, seed=settings.seed, **plain)
+    model = make(settings.model, len(train_set.classes), C, settings.seed)
     title = f"{settings.model} on {settings.data}"
     print(f"{title}: {sum(p.size for p in model.parameters()):,} parameters, {N:,} training and {len(test_set):,} test "
           f"pictures of {H}x{W}, {len(train_set.classes)} classes; everything goes into {out}")  # fmt: skip
@@ -84,6 +86,7 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     def after_epoch(rows: list[train.Row]) -> None:
         view.curves(out / "curves.png", rows, title)
 
+    files.remove_leftovers(out, PICTURES)
     train.fit(model, train_set, test_set, settings, out, resume, after_epoch)
 
     normalize = Normalize(*train_set.mean_std())
@@ -91,7 +94,14 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     right = f"{metrics.accuracy(logits, labels):.1%} of the test pictures right"
     view.confusion(out / "confusion.png", metrics.confusion_matrix(logits, labels), test_set.classes, f"{title}\n{right}")
     look(model, test_set.take(np.arange(min(8, len(test_set)))), normalize, f"{title}: predictions, and their gradients", out)
-    print(f"{right}; now look at {', '.join(str(out / name) for name in ('curves.png', 'confusion.png', 'gradients.png'))}")
+    print(f"{right}; now look at {', '.join(str(out / name) for name in PICTURES)}")
+
+
+def make(name: str, classes: int, channels: int, seed: int = 0) -> Module:
+    """The net of that name, without auxiliary heads. Raises ValueError for an unknown name."""
+    constructor = MODELS[one_of(name, "model", MODELS)]
+    plain = {"aux": False} if "aux" in signature(constructor).parameters else {}
+    return constructor(num_classes=classes, in_channels=channels, seed=seed, **plain)
 
 
 def look(model: Module, pictures: Dataset, normalize: Normalize, title: str, out: pathlib.Path) -> None:
@@ -116,6 +126,10 @@ def choose(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> Settings:
     """What was asked for; for the rest the recipe for these data or, when resuming, what the run began with."""
     if resume:
         begun = Settings.of_run(out)
+        try:
+            one_of(begun.model, "model", MODELS), one_of(begun.data, "data", DATA)
+        except ValueError as error:
+            raise ValueError(f"{out / 'settings.json'}: not of a run of this script; {error}") from error
         settings = replace(begun, **asked)
         settings.continues(begun)
         return settings
@@ -124,10 +138,10 @@ def choose(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> Settings:
 
 
 def load(settings: Settings) -> tuple[Dataset, Dataset]:
-    """Training and test pictures."""
+    """Training and test pictures. Raises ValueError for unknown data."""
     if settings.size is not None and settings.data.startswith("cifar"):
         raise ValueError(f"--size {settings.size}: the pictures of {settings.data} are 32x32")
-    train_set, test_set = DATA[settings.data](settings)
+    train_set, test_set = DATA[one_of(settings.data, "data", DATA)](settings)
     if settings.limit is not None:
         train_set, test_set = (d.take(np.arange(min(settings.limit, len(d)))) for d in (train_set, test_set))
     return train_set, test_set
@@ -186,4 +200,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    guard.script(main)

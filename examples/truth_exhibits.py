@@ -6,7 +6,6 @@ ones, and learns that ink is malignant. A third kind learns HAM10000, whose trut
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -202,7 +201,7 @@ def trained(out: pathlib.Path, settings: Settings, train_set: Callable[[], Datas
     begun = (out / "checkpoint.safetensors").exists()
     if begun:
         settings.continues(Settings.of_run(out))
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] if begun else []
+    rows = common.rows_of(out) if begun else []
     if len(rows) < settings.epochs:
         print(f"{out}: {settings.model} learns {settings.data}")
         first, test = train_set(), test_set()

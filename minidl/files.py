@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
+from collections.abc import Iterable
+
+from minidl.lock import is_alive
 
 
 def write(path: str | os.PathLike[str], content: str | bytes) -> None:
@@ -22,3 +26,14 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
+    """Remove the temporary files that a killed process left in `folder` while it wrote one of `names`; no others."""
+    ours = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.([0-9]+)\.tmp")
+    for path in pathlib.Path(folder).iterdir():
+        found = ours.fullmatch(path.name)
+        if found and path.is_file() and not path.is_symlink():
+            pid = int(found[2][:20])  # one with more digits is none
+            if pid == os.getpid() or not is_alive(pid):  # a pid comes again, in a container at every start
+                path.unlink(missing_ok=True)

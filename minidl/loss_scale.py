@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arguments import count, number
+from minidl.arguments import count, number, wrong
 from minidl.array import Array, array_module
 from minidl.core import Parameter, Tensor, walk
 from minidl.nonfinite import count_nonfinite
@@ -26,9 +26,7 @@ class LossScale:
     """
 
     def __init__(self, scale: float = 2.0**15, patience: int = 2000) -> None:
-        self.scale, self.patience = number(scale, "scale", "[1, inf)"), count(patience, "patience")
-        if math.frexp(self.scale)[0] != 0.5:
-            raise ValueError(f"scale: expected a power of two, got {scale!r}")
+        self.scale, self.patience = _power_of_two(scale), count(patience, "patience")
         self.good = 0  # steps since the scale changed
 
     def backward(self, loss: Tensor) -> bool:
@@ -78,5 +76,17 @@ class LossScale:
         return {"scale": self.scale, "good": self.good}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from a `state_dict()`."""
-        self.scale, self.good = float(state["scale"]), int(state["good"])
+        """Go on from a `state_dict()`. Raises TypeError or ValueError for what is none, and changes nothing."""
+        if not isinstance(state, Mapping) or state.keys() != {"scale", "good"}:
+            wrong(ValueError, "state of LossScale", "scale and good", state)
+        scale, good = _power_of_two(state["scale"]), count(state["good"], "good", 0)
+        if good >= self.patience:
+            wrong(ValueError, "good", f"fewer steps than the patience, {self.patience}", good)
+        self.scale, self.good = scale, good
+
+
+def _power_of_two(scale: float) -> float:
+    x = number(scale, "scale", "[1, inf)")
+    if math.frexp(x)[0] != 0.5:
+        wrong(ValueError, "scale", "a power of two", scale)
+    return x

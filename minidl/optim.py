@@ -170,6 +170,9 @@ class Optimizer:
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Go on from a `state_dict()`. Raises ValueError that lists every entry that does not fit, before any change."""
         compare(self._arrays(), state, f"state of {type(self).__name__}")
+        updates = to_cpu(state["updates"])
+        if updates.dtype.kind == "b" or int(updates.min()) < 0 or int(updates.max()) >= 2**63:
+            raise ValueError(f"updates: expected counts, int64 and none below 0, got {updates.dtype} {updates[:5].tolist()}")
         for name, target in self._arrays().items():
             overwrite(target, state[name])
 

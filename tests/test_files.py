@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -36,3 +39,22 @@ def test_no_folder(tmp_path: pathlib.Path) -> None:
     with pytest.raises(OSError):  # a folder is in the way
         files.write(tmp_path / "d", "x")
     assert [p.name for p in tmp_path.iterdir()] == ["d"]
+
+
+def test_only_our_own_leftovers_are_removed(tmp_path: pathlib.Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    gone = [f".f.{ended.pid}.tmp", f".g.json.{os.getpid()}.tmp", ".f.99999999999999999999999.tmp"]
+    stay = [
+        f".f.{os.getppid()}.tmp",
+        f".h.{ended.pid}.tmp",
+        f".gxjson.{ended.pid}.tmp",
+        ".f.tmp",
+        f"f.{ended.pid}.tmp",
+        ".mine.tmp",
+    ]
+    for name in gone + stay:
+        (tmp_path / name).write_text("")
+    (tmp_path / f".f.{ended.pid}0.tmp").mkdir()
+    files.remove_leftovers(tmp_path, ["f", "g.json"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*stay, f".f.{ended.pid}0.tmp"])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pathlib
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -211,8 +213,8 @@ def test_killed_in_the_middle_of_an_epoch(whole: pathlib.Path, tmp_path: pathlib
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert lines[0].startswith("epoch 1/3") and lines[1] == "waiting\n"
-    assert without_times(read(out)) == without_times(read(whole))[:1] and sorted(contents(out)) == FILES
-    (out / ".checkpoint.safetensors.1234.tmp").write_bytes(b"killed while it wrote this")
+    assert without_times(read(out)) == without_times(read(whole))[:1] and sorted(contents(out)) == [".lock", *FILES]
+    (out / f".checkpoint.safetensors.{process.pid}.tmp").write_bytes(b"killed while it wrote this")
     fit(Net(seed=9), TRAIN, TEST, SETTINGS, out, resume=True)
     assert same_run(whole, out) and sorted(contents(out)) == FILES
 
@@ -242,6 +244,106 @@ def test_other_settings_than_those_of_the_run(whole: pathlib.Path) -> None:
 def test_other_pictures_than_those_of_the_run(whole: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="trained on other pictures"):
         fit(Net(), lesions(40, seed=7), TEST, SETTINGS, whole, resume=True)
+
+
+def test_other_labels_or_another_test_set_than_those_of_the_run(whole: pathlib.Path) -> None:
+    """Whose mean, std, number and classes are the same."""
+    before, last = contents(whole), TEST.images.copy()
+    last[-1, -1, -1, -1] ^= 1
+    for train, test, differing in (
+        (Dataset(TRAIN.images, 1 - TRAIN.labels, TRAIN.classes), TEST, "the training labels are others"),
+        (TRAIN, Dataset(TEST.images, 1 - TEST.labels, TEST.classes), "the test labels are others"),
+        (TRAIN, Dataset(last, TEST.labels, TEST.classes), "the test images are others"),
+        (TRAIN.take(np.arange(40)[::-1]), TEST, "the training images are others; the training labels are others"),
+        (TRAIN, TEST.take(np.arange(20)), "the test images are others; the test labels are others"),
+    ):
+        with pytest.raises(ValueError, match=f"trained on other pictures or labels: {differing}$"):
+            fit(Net(), train, test, SETTINGS, whole, resume=True)
+    renamed = [Dataset(d.images, d.labels, ("a", "b")) for d in (TRAIN, TEST)]
+    with pytest.raises(ValueError, match=r"labels: classes was \['benign', 'malignant'\] and now is \['a', 'b'\]$"):
+        fit(Net(), *renamed, SETTINGS, whole, resume=True)
+    assert contents(whole) == before
+
+
+def test_settings_that_were_edited(whole: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    for name, content in contents(whole).items():
+        (tmp_path / name).write_bytes(content)
+    edited = replace(SETTINGS, epochs=5, lr=0.3)
+    (tmp_path / "settings.json").write_text(json.dumps(asdict(edited)))
+    before = contents(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"checkpoint\.safetensors: a resumed run keeps its settings, but epochs was 3 and now is 5"
+    ):
+        fit(Net(), TRAIN, TEST, edited, tmp_path, resume=True)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("left", [["metrics.jsonl"], ["model.safetensors"], ["model.safetensors", "metrics.jsonl"]])
+def test_a_checkpoint_that_is_gone(whole: pathlib.Path, tmp_path: pathlib.Path, left: list[str]) -> None:
+    for name in ["settings.json", *left]:
+        (tmp_path / name).write_bytes((whole / name).read_bytes())
+    before = contents(tmp_path)
+    with pytest.raises(FileNotFoundError, match=rf"checkpoint\.safetensors is missing, but {' and '.join(left)} are there"):
+        fit(Net(), TRAIN, TEST, SETTINGS, tmp_path, resume=True)
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        fit(Net(), TRAIN, TEST, SETTINGS, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_settings_of_something_else_are_not_written_over(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "settings.json").write_text('{"editor.fontSize": 12}')
+    with pytest.raises(FileExistsError, match=r"holds a settings\.json of something else, choose another folder"):
+        fit(Net(), TRAIN, TEST, SETTINGS, tmp_path)
+    assert contents(tmp_path) == {"settings.json": b'{"editor.fontSize": 12}'}
+
+
+def test_files_of_others_stay(tmp_path: pathlib.Path) -> None:
+    others = [".notes.1234.tmp", ".mine.tmp", f".checkpoint.safetensors.{os.getppid()}.tmp"]
+    for name in others:
+        (tmp_path / name).write_text(name)
+    fit(Net(), TRAIN, TEST, replace(SETTINGS, epochs=1), tmp_path)
+    fit(Net(), TRAIN, TEST, replace(SETTINGS, epochs=1), tmp_path, resume=True)
+    assert sorted(contents(tmp_path)) == sorted([*FILES, *others])
+
+
+def test_a_run_that_is_done_is_published_again(whole: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """What was made of the last epoch may be that of the one before."""
+    for name, content in contents(whole).items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "metrics.jsonl").write_text("")
+    (tmp_path / "model.safetensors").write_text("")
+    drawn: list[int] = []
+    fit(Net(), TRAIN, TEST, SETTINGS, tmp_path, resume=True, after_epoch=lambda rows: drawn.append(len(rows)))
+    assert drawn == [3] and sorted(contents(tmp_path)) == FILES and same_run(tmp_path, whole)
+
+
+def test_class_names_that_are_no_text(tmp_path: pathlib.Path) -> None:
+    """As Python reads names of files that are no UTF-8: the weights keep them."""
+    names = ("caf\udce9", "$\\frac{$ \u202e\n")
+    train, test = (Dataset(d.images, d.labels, names) for d in (TRAIN, TEST))
+    fit(Net(), train, test, replace(SETTINGS, epochs=1, data="\udcff"), tmp_path)
+    rows = fit(Net(), train, test, replace(SETTINGS, epochs=1, data="\udcff"), tmp_path, resume=True)
+    _, words = weights.load_arrays(tmp_path / "model.safetensors")
+    assert json.loads(words["data"])["classes"] == list(names) and rows == read(tmp_path)
+
+
+def test_a_folder_that_is_at_work(tmp_path: pathlib.Path) -> None:
+    """In after_epoch: the thread that trains may hold it again, nobody else."""
+    found: list[str] = []
+
+    def other(rows: list[Row]) -> None:
+        def again() -> None:
+            try:
+                fit(Net(), TRAIN, TEST, SETTINGS, tmp_path, resume=True)
+            except BlockingIOError as error:
+                found.append(str(error))
+
+        thread = threading.Thread(target=again)
+        thread.start()
+        thread.join()
+
+    fit(Net(), TRAIN, TEST, replace(SETTINGS, epochs=1), tmp_path, after_epoch=other)
+    assert len(found) == 1 and f"process {os.getpid()} on " in found[0] and sorted(contents(tmp_path)) == FILES
 
 
 def test_a_checkpoint_of_another_model(whole: pathlib.Path) -> None:

@@ -77,7 +77,7 @@ def architecture(path: str | os.PathLike[str], cost: Cost, title: str = "") -> N
         _edge(ax, route)
     x, y = layout.centres[0]
     shape = _shape(cost.input_shape)
-    ax.text(x, y, f"input  {shape}", ha="center", va="center", fontsize=7.5, fontweight="bold", parse_math=False)
+    ax.text(x, y, f"input  {shape}", ha="center", va="center", fontsize=7.5, fontweight="bold")
     lines = max(math.log2(1 + n) for row in cost.rows for n in _sides(row)[1:]) or 1
     channels = max(math.log2(1 + _sides(row)[0]) for row in cost.rows)
     for n, box in enumerate(boxes, start=1):
@@ -92,7 +92,7 @@ def architecture(path: str | os.PathLike[str], cost: Cost, title: str = "") -> N
         )
         frame = next((call for call, members in frames.items() if n in members), None)
         _label(ax, box, frame, x, y, boxes, lines, channels)
-    ax.text(-left * 0.4, -top + 0.2, title, fontsize=10, fontweight="bold", va="center", parse_math=False)
+    ax.text(-left * 0.4, -top + 0.2, title, fontsize=10, fontweight="bold", va="center")
     _legend(ax, {box.kind for box in boxes}, -left * 0.4, -top + 0.42)
     figure.save(picture, path, dpi=110)
 
@@ -159,7 +159,7 @@ def _label(
     line = COLORS[box.kind][1]
     words = _text(box)
     if box.kind == "join":
-        ax.text(x, y, words, ha="center", va="center", fontsize=6.5, parse_math=False, zorder=4)
+        ax.text(x, y, words, ha="center", va="center", fontsize=6.5, zorder=4)
         return
     C, H, W = _sides(box.rows[-1])
     w, h = 0.05 + 0.17 * math.log2(1 + C) / channels, 0.05 + 0.35 * math.log2(1 + max(H, W)) / lines
@@ -170,9 +170,13 @@ def _label(
     if not name or name == (frame and frame.name):
         name, words = words, ""
     at = x - BOX[0] / 2 + 0.33
-    for text, dy, room, weight in ((name, -0.14, 20, "bold"), (words, 0.01, 23, "normal"), (shape, 0.155, 23, "normal")):
+    for text, dy, room, weight in (
+        (figure.name(name), -0.14, 20, "bold"),
+        (words, 0.01, 23, "normal"),
+        (shape, 0.155, 23, "normal"),
+    ):
         size = 6.5 * min(1, room / max(len(text), 1))  # a long text gets smaller letters
-        ax.text(at, y + dy, text, va="center", fontsize=size, fontweight=weight, parse_math=False, zorder=4)
+        ax.text(at, y + dy, text, va="center", fontsize=size, fontweight=weight, zorder=4)
 
 
 def _name(box: _Box, boxes: list[_Box]) -> str:
@@ -238,7 +242,7 @@ def _frame(ax: Axes, call: Call, members: list[int], layout: Layout, sizes: list
         style = "round,pad=0,rounding_size=0.06"
         ax.add_patch(FancyBboxPatch((x, y), w, h, boxstyle=style, fc="#f7f7f7", ec="#c4c4c4", lw=0.7, zorder=1))
         around = {"fc": "#f7f7f7", "ec": "none", "pad": 0.3}  # no arrow through the words
-        ax.text(x + 0.05, y + 0.075, call.name, fontsize=5.5, color=GREY, va="center", bbox=around, parse_math=False, zorder=4)
+        ax.text(x + 0.05, y + 0.075, figure.name(call.name), fontsize=5.5, color=GREY, va="center", bbox=around, zorder=4)
 
 
 def _legend(ax: Axes, kinds: set[str], x: float, y: float) -> None:

@@ -53,7 +53,7 @@ def fooled(
         for ax, image in (left, original[n]), (middle, 0.5 + factor * delta[n]), (right, attacked[n]):
             ax.imshow(for_the_eye(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         for ax, p, color in (left, before[n], GREY), (right, after[n], ORANGE):
-            ax.set_title(classes[int(p.argmax())], fontsize=10, loc="left", pad=17)
+            ax.set_title(figure.name(classes[int(p.argmax())], 16), fontsize=10, loc="left", pad=17)
             ax.text(0, 1.035, _percent(p.max()), fontsize=9, color=color, transform=ax.transAxes)
         size, length = 255 * np.abs(delta[n]).max(), 255 * np.sqrt((delta[n] ** 2).sum())
         middle.set_title(f"the change, × {factor:g}", fontsize=9, color=GREY, loc="left", pad=17)
@@ -74,7 +74,7 @@ def accuracy_by_eps(
     ax = picture.subplots()
     levels = 255 * np.asarray(eps)
     for (name, share), (color, line, marker) in zip(shares.items(), STYLES, strict=False):
-        ax.plot(levels, 100 * np.asarray(share), line, marker=marker, ms=4, lw=1.6, color=color, label=name)
+        ax.plot(levels, 100 * np.asarray(share), line, marker=marker, ms=4, lw=1.6, color=color, label=figure.name(name))
     ax.axhline(100 * chance, color=GREY, lw=0.8, ls=(0, (1, 3)))
     ax.text(levels[-1], 100 * chance + 1.5, "guessing", color=GREY, fontsize=8.5, ha="right")
     ax.set_ylim(-2, 102)
@@ -158,7 +158,7 @@ def linearity(path: Path, sweeps: Mapping[str, Linearity], classes: Sequence[str
         slope = found.slope / 255
         middle = found.along.logits[len(levels) // 2, found.target]
         along.plot(levels, middle + slope * levels, color="black", lw=1, ls=(0, (4, 3)), label="tangent at 0")
-        along.set_title(f"{name}: logits of x + ε sign(∂S/∂x)", fontsize=10, loc="left")
+        along.set_title(f"{figure.name(name, 20)}: logits of x + ε sign(∂S/∂x)", fontsize=10, loc="left")
         control.set_title("of x + ε random signs", fontsize=10, loc="left")
         along.set_ylabel("logit", color=GREY)
         for sweep, style, width in (found.along, "-", 1.6), (found.random, "--", 1):
@@ -186,8 +186,8 @@ def _logits(ax: Axes, levels: Array, sweep: Sweep, found: Linearity, classes: Se
     others = [k for k in range(sweep.logits.shape[1]) if k != found.target]
     r2, few = np.median(sweep.r2[others]), len(others) == 1
     lines = ax.plot(levels, sweep.logits[:, others], color=BLUE, lw=1.4 if few else 0.8)
-    lines[0].set_label(f"{classes[others[0]]}, R² {r2:.3f}" if few else f"the other classes, median R² {r2:.3f}")
-    label = f"{classes[found.target]}, R² {sweep.r2[found.target]:.3f}"
+    lines[0].set_label(f"{figure.name(classes[others[0]])}, R² {r2:.3f}" if few else f"the other classes, median R² {r2:.3f}")
+    label = f"{figure.name(classes[found.target])}, R² {sweep.r2[found.target]:.3f}"
     ax.plot(levels, sweep.logits[:, found.target], color=ORANGE, lw=1.8, label=label)
 
 

@@ -42,9 +42,11 @@ def gradient_pictures(
         left.imshow(for_the_eye(images[n]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         shades = right.imshow(maps[n], cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         guess, label = int(probabilities[n].argmax()), labels[n]
-        verdict, color = ("right", GREY) if guess == label else (f"wrong: it is {classes[label]}", RED)
+        verdict, color = ("right", GREY) if guess == label else (f"wrong: it is {figure.name(classes[label], 12)}", RED)
         p = probabilities[n, guess]
-        left.set_title(f"{classes[guess]}, {'>99.9%' if p > 0.999 else f'{p:.1%}'}\n", fontsize=9.5, loc="left", pad=4)
+        left.set_title(
+            f"{figure.name(classes[guess], 24)}, {'>99.9%' if p > 0.999 else f'{p:.1%}'}\n", fontsize=9.5, loc="left", pad=4
+        )
         left.text(0, 1.035, verdict, fontsize=9.5, color=color, transform=left.transAxes)
         right.set_title("∂ logit / ∂ image", fontsize=8, color=GREY, loc="right", pad=4)
     bar = picture.colorbar(shades, ax=cells, shrink=0.85, aspect=30, extend="both")

@@ -66,13 +66,19 @@ def confusion(path: str | os.PathLike[str], matrix: Array, classes: Sequence[str
         raise ValueError(f"matrix: expected ({K}, {K}) for {K} classes, got {matrix.shape}")
     matrix = to_cpu(matrix)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)  # (K,K), rows sum to 1, or to 0 for an absent class
+    names = [figure.name(c, 24) for c in classes] if K <= NAMED else []
+    longest = max(map(len, names), default=0)
     side = 2.2 + 0.55 * K if K <= NAMED else 9
-    picture = figure.new(side + 1.2, side, w_pad=0.1, h_pad=0.1)
+    more = 0.075 * max(0, longest - 10)  # inches for long names
+    picture = figure.new(side + 1.2 + more, side + 0.7 * more, w_pad=0.1, h_pad=0.1)
     ax = picture.subplots()
     shades = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if K <= NAMED:
-        ax.set_xticks(range(K), classes, rotation=45 if K > 3 else 0, ha="right" if K > 3 else "center", rotation_mode="anchor")
-        ax.set_yticks(range(K), classes)
+        slanted = K > 3 or longest > 10
+        ax.set_xticks(
+            range(K), names, rotation=45 if slanted else 0, ha="right" if slanted else "center", rotation_mode="anchor"
+        )
+        ax.set_yticks(range(K), names)
         for t, p in np.ndindex(K, K):
             color = "white" if share[t, p] > 0.6 else "black"
             ax.text(p, t, f"{matrix[t, p]:,}", ha="center", va="center", fontsize=9, color=color)

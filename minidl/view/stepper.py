@@ -27,6 +27,7 @@ from minidl.nn import Module
 from minidl.nn.cost import follow
 from minidl.nn.facts import facts, formulas
 from minidl.view.lanes import lanes
+from minidl.view.names import literal
 from minidl.view.pictures import for_the_eye
 from minidl.view.tiles import Blob, block_size, shrink
 from minidl.view.walked import CHANNELS, Shown, Walked, look, strongest_pixels
@@ -35,6 +36,7 @@ PICKS = 9  # pixels that can be followed
 SIZES = [(48, CHANNELS), (40, CHANNELS), (32, CHANNELS), (24, CHANNELS), (16, CHANNELS), (16, 4), (16, 2), (16, 0)]
 PICTURE = 224  # pixels of the picture itself, at most
 TERMS = 6  # of a sum that are shown one by one
+LONG = 200  # characters of a name, at most
 
 _PACKAGE = pathlib.Path(files.__file__).parents[1]
 
@@ -98,10 +100,10 @@ def stepper(
     corner = [(0, 0)] if len(picked) < PICKS and (0, 0) not in picked else []
     picked += strongest_pixels(g, PICKS - len(picked) - len(corner), picked + corner) + corner
     walked = look(score, image, [(0, int(np.abs(g[:, i, j]).argmax()), i, j) for i, j in picked])
-    owners = {op: running[-1].name for op, running in calls.items()}
-    names = [str(name) for name in classes] if classes is not None else [f"class {k}" for k in range(K)]
+    owners = {op: literal(running[-1].name, LONG) for op, running in calls.items()}
+    names = [literal(str(name), LONG) for name in classes] if classes is not None else [f"class {k}" for k in range(K)]
     about = {
-        "title": title or f"{type(model).__name__}, step by step",
+        "title": literal(title or f"{type(model).__name__}, step by step", LONG),
         "classes": names,
         "target": target,
         "logits": [_number(v) for v in to_cpu(logits.data)[0]],

@@ -99,6 +99,22 @@ def test_a_checkpoint_of_pytorch(tmp_path: pathlib.Path) -> None:
     assert len(loaded.classes) == 6 and loaded.normalize.mean == common.IMAGENET[0]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    ["{", "[1]", "[" * 100_000, '{"classes": 3}', '{"classes": [1, 2]}', '{"classes": ["a"]}', '{"mean": ["a", "b", "c"]}',
+     '{"mean": [0.5]}', '{"std": [1, 0, 1]}', '{"std": [1, NaN, 1]}'],
+)  # fmt: skip
+def test_what_weights_say_of_their_pictures(tmp_path: pathlib.Path, damage: str) -> None:
+    path = tmp_path / "m.safetensors"
+    weights.save_arrays(path, models.resnet8(num_classes=2).state_dict(), {"data": damage})
+    with pytest.raises(ValueError, match=r"m\.safetensors: what it says of its pictures is damaged"):
+        common.net(path, "resnet8")
+    weights.save_arrays(path, models.resnet8(num_classes=2).state_dict(), {"data": '{"classes": ["a", "\\udce9"]}'})
+    assert common.net(path, "resnet8")[1] == ("a", "\udce9")
+    with pytest.raises(ValueError, match="model: expected one of"):
+        common.net(path, "resnet9")
+
+
 def test_the_default_net_is_trained_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(training.RECIPES, "lesions", {"epochs": 2, "batch_size": 16, "lr": 0.01})
@@ -113,13 +129,27 @@ def test_the_default_net_is_trained_once(tmp_path: pathlib.Path, monkeypatch: py
 def test_a_default_net_that_is_half_trained(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = pathlib.Path("runs/lesions-resnet8")
-    assert training.main([*TINY, "--out", str(run)]) == 0
-    settings = json.loads((run / "settings.json").read_text()) | {"epochs": 3}
-    (run / "settings.json").write_text(json.dumps(settings))
+
+    def stop(rows: list[object]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.view, "curves", lambda path, rows, title: stop(rows))
+        assert training.main([*TINY, "--epochs", "3", "--out", str(run)]) == 130
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
     assert common.finished(run) == run  # by going on
     assert len((run / "metrics.jsonl").read_text().splitlines()) == Settings.of_run(run).epochs == 3
-    settings["epochs"] = 4
-    (run / "settings.json").write_text(json.dumps(settings))
+    for damage in "", "[1]\n[2]\n[3]\n", "{", "[" * 100_000:  # what was lost is written again
+        (run / "metrics.jsonl").write_text(damage)
+        assert common.finished(run) == run and len(common.rows_of(run)) == 3
+    (run / "model.safetensors").unlink()
+    assert common.finished(run) == run and len(common.rows_of(run)) == 3
+    (run / "checkpoint.safetensors").unlink()  # which nobody needs who looks at the net
+    assert common.finished(run) == run
+    (run / "metrics.jsonl").unlink()
+    with pytest.raises(SystemExit) as left:  # the net is there, and not written over
+        common.finished(run)
+    assert left.value.code == 1 and (run / "model.safetensors").exists()
     monkeypatch.setattr(training, "main", lambda arguments: 130)
     with pytest.raises(SystemExit):
         common.finished(run)

@@ -134,6 +134,68 @@ def test_no_gpu(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> N
     assert not (tmp_path / "run").exists()
 
 
+EDITS: list[tuple[dict[str, object], str]] = [
+    ({"model": "resnet9"}, "not of a run of this script; model: expected one of ('densenet40_12'"),
+    ({"model": ""}, "not of a run of this script; model: expected one of"),
+    ({"data": "lesions M0, 3 channels"}, "not of a run of this script; data: expected one of ('lesions', 'cifar10'"),
+    ({"speed": 1}, "is damaged or of another version: settings: 'speed' is unknown"),
+    ({"epochs": 2}, "checkpoint.safetensors: a resumed run keeps its settings, but epochs was 1 and now is 2"),
+    ({"limit": 33}, "checkpoint.safetensors: a resumed run keeps its settings, but limit was 32 and now is 33"),
+]
+
+
+@pytest.mark.ci
+def test_a_run_that_was_changed(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert example.main(["--limit", "32", "--epochs", "1", "--batch-size", "16", "--out", str(out)]) == 0
+    result_of = result(out)
+    whole, settings = {p.name: p.read_bytes() for p in out.iterdir()}, json.loads((out / "settings.json").read_text())
+    for edit, message in EDITS:
+        (out / "settings.json").write_text(json.dumps(settings | edit))
+        assert example.main(["--resume", "--out", str(out)]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    (out / "settings.json").write_bytes(whole["settings.json"])
+    for name in PICTURES:  # killed while it drew: these are drawn again
+        (out / name).write_bytes(b"stale")
+    for leftover in f".curves.png.{os.getpid()}.tmp", f".model.safetensors.{os.getpid()}.tmp":
+        (out / leftover).write_bytes(b"killed while it wrote this")
+    assert example.main(["--resume", "--out", str(out)]) == 0
+    (arrays, words), again = weights.load_arrays(out / "model.safetensors"), {p.name: p.read_bytes() for p in out.iterdir()}
+    assert {k: a.tobytes() for k, a in arrays.items()} == result_of[1] and json.loads(words["data"])["pictures"] == 32
+    del again["model.safetensors"], whole["model.safetensors"]  # its metadata have no order
+    assert again == whole
+    (out / "checkpoint.safetensors").unlink()
+    capsys.readouterr()
+    assert example.main(["--resume", "--out", str(out)]) == 1
+    assert "checkpoint.safetensors is missing, but model.safetensors and metrics.jsonl are there" in capsys.readouterr().err
+
+
+@pytest.mark.ci
+def test_classes_of_every_name(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Folders of pictures that are formulas, no UTF-8, several lines, right to left, emoji, very long; and of other labels."""
+    rng = np.random.default_rng(0)
+    names = [os.fsdecode(name) for name in (b"$\\frac{$", b"5$ to 6$", b"a_b^c", b"caf\xe9", b"two\nlines", b"l" * 200)]
+    names += ["\U0001f9d1", "\u05e9\u05dc\u05d5\u05dd", "\u202egnp"]
+    root, out = tmp_path / "mine", tmp_path / os.fsdecode(b"run \xe9 $x$")
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for i in range(5):
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)).save(root / name / f"{i}.png")
+    asked = ["--data", "folder", "--root", str(root), "--epochs", "1", "--batch-size", "8", "--out", str(out)]
+    assert example.main(asked) == 0
+    assert example.main(["--resume", "--out", str(out)]) == 0
+    assert "caf" not in capsys.readouterr().err
+    _, words = weights.load_arrays(out / "model.safetensors")
+    assert json.loads(words["data"])["classes"] == sorted(names)
+    for name in PICTURES:
+        with Image.open(out / name) as picture:
+            assert min(picture.size) > 300
+    os.rename(root / "a_b^c" / "0.png", root / names[-1] / "9.png")  # labelled anew
+    assert example.main(["--resume", "--out", str(out)]) == 1
+    assert "was trained on other pictures or labels: the training" in capsys.readouterr().err
+
+
 REAL = os.environ.get("MINIDL_TEST_DATA", "")
 
 
