@@ -105,7 +105,7 @@ def test_every_cut_and_every_flipped_bit_is_noticed(tmp_path):
     whole = path.read_bytes()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match=f"w.safetensors: expected a safetensors file, got {size} bytes"):
+        with pytest.raises(ValueError, match=f"w.safetensors: expected a safetensors file, got ({size} bytes|an empty file)"):
             weights.load_arrays(path)
     harmless = 0
     for at in range(len(whole)):
@@ -123,20 +123,19 @@ def test_every_cut_and_every_flipped_bit_is_noticed(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\0" * 8, b"\xff" * 64, b"PK\x03\x04 not safetensors", b"\x02\0\0\0\0\0\0\0[]", b"\x04\0\0\0\0\0\0\0null"],
+    [b"\0" * 8, b"\xff" * 64, b"\x02\0\0\0\0\0\0\0[]", b"\x04\0\0\0\0\0\0\0null"],
     ids=repr,
 )
 def test_what_is_no_safetensors_file(tmp_path, content):
     (tmp_path / "w").write_bytes(content)
-    with pytest.raises(ValueError, match=f"expected a safetensors file, got {len(content)} bytes that are damaged"):
+    with pytest.raises(ValueError, match=f"expected a safetensors file, got {len(content)} bytes that begin with"):
         weights.load_arrays(tmp_path / "w")
 
 
-def test_a_type_that_numpy_does_not_have(tmp_path):
-    header = json.dumps({"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
-    (tmp_path / "w").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    with pytest.raises(ValueError, match="BF16"):
-        weights.load_arrays(tmp_path / "w")
+def header(entries, values=b""):
+    """A safetensors file with this header"""
+    raw = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
+    return len(raw).to_bytes(8, "little") + raw + values
 
 
 def test_a_damaged_file_leaves_the_model_as_it_was(tmp_path):
