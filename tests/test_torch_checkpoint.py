@@ -1,10 +1,19 @@
+import argparse
+import collections
+import datetime
+import decimal
+import enum
+import functools
 import io
 import os
+import pathlib
 import pickle
+import re
 import struct
 import sys
 import time
 import tracemalloc
+import typing
 import zipfile
 
 import numpy as np
@@ -198,6 +207,162 @@ def test_the_entry_with_the_weights(written):
         state_dict(written(tensor()))
     with pytest.raises(ValueError, match="with numbers for names"):
         state_dict(written(b"}" + number(3) + tensor() + b"s"))
+
+
+@BOTH
+def test_an_entry_within_an_entry(written):
+    weights_of = {n: entries(**{n: tensor()}) for n in "abcde"}
+    outer = entries(model=entries(net=weights_of["a"], optimizer=entries(x=number(1))), epoch=number(3))
+    with pytest.raises(ValueError, match=r"in an entry of their own: pass key='model\.net' \(1 tensors\)$"):
+        state_dict(written(outer))
+    assert state_dict(written(outer), "model.net").keys() == {"a"}
+    for key in ("model", "model.", "model.net.a", "model.net.", ".", "model.x", "net"):
+        with pytest.raises(ValueError, match=rf"key='{key}': expected .*, 'epoch' \(int\): pass key='model\.net' \(1"):
+            state_dict(written(outer), key)
+    both = b"}(" + text("model.net") + weights_of["b"] + text("model") + entries(net=weights_of["a"]) + b"u"
+    assert state_dict(written(both), "model.net").keys() == {"b"}  # its own name comes first
+    dotted = b"}(" + text("v1.0") + entries(**{"ema.net": weights_of["c"]}) + b"u"
+    assert state_dict(written(dotted), "v1.0.ema.net").keys() == {"c"}
+
+
+@BOTH
+def test_tensors_beside_entries(written):
+    raw = written(entries(a=tensor(), ema=entries(b=tensor(), c=tensor())))
+    with pytest.raises(ValueError, match=r"pass key='ema' \(2 tensors\) or key='' \(1 tensors\)"):
+        state_dict(raw)
+    assert list(state_dict(raw, "")) == ["a", "ema"] and state_dict(raw, "ema").keys() == {"b", "c"}
+    with pytest.raises(ValueError, match=r"holds no tensors, it holds 'epoch' \(int\), 'name' \(str\): torch"):
+        state_dict(written(entries(epoch=number(3), name=text("x")), {}))
+    with pytest.raises(ValueError, match="holds no tensors, it holds nothing"):
+        state_dict(written(b"}", {}))
+
+
+# ---- what is not read
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Config:
+    def __init__(self):
+        self.width = {"a": [1, 2]}
+
+
+class Table(dict):
+    """Of a class of its own, with names and values"""
+
+
+class Row(typing.NamedTuple):
+    a: int
+
+
+def endless():
+    items = [1]
+    items.append((items, {"again": items}))
+    return items
+
+
+SIDE = {  # what stands beside the weights, and how it is told
+    "namespace": (argparse.Namespace(lr=0.1, layers=[1, 2]), "<argparse.Namespace, not read>"),
+    "config": (Config(), f"<{__name__}.Config, not read>"),
+    "enum": (Colour.RED, f"<{__name__}.Colour, not read>"),
+    "function": (os.path.join, "<posixpath.join, not read>"),
+    "class": (Config, f"<{__name__}.Config, not read>"),
+    "method": ("abc".upper, "<builtins.getattr, not read>"),
+    "partial": (functools.partial(print, 1), "<functools.partial, not read>"),
+    "array": (np.arange(3), ", not read>"),
+    "float64": (np.float64(1.5), ".scalar, not read>"),
+    "float32": (np.float32(1.5), ".scalar, not read>"),
+    "dtype": (np.dtype("f4"), "<numpy.dtype, not read>"),
+    "generator": (np.random.default_rng(1), "<numpy.random._pickle.__generator_ctor, not read>"),
+    "time": (datetime.datetime(2024, 1, 2), "<datetime.datetime, not read>"),
+    "delta": (datetime.timedelta(1), "<datetime.timedelta, not read>"),
+    "decimal": (decimal.Decimal("1.5"), "<decimal.Decimal, not read>"),
+    "path": (pathlib.PurePosixPath("/tmp/x"), "<pathlib.PurePosixPath, not read>"),
+    "deque": (collections.deque([1, 2]), "<collections.deque, not read>"),
+    "table": (Table(a=1, b=2), f"<{__name__}.Table, not read>"),
+    "row": (Row(1), f"<{__name__}.Row, not read>"),
+    "slice": (slice(1, 2), "<builtins.slice, not read>"),
+    "range": (range(3), "range, not read>"),
+    "error": (KeyError("x"), ".KeyError, not read>"),
+    "object": (object(), "<builtins.object, not read>"),
+    "pattern": (re.compile("a+"), "<re._compile, not read>"),
+    "of a set": ({frozenset([1]): 2}, "{<a list as a name, not read>: 2}"),
+    "of tuples": ({(1, "a"): 2, ((1, 2), 3): 4}, "{(1, 'a'): 2, <a tuple as a name, not read>: 4}"),
+    "of enums": ({Colour.RED: 2}, f"{{<{__name__}.Colour, not read>: 2}}"),
+    "of everything": ({1.5: 1, None: 2, b"b": 3, 2**70: 5, True: 6}, repr({1.5: 1, None: 2, b"b": 3, 2**70: 5, True: 6})),
+    "counted": (collections.defaultdict(list, a=[1]), "{'a': [1]}"),
+    "frozen": (frozenset([7]), "[7]"),
+    "bytes": ([b"", b"abc", bytes(range(128, 256)), bytearray(b"xy")], repr([b"", b"abc", bytes(range(128, 256)), b"xy"])),
+    "complex": (1 - 2j, "(1-2j)"),
+    "numbers": ([10**1000, -(2**62), 0.1, float("inf")], repr([10**1000, -(2**62), 0.1, float("inf")])),
+    "strings": (["ü", "\ud800", "\U0001f600", "a\\n\n"], repr(["ü", "\ud800", "\U0001f600", "a\\n\n"])),
+    "endless": (endless(), "[1, ([...], {'again': [...]})]"),
+}
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("side", SIDE)
+def test_what_stands_beside_the_weights(side, protocol):
+    value, told = SIDE[side]
+    raw = zipped(b"}(" + text("side") + beside(value, protocol) + text("net") + entries(w=tensor()) + b"u")
+    assert state_dict(raw, "net")["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    came = repr(Checkpoint(raw).content["side"])
+    if protocol < 2 and came != told:  # written as copyreg._reconstructor(class, base, state), and the like
+        assert came.endswith("not read>") or side in ("bytes", "of everything")
+    else:
+        assert came == told or came.endswith(told)
+    among_them = b"}(" + text("side") + beside(value, protocol) + text("w") + tensor() + b"u"
+    assert list(state_dict(zipped(among_them))) == ["side", "w"]
+
+
+def beside(value, protocol):
+    """Its pickle, to stand within another one: without the end"""
+    return pickle.dumps(value, protocol)[:-1]
+
+
+def test_devices():
+    for kind, index, told in [("cuda", [number(0)], "cuda:0"), ("cpu", [], "cpu"), ("mps", [b"N"], "mps")]:
+        assert Checkpoint(zipped(call("torch.device", text(kind), *index), {})).content == told
+
+
+def test_strings_of_python_2():
+    """Bytes that are UTF-8 are a string, others stay what they are."""
+    utf8, latin = "Gewicht ü".encode(), "Gewicht ü".encode("latin-1")
+    raw = b"](" + b"".join(b"U" + bytes([len(s)]) + s for s in (b"weight", utf8, latin)) + b"e"
+    assert Checkpoint(zipped(raw, {})).content == ["weight", "Gewicht ü", latin]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (call("torch._utils._rebuild_sparse_tensor", b"N"), r"'w': a sparse tensor, which is not read: save x\.to_dense\(\)"),
+        (call("torch._utils._rebuild_qtensor", b"N"), r"'w': a quantised tensor, which is not read: save x\.dequantize\(\)"),
+        (call("torch._utils._rebuild_parameter", call("torch._utils._rebuild_qtensor")), "'w': a quantised tensor"),
+        (call("torch._utils._rebuild_meta_tensor_no_storage", b"N"), "'w': a tensor on the device meta"),
+        (tensor(rest=b"\x89" + b"}" + entries(neg=b"\x88")), "'w': a tensor stored negated or conjugated, which is not read"),
+        (tensor(row(kind="torch.QInt8Storage", count=24)), r"'w': numbers of the type torch\.qint8, which NumPy has not"),
+        (tensor(row(kind="torch.NewStorage")), r"numbers of the type torch\.NewStorage, which NumPy has not"),
+        (call("torch._tensor._rebuild_from_type_v2", name("a.f"), name("a.B"), b")", b"}"), r"'w': a tensor of the class a\.B"),
+    ],
+)
+def test_tensors_that_are_not_read(written, content, message):
+    count, key = 24 if b"QInt8" in content else 6, "1" if b"Storage" in content else "0"
+    storages = {"0": (count, SIX.tobytes())} | {key: (6, SIX.tobytes())} if key == "1" else None
+    if written is zipped and storages:
+        storages = {k: raw for k, (_, raw) in storages.items()}
+    with pytest.raises(ValueError, match=message) as error:
+        state_dict(written(entries(w=content, a=tensor(row(key))), storages))
+    assert "damaged" not in str(error.value)
+
+
+def test_names_of_tensors():
+    with pytest.raises(ValueError, match="with numbers for names"):
+        state_dict(zipped(b"}(" + number(3) + tensor() + text("a") + tensor() + b"u"))
+    state = state_dict(zipped(b"}(" + number(3) + b"N" + b"N" + text("x") + text("a") + tensor() + b"u"))
+    assert list(state) == ["3", "None", "a"]
 
 
 # ---- hostile pickles: each is first shown to work where Python's own machine runs it
