@@ -73,9 +73,8 @@ def advice(state: Mapping[str, Any], mine: Mapping[str, Array]) -> list[str]:
         whose = "every name begins" if n == len(state) else f"{n:,} of {len(state):,} names begin"
         choices = " or ".join(f"prefix={short(prefix)}" for prefix in prefixes)
         others = any(not name.startswith(prefixes[0]) and name not in mine for name in state)
-        found.append(
-            f"{whose} with {short(prefixes[0])}: pass {choices}{', and strict=False for the others' if others else ''}"
-        )
+        more = ", and strict=False for the others" if others else ""
+        found.append(f"{whose} with {short(prefixes[0])}: pass {choices}{more}")
         state = {name.removeprefix(prefixes[0]): value for name, value in state.items()}
     shapes = {n: (state[n].shape, a.shape) for n, a in mine.items() if is_array(state.get(n)) and state[n].shape != a.shape}
     name = _first_convolution(mine)

@@ -77,15 +77,15 @@ def load(
             state, _ = _parse(raw)
         else:
             raise ValueError(f"key={key!r}: a safetensors file holds the weights and no other entries")
-        state = adapt.strip(state, prefix)
-        known = [name for name in mine if name in state]
-        state, left_out = adapt.without(state, mine, layers)
+        came = adapt.strip(state, prefix)
+        state, left_out = adapt.without(came, mine, layers)
         state = adapt.count_from_zero(adapt.fit_input(state, mine) if adapt_input else state, mine)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    if not known and len(left_out) < len(mine):
-        names = f"it holds {_first(state)}, the model {_first(mine)}"
-        raise ValueError(f"{path}: holds no entry of this model{_advice(state, mine)}: {names}")
+    wanted = [name for name in mine if name not in left_out]
+    if wanted and not any(name in came for name in wanted):
+        names = f"it holds {_first(came)}, the model {_first(wanted)}"
+        raise ValueError(f"{path}: holds no entry of this model{_advice(came, mine)}: {names}")
     try:
         missing, unexpected = model.load_state_dict(state, strict)
     except ValueError as error:
