@@ -14,20 +14,20 @@ def compare(
 ) -> tuple[list[str], list[str]]:
     """The names that are missing in `came`, and those that are unexpected there.
 
-    Raises ValueError with the entries that do not fit, by name, the first 20 of them: of another shape or kind of number,
+    Raises ValueError with the entries that do not fit, by name, the first 100 of them: of another shape or kind of number,
     and, if `strict`, the missing and the unexpected ones too. `what` names the owner of the state in that message.
     """
     if not isinstance(came, Mapping):
         raise TypeError(f"{what}: expected a mapping of names to arrays, got {type(came).__name__}")
     missing = [name for name in expected if name not in came]
     unexpected = [name for name in came if name not in expected]
-    problems = [f"{cut(name)}: {_form(came[name])}, expected {_form(a)}" for name, a in expected.items()
+    problems = [f"{cut(name, 120)}: {_form(came[name])}, expected {_form(a)}" for name, a in expected.items()
                 if name in came and not _fits(came[name], a)]  # fmt: skip
     if strict:
-        problems = [f"{cut(name)}: missing, expected {_form(expected[name])}" for name in missing] + problems
-        problems += [f"{cut(str(name))}: unexpected, {_form(came[name])}" for name in unexpected]
+        problems = [f"{cut(name, 120)}: missing, expected {_form(expected[name])}" for name in missing] + problems
+        problems += [f"{cut(str(name), 120)}: unexpected, {_form(came[name])}" for name in unexpected]
     if problems:
-        raise ValueError(f"{what}: {len(problems)} of the entries do not fit\n  " + some(problems, 20, "\n  "))
+        raise ValueError(f"{what}: {len(problems)} of the entries do not fit\n  " + some(problems, 100, "\n  "))
     return missing, unexpected
 
 

@@ -358,7 +358,9 @@ class _Machine:
                 stack.append(())
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 n = int(name[-1])
-                stack.append(tuple(stack.pop() for _ in range(n))[::-1])
+                if len(stack) < n:
+                    raise ValueError(f"a tuple of {n} values, there are {len(stack)}")
+                stack[-n:] = [tuple(stack[-n:])]
             case "TUPLE":
                 stack.append(tuple(self.since_mark()))
             case "EMPTY_LIST" | "EMPTY_SET":
