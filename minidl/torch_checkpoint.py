@@ -242,9 +242,12 @@ def state_dict(raw: bytes, key: str | None = None) -> dict[str, Any]:
             raise ValueError(f"key={short(key)}: {expected}; the checkpoint holds {holds}{advice}")
         if not choices:
             raise ValueError(f"holds no tensors, it holds {holds}{advice}")
-    if key is None and places.keys() != {""}:
+    entries = any(isinstance(value, dict) and _tensors(value) for value in content.values())
+    if key is None and (entries or "" not in places):
         raise ValueError(f"the weights lie in an entry of their own: pass {choices}")
-    return {str(name): _resolved(checkpoint, name, value) for name, value in state.items()}
+    resolved = {name: _resolved(checkpoint, name, value) for name, value in state.items()}
+    others = {str(name): value for name, value in resolved.items() if not isinstance(name, str)}
+    return others | {name: value for name, value in resolved.items() if isinstance(name, str)}
 
 
 def _resolved(checkpoint: Checkpoint, name: Any, value: Any) -> Any:

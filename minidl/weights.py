@@ -56,7 +56,7 @@ def load(
     what the weights are not quite those of this model, and an error names the option that would help:
 
     key: the entry of the checkpoint that holds the weights, such as "state_dict", where it holds more than those; dots lead
-        into an entry within an entry, "model.state_dict".
+        into an entry within an entry, "model.state_dict"; "" means those that lie in no entry.
     prefix: what the names begin with in the file and not in the model, such as "module.".
     skip: one or several layers, such as "fc", which keep the values that they have: a head for other classes. Their names
         are among the missing ones that are returned.

@@ -231,6 +231,8 @@ def test_tensors_beside_entries(written):
     with pytest.raises(ValueError, match=r"pass key='ema' \(2 tensors\) or key='' \(1 tensors\)"):
         state_dict(raw)
     assert list(state_dict(raw, "")) == ["a", "ema"] and state_dict(raw, "ema").keys() == {"b", "c"}
+    deeper = written(entries(a=tensor(), optimizer=entries(state=entries(b=tensor()))))
+    assert list(state_dict(deeper)) == ["a", "optimizer"] and state_dict(deeper, "optimizer.state").keys() == {"b"}
     with pytest.raises(ValueError, match=r"holds no tensors, it holds 'epoch' \(int\), 'name' \(str\): torch"):
         state_dict(written(entries(epoch=number(3), name=text("x")), {}))
     with pytest.raises(ValueError, match="holds no tensors, it holds nothing"):
@@ -363,6 +365,7 @@ def test_names_of_tensors():
         state_dict(zipped(b"}(" + number(3) + tensor() + text("a") + tensor() + b"u"))
     state = state_dict(zipped(b"}(" + number(3) + b"N" + b"N" + text("x") + text("a") + tensor() + b"u"))
     assert list(state) == ["3", "None", "a"]
+    assert state_dict(zipped(b"}(" + text("3") + tensor() + number(3) + b"Nu"))["3"].shape == (2, 3)
 
 
 # ---- hostile pickles: each is first shown to work where Python's own machine runs it
