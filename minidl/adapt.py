@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from minidl.array import Array, is_array
+from minidl.notes import short
 
 COUNT, MEAN = "num_batches_tracked", "running_mean"  # of a batch norm
+MOST_DOTS = 10  # of a prefix that is advised
 
 
 def strip(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -19,7 +22,7 @@ def strip(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """
     stripped = {name.removeprefix(prefix): value for name, value in state.items()}
     if prefix and not any(name.startswith(prefix) for name in state):
-        raise ValueError(f"prefix={prefix!r}: no name begins with it; the first is {next(iter(state), None)!r}")
+        raise ValueError(f"prefix={prefix!r}: no name begins with it; the first is {short(next(iter(state), None))}")
     if len(stripped) < len(state):
         raise ValueError(f"prefix={prefix!r}: there are entries of the same name with and without it")
     return stripped
@@ -32,7 +35,8 @@ def without(state: Mapping[str, Any], mine: Mapping[str, Array], layers: Sequenc
     """
     for layer in layers:
         if not any(_is_in(name, layer) for name in mine):
-            raise ValueError(f"skip={layer!r}: the model has no layer of that name; its last is {_layer([*mine][-1])!r}")
+            last = _layer([*mine][-1]) if mine else None
+            raise ValueError(f"skip={layer!r}: the model has no layer of that name; its last is {last!r}")
     left_out = [name for name in mine if any(_is_in(name, layer) for layer in layers)]
     rest = {name: value for name, value in state.items() if not any(_is_in(name, layer) for layer in layers)}
     return rest | {name: mine[name] for name in left_out}, left_out
@@ -54,7 +58,7 @@ def fit_input(state: Mapping[str, Any], mine: Mapping[str, Array]) -> dict[str, 
     """
     name = _first_convolution(mine)
     w: Any = state.get(name)
-    if not is_array(w) or not _differ_in(1, w.shape, mine[name].shape):
+    if not is_array(w) or w.dtype.kind not in "fiub" or not _differ_in(1, w.shape, mine[name].shape):
         return dict(state)
     F, N, kh, kw = mine[name].shape
     mean = w.sum(1, keepdims=True, dtype=np.float64) / N  # (F,1,kh,kw)
@@ -63,13 +67,15 @@ def fit_input(state: Mapping[str, Any], mine: Mapping[str, Array]) -> dict[str, 
 
 def advice(state: Mapping[str, Any], mine: Mapping[str, Array]) -> list[str]:
     """Options of `weights.load` that would help where `state` does not fit `mine`."""
-    first, found = min(state, default=""), []
-    for end in (i + 1 for i, letter in enumerate(first) if letter == "."):
-        prefix = first[:end]
-        if all(name.startswith(prefix) for name in state) and any(name.removeprefix(prefix) in mine for name in state):
-            found.append(f"every name begins with {prefix!r}: pass prefix={prefix!r}")
-            state = strip(state, prefix)
-            break
+    prefixes, found = _prefixes(state, mine), []
+    if prefixes:
+        n = sum(name.startswith(prefixes[0]) for name in state)
+        whose = "every name begins" if n == len(state) else f"{n:,} of {len(state):,} names begin"
+        choices = " or ".join(f"prefix={short(prefix)}" for prefix in prefixes)
+        others = any(not name.startswith(prefixes[0]) and name not in mine for name in state)
+        more = ", and strict=False for the others" if others else ""
+        found.append(f"{whose} with {short(prefixes[0])}: pass {choices}{more}")
+        state = {name.removeprefix(prefixes[0]): value for name, value in state.items()}
     shapes = {n: (state[n].shape, a.shape) for n, a in mine.items() if is_array(state.get(n)) and state[n].shape != a.shape}
     name = _first_convolution(mine)
     if name in shapes and _differ_in(1, *shapes[name]):
@@ -81,6 +87,22 @@ def advice(state: Mapping[str, Any], mine: Mapping[str, Array]) -> list[str]:
         skip = repr(heads[0]) if len(heads) == 1 else repr(heads)
         found.append(f"{' and '.join(heads)}: {came} outputs, {expected} in the model: pass skip={skip} to leave it as it is")
     return found
+
+
+def _prefixes(state: Mapping[str, Any], mine: Mapping[str, Array]) -> list[str]:
+    """What the most names begin with before the name of an array of the model, if those are more than fit as they are."""
+    votes = Counter[str]()
+    for name in state:
+        end = 0
+        for _ in range(MOST_DOTS):
+            end = name.find(".", end) + 1
+            if end == 0:
+                break
+            if name[end:] in mine:
+                votes[name[:end]] += 1
+    most = max(votes.values(), default=0)
+    fit = sum(name in mine for name in state)
+    return [prefix for prefix, n in votes.items() if n == most > fit][:3]
 
 
 def _first_convolution(mine: Mapping[str, Array]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minidl.array import Array, device_of, is_array, is_float, to_device
+from minidl.notes import cut, kind, some
 
 
 def compare(
@@ -13,20 +14,20 @@ def compare(
 ) -> tuple[list[str], list[str]]:
     """The names that are missing in `came`, and those that are unexpected there.
 
-    Raises ValueError with every entry that does not fit, by name: of another shape or kind of number, and, if `strict`, the
-    missing and the unexpected ones too. `what` names the owner of the state in that message.
+    Raises ValueError with the entries that do not fit, by name, the first 100 of them: of another shape or kind of number,
+    and, if `strict`, the missing and the unexpected ones too. `what` names the owner of the state in that message.
     """
     if not isinstance(came, Mapping):
         raise TypeError(f"{what}: expected a mapping of names to arrays, got {type(came).__name__}")
     missing = [name for name in expected if name not in came]
     unexpected = [name for name in came if name not in expected]
-    problems = [f"{name}: {_form(came[name])}, expected {_form(a)}" for name, a in expected.items()
+    problems = [f"{cut(name, 120)}: {_form(came[name])}, expected {_form(a)}" for name, a in expected.items()
                 if name in came and not _fits(came[name], a)]  # fmt: skip
     if strict:
-        problems = [f"{name}: missing, expected {_form(expected[name])}" for name in missing] + problems
-        problems += [f"{name}: unexpected, {_form(came[name])}" for name in unexpected]
+        problems = [f"{cut(name, 120)}: missing, expected {_form(expected[name])}" for name in missing] + problems
+        problems += [f"{cut(str(name), 120)}: unexpected, {_form(came[name])}" for name in unexpected]
     if problems:
-        raise ValueError(f"{what}: {len(problems)} of the entries do not fit\n  " + "\n  ".join(problems))
+        raise ValueError(f"{what}: {len(problems)} of the entries do not fit\n  " + some(problems, 100, "\n  "))
     return missing, unexpected
 
 
@@ -42,4 +43,4 @@ def _fits(value: Any, like: Array) -> bool:
 
 
 def _form(value: Any) -> str:
-    return f"{value.shape} {value.dtype}" if is_array(value) else type(value).__name__
+    return f"{value.shape} {value.dtype}" if is_array(value) else kind(value)

@@ -1,33 +1,38 @@
 """Weights and other named arrays: safetensors files are written and read, PyTorch's checkpoints are read.
 
-Safetensors (https://huggingface.co/docs/safetensors) are 8 bytes that give the length of a JSON header, the header with the
-type, shape and place of every array and a `__metadata__` of strings, then the values. No code runs when a file is read.
+The files written here carry two entries in their metadata: the number of their format, so that what a later minidl writes is
+not misread, and a digest of all that they hold, which is checked. Files from elsewhere have neither. Safetensors are read by
+`safetensors_file`, checkpoints of PyTorch by `torch_checkpoint`; weights that almost fit are the matter of `adapt`.
 
-The files written here carry a digest of all that they hold in their metadata, and a file that has one is checked.
-Checkpoints of PyTorch are the matter of `torch_checkpoint`, weights that almost fit of `adapt`.
+    format      since
+    none        files from elsewhere, and those that were written before there were numbers: read as 1
+    1           arrays and strings as they are, the digest over both
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as parse
 from safetensors.numpy import save as serialise
 
-from minidl import adapt, files, torch_checkpoint
+from minidl import adapt, files, safetensors_file, torch_checkpoint
 from minidl.array import Array, is_array, to_cpu
+from minidl.notes import short, some
 
 if TYPE_CHECKING:
     from minidl.nn import Module
 
 Path = str | os.PathLike[str]
-DIGEST = "sha256"  # its key in the metadata
+DIGEST, FORMAT = "sha256", "minidl_format"  # keys in the metadata
+NEWEST = 1  # format
+ENDINGS = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt")  # of files of weights
 
 
 def save(model: Module, path: Path) -> None:
@@ -50,16 +55,17 @@ def load(
     The content of the file tells which it is. No code of a checkpoint is run, see `torch_checkpoint`. The options say in
     what the weights are not quite those of this model, and an error names the option that would help:
 
-    key: the entry of the checkpoint that holds the weights, such as "state_dict", where it holds more than those.
+    key: the entry of the checkpoint that holds the weights, such as "state_dict", where it holds more than those; dots lead
+        into an entry within an entry, "model.state_dict"; "" means those that lie in no entry.
     prefix: what the names begin with in the file and not in the model, such as "module.".
     skip: one or several layers, such as "fc", which keep the values that they have: a head for other classes. Their names
         are among the missing ones that are returned.
     adapt_input: fit the first convolution to the model's number of input channels, so that a grey picture gives what it gave
         before: w'[:,n] = (1/N) sum_c w[:,c], for one channel the sum, for N their mean, repeated and rescaled.
-    strict: with False, names that are missing or unexpected are no error, as in `Module.load_state_dict`.
+    strict: with False, names that are missing or unexpected are no error, as in `Module.load_state_dict`, unless all are.
 
-    Returns (missing, unexpected) names. Raises ValueError, and changes nothing, where the file is damaged or the weights are
-    those of another model.
+    bfloat16 and floats of 8 bits are read as float32. Returns (missing, unexpected) names. Raises ValueError, and changes
+    nothing, where the file is damaged or of another kind, and where the weights are those of another model.
     """
     raw = _read(path)
     mine = model._state()
@@ -71,17 +77,30 @@ def load(
             state, _ = _parse(raw)
         else:
             raise ValueError(f"key={key!r}: a safetensors file holds the weights and no other entries")
-        state, left_out = adapt.without(adapt.strip(state, prefix), mine, layers)
+        came = adapt.strip(state, prefix)
+        state, left_out = adapt.without(came, mine, layers)
         state = adapt.count_from_zero(adapt.fit_input(state, mine) if adapt_input else state, mine)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    wanted = [name for name in mine if name not in left_out]
+    if wanted and not any(name in came for name in wanted):
+        names = f"it holds {_first(came)}, the model {_first(wanted)}"
+        raise ValueError(f"{path}: holds no entry of this model{_advice(came, mine)}: {names}")
     try:
         missing, unexpected = model.load_state_dict(state, strict)
     except ValueError as error:
-        advice = "; ".join(adapt.advice(state, mine))
-        what = f"holds the weights of another model than this one{advice and f' ({advice})'}"
+        what = f"holds the weights of another model than this one{_advice(state, mine)}"
         raise ValueError(f"{path}: {what}: {error}") from error
     return [name for name in mine if name in {*missing, *left_out}], unexpected
+
+
+def _advice(state: Mapping[str, Any], mine: Mapping[str, Array]) -> str:
+    advice = "; ".join(adapt.advice(state, mine))
+    return advice and f" ({advice})"
+
+
+def _first(names: Iterable[str]) -> str:
+    return some([short(name) for name in names], 3) or "nothing"
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
@@ -93,8 +112,10 @@ def save_arrays(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, 
     content = {name: _checked(name, a) for name, a in arrays.items()}
     words = dict(metadata or {})
     for key, value in words.items():
-        if not isinstance(key, str) or not isinstance(value, str) or key == DIGEST:
-            raise TypeError(f"metadata: expected strings under names other than {DIGEST!r}, got {key!r}: {value!r}")
+        if not isinstance(key, str) or not isinstance(value, str) or key in (DIGEST, FORMAT):
+            reserved = f"{DIGEST!r} and {FORMAT!r}"
+            raise TypeError(f"metadata: expected strings under names other than {reserved}, got {key!r}: {value!r}")
+    words[FORMAT] = str(NEWEST)
     raw = serialise(content, {**words, DIGEST: _digest(content, words)})
     try:
         files.write(path, raw)
@@ -104,10 +125,10 @@ def save_arrays(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, 
 
 
 def load_arrays(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    """The arrays and the metadata of a safetensors file.
+    """The arrays and the metadata of a safetensors file; bfloat16 and floats of 8 bits become float32.
 
-    Raises FileNotFoundError where there is none, and ValueError where it is damaged: cut short, no safetensors at all, or,
-    if it was written here, changed anywhere.
+    Raises FileNotFoundError where there is none, and ValueError where it is damaged, cut short or another kind of file, where
+    a newer minidl has written it, and, if it was written here, where anything has changed.
     """
     try:
         return _parse(_read(path))
@@ -116,20 +137,24 @@ def load_arrays(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def _read(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+    path = pathlib.Path(path)
+    if path.is_dir():
+        inside = some(sorted(p.name for p in path.iterdir() if p.suffix in ENDINGS), 3) or "none by its name"
+        raise IsADirectoryError(errno.EISDIR, f"a folder, expected a file of weights; those in it are {inside}", str(path))
+    return path.read_bytes()
 
 
 def _parse(raw: bytes) -> tuple[dict[str, Array], dict[str, str]]:
-    try:
-        arrays = parse(raw)
-        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"expected a safetensors file, got {len(raw):,} bytes that are damaged: {error}") from error
-    metadata: dict[str, str] = header.get("__metadata__") or {}
+    arrays, metadata = safetensors_file.read(raw)
+    number = metadata.get(FORMAT, "1")
+    if not number.isdecimal() or not number.isascii() or int(number[:9]) < 1:
+        raise ValueError(f"damaged, {FORMAT}: expected a whole number from 1 on, got {short(number)}")
+    if int(number[:9]) > NEWEST:
+        raise ValueError(f"written by a newer minidl: format {number[:9]}, this one reads up to {NEWEST}; install a newer one")
     digest = metadata.pop(DIGEST, None)
     if digest is not None and digest != _digest(arrays, metadata):
         raise ValueError(f"damaged, its values are not those that were written (the {DIGEST} differs)")
+    metadata.pop(FORMAT, None)
     return arrays, metadata
 
 

@@ -32,6 +32,9 @@ LONG = {  # first of all, so that in the end no process waits for another
 }
 WITHOUT_KERNELS = (
     "data",
+    "checkpoints",
+    "test_file_kinds",
+    "test_number_types",
     "test_files",
     "test_torch_checkpoint",
     "test_weights",

@@ -1,10 +1,19 @@
+import argparse
+import collections
+import datetime
+import decimal
+import enum
+import functools
 import io
 import os
+import pathlib
 import pickle
+import re
 import struct
 import sys
 import time
 import tracemalloc
+import typing
 import zipfile
 
 import numpy as np
@@ -124,8 +133,8 @@ def test_a_training_checkpoint_of_pytorch():
         state = state_dict(file.getvalue(), "model")
         assert all(np.array_equal(state[n], x.numpy()) for n, x in net.state_dict().items())
         torch.save(net, file := io.BytesIO(), _use_new_zipfile_serialization=zip_format)
-        with pytest.raises(ValueError, match=r"asks for 'torch.nn.modules.container.Sequential', expected only tensors"):
-            Checkpoint(file.getvalue())
+        with pytest.raises(ValueError, match=r"holds a <a whole model of the class 'torch\.nn\..*Sequential', not read>"):
+            state_dict(file.getvalue())
 
 
 @pytest.mark.oracle
@@ -200,6 +209,165 @@ def test_the_entry_with_the_weights(written):
         state_dict(written(b"}" + number(3) + tensor() + b"s"))
 
 
+@BOTH
+def test_an_entry_within_an_entry(written):
+    weights_of = {n: entries(**{n: tensor()}) for n in "abcde"}
+    outer = entries(model=entries(net=weights_of["a"], optimizer=entries(x=number(1))), epoch=number(3))
+    with pytest.raises(ValueError, match=r"in an entry of their own: pass key='model\.net' \(1 tensors\)$"):
+        state_dict(written(outer))
+    assert state_dict(written(outer), "model.net").keys() == {"a"}
+    for key in ("model", "model.", "model.net.a", "model.net.", ".", "model.x", "net"):
+        with pytest.raises(ValueError, match=rf"key='{key}': expected .*, 'epoch' \(int\): pass key='model\.net' \(1"):
+            state_dict(written(outer), key)
+    both = b"}(" + text("model.net") + weights_of["b"] + text("model") + entries(net=weights_of["a"]) + b"u"
+    assert state_dict(written(both), "model.net").keys() == {"b"}  # its own name comes first
+    dotted = b"}(" + text("v1.0") + entries(**{"ema.net": weights_of["c"]}) + b"u"
+    assert state_dict(written(dotted), "v1.0.ema.net").keys() == {"c"}
+
+
+@BOTH
+def test_tensors_beside_entries(written):
+    raw = written(entries(a=tensor(), ema=entries(b=tensor(), c=tensor())))
+    with pytest.raises(ValueError, match=r"pass key='ema' \(2 tensors\) or key='' \(1 tensors\)"):
+        state_dict(raw)
+    assert list(state_dict(raw, "")) == ["a", "ema"] and state_dict(raw, "ema").keys() == {"b", "c"}
+    deeper = written(entries(a=tensor(), optimizer=entries(state=entries(b=tensor()))))
+    assert list(state_dict(deeper)) == ["a", "optimizer"] and state_dict(deeper, "optimizer.state").keys() == {"b"}
+    with pytest.raises(ValueError, match=r"holds no tensors, it holds 'epoch' \(int\), 'name' \(str\): torch"):
+        state_dict(written(entries(epoch=number(3), name=text("x")), {}))
+    with pytest.raises(ValueError, match="holds no tensors, it holds nothing"):
+        state_dict(written(b"}", {}))
+
+
+# ---- what is not read
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Config:
+    def __init__(self):
+        self.width = {"a": [1, 2]}
+
+
+class Table(dict):
+    """Of a class of its own, with names and values"""
+
+
+class Row(typing.NamedTuple):
+    a: int
+
+
+def endless():
+    items = [1]
+    items.append((items, {"again": items}))
+    return items
+
+
+SIDE = {  # what stands beside the weights, and how it is told
+    "namespace": (argparse.Namespace(lr=0.1, layers=[1, 2]), "<argparse.Namespace, not read>"),
+    "config": (Config(), f"<{__name__}.Config, not read>"),
+    "enum": (Colour.RED, f"<{__name__}.Colour, not read>"),
+    "function": (os.path.join, "<posixpath.join, not read>"),
+    "class": (Config, f"<{__name__}.Config, not read>"),
+    "method": ("abc".upper, "<builtins.getattr, not read>"),
+    "partial": (functools.partial(print, 1), "<functools.partial, not read>"),
+    "array": (np.arange(3), ", not read>"),
+    "float64": (np.float64(1.5), ".scalar, not read>"),
+    "float32": (np.float32(1.5), ".scalar, not read>"),
+    "dtype": (np.dtype("f4"), "<numpy.dtype, not read>"),
+    "generator": (np.random.default_rng(1), "<numpy.random._pickle.__generator_ctor, not read>"),
+    "time": (datetime.datetime(2024, 1, 2), "<datetime.datetime, not read>"),
+    "delta": (datetime.timedelta(1), "<datetime.timedelta, not read>"),
+    "decimal": (decimal.Decimal("1.5"), "<decimal.Decimal, not read>"),
+    "path": (pathlib.PurePosixPath("/tmp/x"), "<pathlib.PurePosixPath, not read>"),
+    "deque": (collections.deque([1, 2]), "<collections.deque, not read>"),
+    "table": (Table(a=1, b=2), f"<{__name__}.Table, not read>"),
+    "row": (Row(1), f"<{__name__}.Row, not read>"),
+    "slice": (slice(1, 2), "<builtins.slice, not read>"),
+    "range": (range(3), "range, not read>"),
+    "error": (KeyError("x"), ".KeyError, not read>"),
+    "object": (object(), "<builtins.object, not read>"),
+    "pattern": (re.compile("a+"), "<re._compile, not read>"),
+    "of a set": ({frozenset([1]): 2}, "{<a list as a name, not read>: 2}"),
+    "of tuples": ({(1, "a"): 2, ((1, 2), 3): 4}, "{(1, 'a'): 2, <a tuple as a name, not read>: 4}"),
+    "of enums": ({Colour.RED: 2}, f"{{<{__name__}.Colour, not read>: 2}}"),
+    "of everything": ({1.5: 1, None: 2, b"b": 3, 2**70: 5, True: 6}, repr({1.5: 1, None: 2, b"b": 3, 2**70: 5, True: 6})),
+    "counted": (collections.defaultdict(list, a=[1]), "{'a': [1]}"),
+    "frozen": (frozenset([7]), "[7]"),
+    "bytes": ([b"", b"abc", bytes(range(128, 256)), bytearray(b"xy")], repr([b"", b"abc", bytes(range(128, 256)), b"xy"])),
+    "complex": (1 - 2j, "(1-2j)"),
+    "numbers": ([10**1000, -(2**62), 0.1, float("inf")], repr([10**1000, -(2**62), 0.1, float("inf")])),
+    "strings": (["ü", "\ud800", "\U0001f600", "a\\n\n"], repr(["ü", "\ud800", "\U0001f600", "a\\n\n"])),
+    "endless": (endless(), "[1, ([...], {'again': [...]})]"),
+}
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("side", SIDE)
+def test_what_stands_beside_the_weights(side, protocol):
+    value, told = SIDE[side]
+    raw = zipped(b"}(" + text("side") + beside(value, protocol) + text("net") + entries(w=tensor()) + b"u")
+    assert state_dict(raw, "net")["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    came = repr(Checkpoint(raw).content["side"])
+    if protocol < 2 and came != told:  # written as copyreg._reconstructor(class, base, state), and the like
+        assert came.endswith("not read>") or side in ("bytes", "of everything")
+    else:
+        assert came == told or came.endswith(told)
+    among_them = b"}(" + text("side") + beside(value, protocol) + text("w") + tensor() + b"u"
+    assert list(state_dict(zipped(among_them))) == ["side", "w"]
+
+
+def beside(value, protocol):
+    """Its pickle, to stand within another one: without the end"""
+    return pickle.dumps(value, protocol)[:-1]
+
+
+def test_devices():
+    for kind, index, told in [("cuda", [number(0)], "cuda:0"), ("cpu", [], "cpu"), ("mps", [b"N"], "mps")]:
+        assert Checkpoint(zipped(call("torch.device", text(kind), *index), {})).content == told
+
+
+def test_strings_of_python_2():
+    """Bytes that are UTF-8 are a string, others stay what they are."""
+    utf8, latin = "Gewicht ü".encode(), "Gewicht ü".encode("latin-1")
+    raw = b"](" + b"".join(b"U" + bytes([len(s)]) + s for s in (b"weight", utf8, latin)) + b"e"
+    assert Checkpoint(zipped(raw, {})).content == ["weight", "Gewicht ü", latin]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (call("torch._utils._rebuild_sparse_tensor", b"N"), r"'w': a sparse tensor, which is not read: save x\.to_dense\(\)"),
+        (call("torch._utils._rebuild_qtensor", b"N"), r"'w': a quantised tensor, which is not read: save x\.dequantize\(\)"),
+        (call("torch._utils._rebuild_parameter", call("torch._utils._rebuild_qtensor")), "'w': a quantised tensor"),
+        (call("torch._utils._rebuild_meta_tensor_no_storage", b"N"), "'w': a tensor on the device meta"),
+        (tensor(rest=b"\x89" + b"}" + entries(neg=b"\x88")), "'w': a tensor stored negated or conjugated, which is not read"),
+        (tensor(row(kind="torch.QInt8Storage", count=24)), r"'w': numbers of the type torch\.qint8, which NumPy has not"),
+        (tensor(row(kind="torch.NewStorage")), r"numbers of the type torch\.NewStorage, which NumPy has not"),
+        (call("torch._tensor._rebuild_from_type_v2", name("a.f"), name("a.B"), b")", b"}"), r"'w': a tensor of the class a\.B"),
+    ],
+)
+def test_tensors_that_are_not_read(written, content, message):
+    count, key = 24 if b"QInt8" in content else 6, "1" if b"Storage" in content else "0"
+    storages = {"0": (count, SIX.tobytes())} | {key: (6, SIX.tobytes())} if key == "1" else None
+    if written is zipped and storages:
+        storages = {k: raw for k, (_, raw) in storages.items()}
+    with pytest.raises(ValueError, match=message) as error:
+        state_dict(written(entries(w=content, a=tensor(row(key))), storages))
+    assert "damaged" not in str(error.value)
+
+
+def test_names_of_tensors():
+    with pytest.raises(ValueError, match="with numbers for names"):
+        state_dict(zipped(b"}(" + number(3) + tensor() + text("a") + tensor() + b"u"))
+    state = state_dict(zipped(b"}(" + number(3) + b"N" + b"N" + text("x") + text("a") + tensor() + b"u"))
+    assert list(state) == ["3", "None", "a"]
+    assert state_dict(zipped(b"}(" + text("3") + tensor() + number(3) + b"Nu"))["3"].shape == (2, 3)
+
+
 # ---- hostile pickles: each is first shown to work where Python's own machine runs it
 
 
@@ -236,6 +404,7 @@ def attacks(path):
     return parts
 
 
+IN_THE_PLACE_OF_A_TENSOR = {"among tensors", "in a tensor", "in a storage", "as hooks"}
 NOT_WITHOUT_TORCH = {"by way of torch", "a dotted way", "among tensors", "in a tensor", "in a storage", "as hooks"}
 
 
@@ -251,9 +420,13 @@ def test_nothing_runs(written, attack, tmp_path):
             pass  # after the deed
         assert path.exists()
         path.unlink()
-    for raw in (written(content), written(entries(state_dict=content, a=tensor()))):
-        with pytest.raises(ValueError, match=r"asks for '[\w.]+', expected only tensors|the instruction (INST|OBJ|POP)"):
-            Checkpoint(raw)
+    try:
+        Checkpoint(written(content, {}))
+    except ValueError as error:
+        assert attack in IN_THE_PLACE_OF_A_TENSOR and "not read> in the place of a" in str(error)
+    else:
+        raw = written(entries(before=content, a=tensor(), after=content))
+        assert state_dict(raw, "")["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert os.listdir(tmp_path) == []
 
 
@@ -262,7 +435,7 @@ def test_every_pickle_of_the_legacy_format_is_read_so(tmp_path):
     stream = io.BytesIO(good)
     for _ in range(4):
         torch_checkpoint._Machine(stream).run()
-        with pytest.raises(ValueError, match=r"asks for 'builtins\.eval'"):
+        with pytest.raises(ValueError):
             Checkpoint(good[: stream.tell()] + hostile)
     assert os.listdir(tmp_path) == []
 
@@ -272,8 +445,7 @@ def test_nothing_is_imported(written, tmp_path, monkeypatch):
     (tmp_path / "spoilt_module.py").write_text("import pathlib\npathlib.Path(__file__).with_name('ran').touch()\n")
     monkeypatch.syspath_prepend(tmp_path)
     content = name("spoilt_module.anything")
-    with pytest.raises(ValueError, match=r"asks for 'spoilt_module\.anything'"):
-        Checkpoint(written(content))
+    assert repr(Checkpoint(written(content, {})).content) == "<spoilt_module.anything, not read>"
     assert not (tmp_path / "ran").exists()
     with pytest.raises(AttributeError):
         pickle.loads(pickled(content))
@@ -286,26 +458,27 @@ def test_nothing_is_imported(written, tmp_path, monkeypatch):
     [
         (b"\x82\x01", "the instruction EXT1"),
         (b"P0\n", "the instruction PERSID"),
-        (b"I12\n", "the instruction INT"),
+        (b"I1x2\n", "damaged"),
         (b"S'\\q'\n", "damaged"),
         (b"\x8b\xff\xff\xff\x7f" + bytes(9), "damaged"),
         (b"X\xff\xff\xff\xffab", "damaged"),
         (b"\x8d" + b"\xff" * 7 + b"\x7f", "damaged"),
         (b"B\xff\xff\xff\xff", "damaged"),
         (b"h\x07", "entry 7 of the memo is used and not set"),
-        (b"0", "the instruction POP"),
+        (b"0", "pop from empty list"),
+        (b"1", "pop from empty list"),
+        (b"2", "index out of range"),
+        (b"(o", "not enough values"),
+        (b"N" + number(2**70) + b"r\xff\xff\xff\x7f", "an entry of the memo with a number that is too large"),
         (b"R", "pop from empty list"),
         (b"t", "pop from empty list"),
-        (b"}N", "too many values"),
+        (b"}N", "ends with 2 values, expected 1"),
         (b")" + text("x") + b"R", "a str in the place of a tuple"),
         (text("collections.OrderedDict") + b")R", "a str in the place of a Global"),
         (name("torch.FloatStorage") + b")R", "a call of torch.FloatStorage"),
         (name("torch.float32") + b")\x81", "a call of torch.float32"),
         (b"](NNe)b", "a list in the place of a dict"),
         (text("a") + b"}b", "a str in the place of a dict"),
-        (b"}" + tensor() + b"Ns", "a tensor as the name of an entry"),
-        (b"})Ns", "a tuple as the name of an entry"),
-        (b"}" + number(2**61 - 1) + b"Ns", "an? int as the name of an entry"),
         (b"}(Nu", "damaged"),
         (b"}" + number(1) + b"a", "a dict in the place of a list"),
         (call("collections.OrderedDict", text("abc")), "a str in the place of"),
@@ -313,7 +486,10 @@ def test_nothing_is_imported(written, tmp_path, monkeypatch):
         (call("collections.OrderedDict", b")", b")"), "damaged"),
         (call("torch.Size", number(10**15)), "an? int in the place of"),
         (call("torch.nn.parameter.Parameter", b"}"), "a dict in the place of a StoredTensor"),
-        (call("torch._utils._rebuild_tensor_v2", text("0")), "missing 3 required"),
+        (
+            call("torch._utils._rebuild_tensor_v2", text("0")),
+            "a call of .*v2 with 1 arguments, not those that it takes",
+        ),
         (tensor(text("0")), "a str in the place of a Storage"),
         (tensor(shape=(2,)), "1 sizes and 2 strides"),
         (tensor(shape=(1,) * 33, strides=(1,) * 33), "33 sizes"),
@@ -324,11 +500,13 @@ def test_nothing_is_imported(written, tmp_path, monkeypatch):
         (tensor(shape=(2**900, 1)), "whole number in"),
         (tensor(row(count=-6)), "whole number in"),
         (tensor(row(count=2**62)), "whole number in"),
-        (tensor(row(kind="torch.QInt8Storage")), "asks for 'torch.QInt8Storage'"),
-        (tensor(row(kind="torch.ComplexFloatStorage")), "asks for 'torch.ComplexFloatStorage'"),
-        (tensor(row(kind="torch.float32")), "a 'storage' of torch.float32, expected a storage"),
-        (several(text("module"), name("torch.Size"), text("0"), text("cpu"), number(1)) + b"Q", "a 'module' of torch.Size"),
-        (tensor(rest=b"\x89" + b"}" + entries(neg=b"\x88")), "negated or conjugated"),
+        (tensor(row(kind="torch.float32")), "a storage of torch.float32"),
+        (several(text("module"), number(1)) + b"Q", "a int in the place of a Note or Global"),
+        (several(text("model"), name("torch.Size"), text("0"), text("cpu"), number(1)) + b"Q", "a 'model' with 4 facts"),
+        (several(text("storage"), name("torch.FloatStorage")) + b"Q", "a 'storage' with 1 facts"),
+        (call("torch.device", text("cuda"), text("0")), "whole number in"),
+        (call("builtins.complex", number(10**400), number(1)), "damaged"),
+        (call("_codecs.encode", number(1), text("latin1")), "a int in the place of a bytes"),
         (several(tensor(), tensor(row(count=7))), "storage '0': of two types or sizes"),
         (several(tensor(), tensor(row(kind="torch.IntStorage"))), "storage '0': of two types or sizes"),
     ],
@@ -354,7 +532,7 @@ def test_pickles_that_ask_for_what_is_not_there(written, content, message):
         (tensor(row(key="../../../etc/passwd")), "storage '../../../etc/passwd': missing|names others"),
         (tensor(row(count=7), offset=1), "6 numbers, expected 7|cut short, or of another size"),
         (tensor(row(count=2**47), shape=(2**47,), strides=(1,)), "6 numbers, expected|cut short, or of another size"),
-        (tensor(shape=(0, 2**47, 2**47), strides=(1, 1, 1)), "too big|dimension"),
+        (tensor(shape=(0, 2**47, 2**47), strides=(1, 1, 1)), "too large although it is empty"),
     ],
 )
 def test_tensors_that_claim_what_is_not_there(written, content, message):
@@ -393,18 +571,19 @@ def test_claims_reserve_nothing(written):
         assert peak < 1 << 20
 
 
-def test_the_steps_of_a_pickle_are_counted():
-    with pytest.raises(ValueError, match="more than 2,000,000 steps"):
-        Checkpoint(legacy(b"N" * 2_000_001))
+def test_the_steps_of_a_pickle_are_counted(monkeypatch):
+    monkeypatch.setattr(torch_checkpoint, "MOST_STEPS", 1000)
+    with pytest.raises(ValueError, match=r"more than \d\d,\d\d\d steps"):
+        Checkpoint(legacy(b"N" * 50_000))
 
 
 @BOTH
 def test_a_list_that_is_copied_again_and_again(written):
-    """100 dictionaries of a list of 50,000 pairs: a step each for the machine of Python, 5,000,000 entries."""
-    pairs = b"](" + (b"](" + text("a") + b"Ne") * 50_000 + b"eq\0"
+    """100 dictionaries of a list of 20,000 pairs: a step each for the machine of Python, 2,000,000 entries."""
+    pairs = b"](" + (b"](" + text("a") + b"Ne") * 20_000 + b"eq\0"
     again = b"(h\0tR"
     raw = written(b"](" + pairs + (name("collections.OrderedDict") + again) * 100 + b"e")
-    with pytest.raises(ValueError, match="more than 2,000,000 steps"):
+    with pytest.raises(ValueError, match=r"more than \d\d\d,\d\d\d items that are copied"):
         Checkpoint(raw)
 
 
@@ -413,8 +592,7 @@ def test_tuples_of_tuples_double_nothing(written):
     """40 tuples, each twice the one before: whoever walks them visits 2^40."""
     content = b")" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(40))
     assert isinstance(Checkpoint(written(content, {})).content, tuple)
-    with pytest.raises(ValueError, match="a tuple as the name of an entry"):
-        Checkpoint(written(b"}" + content + b"Ns", {}))
+    assert repr(Checkpoint(written(b"}" + content + b"Ns", {})).content) == "{<a tuple as a name, not read>: None}"
     with pytest.raises(ValueError, match="holds a tuple, expected a dictionary of tensors"):
         state_dict(written(content, {}))
 
@@ -439,8 +617,8 @@ def test_compressed_records_are_refused():
     bomb = zipped(entries(a=tensor(row(count=2**24), 0, (2**24,), (1,))), {"0": bytes(2**26)}, compression=zipfile.ZIP_DEFLATED)
     assert len(bomb) < 100_000
     message, peak = traced(bomb)
-    assert "whose records claim more: compressed, lying, or overlapping" in message and peak < 1 << 20
-    with pytest.raises(ValueError, match=r"'archive/data\.pkl': compressed or encrypted, which no checkpoint is"):
+    assert "compressed or encrypted, which no checkpoint is" in message and peak < 1 << 20
+    with pytest.raises(ValueError, match=r"compressed or encrypted, which no checkpoint is: unpack it"):
         Checkpoint(zipped(entries(a=tensor()), compression=zipfile.ZIP_LZMA, extra=[("more", os.urandom(999))]))
 
 
@@ -455,8 +633,8 @@ def central(raw, name):
         (8, 1, "compressed or encrypted"),
         (10, 8, "compressed or encrypted"),
         (16, 77, "its checksum differs"),
-        (20, 25, "compressed or encrypted"),
-        (24, 25, "compressed or encrypted"),
+        (20, 25, "'archive/data/0': of two sizes"),
+        (24, 25, "'archive/data/0': of two sizes"),
         (24, 2**32 - 2, "records claim more"),
         (42, 3, "no record at byte 3"),
         (42, 2**31, "no record at byte|damaged"),
@@ -475,7 +653,7 @@ def test_records_that_overlap():
     for key in (b"archive/data/2", b"archive/data/0"):
         raw[central(raw, key) + 16 : central(raw, key) + 28] = raw[place + 16 : place + 28]  # checksum and sizes
         raw[central(raw, key) + 42 : central(raw, key) + 46] = raw[place + 42 : place + 46]  # where
-    with pytest.raises(ValueError, match="compressed, lying, or overlapping"):
+    with pytest.raises(ValueError, match="lying, or overlapping"):
         Checkpoint(bytes(raw))
 
 
@@ -485,7 +663,7 @@ def test_names_of_records(tmp_path, monkeypatch):
     good = entries(a=tensor())
     for extra, message in [
         ([("archive/data/0", b"twice")], "'archive/data/0': twice in the archive"),
-        ([("other/data.pkl", pickled(b"}"))], "2 records data.pkl, expected 1"),
+        ([("other/data.pkl", pickled(b"}"))], r"a zip archive of files \(.*, and 1 more\), no checkpoint of PyTorch"),
         ([("archive/constants.pkl", pickled(b")"))], "a TorchScript program"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -495,18 +673,18 @@ def test_names_of_records(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
     with pytest.raises(ValueError, match="storage '0': missing"):
         state_dict(zipped(good, {}))
-    with pytest.raises(ValueError, match=r"0 records data\.pkl, expected 1: no PyTorch checkpoint"):
+    with pytest.raises(ValueError, match=r"a zip archive of files \('archive/date\.pkl'"):
         Checkpoint(zipped(good).replace(b"data.pkl", b"date.pkl"))
     with pytest.raises(ValueError, match="more than 100,000 records"):
         Checkpoint(zipped(good) + b"PK\x01\x02" * 100_001)
 
 
 def test_what_is_no_checkpoint():
-    for raw in (b"", b"PK", b"\x80\x02}.", b"hello"):
+    for raw in (b"", b"PK", b"\x80\x02}.", b"hello", bytes(9)):
         assert not torch_checkpoint.is_checkpoint(raw)
-        with pytest.raises(ValueError, match=f"expected a PyTorch checkpoint, got {len(raw)} bytes"):
+        with pytest.raises(ValueError, match=r"expected a PyTorch checkpoint, got (a|9 bytes)"):
             Checkpoint(raw)
-    tar = bytes(257) + b"ustar" + bytes(250)
+    tar = b"sys_info".ljust(257, b"\0") + b"ustar" + bytes(250)
     assert torch_checkpoint.is_checkpoint(tar)
     with pytest.raises(ValueError, match="the tar format of PyTorch's first releases"):
         Checkpoint(tar)

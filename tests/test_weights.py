@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
+from safetensors.numpy import save_file
 
 import models
-from minidl import nn, ops, weights
+from minidl import nn, ops, safetensors_file, weights
+from tests.checkpoints.by_hand import name, tensor, text, zipped
 from tests.checkpoints.make import FOLDER, small_net
 from tests.models.test_resnet import torch_resnet
 
@@ -62,9 +64,9 @@ def test_any_arrays_and_words_come_back(tmp_path_factory, given_arrays, metadata
     weights.save_arrays(path, given_arrays, metadata)
     arrays, words = weights.load_arrays(path)
     assert words == metadata and arrays.keys() == given_arrays.keys()
-    for name, a in given_arrays.items():
-        assert arrays[name].dtype == a.dtype.newbyteorder("=") and arrays[name].shape == a.shape
-        assert np.array_equal(arrays[name], a, equal_nan=a.dtype.kind == "f")
+    for n, a in given_arrays.items():
+        assert arrays[n].dtype == a.dtype.newbyteorder("=") and arrays[n].shape == a.shape
+        assert np.array_equal(arrays[n], a, equal_nan=a.dtype.kind == "f")
 
 
 def test_transposed_and_strided_arrays(tmp_path):
@@ -105,7 +107,7 @@ def test_every_cut_and_every_flipped_bit_is_noticed(tmp_path):
     whole = path.read_bytes()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match=f"w.safetensors: expected a safetensors file, got {size} bytes"):
+        with pytest.raises(ValueError, match=f"w.safetensors: expected a safetensors file, got ({size} bytes|an empty file)"):
             weights.load_arrays(path)
     harmless = 0
     for at in range(len(whole)):
@@ -123,20 +125,141 @@ def test_every_cut_and_every_flipped_bit_is_noticed(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\0" * 8, b"\xff" * 64, b"PK\x03\x04 not safetensors", b"\x02\0\0\0\0\0\0\0[]", b"\x04\0\0\0\0\0\0\0null"],
+    [b"\0" * 8, b"\xff" * 64, b"\x02\0\0\0\0\0\0\0[]", b"\x04\0\0\0\0\0\0\0null"],
     ids=repr,
 )
 def test_what_is_no_safetensors_file(tmp_path, content):
     (tmp_path / "w").write_bytes(content)
-    with pytest.raises(ValueError, match=f"expected a safetensors file, got {len(content)} bytes that are damaged"):
+    with pytest.raises(ValueError, match=f"expected a safetensors file, got {len(content)} bytes that begin with"):
         weights.load_arrays(tmp_path / "w")
 
 
-def test_a_type_that_numpy_does_not_have(tmp_path):
-    header = json.dumps({"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
-    (tmp_path / "w").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    with pytest.raises(ValueError, match="BF16"):
+def header(entries, values=b""):
+    """A safetensors file with this header"""
+    raw = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
+    return len(raw).to_bytes(8, "little") + raw + values
+
+
+def entry(dtype, shape, size, begin=0):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, begin + size]}
+
+
+def test_types_that_numpy_does_not_have_become_float32(tmp_path):
+    """bfloat16 is the upper half of a float32; of a float of 8 bits, 0x38 is 1 as e4m3, 0.5 as e5m2."""
+    entries = {"a": entry("BF16", [2], 4), "b": entry("F8_E4M3", [1, 2], 2, 4), "c": entry("F8_E5M2", [2], 2, 6)}
+    (tmp_path / "w").write_bytes(header(entries, bytes.fromhex("803f 20c0 38ff 38fc")))
+    arrays, _ = weights.load_arrays(tmp_path / "w")
+    assert all(a.dtype == np.float32 and a.flags.writeable for a in arrays.values())
+    assert arrays["a"].tolist() == [1, -2.5] and arrays["b"].shape == (1, 2) and arrays["b"][0, 0] == 1
+    assert np.isnan(arrays["b"][0, 1]) and arrays["c"].tolist() == [0.5, -np.inf]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "why"), [("F4", "which NumPy has not"), ("F6_E2M3", "which NumPy"), ("I128", "damaged or newer")]
+)
+def test_types_that_are_not_read_are_named(tmp_path, dtype, why):
+    (tmp_path / "w").write_bytes(header({"a": entry("F32", [1], 4), "b.weight": entry(dtype, [4], 2, 4)}, bytes(6)))
+    with pytest.raises(ValueError, match=f"w: 'b.weight': numbers of the type '{dtype}', {why}.*: convert it to F32"):
         weights.load_arrays(tmp_path / "w")
+
+
+F32 = entry("F32", [1], 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (header({"a": F32}, bytes(3)), "the header tells of 4 bytes of values, there are 3"),
+        (header({"a": F32}, bytes(5)), "the header tells of 4 bytes of values, there are 5"),
+        (header({"a": entry("F32", [1], 4, 4)}, bytes(8)), "'a' begins at byte 4 of the values, expected 0"),
+        (header({"a": F32, "b": F32}, bytes(4)), "'b' begins at byte 0 of the values, expected 4"),
+        (header({"a": entry("F32", [2], 4)}, bytes(4)), r"'a': 4 bytes, expected 8 for shape \(2,\)"),
+        (header({"a": F32 | {"shape": [-1]}}, bytes(4)), r"'a': shape: expected whole numbers in \[0, 2\^48\)"),
+        (header({"a": F32 | {"shape": [True]}}, bytes(4)), "'a': shape: expected whole numbers"),
+        (header({"a": F32 | {"shape": [1.0]}}, bytes(4)), "'a': shape: expected whole numbers"),
+        (header({"a": F32 | {"shape": [10**4000] * 60}}, bytes(4)), "'a': shape: expected whole numbers"),
+        (header({"a": F32 | {"shape": [1] * 65}}, bytes(4)), "'a': shape: expected a list of at most 64 numbers"),
+        (header({"a": F32 | {"shape": 1}}, bytes(4)), "'a': shape: expected a list"),
+        (header({"a": F32 | {"data_offsets": [4, 0]}}, bytes(4)), "'a': data_offsets: expected a begin and an end"),
+        (header({"a": F32 | {"data_offsets": [0]}}, bytes(4)), "'a': data_offsets: expected a begin and an end"),
+        (header({"a": F32 | {"dtype": 32}}, bytes(4)), "'a': dtype: expected a string, got int"),
+        (header({"a": {"dtype": "F32"}}), "'a': expected dtype, shape and data_offsets"),
+        (header({"a": [1]}), "'a': expected an object, got list"),
+        (header({"__metadata__": [1]}), "__metadata__: expected an object, got list"),
+        (header({"__metadata__": {"step": 3}}), "__metadata__: 'step': expected a string, got int"),
+        (header(b'{"a":1,"a":1}'), "a name stands twice in the header"),
+        (header(b'{"a":' + b"[" * 100_000), "the header is nested without end"),
+        (header(b'{"a":NaN}'), "'a': expected an object, got float"),
+        (header(b'{"a":\xff}'), ".* can't decode byte"),
+        (header(b"{} {}"), "Extra data"),
+        (header(b'{"' + b"n" * 100_000 + b'":1}'), r"'n{70,80}\.\.\.: expected an object, got int"),
+        ((1 << 63).to_bytes(8, "little") + b"{}", "cut short, a header of 9,223,372,036,854,775,808 bytes is announced"),
+    ],
+)
+def test_every_check_of_a_safetensors_file(tmp_path, content, message):
+    (tmp_path / "w").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=f"w: expected a safetensors file, got [\\d,]+ bytes that are damaged: {message}"
+    ) as error:
+        weights.load_arrays(tmp_path / "w")
+    assert len(str(error.value)) < len(str(tmp_path)) + 500
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 300), st.binary(min_size=1, max_size=4))
+def test_what_the_safetensors_package_reads_is_read_alike(at, new):
+    from safetensors import SafetensorError
+    from safetensors.numpy import load, save
+
+    raw = save({"a": np.arange(3, dtype=np.float32), "b": np.ones((2, 2), np.int8)}, {"by": "them"})
+    raw = raw[: at % len(raw)] + new + raw[at % len(raw) + len(new) :]
+    try:
+        theirs = load(raw)
+    except (SafetensorError, KeyError):
+        return
+    assert same(theirs, safetensors_file.read(raw)[0])
+
+
+def test_the_number_of_the_format(tmp_path):
+    path = tmp_path / "w"
+    weights.save_arrays(path, {"a": np.ones(2)}, {"step": "3"})
+    assert json.loads(path.read_bytes()[8:].partition(b" ")[0].partition(b"\0")[0])["__metadata__"]["minidl_format"] == "1"
+    assert weights.load_arrays(path)[1] == {"step": "3"}
+    weights.save(net(), path)
+    assert b'"minidl_format":"1"' in path.read_bytes()
+
+
+def test_files_without_a_number_are_read(tmp_path):
+    """Ours from before there were numbers, with a digest over the rest, and those from elsewhere, with their own "format"."""
+    old = {"a": np.arange(3, dtype=np.float32)}
+    digest = weights._digest(old, {"model": "Net"})
+    save_file(old, tmp_path / "old", {"model": "Net", "sha256": digest})
+    assert weights.load_arrays(tmp_path / "old")[1] == {"model": "Net"}
+    save_file({"a": np.ones(3, np.float32)}, tmp_path / "old", {"model": "Net", "sha256": digest})
+    with pytest.raises(ValueError, match="damaged, its values are not those"):
+        weights.load_arrays(tmp_path / "old")
+    save_file(old, tmp_path / "foreign", {"format": "pt"})
+    assert weights.load_arrays(tmp_path / "foreign")[1] == {"format": "pt"}
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        ("2", "written by a newer minidl: format 2, this one reads up to 1; install a newer one"),
+        ("12345678901234567890", "written by a newer minidl: format 123456789"),
+        ("0", "damaged, minidl_format: expected a whole number from 1 on, got '0'"),
+        ("-1", "minidl_format: expected a whole number"),
+        ("1.5", "minidl_format: expected a whole number"),
+        ("", "minidl_format: expected a whole number"),
+        ("\u0661", "minidl_format: expected a whole number"),
+        ("x" * 10_000, r"minidl_format: expected a whole number from 1 on, got 'x{70,80}\.\.\."),
+    ],
+)
+def test_formats_that_are_not_known(tmp_path, number, message):
+    save_file({"0.weight": np.ones(2)}, tmp_path / "w", {"minidl_format": number})
+    for read in (lambda: weights.load_arrays(tmp_path / "w"), lambda: weights.load(net(), tmp_path / "w")):
+        with pytest.raises(ValueError, match=f"{tmp_path / 'w'}: .*{message}"):
+            read()
 
 
 def test_a_damaged_file_leaves_the_model_as_it_was(tmp_path):
@@ -293,6 +416,85 @@ def test_prefixes(tmp_path):
     assert "key='x': a safetensors file holds the weights and no other entries" in refusal(Small(), tmp_path / "w", key="x")
 
 
+def test_a_prefix_is_advised_although_not_all_names_have_it(tmp_path):
+    state, path = small_net(), tmp_path / "w"
+    wrapped = {f"module.{n}": a for n, a in state.items()}
+    weights.save_arrays(path, {"a.step": np.array(3)} | wrapped)
+    advice = "8 of 9 names begin with 'module.': pass prefix='module.', and strict=False for the others)"
+    assert advice in refusal(Small(), path) and advice in refusal(Small(), path, strict=False)
+    assert weights.load(Small(), path, prefix="module.", strict=False) == ([], ["a.step"])
+    assert "a.step: unexpected" in refusal(Small(), path, prefix="module.")
+    bare = {n: a for n, a in wrapped.items() if "linear" not in n} | {n: a for n, a in state.items() if "linear" in n}
+    weights.save_arrays(path, bare)  # a stray that fits as it is
+    assert "6 of 8 names begin with 'module.': pass prefix='module.')" in refusal(Small(), path)
+    assert weights.load(Small(), path, prefix="module.") == ([], [])
+    weights.save_arrays(path, wrapped | {f"ema.{n}": a for n, a in state.items()})
+    message = refusal(Small(), path)
+    assert "8 of 16 names begin with 'ema.': pass prefix='ema.' or prefix='module.', and strict=False for" in message
+    weights.save_arrays(path, state | {"module.conv1.weight": state["conv1.weight"]})
+    assert "pass prefix" not in refusal(Small(), path)
+    weights.save_arrays(path, {f"{'a.' * 50_000}conv1.weight": state["conv1.weight"]})
+    message = refusal(Small(), path)
+    assert "pass prefix" not in message and len(message) < 4000
+
+
+def test_nothing_at_all_is_no_success(tmp_path):
+    path = tmp_path / "w"
+    weights.save_arrays(path, {f"module.{n}": a for n, a in small_net().items()})
+    message = refusal(Small(), path, strict=False)
+    assert "holds no entry of this model (every name begins with 'module.': pass prefix='module.'): it holds" in message
+    assert "it holds 'module." in message and "and 5 more, the model 'conv1.weight', " in message
+    weights.save_arrays(path, {"x": np.ones(2)})
+    assert "holds no entry of this model: it holds 'x', the model 'conv1.weight', " in refusal(Small(), path, strict=False)
+    assert "it holds 'x', the model" in refusal(Small(), path, strict=False, skip="linear")
+    weights.save_arrays(path, {"linear.bias": np.ones(5)})
+    assert "it holds 'linear.bias', the model 'conv1.weight'" in refusal(Small(), path, strict=False, skip="linear")
+    weights.save_arrays(path, {})
+    assert "holds no entry of this model: it holds nothing, the model" in refusal(Small(), path, strict=False)
+    old = {n: a for n, a in small_net().items() if "running_mean" in n}
+    weights.save_arrays(path, old)
+    missing, _ = weights.load(Small(), path, strict=False)  # something
+    assert "bn1.running_mean" not in missing
+    everything = ["conv1", "bn1", "linear"]
+    assert weights.load(Small(), path, strict=False, skip=everything) == ([*Small().state_dict()], [])
+    weights.save_arrays(path, {})
+    assert weights.load(nn.ReLU(), path) == ([], [])
+    with pytest.raises(ValueError, match="skip='fc': the model has no layer of that name; its last is None"):
+        weights.load(nn.ReLU(), path, skip="fc")
+
+
+@PTH
+def test_nothing_of_a_checkpoint_is_no_success(path):
+    message = refusal(Small(), path, key="state_dict", strict=False)
+    assert "holds no entry of this model (every name begins with 'module.': pass prefix='module.')" in message
+    assert "pass key='state_dict' (8 tensors)" in refusal(Small(), path, strict=False)
+
+
+def test_messages_are_shorter_than_files(tmp_path):
+    path = tmp_path / "w"
+    weights.save_arrays(path, {f"{n:04}" + "x" * 1000: np.ones(1) for n in range(1000)})
+    assert len(refusal(Small(), path)) < 1000 and "and 997 more, the model" in refusal(Small(), path)
+    assert len(refusal(Small(), path, strict=False)) < 1000
+    with pytest.raises(ValueError, match=r"(?s)1008 of the entries do not fit.*\n  and 908 more$") as error:
+        Small().load_state_dict(weights.load_arrays(path)[0])
+    assert len(str(error.value)) < 20_000
+    assert len(refusal(Small(), path, prefix="y")) < 1000
+
+
+def test_complex_weights_are_not_cut_to_their_real_part(tmp_path):
+    w = np.ones((4, 5, 3, 3), np.complex64) * (1 + 2j)
+    (tmp_path / "w").write_bytes(header({"conv1.weight": entry("C64", w.shape, w.nbytes)}, w.tobytes()))
+    message = refusal(Small(), tmp_path / "w", adapt_input=True, strict=False)
+    assert "conv1.weight: (4, 5, 3, 3) complex64, expected (4, 3, 3, 3) float32" in message
+
+
+def test_notes_in_the_place_of_weights(tmp_path):
+    namespace = name("argparse.Namespace") + b")\x81}b"
+    (tmp_path / "w").write_bytes(zipped(b"}(" + text("conv1.weight") + namespace + text("linear.bias") + tensor() + b"u"))
+    message = refusal(Small(), tmp_path / "w")
+    assert "conv1.weight: <argparse.Namespace, not read>, expected (4, 3, 3, 3) float32" in message
+
+
 def test_batches_that_were_not_counted_are_none(tmp_path):
     """PyTorch has counted the batches of batch norm since 0.4.1; older weights have no entry for it."""
     state = {n: a for n, a in small_net().items() if "num_batches" not in n}
@@ -358,7 +560,8 @@ def test_the_published_layout_of_the_cifar_resnets(tmp_path, zip_format):
         ({"a": np.array(["x"])}, None, "a: expected an array of numbers, got <U1"),
         ({}, {"step": 3}, "metadata: expected strings .* got 'step': 3"),
         ({}, {3: "step"}, "metadata: expected strings .* got 3: 'step'"),
-        ({}, {"sha256": "x"}, "metadata: expected strings under names other than 'sha256'"),
+        ({}, {"sha256": "x"}, "metadata: expected strings under names other than 'sha256' and 'minidl_format', got 'sha256'"),
+        ({}, {"minidl_format": "1"}, "names other than 'sha256' and 'minidl_format', got 'minidl_format': '1'"),
     ],
 )
 def test_what_cannot_be_written_leaves_the_file_that_is_there(tmp_path, given_arrays, metadata, message):

@@ -208,7 +208,7 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Array], strict: bool = True) -> tuple[list[str], list[str]]:
         """Copy the arrays of `state` into parameters and buffers, cast to their types. Returns (missing, unexpected) names.
 
-        Everything is checked before anything changes: raises ValueError that lists all entries that do not fit, with both
+        Everything is checked before anything changes: raises ValueError that lists entries that do not fit, with both
         shapes. With strict=False, missing and unexpected names are no error and the rest is loaded.
         """
         mine = self._state()
