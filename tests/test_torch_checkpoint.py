@@ -605,6 +605,16 @@ def test_depth(written):
         state_dict(written(b"]q\0h\0a", {}))  # contains itself
 
 
+@BOTH
+def test_classes_of_classes(written):
+    """A tensor that is given a class by a function that gives a tensor a class, ... 5000 deep"""
+    f, content = name("torch._tensor._rebuild_from_type_v2"), b")"
+    for _ in range(5000):
+        content = several(f, name("a.B"), content, b"}")
+    with pytest.raises(ValueError, match="a tensor of a class of a class"):
+        Checkpoint(written(f + content + b"R"))
+
+
 # ---- archives
 
 

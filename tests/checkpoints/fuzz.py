@@ -307,9 +307,15 @@ def bombs(n):
         "bytes, again and again": big + b"q\0" + text("latin1") + b"q\1c_codecs\nencode\nq\2" + b"h\2(h\0h\1tR" * (n // 8),
         "keys of storages": two + storage + b"(h\2h\3h\1Nh\4tQ" * (n // 12),
         "many arguments": many + harm + b"h\1h\0R" * (n // 5),
+        "many arguments of a parameter": b"("
+        + harm
+        + many[1:]
+        + name("torch.nn.parameter.Parameter")
+        + b"q\1"
+        + b"h\1h\0R" * (n // 5),
         "many facts": many + b"h\0Q" * (n // 3),
         "names of tuples of strings": big + b"q\0}q\1(" + b"h\0h\0h\0\x87N" * (n // 8) + b"u",
-        "lists, copied": pairs + (name("collections.OrderedDict") + b"(h\0tR") * 100,
+        "lists, copied": pairs + (name("collections.OrderedDict") + b"(h\0tR") * (n // 40),
         "a model that is built again": model + b"h\0b" * (n // 3),
         "entries in entries": b"}q\0" + b"".join(text(f"{k}") + b"h\0s" for k in range(n // 10)),
         "a dictionary in itself": b"}q\0" + text("a") + b"h\0s" + text("w") + tensor() + b"s",

@@ -62,7 +62,7 @@ def seconds(raw):
 
 @pytest.mark.ci
 def test_the_effort_grows_as_the_file_does(tell):
-    """Four times the bytes take four times as long, with no structure sixteen times."""
+    """Four times the bytes take four times as long; where the effort grew as their square, it would be sixteen times."""
     large = {title: raw for title, raw in fuzz.bombs(600_000).items() if "legacy" not in title}
     small = fuzz.bombs(150_000)
     slowest = max((grows(title, small[title], raw) / len(raw), title) for title, raw in large.items())
@@ -71,7 +71,7 @@ def test_the_effort_grows_as_the_file_does(tell):
 
 def grows(title, small, large):
     a, b = min(seconds(small) for _ in range(2)), seconds(large)
-    assert b < 8 * a + 0.3, f"{title}: {a:.2f} s for {len(small):,} bytes, {b:.2f} s for {len(large):,}"
+    assert b < 6 * a + 0.3, f"{title}: {a:.2f} s for {len(small):,} bytes, {b:.2f} s for {len(large):,}"
     return b
 
 
