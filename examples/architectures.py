@@ -23,8 +23,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import models
-from minidl import cost, files, view
-from minidl.nn import Cost, Module
+from minidl import cost, view
+from minidl.analysis import Cost
+from minidl.io import files
+from minidl.nn import Module
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE
 

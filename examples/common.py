@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import train as training  # examples/train.py
 
-from minidl import data, torch_checkpoint, weights
+from minidl import data, weights
 from minidl.arguments import numbers
 from minidl.array import DEVICES, Array, check_device, is_array, to_device
 from minidl.data import Normalize
+from minidl.io import torch_checkpoint
 from minidl.nn import Module
 from minidl.train import Row, Settings
 

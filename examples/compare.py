@@ -18,8 +18,8 @@ from train import load
 
 from minidl.array import check_device
 from minidl.data import Dataset
-from minidl.files import remove_leftovers
-from minidl.lock import hold
+from minidl.io.files import remove_leftovers
+from minidl.io.lock import hold
 from minidl.nn import Module
 from minidl.train import Row, Settings, fit
 

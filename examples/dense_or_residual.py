@@ -44,8 +44,9 @@ import numpy as np
 from tqdm import tqdm
 
 import models
-from minidl import Tensor, files, ops, optim
+from minidl import Tensor, ops, optim
 from minidl.array import Array, array_module, to_device
+from minidl.io import files
 from minidl.train import Row
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE

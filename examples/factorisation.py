@@ -30,8 +30,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from minidl import Tensor, cost, files, no_grad
-from minidl.nn import Conv2d, Cost, Module, ReLU, Sequential
+from minidl import Tensor, cost, no_grad
+from minidl.analysis import Cost
+from minidl.io import files
+from minidl.nn import Conv2d, Module, ReLU, Sequential
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE
 from models.googlenet import Inception, NaiveInception, Widths

@@ -36,9 +36,9 @@ import numpy as np
 from minidl import LossScale, Parameter, Tensor, data, mixed, nn, no_grad, ops
 from minidl.array import Array, array_module, to_cpu, to_device
 from minidl.data import Dataset, Normalize
-from minidl.graph import CapturedGradients
 from minidl.mixed import PRECISIONS
 from minidl.optim import SGD
+from minidl.train.cuda_graph import CapturedGradients
 
 PEAK = 11.5 / (1024 * (1 + 1 / (1 - 0.85)))  # of the learning rate, per picture of a batch
 DECAY = 0.0153 / 11.5  # of the weights

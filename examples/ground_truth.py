@@ -36,11 +36,12 @@ import truth_report
 from tqdm import tqdm
 from truth_exhibits import Exhibit, Plan, of_ham10000, of_lesions
 
-from minidl import evaluate, explain, files, lock, weights
+from minidl import evaluate, explain, weights
 from minidl.array import Array, check_device, device_of, to_cpu
 from minidl.evaluate import baselines
 from minidl.explain import Explanation
-from minidl.explain.passes import Target
+from minidl.inference.passes import Target
+from minidl.io import files, lock
 from minidl.nn import Module
 
 # Each with its settings, if not the default ones. Of gradients the sizes count, of all other maps what is positive.

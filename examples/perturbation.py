@@ -33,7 +33,7 @@ import common
 import numpy as np
 import train as training
 
-from minidl import evaluate, explain
+from minidl import evaluate, explain, metrics
 from minidl.array import Array, array_module, check_device, to_cpu
 from minidl.data import Dataset, Normalize
 from minidl.explain import Explanation
@@ -240,9 +240,9 @@ def on_lesion(maps: Array, chosen: Dataset) -> None:
     lesion = chosen.masks["lesion"]
     mass = evaluate.mass_in_mask(maps, lesion)
     centre = evaluate.mass_in_mask(evaluate.baselines.centre(chosen.images), lesion)
-    difference = evaluate.bootstrap(mass.value - centre.value)
+    difference = metrics.bootstrap(mass.value - centre.value)
     verdict = "better" if difference.low > 0 else "worse" if difference.high < 0 else "no different"
-    print(f"    mass on the lesion {evaluate.bootstrap(mass.value)}, of the centre {evaluate.bootstrap(centre.value)}, "
+    print(f"    mass on the lesion {metrics.bootstrap(mass.value)}, of the centre {metrics.bootstrap(centre.value)}, "
           f"of a uniform map {mass.chance.mean():.3f}; difference from the centre {difference}: {verdict}")  # fmt: skip
 
 

@@ -40,9 +40,10 @@ import compare
 import numpy as np
 
 import models
-from minidl import Tensor, files, ops
+from minidl import Tensor, ops
 from minidl.array import Array, to_cpu, to_device
 from minidl.data import Dataset, Normalize
+from minidl.io import files
 from minidl.nn import Module
 from minidl.train import Row
 from minidl.view import figure

@@ -33,10 +33,11 @@ from typing import Any
 import numpy as np
 
 import models
-from minidl import data, explain, files, lock, metrics, train, view
+from minidl import data, explain, metrics, train, view
 from minidl.arguments import one_of
 from minidl.array import to_cpu, to_device
 from minidl.data import Dataset, Normalize
+from minidl.io import files, lock
 from minidl.mixed import PRECISIONS
 from minidl.nn import Module
 from minidl.train import Settings

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from truth_exhibits import Exhibit, Net, Plan
 
-from minidl import evaluate, files
+from minidl import metrics
 from minidl.array import Array
+from minidl.io import files
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE
 from minidl.view.maps import draw, scale
@@ -71,7 +72,7 @@ def pooled(score: str, method: str, exhibits: Sequence[Exhibit], measured: Measu
     """Over all nets. What several nets see in one picture is drawn as one."""
     parts = [values(score, measured[method, e.name]) for e in exhibits]
     numbers = np.concatenate([e.numbers[: len(v)] for e, (v, _) in zip(exhibits, parts, strict=True)])
-    interval = evaluate.bootstrap(np.concatenate([v for v, _ in parts]), numbers)
+    interval = metrics.bootstrap(np.concatenate([v for v, _ in parts]), numbers)
     found = interval._asdict() | {"by net": [float(v.mean()) for v, _ in parts]}
     if parts[0][1] is not None:
         found["chance"] = float(np.concatenate([c for _, c in parts]).mean())
@@ -84,7 +85,7 @@ def confounded(method: str, exhibits: Sequence[Exhibit], measured: Measured) -> 
     found: Results = {k: pooled("enrichment mark", method, of_kind, measured) for k, of_kind in kinds.items()}
     m0, m1 = ([values("enrichment mark", measured[method, e.name])[0] for e in of_kind] for of_kind in kinds.values())
     gained = [b - a for a, b in zip(m0, m1, strict=True)]
-    interval = evaluate.bootstrap(np.concatenate(gained), np.concatenate([e.numbers for e in kinds["M0"]]))
+    interval = metrics.bootstrap(np.concatenate(gained), np.concatenate([e.numbers for e in kinds["M0"]]))
     found["difference"] = interval._asdict() | {"by net": [float(g.mean()) for g in gained]}
     found["tells"] = interval.low > 0 and min(found["difference"]["by net"]) > 0 and found["M1"]["low"] > 1
     found["in both"] = found["M0"]["low"] > 1

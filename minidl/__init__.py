@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from minidl import check, data, kernels, nn, ops, optim, weights
 from minidl.core import OPS, Op, Parameter, Step, Tensor, gradients, jvp, no_grad, tape, walk
-from minidl.loss_scale import LossScale
 from minidl.mixed import mixed
-from minidl.nn import cost
-from minidl.trace import trace
 
 if TYPE_CHECKING:
-    from minidl import attack, evaluate, explain, flow, metrics, train, view
+    from minidl import analysis, attack, evaluate, explain, flow, inference, metrics, train, view
+    from minidl.analysis.cost import cost
+    from minidl.flow.trace import trace
+    from minidl.train.loss_scale import LossScale
 
 __version__ = "0.1.0"
 
-LATER = ("attack", "evaluate", "explain", "flow", "metrics", "train", "view")  # imported when first asked for
+LATER = {  # imported when first asked for: rooms, and names in rooms
+    **dict.fromkeys(("analysis", "attack", "evaluate", "explain", "flow", "inference", "metrics", "train", "view"), ""),
+    "LossScale": "train",
+    "cost": "analysis",
+    "trace": "flow",
+}
 
 __all__ = [
     "OPS",
@@ -26,6 +31,7 @@ __all__ = [
     "Parameter",
     "Step",
     "Tensor",
+    "analysis",
     "attack",
     "check",
     "cost",
@@ -34,6 +40,7 @@ __all__ = [
     "explain",
     "flow",
     "gradients",
+    "inference",
     "jvp",
     "kernels",
     "metrics",
@@ -53,7 +60,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in LATER:
-        return import_module(f"minidl.{name}")
+        room = LATER[name]
+        return getattr(import_module(f"minidl.{room}"), name) if room else import_module(f"minidl.{name}")
     raise AttributeError(f"module 'minidl' has no attribute {name!r}")
 
 

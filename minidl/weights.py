@@ -20,11 +20,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors.numpy import save as serialise
 
-from minidl import adapt, files, safetensors_file, torch_checkpoint
 from minidl.array import Array, is_array, to_cpu
-from minidl.notes import short, some
+from minidl.io import adapt, files, safetensors_file, torch_checkpoint
+from minidl.io.notes import short, some
 
 if TYPE_CHECKING:
     from minidl.nn import Module
@@ -116,7 +115,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, 
             reserved = f"{DIGEST!r} and {FORMAT!r}"
             raise TypeError(f"metadata: expected strings under names other than {reserved}, got {key!r}: {value!r}")
     words[FORMAT] = str(NEWEST)
-    raw = serialise(content, {**words, DIGEST: _digest(content, words)})
+    raw = safetensors_file.written(content, {**words, DIGEST: _digest(content, words)})
     try:
         files.write(path, raw)
     except OSError as error:

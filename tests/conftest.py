@@ -32,14 +32,9 @@ LONG = {  # first of all, so that in the end no process waits for another
 }
 WITHOUT_KERNELS = (
     "data",
-    "checkpoints",
-    "test_file_kinds",
-    "test_number_types",
-    "test_files",
-    "test_torch_checkpoint",
+    "io",
+    "metrics",
     "test_weights",
-    "test_metrics",
-    "test_bootstrap",
     "test_pictures",
 )
 NOTHING_IS_SKIPPED = os.environ.get("MINIDL_ORACLES") == "all"  # .ci/run says so, where every oracle is installed

@@ -22,19 +22,18 @@ import pytest
 from PIL import Image
 
 import models
-from minidl import Parameter, Tensor, arguments, attack, data, explain, flow, kernels, nn, ops, optim, train
+from minidl import Parameter, Tensor, analysis, arguments, attack, data, explain, flow, kernels, nn, ops, optim, train
 from minidl.data.ham10000 import MASKS
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 ROOMS = (
     "minidl minidl.ops minidl.nn minidl.nn.init minidl.optim minidl.data minidl.explain minidl.attack minidl.evaluate "
-    "minidl.evaluate.baselines minidl.metrics minidl.view minidl.flow minidl.train minidl.check minidl.trace minidl.loss_scale "
-    "minidl.weights minidl.checkpoint minidl.graph minidl.mixed models"
+    "minidl.evaluate.baselines minidl.metrics minidl.view minidl.analysis minidl.flow minidl.train minidl.check minidl.weights "
+    " minidl.train.checkpoint minidl.train.cuda_graph minidl.mixed models"
 ).split()
 
 RESULTS = (  # what minidl makes, and its users only read
-    "nn.Cost attack.Linearity evaluate.Interval flow.Cell flow.Line flow.PixelFlow flow.Wire check.Difference trace.Input "
-    "trace.Record"
+    "analysis.Cost attack.Linearity metrics.Interval flow.Cell flow.Line flow.PixelFlow flow.Wire check.Difference flow.Trace"
 ).split()
 INNER = (  # what minidl itself calls; subclasses write it anew
     "optim.Optimizer optim.Optimizer.update optim.SGD.update optim.AdamW.update nn.BatchNorm2d.follow flow.Cell.largest"
@@ -186,8 +185,8 @@ def several(names: str, row: Row) -> dict[str, Row]:
 
 
 ROWS: dict[str, Row] = {
-    "loss_scale.LossScale": Row(lambda: {"scale": 4.0, "patience": 3}, vars),
-    "trace.trace": Row(lambda: {"y": score(), "pixel": (0, 1, 2, 3)}, lambda t: t.arithmetic()),
+    "train.LossScale": Row(lambda: {"scale": 4.0, "patience": 3}, vars),
+    "flow.trace": Row(lambda: {"y": score(), "pixel": (0, 1, 2, 3)}, lambda t: t.arithmetic()),
     # ops
     **several("ops: adaptive_avg_pool2d resize", Row(on_pictures(size=3))),
     **several("ops: avg_pool2d max_pool2d", Row(on_pictures(**WINDOW))),
@@ -210,9 +209,8 @@ ROWS: dict[str, Row] = {
     "ops.transpose": Row(on_pictures(axes=(0, 2, 3, 1)), signed="axes"),
     "ops.var": Row(on_pictures(correction=1)),
     # nn
-    "nn.cost": Row(lambda: {"model": net(), "input_shape": (2, 8, 8)}, str),
-    "nn.Cost.folded": Row(lambda: {"self": nn.cost(net(), (2, 8, 8)), "depth": 1}, str),
-    "nn.Module.summary": Row(lambda: {"self": net(), "input_shape": (2, 8, 8)}, str),
+    "analysis.cost": Row(lambda: {"model": net(), "input_shape": (2, 8, 8)}, str),
+    "analysis.Cost.folded": Row(lambda: {"self": analysis.cost(net(), (2, 8, 8)), "depth": 1}, str),
     "nn.AdaptiveAvgPool2d": Row(lambda: {"size": 3}, run),
     **several("nn: AvgPool2d MaxPool2d", Row(lambda: {**WINDOW}, run)),
     "nn.BatchNorm2d": Row(lambda: {"channels": 2}, run),
@@ -287,7 +285,7 @@ ROWS: dict[str, Row] = {
         explained(x=X[:1], target=1, count=5, mean=(0.5, 0.25), std=(1.0, 0.5)), lambda found: plain(found), signed="mean"
     ),
     # evaluate
-    "evaluate.bootstrap": Row(lambda: {"values": draw(5), "draws": 20}),
+    "metrics.bootstrap": Row(lambda: {"values": draw(5), "draws": 20}),
     "evaluate.completeness": Row(explained(raw=X, baseline=0.3, target=1), signed="baseline"),
     **several("evaluate: deletion insertion", Row(explained(maps=MAPS, target=1, baseline=0.3, steps=4), signed="baseline")),
     "evaluate.pointing_game": Row(lambda: {"maps": MAPS, "masks": MASK, "tolerance": 0.2}),

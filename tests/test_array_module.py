@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from minidl import Parameter, Tensor, gradients, jvp, kernels, no_grad, ops
 from minidl.array import array_module, device_of, is_array, to_cpu, to_device, to_gpu
 from minidl.check import GradientError, gradient_check
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 from tests.ops.cases import CASES, Case
 
 

@@ -19,15 +19,15 @@ import models
 from minidl import OPS, Parameter, Tensor, kernels, mixed, nn, no_grad, ops, optim, tape, weights
 from minidl.array import to_cpu, to_device
 from minidl.kernels import halves
-from minidl.loss_scale import LossScale
 from minidl.mixed import FLOAT32, HALF
 from minidl.ops.conv import Conv2d
 from minidl.ops.dense import DenseBlock
 from minidl.ops.fused import BatchNormReLU
 from minidl.ops.norm import BatchNorm
 from minidl.train import Settings, fit
-from tests import strict_cupy
-from tests.test_train import SETTINGS, TEST, TRAIN, BreaksAt, Net, same_run
+from minidl.train.loss_scale import LossScale
+from tests.gpu import strict_cupy
+from tests.train.test_train import SETTINGS, TEST, TRAIN, BreaksAt, Net, same_run
 
 HALVES = ("float16", "bfloat16")
 EPS = {"float16": 2.0**-11, "bfloat16": 2.0**-8}  # what rounding to nearest may change, as a share
@@ -436,7 +436,7 @@ RUN = replace(SETTINGS, precision="float16")
 
 def test_a_training_in_float16_resumes_with_the_same_bits(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scale overflows and recovers on the way, so that a run that forgot it would be another"""
-    monkeypatch.setattr("minidl.train.LossScale", partial(LossScale, 2.0**26, patience=1))
+    monkeypatch.setattr("minidl.train.loop.LossScale", partial(LossScale, 2.0**26, patience=1))
     rows = fit(Net(), TRAIN, TEST, RUN, tmp_path / "whole")
     assert [row["loss_scale"] for row in rows] != [2.0**26] * 3
     fit(Net(), TRAIN, TEST, replace(RUN, precision="float32"), tmp_path / "single")

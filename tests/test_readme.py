@@ -11,7 +11,7 @@ import pytest
 import models
 from minidl import OPS, nn
 from minidl.check import adjoint_check, gradient_check
-from tests.checkpoints.by_hand import entries, number, row, tensor, zipped
+from tests.io.checkpoints.by_hand import entries, number, row, tensor, zipped
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")

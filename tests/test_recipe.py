@@ -13,7 +13,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 RECIPE = (ROOT / "README.md").read_text(encoding="utf-8").split("## Add an op\n")[1].split("\n## ")[0]
-CHECKS = "tests/ops/test_gradients.py tests/ops/test_push.py tests/nn/test_facts.py tests/test_array_module.py".split()
+CHECKS = "tests/ops/test_gradients.py tests/ops/test_push.py tests/analysis/test_facts.py tests/test_array_module.py".split()
 
 pytestmark = pytest.mark.ci
 

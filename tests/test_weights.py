@@ -13,9 +13,10 @@ from hypothesis.extra import numpy as arrays_of
 from safetensors.numpy import save_file
 
 import models
-from minidl import nn, ops, safetensors_file, weights
-from tests.checkpoints.by_hand import name, tensor, text, zipped
-from tests.checkpoints.make import FOLDER, small_net
+from minidl import nn, ops, weights
+from minidl.io import safetensors_file
+from tests.io.checkpoints.by_hand import name, tensor, text, zipped
+from tests.io.checkpoints.make import FOLDER, small_net
 from tests.models.test_resnet import torch_resnet
 
 
@@ -304,7 +305,7 @@ def test_not_strict(tmp_path):
 
 
 class Small(nn.Module):
-    """The net of tests/checkpoints/small.pth and small.th"""
+    """The net of tests/io/checkpoints/small.pth and small.th"""
 
     def __init__(self, num_classes=5, in_channels=3):
         rng = np.random.default_rng(9)

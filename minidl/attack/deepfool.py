@@ -12,7 +12,7 @@ from minidl.attack.ball import Bounds, sizes, unit
 from minidl.attack.passes import PerChannel, answers, attacked, check_bounds, class_gradients, on_pictures, reached
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
-from minidl.explain.passes import Progress, Target
+from minidl.inference.passes import Progress, Target
 from minidl.nn import Module
 
 

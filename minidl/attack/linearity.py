@@ -13,16 +13,7 @@ from minidl.array import Array, array_module, to_cpu
 from minidl.attack.passes import PerChannel, on_pictures
 from minidl.contexts import contained
 from minidl.core import Tensor, tape
-from minidl.explain.passes import (
-    Progress,
-    Target,
-    batches,
-    check_pictures,
-    input_gradient,
-    logits_of,
-    looked_at,
-    reporting,
-)
+from minidl.inference.passes import Progress, Target, batches, check_pictures, input_gradient, logits_of, looked_at, reporting
 from minidl.nn import Module
 from minidl.ops.activation import Sigmoid, logistic_slope
 from minidl.ops.pool import MaxPool2d

@@ -12,17 +12,8 @@ from minidl.array import Array, array_like, array_module
 from minidl.attack.ball import Bounds
 from minidl.attack.result import AttackResult
 from minidl.core import Tensor, gradients, no_grad
-from minidl.explain.passes import (
-    Progress,
-    Target,
-    batches,
-    check_pictures,
-    logits_of,
-    looked_at,
-    of_part,
-    reporting,
-)
-from minidl.explain.scores import targets
+from minidl.inference.passes import Progress, Target, batches, check_pictures, logits_of, looked_at, of_part, reporting
+from minidl.inference.scores import targets
 from minidl.nn import Module
 
 PerChannel = Sequence[float] | Array | None  # one number a channel

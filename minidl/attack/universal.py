@@ -11,8 +11,8 @@ from minidl.attack.deepfool import to_the_border
 from minidl.attack.passes import PerChannel, check_bounds, check_target, inside, on_pictures, reached
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
-from minidl.explain.passes import Progress, Target, check_pictures, looked_at, predict, reporting
-from minidl.explain.scores import targets
+from minidl.inference.passes import Progress, Target, check_pictures, looked_at, predict, reporting
+from minidl.inference.scores import targets
 from minidl.nn import Module
 
 

@@ -1,12 +1,11 @@
 """Do the maps tell the truth? Measures of maps (N,H,W) against masks (N,H,W) that say where the truth is, or against the model.
 
 Against masks: `pointing_game`, `mass_in_mask`, `iou`. Against the model: `deletion`, `insertion`, `completeness`,
-`randomization`. `bootstrap` tells how sure a mean over pictures is, and `baselines` holds maps that know nothing of the model,
+`randomization`. `metrics.bootstrap` tells how sure a mean is, and `baselines` holds maps that know nothing of the model,
 to compare with.
 """
 
 from minidl.evaluate import baselines
-from minidl.evaluate.bootstrap import Interval, bootstrap
 from minidl.evaluate.completeness import completeness
 from minidl.evaluate.curves import Curve, deletion, insertion
 from minidl.evaluate.mass import mass_in_mask
@@ -18,11 +17,9 @@ from minidl.evaluate.similarity import rank_correlation, ssim
 
 __all__ = [
     "Curve",
-    "Interval",
     "Measured",
     "Randomization",
     "baselines",
-    "bootstrap",
     "completeness",
     "deletion",
     "insertion",

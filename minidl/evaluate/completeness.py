@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minidl.array import Array, device_of, is_array, to_device
 from minidl.contexts import contained
-from minidl.explain.passes import Target, as_pictures, check_pictures, explained
+from minidl.inference.passes import Target, as_pictures, check_pictures, explained
 from minidl.nn import Module
 
 

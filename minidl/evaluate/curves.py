@@ -15,17 +15,8 @@ from minidl.arguments import count
 from minidl.array import Array, array_module, device_of, to_cpu, to_device
 from minidl.contexts import contained
 from minidl.core import no_grad
-from minidl.explain.passes import (
-    Progress,
-    Target,
-    as_pictures,
-    batches,
-    check_pictures,
-    explained,
-    logits_of,
-    looked_at,
-)
-from minidl.explain.scores import score
+from minidl.inference.passes import Progress, Target, as_pictures, batches, check_pictures, explained, logits_of, looked_at
+from minidl.inference.scores import score
 from minidl.nn import Module
 
 

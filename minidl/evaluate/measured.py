@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minidl.array import Array
-from minidl.evaluate.bootstrap import bootstrap
+from minidl.metrics.intervals import bootstrap
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from minidl.contexts import contained
 from minidl.core import Parameter
 from minidl.evaluate.similarity import rank_correlation, ssim
 from minidl.explain.explanation import Explanation
-from minidl.explain.passes import Progress, Target, check_pictures, explained, reporting
+from minidl.inference.passes import Progress, Target, check_pictures, explained, reporting
 from minidl.nn import Module
 
 SIMILARITY: dict[str, Callable[[Array, Array], Array]] = {"rank": rank_correlation, "ssim": ssim}

@@ -10,11 +10,11 @@ from minidl.explain.guided import deconvnet, guided_backprop
 from minidl.explain.integrated_gradients import integrated_gradients
 from minidl.explain.meaningful import delete, meaningful_perturbation
 from minidl.explain.occlusion import occlusion
-from minidl.explain.passes import predict
 from minidl.explain.rise import rise
 from minidl.explain.saliency import saliency
 from minidl.explain.smoothgrad import smoothgrad
 from minidl.explain.vargrad import vargrad
+from minidl.inference.passes import predict
 
 __all__ = [
     "Explanation",

@@ -11,8 +11,8 @@ from minidl.array import Array
 from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
 from minidl.explain.explanation import Explanation
-from minidl.explain.passes import Progress, Target, check_pictures, looked_at
 from minidl.explain.saliency import saliency
+from minidl.inference.passes import Progress, Target, check_pictures, looked_at
 from minidl.nn import Module
 
 

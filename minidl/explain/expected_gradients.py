@@ -9,7 +9,7 @@ from minidl.array import Array, array_module
 from minidl.contexts import contained
 from minidl.core import Tensor
 from minidl.explain.explanation import Explanation
-from minidl.explain.passes import (
+from minidl.inference.passes import (
     Progress,
     Target,
     check_pictures,
@@ -19,7 +19,7 @@ from minidl.explain.passes import (
     over_channels,
     predict,
 )
-from minidl.explain.scores import score
+from minidl.inference.scores import score
 from minidl.nn import Module
 
 

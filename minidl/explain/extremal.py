@@ -14,17 +14,8 @@ from minidl.contexts import contained
 from minidl.core import Parameter, Tensor, no_grad
 from minidl.explain.explanation import Explanation
 from minidl.explain.meaningful import blurred, joined
-from minidl.explain.passes import (
-    Progress,
-    Target,
-    batches,
-    check_pictures,
-    explained,
-    logits_of,
-    looked_at,
-    reporting,
-)
-from minidl.explain.scores import score
+from minidl.inference.passes import Progress, Target, batches, check_pictures, explained, logits_of, looked_at, reporting
+from minidl.inference.scores import score
 from minidl.nn import Module
 from minidl.optim import SGD
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from minidl import ops
+from minidl.analysis import watch
 from minidl.array import Array, array_module
 from minidl.contexts import contained
 from minidl.core import Tensor, gradients, no_grad
 from minidl.explain.explanation import Explanation
-from minidl.explain.passes import Progress, Target, batches, check_pictures, logits_of, looked_at, of_part
-from minidl.explain.scores import score, targets
-from minidl.nn import Module, watch
+from minidl.inference.passes import Progress, Target, batches, check_pictures, logits_of, looked_at, of_part
+from minidl.inference.scores import score, targets
+from minidl.nn import Module
 
 
 @contained

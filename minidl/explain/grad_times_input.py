@@ -5,7 +5,7 @@ from __future__ import annotations
 from minidl.array import Array
 from minidl.contexts import contained
 from minidl.explain.explanation import Explanation
-from minidl.explain.passes import Progress, Target, check_pictures, check_reduce, input_gradients, over_channels
+from minidl.inference.passes import Progress, Target, check_pictures, check_reduce, input_gradients, over_channels
 from minidl.nn import Module
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 
-from minidl import rules
 from minidl.array import Array
 from minidl.contexts import contained
 from minidl.core import Step
 from minidl.explain.explanation import Explanation
-from minidl.explain.passes import Progress, Target, check_pictures, check_reduce, input_gradients, over_channels
+from minidl.flow import relu_rules
+from minidl.inference.passes import Progress, Target, check_pictures, check_reduce, input_gradients, over_channels
 from minidl.nn import Module
 
 
@@ -30,7 +30,7 @@ def guided_backprop(
     2018, "Sanity checks for saliency maps"): a picture of the net's filters rather than of its reasons. Every ReLU of the
     walk counts, a function's or a layer's; ops with a ReLU inside are taken apart. The arguments are those of `saliency`.
     """
-    return _by_rule(rules.guided, "guided_backprop", model, x, target, output, reduce, batch_size, progress)
+    return _by_rule(relu_rules.guided, "guided_backprop", model, x, target, output, reduce, batch_size, progress)
 
 
 @contained
@@ -49,11 +49,11 @@ def deconvnet(
     knows which ReLUs were open; of the picture it knows the choices of the max pools alone. The arguments are those of
     `saliency`, and what is said at `guided_backprop` is true of it, too.
     """
-    return _by_rule(rules.deconvnet, "deconvnet", model, x, target, output, reduce, batch_size, progress)
+    return _by_rule(relu_rules.deconvnet, "deconvnet", model, x, target, output, reduce, batch_size, progress)
 
 
 def _by_rule(
-    rule: rules.Rule,
+    rule: relu_rules.Rule,
     method: str,
     model: Module,
     x: Array,
@@ -68,7 +68,7 @@ def _by_rule(
     met = list[bool]()
 
     def noting(step: Step) -> None:
-        met.append(rules.is_relu(step))
+        met.append(relu_rules.is_relu(step))
         rule(step)
 
     raw, classes, scores = input_gradients(model, x, target, output, batch_size, progress, method, noting)

@@ -8,7 +8,7 @@ from minidl.arguments import count
 from minidl.array import Array, array_module
 from minidl.contexts import contained
 from minidl.explain.explanation import Explanation
-from minidl.explain.passes import (
+from minidl.inference.passes import (
     Progress,
     Target,
     as_pictures,

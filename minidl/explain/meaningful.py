@@ -14,7 +14,7 @@ from minidl.array import Array, array_like, array_module
 from minidl.contexts import contained
 from minidl.core import Parameter, Tensor, no_grad
 from minidl.explain.explanation import Explanation
-from minidl.explain.passes import (
+from minidl.inference.passes import (
     Progress,
     Target,
     as_pictures,
@@ -26,7 +26,7 @@ from minidl.explain.passes import (
     number_or_array,
     reporting,
 )
-from minidl.explain.scores import score
+from minidl.inference.scores import score
 from minidl.nn import Module
 from minidl.optim import AdamW
 

@@ -7,7 +7,7 @@ from minidl.array import Array, array_module
 from minidl.contexts import contained
 from minidl.core import no_grad
 from minidl.explain.explanation import Explanation
-from minidl.explain.passes import (
+from minidl.inference.passes import (
     Progress,
     Target,
     as_pictures,
@@ -20,7 +20,7 @@ from minidl.explain.passes import (
     predict,
     runs_in_batches,
 )
-from minidl.explain.scores import exact_score, targets
+from minidl.inference.scores import exact_score, targets
 from minidl.nn import Module
 
 

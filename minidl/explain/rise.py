@@ -10,7 +10,7 @@ from minidl.array import Array, array_module
 from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
 from minidl.explain.explanation import Explanation
-from minidl.explain.passes import (
+from minidl.inference.passes import (
     Progress,
     Target,
     as_pictures,
@@ -23,7 +23,7 @@ from minidl.explain.passes import (
     of_runs,
     runs_in_batches,
 )
-from minidl.explain.scores import exact_score
+from minidl.inference.scores import exact_score
 from minidl.nn import Module
 
 

@@ -10,15 +10,7 @@ from minidl.arguments import count, number
 from minidl.array import Array, array_module
 from minidl.contexts import contained
 from minidl.explain.explanation import Explanation
-from minidl.explain.passes import (
-    Progress,
-    Target,
-    check_pictures,
-    check_reduce,
-    explained,
-    gradients_at,
-    over_channels,
-)
+from minidl.inference.passes import Progress, Target, check_pictures, check_reduce, explained, gradients_at, over_channels
 from minidl.nn import Module
 
 

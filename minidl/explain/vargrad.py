@@ -5,8 +5,8 @@ from __future__ import annotations
 from minidl.array import Array, array_module
 from minidl.contexts import contained
 from minidl.explain.explanation import Explanation
-from minidl.explain.passes import Progress, Target, check_reduce, over_channels
 from minidl.explain.smoothgrad import noisy_gradients, settings
+from minidl.inference.passes import Progress, Target, check_reduce, over_channels
 from minidl.nn import Module
 
 

@@ -11,19 +11,22 @@ All need a graph in which no parameter requires a gradient. A fused op is one st
         score = model(Tensor(x, requires_grad=True))[0, target]
 """
 
-from minidl.flow.account import Line, ledger
+from minidl.flow.backward_pass import Passed, Wire
 from minidl.flow.cells import Cell, arithmetic, strongest_path
-from minidl.flow.passed import Passed, Wire
+from minidl.flow.ledger import Line, ledger
 from minidl.flow.pixel import PixelFlow, pixel_flow
+from minidl.flow.trace import Trace, trace
 
 __all__ = [
     "Cell",
     "Line",
     "Passed",
     "PixelFlow",
+    "Trace",
     "Wire",
     "arithmetic",
     "ledger",
     "pixel_flow",
     "strongest_path",
+    "trace",
 ]

@@ -20,7 +20,7 @@ import numpy as np
 
 from minidl.array import Array, to_cpu
 from minidl.core import Add, Op, Tensor
-from minidl.flow.passed import Passed, Wire
+from minidl.flow.backward_pass import Passed, Wire
 from minidl.flow.pixel import Index, gates, place, unit
 from minidl.kernels.reference import conv_size
 from minidl.ops.conv import Conv2d

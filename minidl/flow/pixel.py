@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from minidl.arguments import counts, wrong
 from minidl.array import Array, array_module, dot
 from minidl.core import Op, Tensor, pushes
-from minidl.flow.passed import Passed, Wire
+from minidl.flow.backward_pass import Passed, Wire
 from minidl.ops.pool import MaxPool2d
 
 Index = tuple[int, ...]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minidl.analysis.facts import formulas
 from minidl.core import Tensor
 from minidl.flow.cells import Cell, Window
-from minidl.nn.facts import formulas
 
 TERMS = 5  # of a sum that are written one by one
 

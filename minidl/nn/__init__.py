@@ -2,7 +2,6 @@
 
 from minidl.nn import init
 from minidl.nn.containers import ModuleList, Sequential
-from minidl.nn.cost import Cost, cost
 from minidl.nn.dense import dense_block
 from minidl.nn.fused import conv_norm, conv_relu
 from minidl.nn.layers import (
@@ -23,7 +22,6 @@ from minidl.nn.layers import (
     Tanh,
 )
 from minidl.nn.module import Module
-from minidl.nn.watch import watch
 
 __all__ = [
     "GELU",
@@ -31,7 +29,6 @@ __all__ = [
     "AvgPool2d",
     "BatchNorm2d",
     "Conv2d",
-    "Cost",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",
@@ -47,8 +44,6 @@ __all__ = [
     "Tanh",
     "conv_norm",
     "conv_relu",
-    "cost",
     "dense_block",
     "init",
-    "watch",
 ]

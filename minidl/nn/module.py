@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from minidl.array import Array, is_array, is_float, to_cpu, to_device
 from minidl.contexts import Block, Setting
 from minidl.core import Parameter, Tensor, frozen
-from minidl.state import compare, overwrite
-
-if TYPE_CHECKING:
-    from minidl.nn.cost import Cost
+from minidl.io.named_arrays import compare, overwrite
 
 T = TypeVar("T")
 Told = Callable[[str, Tensor], None]
@@ -46,7 +43,7 @@ class Module:
         return self._watched(x) if watchers.state()[1] else self.forward(x)
 
     def _watched(self, x: Tensor) -> Tensor:
-        """`forward(x)`, of which those are told who watch this module, see `nn.watch`"""
+        """`forward(x)`, of which those are told who watch this module, see `analysis.watch`"""
         told = [watched[id(self)] for (watched,) in watchers.state()[1] if id(self) in watched]
         for name, before, _ in reversed(told):
             if before is not None:
@@ -228,12 +225,6 @@ class Module:
         return state
 
     # ---- looking at it
-
-    def summary(self, input_shape: tuple[int, ...]) -> Cost:
-        """`minidl.cost` of this model for one input of this shape: what every layer costs and sees; print it."""
-        from minidl.nn.cost import cost
-
-        return cost(self, input_shape)
 
     def settings(self) -> str:
         """What `repr` shows between the brackets."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from minidl.nn.cost import Call, Cost, Row
+from minidl.analysis.cost import Call, Cost, Row
 from minidl.view import figure
 from minidl.view.figure import GREY
 from minidl.view.layout import Layout, Point, layered

@@ -8,7 +8,7 @@ import pathlib
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from minidl import files
+from minidl.io import files
 from minidl.view.names import escaped, literal
 
 if TYPE_CHECKING:

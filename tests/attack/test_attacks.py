@@ -15,8 +15,8 @@ from minidl import attack, kernels, nn
 from minidl.array import Array, to_cpu, to_gpu
 from minidl.attack import ball
 from minidl.explain import predict
-from tests import strict_cupy
 from tests.attack.nets import ATTACKS, SIZE, convolutional, linear, pictures, same
+from tests.gpu import strict_cupy
 
 
 @pytest.fixture(autouse=True)

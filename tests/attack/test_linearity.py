@@ -11,8 +11,8 @@ import models
 from minidl import attack, kernels, nn
 from minidl.array import to_gpu
 from minidl.explain import predict
-from tests import strict_cupy
 from tests.attack.nets import SIZE, convolutional, linear, pictures
+from tests.gpu import strict_cupy
 
 
 @pytest.mark.parametrize("C", [1, 2, 3, 4])

@@ -47,7 +47,7 @@ class Worker:
 
 def serve(module: str) -> None:
     if os.environ.get("MINIDL_TEST_DEVICE") == "stand-in":
-        from tests import strict_cupy
+        from tests.gpu import strict_cupy
 
         sys.modules["cupy"] = strict_cupy.cupy()
     contestant = importlib.import_module(module)

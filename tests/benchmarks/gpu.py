@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.gpu --root FOLDER_OF_CIFAR10 [--json gpu.json] [--quick] [--only PART ...]
 
-    tests      what takes a device, tested on it: tests/test_on_gpu.py
+    tests      what takes a device, tested on it: tests/gpu/test_on_gpu.py
     peak       what the device reaches: GB/s of a copy, TFLOP/s of a large product, by cuBLAS
     kernels    the hot paths at the sizes of ResNet-20, batch 1,024: GB/s and TFLOP/s beside that peak
     steps      training steps of ResNet-20 and DenseNet-BC-100 in float32: minidl, minidl in a CUDA graph, PyTorch eager (also
@@ -42,12 +42,12 @@ from typing import Any
 import numpy as np
 
 import models
-from minidl import data, explain, kernels, nn, train
+from minidl import analysis, data, explain, kernels, train
 from minidl.array import array_module, to_cpu, to_gpu
 from minidl.kernels import cublas
-from tests import strict_cupy
 from tests.benchmarks import minidl_steps
 from tests.benchmarks.duel import Contestants, Worker, in_turns
+from tests.gpu import strict_cupy
 
 CASES = (("resnet20", 128), ("resnet20", 1024), ("densenet_bc100_12", 64), ("densenet_bc100_12", 512))
 PRECISIONS = {"float32": {"CUPY_TF32": "0"}, "tf32": {"CUPY_TF32": "1"}, "float16": {"CUPY_TF32": "0"}}  # name: environment
@@ -77,7 +77,7 @@ def row(what: str, value: float | None, unit: str, note: str = "", **more: Any) 
 
 
 def tests(options: Options) -> list[Row]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_on_gpu.py"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/gpu/test_on_gpu.py"]
     command += ["-n", "0", "-k", "Linear"] if options.rehearse else ["-n", str(min(8, os.cpu_count() or 1))]
     environment = {**os.environ, "MINIDL_TEST_DEVICE": "stand-in" if options.rehearse else "gpu"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -201,7 +201,7 @@ def step(what: str, contestants: Contestants, options: Options) -> list[Row]:
     times = in_turns(ready, rounds, seconds)
     for label, ts in times.items():
         worker, (name, _, batch, *_) = ready[label]
-        flop = 6 * nn.cost(getattr(models, name)(), (1, 3, 32, 32)).multiply_adds * batch  # backward is twice forward
+        flop = 6 * analysis.cost(getattr(models, name)(), (1, 3, 32, 32)).multiply_adds * batch  # backward is twice forward
         ms = statistics.median(ts) * 1e3
         found = row(f"{what}: {label}", ms, "ms", flop=flop)
         with contextlib.suppress(RuntimeError):  # a rehearsal has no memory to ask for

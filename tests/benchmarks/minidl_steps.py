@@ -11,7 +11,7 @@ import numpy as np
 import models
 from minidl import LossScale, Tensor, gradients, mixed, ops, optim
 from minidl.array import array_module, to_device, to_gpu
-from minidl.graph import CapturedGradients
+from minidl.train.cuda_graph import CapturedGradients
 
 _captured: list[CapturedGradients] = []  # whose memory is not that of the common pool
 

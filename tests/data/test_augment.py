@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.data import Compose, Cutout, Normalize, RandomCrop, RandomFlip
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 
 def batch(n: int = 5, c: int = 3, h: int = 6, w: int = 7, dtype: type = np.uint8) -> np.ndarray:

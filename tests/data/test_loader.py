@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidl.data import Compose, Dataset, Loader, Normalize, RandomCrop, RandomFlip, loader
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 
 def numbered(n: int) -> Dataset:

@@ -14,7 +14,7 @@ from minidl.array import to_gpu
 from minidl.data import lesions
 from minidl.evaluate import Measured, iou, mass_in_mask, pointing_game
 from minidl.evaluate.pointing import grown
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 MEASURES = [pointing_game, mass_in_mask, iou]
 LESIONS = lesions(12, 48).masks["lesion"]

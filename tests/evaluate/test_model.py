@@ -16,7 +16,7 @@ from minidl.data import Dataset, Normalize, lesions
 from minidl.evaluate import completeness, deletion, insertion, randomization, rank_correlation, ssim
 from minidl.evaluate.similarity import ranks
 from minidl.explain import Explanation
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 RNG = np.random.default_rng(0)
 N, C, H, W, K = 5, 2, 6, 7, 3

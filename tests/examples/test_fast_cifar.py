@@ -12,7 +12,7 @@ import pytest
 
 from minidl import data, kernels
 from minidl.array import to_cpu, to_gpu
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 SMALL = example.Recipe(epochs=4, batch_size=32, width=0.1)
 

@@ -35,7 +35,7 @@ from minidl.array import Array, device_of, to_cpu
 from minidl.core import Tensor
 from minidl.data import Dataset, Normalize, lesions
 from minidl.data.ham10000 import MASKS
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 PLAN = Plan(size=32, pictures=6, nets=1, epochs=1)
 
@@ -279,7 +279,7 @@ def on_the_gpu(asked: list[str], methods: list[str], out: pathlib.Path, found: d
 
 
 def test_a_net_is_trained_on_the_gpu(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step as a CUDA graph, and what it learnt is looked at there. The graph itself: tests/graph_simulated.py."""
+    """Each step as a CUDA graph, and what it learnt is looked at there. The graph itself: tests/gpu/graph_simulated.py."""
     plan, fit, asked = replace(PLAN, device="gpu", train=64), train.fit, []
 
     def without_a_graph(

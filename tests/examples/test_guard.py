@@ -12,7 +12,7 @@ import time
 import guard
 import pytest
 
-from minidl.lock import is_alive
+from minidl.io.lock import is_alive
 
 SCRIPT = """from __future__ import annotations
 import guard

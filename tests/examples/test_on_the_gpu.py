@@ -23,7 +23,7 @@ from PIL import Image
 
 import models
 from minidl import kernels, train
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 Main = Callable[[list[str]], int]
 EXAMPLES: dict[str, tuple[Main, list[str], str]] = {  # with what makes them quick, and a file that they write
@@ -81,7 +81,7 @@ def test_comparisons_without_cupy(main: Main, monkeypatch: pytest.MonkeyPatch, c
 
 
 def test_a_comparison(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nets are trained there, each step as a CUDA graph (see tests/graph_simulated.py), and their gradients taken there."""
+    """Nets are trained there, each step as a CUDA graph (see tests/gpu/graph_simulated.py), and their gradients taken there."""
     fit, places = train.fit, set()
 
     def without_a_graph(*sets: Any, resume: bool) -> Any:

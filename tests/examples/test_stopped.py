@@ -1,4 +1,4 @@
-"""A few of the stops of `tests/stopped.py`, which stops runs as often as you like."""
+"""A few of the stops of `tests/train/stopped.py`, which stops runs as often as you like."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from tests import stopped
+from tests.train import stopped
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from minidl import weights
+from minidl.inference.memory import batch_in_memory
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "examples" / "train.py"
 spec = importlib.util.spec_from_file_location("train_example", SCRIPT)
@@ -204,3 +205,15 @@ def test_real_cifar(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) 
     asked = ["--data", "cifar10", "--root", REAL, "--model", "resnet8", "--limit", "256", "--epochs", "1", "--batch-size", "64"]
     assert example.main([*asked, "--out", str(tmp_path)]) == 0
     assert "10 classes" in capsys.readouterr().out and all((tmp_path / name).exists() for name in PICTURES)
+
+
+def test_a_batch_that_does_not_fit_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    def run(*args: object) -> None:
+        with batch_in_memory(128):
+            raise MemoryError("no room")
+
+    monkeypatch.setattr(example, "run", run)
+    assert example.main(["--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("error: a batch of 128 does not fit in memory: no room. Take a smaller")

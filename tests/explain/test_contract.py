@@ -12,9 +12,9 @@ import pytest
 from minidl import Tensor, explain, kernels, nn, ops
 from minidl.array import Array, to_cpu, to_gpu
 from minidl.explain import Explanation, predict
-from minidl.explain.passes import in_runs, of_runs, runs_in_batches
-from minidl.explain.scores import OUTPUTS
-from tests import strict_cupy
+from minidl.inference.passes import in_runs, of_runs, runs_in_batches
+from minidl.inference.scores import OUTPUTS
+from tests.gpu import strict_cupy
 
 from .nets import METHODS, Net, pictures
 

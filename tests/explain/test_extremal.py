@@ -14,9 +14,9 @@ from minidl.array import Array, to_cpu, to_gpu
 from minidl.check import GradientError, gradient_check
 from minidl.explain import extremal, extremal_perturbation, keep, predict
 from minidl.explain.extremal import COLDNESS, area_loss, choose, full_size, interpolated, pyramid, spots
-from minidl.explain.scores import score
+from minidl.inference.scores import score
 from minidl.ops.dilation import SmoothMaxConvolution
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 from .nets import Net, pictures
 

@@ -19,7 +19,7 @@ from minidl.explain import (
     vargrad,
 )
 from minidl.explain.integrated_gradients import quadrature
-from minidl.explain.scores import OUTPUTS
+from minidl.inference.scores import OUTPUTS
 
 from .nets import Net, linear, pictures
 

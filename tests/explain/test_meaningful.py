@@ -16,7 +16,7 @@ from minidl.check import GradientError, gradient_check
 from minidl.core import Grads, Op
 from minidl.explain import delete, meaningful, meaningful_perturbation, predict
 from minidl.explain.meaningful import DELETIONS, SETTINGS, Pictures, full_size, loss_of, start, total_variation, weights_of
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 from .nets import Net, linear, pictures
 

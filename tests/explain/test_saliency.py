@@ -11,7 +11,7 @@ import models
 from minidl import kernels, nn
 from minidl.array import Array, to_cpu, to_gpu
 from minidl.explain import predict, saliency
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 RNG = np.random.default_rng(0)
 

@@ -19,7 +19,7 @@ from minidl.array import to_device
 from minidl.kernels import cublas, cuda, reference
 from minidl.kernels.cuda import conv, direct, elementwise, launch, loss, moments, pool, random, resize, windows
 from models import densenet
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 from tests.kernels import cuda_cases, draws, without_gpu
 from tests.kernels.draws import Call, Draw
 from tests.kernels.test_agree import KERNELS

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from minidl import kernels
 from minidl.kernels import cuda, halves, reference
 from minidl.kernels.cuda import conv, direct, elementwise, launch, loss, moments
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 from tests.kernels import cuda_cases, draws
 from tests.kernels.draws import Draw
 from tests.kernels.test_agree import KERNELS

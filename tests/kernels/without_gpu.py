@@ -23,7 +23,7 @@ from numba.cuda.simulator.kernelapi import Dim3
 from minidl import kernels
 from minidl.kernels import cublas, cuda
 from minidl.kernels.cuda import direct, launch
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 TYPES = {0: np.float32, 1: np.float64, 2: np.float16}  # of library_types.h
 

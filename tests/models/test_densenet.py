@@ -3,6 +3,7 @@ import pytest
 
 import models
 from minidl import Tensor, kernels, nn, ops
+from minidl.analysis import watch
 from minidl.optim import SGD
 from models.densenet import BottleneckLayer, DenseBlock, DenseLayer, Transition
 from tests.models.reference import (
@@ -152,7 +153,7 @@ def test_any_number_of_channels_and_the_smallest_picture(make, smallest, C):
 def test_the_grid_shrinks_as_in_table_1():
     seen = {}
     model = models.densenet121(num_classes=7)
-    with nn.watch(model.eval(), after=lambda name, y: seen.update({name: y.shape[1:]})):
+    with watch(model.eval(), after=lambda name, y: seen.update({name: y.shape[1:]})):
         model(pictures(1, 3, 224, 224))
     names = ("conv0", "pool0", "denseblock1", "transition1", "denseblock2", "denseblock3", "denseblock4")
     assert [seen[f"features.{name}"] for name in names] == [

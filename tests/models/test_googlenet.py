@@ -5,6 +5,7 @@ import pytest
 
 import models
 from minidl import Tensor, kernels, nn, ops
+from minidl.analysis import watch
 from minidl.check import gradient_check
 from models.googlenet import AuxiliaryHead, GoogLeNetLogits, Inception, LocalResponseNorm, NaiveInception, Widths
 from tests.models.reference import (
@@ -131,7 +132,7 @@ def test_published_figures_in_float32(kernel):
 def test_the_grid_shrinks_as_in_table_1(paper):
     seen = {}
     model = models.googlenet(num_classes=7, paper=paper)
-    with nn.watch(model.eval(), after=lambda name, y: seen.update({name: y.shape[1:]})):
+    with watch(model.eval(), after=lambda name, y: seen.update({name: y.shape[1:]})):
         model(pictures(1, 3, 224, 224))
     assert {name: seen[name] for name in OUTPUTS} == OUTPUTS
 

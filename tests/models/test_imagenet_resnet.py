@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 import models
-from minidl import Tensor, kernels, nn, ops
+from minidl import Tensor, kernels, ops
+from minidl.analysis import watch
 from models.resnet import Bottleneck, PlainBlock, ProjectionBlock
 from tests.models.reference import (
     KERNELS,
@@ -101,7 +102,7 @@ def test_any_number_of_channels_and_size_of_picture(make, C, size):
 def test_the_grid_shrinks_as_in_table_1():
     seen = {}
     model = models.resnet18(num_classes=7)
-    with nn.watch(model.eval(), after=lambda name, y: seen.update({name: y.shape[1:]})):
+    with watch(model.eval(), after=lambda name, y: seen.update({name: y.shape[1:]})):
         model(normal(1, 3, 224, 224).astype(np.float32))
     stages = [seen[name] for name in ("conv1", "layer1", "layer2", "layer3", "layer4")]
     assert stages == [(64, 112, 112), (64, 56, 56), (128, 28, 28), (256, 14, 14), (512, 7, 7)]

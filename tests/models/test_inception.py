@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import models
-from minidl import Tensor, kernels, nn, ops
+from minidl import Tensor, kernels, ops
+from minidl.analysis import cost, watch
 from minidl.check import gradient_check
 from models.inception import (
     InceptionA,
@@ -105,7 +106,7 @@ def test_published_figures_in_float32(kernel):
 def test_the_grid_shrinks_as_in_the_paper():
     seen = {}
     model = models.inception_v3(num_classes=7)
-    with nn.watch(model.eval(), after=lambda name, y: seen.update({name: y.shape[1:]})):
+    with watch(model.eval(), after=lambda name, y: seen.update({name: y.shape[1:]})):
         model(pictures(1, 3, 299, 299))
     assert {name: seen[name] for name in OUTPUTS} == OUTPUTS
 
@@ -151,7 +152,7 @@ def test_three_ways_to_shrink_the_grid():
     rng = np.random.default_rng(0)
     ways = [way(288, rng) for way in (InceptionB, PoolFirst, PoolLast)]
     assert len({str(names_and_shapes(way)) for way in ways}) == 1
-    costs = [way.summary((288, 35, 35)) for way in ways]
+    costs = [cost(way, (288, 35, 35)) for way in ways]
     assert len({cost.parameters for cost in costs}) == 1
     assert {way(pictures(1, 288, 35, 35)).shape for way in ways} == {(1, 768, 17, 17)}
 

@@ -5,6 +5,7 @@ import pytest
 
 import models
 from minidl import Tensor, kernels, nn
+from minidl.analysis import watch
 from models.vgg import block
 from tests.models.reference import (
     KERNELS,
@@ -122,7 +123,7 @@ def test_any_number_of_channels_and_the_smallest_picture(make, C, zeros):
 def test_a_grid_of_7x7_is_left_as_it_is(zeros):
     seen = {}
     model = models.vgg11(num_classes=2)
-    with nn.watch(model.eval(), after=lambda name, y: seen.update({name: y.data})):
+    with watch(model.eval(), after=lambda name, y: seen.update({name: y.data})):
         model(pictures(1, 3, 224, 224))
     assert seen["features"].shape == (1, 512, 7, 7)
     assert np.array_equal(model.avgpool(pictures(1, 2, 7, 7)).data, pictures(1, 2, 7, 7))

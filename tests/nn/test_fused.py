@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidl import Tensor, gradients, nn, no_grad, ops, tape
+from minidl.analysis import watch
 from minidl.nn import fused
 
 
@@ -171,6 +172,6 @@ def test_a_sequence_takes_convolutions_with_what_follows() -> None:
         "Mul", "Conv2d",
     ]  # fmt: skip
     seen: list[str] = []
-    with nn.watch(net, after=lambda name, y: seen.append(name)):
+    with watch(net, after=lambda name, y: seen.append(name)):
         net(x)
     assert seen == [*map(str, range(11)), "8", "12", "10", "14", "5", ""]  # every call, under the first name of each module

@@ -12,7 +12,7 @@ import pytest
 
 from minidl import Tensor, gradients, kernels, mixed, ops
 from minidl.array import Array, to_cpu, to_gpu
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 DTYPES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32), np.dtype(np.float64))
 LARGEST = {"float16": 16, "bfloat16": 80, "float32": 85, "float64": 700}  # beyond, exp(-x) is not normal

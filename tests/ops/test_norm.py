@@ -10,7 +10,7 @@ import pytest
 from minidl import Tensor, gradients, kernels, ops
 from minidl.array import Array, move, to_cpu
 from minidl.ops.dense import DenseBlock
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 RNG = np.random.default_rng(0)
 X = np.float32(1000 + RNG.standard_normal((8, 4, 12, 12)))  # mean / std = 1000

@@ -9,7 +9,7 @@ import pytest
 
 from minidl import Tensor, gradients, kernels, ops
 from minidl.array import to_cpu, to_gpu
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 INF = np.inf
 

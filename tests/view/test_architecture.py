@@ -10,7 +10,7 @@ import pytest
 import minidl
 import models
 from minidl import Tensor, nn, ops, view
-from minidl.nn import Cost
+from minidl.analysis import Cost
 from minidl.view.architecture import COLORS, _boxes
 from tests.view.test_plots import count, pixels
 

@@ -11,7 +11,7 @@ import pytest
 from minidl import view
 from minidl.array import Array, to_gpu
 from minidl.data import lesions
-from tests import strict_cupy
+from tests.gpu import strict_cupy
 
 from .test_plots import count, pixels
 

@@ -1,0 +1,113 @@
+"""All that it takes to go on with a training, in one safetensors file that is replaced in one step.
+
+    model.*       parameters and buffers, by name
+    optimizer.*   its state, by name
+    metadata      what is no array, as JSON: `facts` of the caller (step, settings, history), states of random generators
+
+The learning rate and the batches need no state: both are functions of the step, see `minidl.optim` and `minidl.data.Loader`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+
+from minidl import weights
+from minidl.io.named_arrays import compare
+from minidl.nn import Module
+from minidl.optim import Optimizer
+
+Facts = dict[str, Any]
+
+LIMITS = {"has_uint32": 1, "pos": 624, "buffer_pos": 4}  # of what NumPy does not check in the states of its generators
+
+
+def save(path: str | os.PathLike[str], model: Module, optimizer: Optimizer, facts: Mapping[str, Any]) -> None:
+    """Write the checkpoint. Raises OSError where that fails, on a full disk for instance; the file that was there stays.
+
+    Raises TypeError or ValueError for facts that JSON does not hold, as NaN.
+    """
+    arrays = {f"model.{name}": a for name, a in model.state_dict().items()}
+    arrays |= {f"optimizer.{name}": a for name, a in optimizer.state_dict().items()}
+    generators = [rng.bit_generator.state for rng in model.generators()]
+    words = {"facts": json.dumps(facts, allow_nan=False), "generators": json.dumps(generators, default=np.ndarray.tolist)}
+    weights.save_arrays(path, arrays, words)
+
+
+def load(
+    path: str | os.PathLike[str], model: Module, optimizer: Optimizer, check: Callable[[Facts], None] = lambda facts: None
+) -> Facts:
+    """Put model, optimizer and generators into the state of the checkpoint; returns its facts.
+
+    Everything is looked at before anything changes, the facts by `check`, which raises TypeError or ValueError for those that
+    cannot be. Raises FileNotFoundError, and ValueError for a damaged file, one that is no checkpoint, one of another model, or
+    one that `check` refuses.
+    """
+    arrays, metadata = weights.load_arrays(path)
+    if not {"facts", "generators"} <= metadata.keys():
+        raise ValueError(f"{path} is no checkpoint of a training: it holds {sorted(metadata) or 'nothing'} beside its arrays")
+    facts, states = (_parsed(path, name, kind, metadata) for name, kind in (("facts", dict), ("generators", list)))
+    generators = model.generators()
+    if len(states) != len(generators):
+        raise ValueError(f"{path}: {len(states)} random generators, the model has {len(generators)}")
+    for i, (rng, state) in enumerate(zip(generators, states, strict=True)):
+        try:
+            _check_generator(rng, state)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: the state of random generator {i} is none of a {_kind(rng)}: {error!r}") from error
+    try:
+        check(facts)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    mine, optimizers = _part(arrays, "model."), _part(arrays, "optimizer.")
+    if others := arrays.keys() - {f"model.{name}" for name in mine} - {f"optimizer.{name}" for name in optimizers}:
+        raise ValueError(f"{path} is no checkpoint of a training: it holds the arrays {sorted(others)[:5]}")
+    try:
+        compare(model._state(), mine, f"state of {type(model).__name__}")
+        optimizer.load_state_dict(optimizers)  # checks all before it changes anything
+    except ValueError as error:
+        raise ValueError(f"{path} is of another model. {error}") from error
+    model.load_state_dict(mine)
+    for rng, state in zip(generators, states, strict=True):
+        rng.bit_generator.state = state
+    return facts  # type: ignore[no-any-return]
+
+
+def _parsed(path: str | os.PathLike[str], name: str, kind: type, metadata: Mapping[str, str]) -> Any:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"it holds {constant}")
+
+    try:
+        found = json.loads(metadata[name], parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: its {name} are damaged: {error}") from error
+    if not isinstance(found, kind):
+        raise ValueError(f"{path}: its {name} are damaged: expected a {kind.__name__}, got {type(found).__name__}")
+    return found
+
+
+def _kind(rng: np.random.Generator) -> str:
+    return type(rng.bit_generator).__name__
+
+
+def _check_generator(rng: np.random.Generator, state: Any) -> None:
+    """Raises whatever NumPy raises for it, and ValueError where NumPy takes another state than this, or one that none has."""
+    trial = type(rng.bit_generator)()
+    trial.state = state
+    taken = json.dumps(trial.state, default=np.ndarray.tolist, sort_keys=True)
+    if taken != json.dumps(state, sort_keys=True):
+        raise ValueError(f"got {state}, which NumPy reads as {taken}"[:300])
+    flat = state | state["state"] if isinstance(state["state"], dict) else state
+    if flat.get("inc", 1) % 2 == 0:
+        raise ValueError(f"inc: expected an odd number, got {flat['inc']}")
+    for name, most in LIMITS.items():
+        if not 0 <= flat.get(name, 0) <= most:
+            raise ValueError(f"{name}: expected 0 to {most}, got {flat[name]}")
+
+
+def _part(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}

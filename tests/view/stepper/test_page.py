@@ -1,0 +1,591 @@
+"""The stepper's page in a browser, as a reader has it: opened from a file, without a network."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pathlib
+import re
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minidl
+import models
+from minidl import Tensor, gradients, nn, no_grad, ops, view, walk
+from minidl.ops.pool import MaxPool2d
+
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+
+
+class Joined(nn.Module):
+    """A residual join, a concat join and a max pooling: all that a cut must get right."""
+
+    def __init__(self, last: str = "relu") -> None:
+        rng = np.random.default_rng(3)
+        self.conv1 = nn.Conv2d(3, 5, 3, padding=1, rng=rng)
+        self.bn1 = nn.BatchNorm2d(5)
+        self.conv2 = nn.Conv2d(5, 5, 3, padding=1, rng=rng)
+        self.pool = nn.MaxPool2d(3, 2, padding=1)
+        self.conv3 = nn.Conv2d(10, 4, 3, stride=2, rng=rng)
+        self.linear = nn.Linear(4, 3, rng=rng)
+        self.last = {"relu": ops.relu, "sigmoid": ops.sigmoid}[last]
+        self.bn1.running_mean[:], self.bn1.running_var[:] = 0.1 * rng.normal(size=5), 0.5 + rng.random(5)
+        for conv in (self.conv1, self.conv2, self.conv3):
+            assert conv.bias is not None
+            conv.bias.data[:] = 0.1 * rng.normal(size=conv.bias.size)
+        self.name_parameters().to(dtype="float64")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = ops.relu(self.bn1(self.conv1(x)))
+        x = ops.relu(self.conv2(x) + x)
+        x = ops.concat([self.pool(x), ops.avg_pool2d(x, 2)])
+        return self.linear(ops.global_avg_pool2d(self.last(self.conv3(x))))
+
+
+def picture(size: int = 12) -> np.ndarray:
+    return np.random.default_rng(4).normal(size=(1, 3, size, size))
+
+
+def write(path: pathlib.Path, last: str = "relu", **settings: Any) -> pathlib.Path:
+    return view.stepper(Joined(last), picture(), 1, path / f"{last}.html", picks=[(5, 7), (11, 2)], **settings)
+
+
+def content(path: pathlib.Path) -> tuple[dict[str, Any], bytes]:
+    """The JSON of a page and its bytes."""
+    text = path.read_text(encoding="utf-8")
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    blob = re.search(r'id="blob">(.*?)</script>', text, re.DOTALL)
+    assert data and blob
+    return json.loads(data[1]), zlib.decompress(base64.b64decode(blob[1]))
+
+
+def tile(data: dict[str, Any], blob: bytes, row: int, kind: str, channel: int = -1, rule: str = "gradient") -> np.ndarray:
+    node = data["nodes"][row]
+    at, scale = (node[kind] if kind == "a" else node[kind][rule])[channel + 1]
+    h, w = node["size"][:2]
+    return np.frombuffer(blob, np.int8, h * w, at).reshape(h, w) * scale / 127 if scale else np.zeros((h, w))
+
+
+# ---- the numbers of the page, without a browser
+
+
+def test_what_the_page_is_told(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path)
+    data, blob = content(path)
+    x, model = Tensor(picture(), requires_grad=True), Joined().eval()
+    with model.frozen(), ops.unfused():
+        y = model(x)[0, 1]
+    steps = list(walk(y, leaves={}))
+    assert [n["op"] for n in data["nodes"]] == [type(s.op).__name__ for s in steps] + [""]
+    gx = gradients(y, [x])[0]
+    norms = [float(np.sqrt((g**2).sum())) for g in (*(step.gy for step in steps), gx)]
+    assert [n["norm"]["gradient"] for n in data["nodes"]] == pytest.approx(norms)
+    assert [data["picks"][k]["at"][1:] for k in (0, 1, 8)] == [[5, 7], [11, 2], [0, 0]]
+    for pick in data["picks"]:
+        c, i, j = pick["at"]
+        assert pick["derivative"] == pytest.approx(gx[0, c, i, j], rel=1e-9)
+        assert abs(gx[0, c, i, j]) == abs(gx[0, :, i, j]).max()
+    g = tile(data, blob, len(steps), "g")
+    assert np.abs(g - gx[0].mean(0)).max() <= np.abs(gx[0].mean(0)).max() / 250
+    p = tile(data, blob, len(steps), "p")
+    assert np.abs(p - (x.data * gx)[0].sum(0)).max() <= np.abs((x.data * gx)[0].sum(0)).max() / 250
+    relu = next(k for k, n in enumerate(data["nodes"]) if n["op"] == "ReLU")
+    assert data["nodes"][relu]["gates"] == pytest.approx(float((steps[relu].op.gate()).mean()))  # type: ignore[arg-type, union-attr]
+    guided = [n["norm"]["guided"] for n in data["nodes"]]
+    assert guided[0] == 1 and guided != [n["norm"]["gradient"] for n in data["nodes"]]
+    assert {n["where"].partition(":")[0] for n in data["nodes"][1:-1]} == {"stepper/test_page.py"}
+    assert data["nodes"][1]["layer"] == "linear" and data["ops"]["Conv2d"]["file"].startswith("minidl/ops/conv.py:")
+    assert "conv2d_grad_x" in data["ops"]["Conv2d"]["code"]
+
+
+def displayed_flows(data: dict[str, Any]) -> np.ndarray:
+    """(cuts, picks), as the page adds them up"""
+    flow = np.array([wire["flow"] for wire in data["wires"]])
+    return np.array([flow[cut["wires"]].sum(0) for cut in data["cuts"]])
+
+
+def check_flows(data: dict[str, Any]) -> None:
+    """At every cut, for every pick: dS/dx_j, taken from differences of the score itself; and the cut is one."""
+    model, x = Joined().eval(), picture()
+
+    def score(x: np.ndarray) -> float:
+        with no_grad():
+            return float(model(Tensor(x)).data[0, 1])
+
+    for k, pick in enumerate(data["picks"]):
+        step = np.zeros_like(x)
+        step[(0, *pick["at"])] = 1e-6
+        slope = (score(x + step) - score(x - step)) / 2e-6
+        assert displayed_flows(data)[:, k] == pytest.approx(slope, abs=1e-7), f"pick {k}"
+    for row, cut in enumerate(data["cuts"]):
+        crossing = {i for i, wire in enumerate(data["wires"]) if wire["from"] >= row and wire["to"] < row}
+        assert set(cut["wires"]) == crossing, f"cut {row}"
+
+
+def test_flows(tmp_path: pathlib.Path) -> None:
+    check_flows(content(write(tmp_path))[0])
+
+
+def test_a_swapped_cut_is_found(tmp_path: pathlib.Path) -> None:
+    data, _ = content(write(tmp_path))
+    two = [k for k, cut in enumerate(data["cuts"]) if len(cut["wires"]) == 2]
+    data["cuts"][two[0]], data["cuts"][two[0] + 2] = data["cuts"][two[0] + 2], data["cuts"][two[0]]
+    with pytest.raises(AssertionError, match="cut"):
+        check_flows(data)
+    data, _ = content(write(tmp_path))
+    data["cuts"][two[0]]["wires"][1] = data["cuts"][0]["wires"][0]
+    with pytest.raises(AssertionError, match="pick"):
+        check_flows(data)
+
+
+def test_a_pool_switch_off_by_one_is_found(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    true = MaxPool2d.winners
+    monkeypatch.setattr(MaxPool2d, "winners", lambda op: (true(op)[0], np.minimum(true(op)[1] + 1, op.x_shape[3] - 1)))
+    with pytest.raises(AssertionError, match="pick"):
+        check_flows(content(write(tmp_path))[0])
+
+
+NETS: list[Any] = [
+    ("resnet8", {}, 16),
+    ("resnet18", {}, 40),
+    ("plain20", {}, 8),
+    pytest.param("vgg11", {}, 32, marks=pytest.mark.ci),
+    ("densenet_bc", {"depth": 16, "growth": 4}, 8),
+    ("googlenet", {"aux": True}, 33),
+    ("googlenet", {"paper": True}, 33),
+    pytest.param("inception_v3", {"aux": True}, 75, marks=pytest.mark.ci),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "size"), NETS)
+def test_every_architecture(name: str, settings: dict[str, Any], size: int, tmp_path: pathlib.Path) -> None:
+    model = getattr(models, name)(num_classes=4, **settings)
+    x = np.random.default_rng(0).normal(size=(3, size, size)).astype(np.float32)
+    before = {k: v.copy() for k, v in model.state_dict().items()}
+    path = view.stepper(model, x, path=tmp_path / "p.html", limit=8_000_000)
+    data, _ = content(path)
+    assert model.training and all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert all((v == before[k]).all() for k, v in model.state_dict().items())
+    score = data["logits"][data["target"]]
+    closed = [cut for cut in data["cuts"] if cut["open"] is None]
+    for cut in closed:
+        terms = [data["wires"][w]["count"] for w in cut["wires"]]
+        assert sum(terms) + cut["biases"] == pytest.approx(score, abs=2e-5 * sum(map(abs, [*terms, 1.0])))
+    assert (len(closed) < len(data["cuts"])) == ("paper" in settings)
+    derivatives = np.array([pick["derivative"] for pick in data["picks"]])
+    assert np.abs(displayed_flows(data) - derivatives).max() < 1e-4 * np.abs(derivatives).max()
+    for node in data["nodes"]:
+        for cell in node["cells"].values():
+            assert cell["value"] == pytest.approx(cell["engine"], rel=1e-4, abs=1e-6 * max(1, abs(cell["arrived"])))
+
+
+TYPED = """
+class Scaled(Op):
+    def forward(self, x):
+        return 3 * x
+
+    def push(self, tx):
+        return 3 * tx
+
+    def backward(self, gy):
+        return (3 * gy,)
+"""
+
+
+def test_an_op_of_which_nobody_kept_the_text(tmp_path: pathlib.Path) -> None:
+    """Typed into a prompt, without a word about it: the page says what is true of every op."""
+    scope: dict[str, Any] = {"Op": minidl.Op, "__name__": "__main__"}
+    exec(TYPED, scope)
+    del minidl.OPS["Scaled"]
+    model = Joined()
+    model.last = lambda x: scope["Scaled"]()(x)
+    data, _ = content(view.stepper(model, picture(), 1, tmp_path / "p.html"))
+    told = data["ops"]["Scaled"]
+    assert (told["name"], told["code"], told["file"]) == ("Scaled", "", "nobody kept the text")
+    assert told["forward"] == "y = f(x)" and told["backward"] == "gx[k] = sum_m dy[m]/dx[k] gy[m]"
+    assert any(cut["open"] is not None for cut in data["cuts"]) and told["there"] == "A step of the computation."
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(("name", "size"), [("resnet20", 32), ("resnet18", 224)])
+def test_five_megabytes_are_enough(name: str, size: int, tmp_path: pathlib.Path) -> None:
+    model = getattr(models, name)(num_classes=10)
+    x = np.random.default_rng(0).normal(size=(3, size, size)).astype(np.float32)
+    path = view.stepper(model, x, path=tmp_path / "p.html")
+    assert path.stat().st_size <= 5_000_000
+    assert min(len(n["channels"]) for n in content(path)[0]["nodes"] if n["op"] == "ReLU") == 8  # nothing is left out
+
+
+def test_the_limit(tmp_path: pathlib.Path) -> None:
+    whole = write(tmp_path, limit=5_000_000).stat().st_size
+    small = write(tmp_path, limit=whole - 1000).stat().st_size  # 12x12 pixels are small already: there are fewer channels
+    assert small < whole - 1000 and len(content(tmp_path / "relu.html")[0]["nodes"][3]["channels"]) < 8
+    with pytest.raises(ValueError, match=r"limit: expected at most 20,000 bytes, got .* the biggest node is .* bytes before"):
+        write(tmp_path / "..", limit=20_000)
+    assert not (tmp_path / ".." / "relu.html").exists()
+
+
+def test_large_maps_are_averaged(tmp_path: pathlib.Path) -> None:
+    model = Joined()
+    x = np.random.default_rng(0).normal(size=(3, 100, 70))
+    data, blob = content(view.stepper(model, x, 0, tmp_path / "p.html"))
+    assert data["nodes"][-1]["size"] == [34, 35, 100, 70, 3, 2]
+    mean = np.abs(tile(data, blob, len(data["nodes"]) - 1, "a")[0, 0] - x[:, :3, :2].mean())
+    assert mean < 0.02 and max(n["size"][0] for n in data["nodes"] if "size" in n) <= 48
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": np.zeros((2, 3, 12, 12))}, r"x: expected one picture, \(C,H,W\) or \(1,C,H,W\), got shape \(2, 3, 12, 12\)"),
+        ({"x": picture().astype(np.float32)}, "x: the model is float64 on the cpu, x is float32 on the cpu"),
+        ({"x": np.full((3, 12, 12), np.nan)}, "x: holds NaN or infinity"),
+        ({"target": 3}, "target: expected one of the classes 0 to 2, got 3"),
+        ({"classes": ["a", "b"]}, "classes: expected 3 names, got 2"),
+        ({"picks": [(12, 0)]}, r"picks: expected a row below 12 and a column below 12, got \(12, 0\)"),
+        ({"picks": [(1, 2, 3)]}, r"picks\[0\]: expected 2 integers of at least 0, got \(1, 2, 3\)"),
+        ({"picks": [(i, 0) for i in range(10)]}, "picks: expected at most 9 pixels, got 10"),
+        ({"picture": np.zeros((3, 5, 5))}, r"picture: expected \(C,H,W\) with the height and width of x, .*got \(3, 5, 5\)"),
+    ],
+)  # fmt: skip
+def test_bad_input(change: dict[str, Any], message: str, tmp_path: pathlib.Path) -> None:
+    arguments: dict[str, Any] = {"model": Joined(), "x": picture(), "path": tmp_path / "p.html"} | change
+    with pytest.raises(ValueError, match=message):
+        view.stepper(**arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_picture_and_no_model(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(TypeError, match="x: expected an array of floats, as the model takes it, got uint8"):
+        view.stepper(Joined(), np.zeros((3, 12, 12), np.uint8), path=tmp_path / "p.html")
+    with pytest.raises(TypeError, match="target: expected an integer of at least 0, got True"):
+        view.stepper(Joined(), picture(), True, path=tmp_path / "p.html")
+    with pytest.raises(TypeError, match="model: expected a Module, got function"):
+        view.stepper(lambda x: x, picture(), path=tmp_path / "p.html")  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="no/such"):
+        view.stepper(Joined(), picture(), path="no/such/place.html")
+
+
+# ---- in the browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, headless."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium found; on Debian: apt-get install chromium")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Open]:
+    """Opens a page, and demands in the end that it asked for nothing and complained about nothing."""
+    contexts, troubles = [], list[str]()
+
+    def opened(path: pathlib.Path, width: int = 1240, **settings: Any) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: troubles.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: troubles.append("dialog"))
+        page.on("request", lambda request: None if request.url in (path.as_uri(), "data:,") else troubles.append(request.url))
+        page.goto(path.as_uri())
+        page.wait_for_selector("body[data-ready]")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not troubles
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return write(tmp_path_factory.mktemp("stepper"), classes=["benign", "malignant", "neither"], title="a title")
+
+
+def number(text: str) -> float:
+    """A number as the page writes it."""
+    front, _, power = text.replace("−", "-").partition("·10")
+    return float(front) * 10.0 ** int(power.translate(str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")) or 0)
+
+
+@pytest.mark.oracle
+def test_nodes_stand_in_the_order_of_the_walk(open_page: Open, path: pathlib.Path) -> None:
+    page, (data, _) = open_page(path), content(path)
+    rows = page.locator("#graph li button").all_inner_texts()
+    assert [" ".join(row.split()) for row in rows] == [f"{n['name']} {n['layer']}".strip() for n in data["nodes"]]
+    assert page.title() == "a title" and "malignant" in page.inner_text("#verdict")
+    joins = page.locator("circle.join").count()
+    assert joins == sum(len(n["sources"]) > 1 for n in data["nodes"]) == 2
+    wires = page.eval_on_selector_all(".wire", "paths => paths.map((p) => [Number(p.dataset.to), Number(p.dataset.from)])")
+    assert wires == [[row, to] for row, n in enumerate(data["nodes"]) for to in n["sources"]]
+
+
+def current(page: Any) -> int:
+    return int(page.get_attribute("#graph button[aria-current]", "data-row"))
+
+
+@pytest.mark.oracle
+def test_keys_clicks_and_touch(open_page: Open, path: pathlib.Path) -> None:
+    page, (data, _) = open_page(path, has_touch=True), content(path)
+    last = len(data["nodes"]) - 1
+    for key, row in [("ArrowRight", 1), ("ArrowDown", 2), ("ArrowLeft", 1), ("ArrowUp", 0), ("ArrowUp", 0), ("End", last),
+                     ("ArrowRight", last), ("Home", 0)]:  # fmt: skip
+        page.keyboard.press(key)
+        assert current(page) == row
+    page.click("#next")
+    assert current(page) == 1 and page.inner_text("#count") == f"1 of {last}"
+    page.click("#back")
+    assert current(page) == 0 and page.is_disabled("#back")
+    page.click("#graph button[data-row='4']")
+    assert current(page) == 4 and page.inner_text("#panel h2").startswith(data["nodes"][4]["name"])
+    page.keyboard.press("ArrowDown")  # with the focus in the list, which goes along
+    assert current(page) == 5 and page.evaluate("document.activeElement.dataset.row") == "5"
+    for rule in ("guided", "deconvnet", "gradient"):
+        page.keyboard.press("r")
+        assert page.get_attribute(f"[data-rule={rule}]", "aria-pressed") == "true"
+    page.click("[data-rule=guided]")
+    assert all("no derivative" in page.inner_text(part) for part in ("#ledger", "#flow"))
+    assert "stops every gradient below zero" in page.inner_text(".lead")
+    page.click("[data-rule=gradient]")
+    page.keyboard.press("3")
+    assert page.get_attribute("[data-pick='2']", "aria-pressed") == "true"
+    page.click("[data-pick='1']")
+    assert "row 11, column 2" in page.inner_text("#flow h3")
+    page.click(".channels button[data-channel='0']")
+    assert page.get_attribute(".channels button[data-channel='0']", "aria-pressed") == "true"
+    swipe = """(dx) => {
+        const panel = document.getElementById("panel");
+        const at = (x) => [new Touch({ identifier: 0, target: panel, clientX: x, clientY: 400 })];
+        panel.dispatchEvent(new TouchEvent("touchstart", { touches: at(300), bubbles: true }));
+        panel.dispatchEvent(new TouchEvent("touchend", { changedTouches: at(300 + dx), bubbles: true }));
+    }"""
+    page.evaluate(swipe, -120)
+    assert current(page) == 6
+    page.evaluate(swipe, 120)
+    page.evaluate(swipe, 20)
+    assert current(page) == 5
+
+
+@pytest.mark.oracle
+def test_a_tooltip_says_what_the_data_say(open_page: Open, path: pathlib.Path) -> None:
+    page, (data, blob) = open_page(path), content(path)
+    for row, kind, (i, j) in [(len(data["nodes"]) - 1, "a", (5, 7)), (3, "g", (1, 0)), (8, "p", (2, 5))]:
+        page.evaluate(f"go({row})")
+        values = tile(data, blob, row, kind)
+        h, w = values.shape
+        page.hover(f"canvas[data-kind={kind}]", position=at_cell(page, kind, i, j, h, w))
+        place, value = page.inner_text("#tip").split("\n")
+        assert place == f"row {i}, column {j}"
+        assert number(value) == pytest.approx(values[i, j], rel=1e-3, abs=1e-12)
+    page.mouse.move(5, 5)
+    assert page.is_hidden("#tip")
+
+
+def at_cell(page: Any, kind: str, i: int, j: int, h: int, w: int) -> dict[str, float]:
+    page.locator(f"canvas[data-kind={kind}]").scroll_into_view_if_needed()
+    box = page.locator(f"canvas[data-kind={kind}]").bounding_box()
+    return {"x": (j + 0.5) * box["width"] / w, "y": (i + 0.5) * box["height"] / h}
+
+
+COLOURS = {
+    "light": ["#053061", "#4393c3", "#f7f7f7", "#d6604d", "#67001f"],
+    "dark": ["#b5deff", "#3a86c8", "#1c2128", "#d8643c", "#ffdcc6"],
+}
+
+
+def colour(t: float, theme: str) -> list[float]:
+    """Linear between five colours at -1, -1/2, 0, 1/2, 1."""
+    stops = np.array([[int(c[k : k + 2], 16) for k in (1, 3, 5)] for c in COLOURS[theme]])
+    return [float(np.interp(t, np.linspace(-1, 1, 5), stops[:, k])) for k in range(3)]
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_pixels_have_the_colour_of_their_value(theme: str, open_page: Open, path: pathlib.Path) -> None:
+    page, (data, blob) = open_page(path, color_scheme=theme), content(path)
+    for row in range(3, len(data["nodes"])):
+        page.evaluate(f"go({row})")
+        for kind in "agp":
+            for rule in ("gradient", "guided"):
+                page.evaluate(f"state.rule = '{rule}'; draw()")
+                values = tile(data, blob, row, kind, rule=rule)
+                sizes = np.sort(np.abs(values), axis=None)
+                limit = sizes[int(np.ceil(0.995 * sizes.size)) - 1] or sizes[-1] or 1
+                assert float(page.get_attribute(f"canvas[data-kind={kind}]", "data-limit")) == pytest.approx(limit, rel=1e-6)
+                h, w = values.shape
+                canvas = f"document.querySelector('canvas[data-kind={kind}]')"
+                got = page.evaluate(f"[...{canvas}.getContext('2d').getImageData(0, 0, {w}, {h}).data]")
+                expected = [colour(np.clip(v / limit, -1, 1), theme) for v in values.ravel()]
+                np.testing.assert_allclose(np.reshape(got, (h * w, 4))[:, :3], expected, atol=1.01)
+    page.evaluate("state.rule = 'gradient'; draw()")
+
+
+def check_displayed_flows(page: Any, data: dict[str, Any]) -> None:
+    model, x = Joined().eval(), Tensor(picture(), requires_grad=True)
+    with model.frozen():
+        gx = gradients(model(x)[0, 1], [x])[0]
+    for row in range(len(data["nodes"])):
+        page.evaluate(f"go({row})")
+        for k, pick in enumerate(data["picks"]):
+            page.evaluate(f"state.pick = {k}; draw()")
+            shown = number(page.inner_text("#flow [data-total]"))
+            assert shown == pytest.approx(gx[(0, *pick["at"])], rel=2e-5), f"row {row}, pick {k}"
+
+
+@pytest.mark.oracle
+def test_displayed_flows(open_page: Open, path: pathlib.Path) -> None:
+    check_displayed_flows(open_page(path), content(path)[0])
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("broken", ["cut", "switch"])
+def test_displayed_flows_of_a_broken_page(
+    broken: str, open_page: Open, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if broken == "switch":
+        true = MaxPool2d.winners
+        monkeypatch.setattr(MaxPool2d, "winners", lambda op: (true(op)[0], np.minimum(true(op)[1] + 1, op.x_shape[3] - 1)))
+        path = write(tmp_path)
+    else:
+        path = write(tmp_path)
+        data, _ = content(path)
+        two = next(cut for cut in data["cuts"] if len(cut["wires"]) == 2)
+        two["wires"][1] = data["cuts"][0]["wires"][0]
+        text = path.read_text(encoding="utf-8")
+        old = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)
+        assert old
+        path.write_text(text.replace(old[1], json.dumps(data).replace("<", r"\u003c")), encoding="utf-8")
+    with pytest.raises(AssertionError, match="row"):
+        check_displayed_flows(open_page(path), content(path)[0])
+
+
+@pytest.mark.oracle
+def test_the_account_adds_up_on_the_page(open_page: Open, path: pathlib.Path) -> None:
+    page, (data, _) = open_page(path), content(path)
+    for row in range(len(data["nodes"])):
+        page.evaluate(f"go({row})")
+        terms = [number(t) for t in page.locator("#ledger .term:not(.total) b").all_inner_texts()]
+        assert number(page.inner_text("#ledger [data-total]")) == pytest.approx(data["logits"][1], rel=2e-5)
+        assert sum(terms) == pytest.approx(data["logits"][1], abs=1e-4)
+
+
+@pytest.mark.oracle
+def test_sums_of_single_cells(open_page: Open, path: pathlib.Path) -> None:
+    page, (data, _) = open_page(path), content(path)
+    seen = set()
+    for row, node in enumerate(data["nodes"][:-1]):
+        page.evaluate(f"go({row})")
+        cell = node["cells"].get("0")
+        if cell is None:
+            assert "does not go through this step" in page.inner_text("#arithmetic")
+            continue
+        seen.add(node["op"])
+        shown = page.locator("#arithmetic [data-total], #arithmetic [data-value]").first.inner_text()
+        assert number(shown) == pytest.approx(cell["engine"], rel=2e-5)
+        assert data["ops"][node["op"]]["backward"] in page.inner_text("#arithmetic")
+        assert data["ops"][node["op"]]["file"] in page.inner_text("#arithmetic")
+        if "window" in cell:
+            gy, kernel, products = (np.array(grid) for grid in cell["window"])
+            np.testing.assert_allclose(gy * kernel, products, rtol=1e-6)
+    assert {"Conv2d", "ReLU", "BatchNormFrozen", "Concat", "Linear", "GlobalAvgPool2d", "GetItem"} <= seen
+
+
+@pytest.mark.oracle
+def test_a_line_that_stays_open(open_page: Open, tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, "sigmoid")
+    page, (data, _) = open_page(path), content(path)
+    at = next(row for row, node in enumerate(data["nodes"]) if node["op"] == "Sigmoid")
+    for row in range(len(data["nodes"])):
+        page.evaluate(f"go({row})")
+        assert page.locator("#ledger [data-total]").count() == (row <= at)
+        assert page.locator(f"#ledger [data-open='{at}']").count() == (row > at)
+    page.evaluate(f"go({at})")
+    assert "not piecewise linear" in page.inner_text("#ledger")
+
+
+@pytest.mark.oracle
+def test_names_are_text(open_page: Open, tmp_path: pathlib.Path) -> None:
+    evil = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
+    path = write(tmp_path, title=evil, classes=["a", evil, "{{data}}"])
+    page = open_page(path)
+    assert page.title() == page.inner_text("#title") == evil and page.locator("img").count() == 0
+    assert page.inner_text("#verdict strong") == evil and "{{data}}" in page.inner_text("#logits")
+
+
+@pytest.mark.oracle
+def test_the_policy_forbids_all_but_this_page(open_page: Open, path: pathlib.Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="(.*?)"', text)
+    assert policy and policy[1].startswith("default-src 'none'; script-src 'sha256-") and "unsafe" not in policy[1]
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
+
+
+@pytest.mark.oracle
+def test_the_policy_is_enforced(browser: Any, path: pathlib.Path) -> None:
+    """A script, a style, a picture and a request that somebody might smuggle in: all four are refused."""
+    context = browser.new_context()
+    page, refused = context.new_page(), list[str]()
+    page.on("console", lambda message: refused.append(message.text))
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-ready]")
+    page.evaluate("""() => {
+        const script = document.createElement("script"), style = document.createElement("style"), image = new Image();
+        script.textContent = "window.evil = true";
+        style.textContent = "body { display: none }";
+        image.src = "https://example.org/a.png";
+        document.head.append(script, style, image);
+        fetch("https://example.org/").catch(() => {});
+    }""")
+    page.wait_for_timeout(200)
+    assert page.evaluate("typeof window.evil") == "undefined" and page.is_visible("body")
+    for directive in "script-src", "style-src", "img-src", "default-src":
+        assert any(directive in text for text in refused), refused
+    context.close()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_small_screen(theme: str, open_page: Open, path: pathlib.Path) -> None:
+    page, (data, _) = open_page(path, width=390, color_scheme=theme), content(path)
+    for row in range(len(data["nodes"])):
+        page.evaluate(f"go({row})")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, f"row {row}"
+    buttons = [button.bounding_box() for button in page.locator(".controls button").all()]
+    assert len(buttons) == 5 and all(b["x"] >= 0 and b["x"] + b["width"] <= 390 and b["height"] >= 30 for b in buttons)
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", dark)[:3])) < 200) == (theme == "dark")
+
+
+@pytest.mark.oracle
+def test_the_focus_is_seen(open_page: Open, path: pathlib.Path) -> None:
+    page = open_page(path)
+    seen = set()
+    for _ in range(18):
+        page.keyboard.press("Tab")
+        tag, width, style = page.evaluate("""() => {
+            const look = getComputedStyle(document.activeElement);
+            return [document.activeElement.tagName, look.outlineWidth, look.outlineStyle];
+        }""")
+        seen.add(tag)
+        assert tag == "BODY" or (width == "3px" and style == "solid")
+    assert {"BUTTON", "SUMMARY"} <= seen
+
+
+def test_the_script_makes_no_markup_of_strings() -> None:
+    script = (pathlib.Path(view.__file__).parent / "stepper" / "stepper.js").read_text(encoding="utf-8")
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|fetch\(|XMLHttp|WebSocket", script)
