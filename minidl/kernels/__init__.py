@@ -24,6 +24,7 @@ import numpy as np
 from minidl.array import Array
 from minidl.contexts import Block, Setting
 from minidl.kernels import reference
+from minidl.kernels import sources as _sources  # noqa: F401 - reads the files now, of which one is loaded already
 
 CHOICES = ("compiled", "reference")
 

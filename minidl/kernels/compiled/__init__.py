@@ -3,9 +3,6 @@
 Compiled when first called, for float32 or float64, and kept on disk beside these files.
 """
 
-from pathlib import Path
-
-from minidl.kernels.cache import delete_if_stale
 from minidl.kernels.compiled.conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from minidl.kernels.compiled.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
 from minidl.kernels.compiled.elementwise import adamw_update, add, rectify, relu, relu_grad, sgd_update
@@ -31,7 +28,6 @@ from minidl.kernels.reference import (  # of few numbers
     weighted_sum,
 )
 
-delete_if_stale(Path(__file__).parent)
 keep_freed_memory()
 wait_quietly()  # before Numba starts its threads, at the first call of a kernel
 

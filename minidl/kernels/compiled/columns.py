@@ -20,6 +20,7 @@ import numpy as np
 from numba import get_num_threads, njit
 
 from minidl.array import Array
+from minidl.kernels.cache import kept
 from minidl.kernels.compiled.direct import DEPTH, scratch
 from minidl.kernels.compiled.parallel import in_parallel
 from minidl.kernels.compiled.tiles import COLUMNS, ROWS, dot_tile, tile
@@ -29,7 +30,7 @@ from minidl.kernels.reference import Pair, Shape
 MOST, MOST_CORRELATION = 512, 2048  # positions of windows, beyond which `direct` is faster
 LEAST = 1 << 16  # weights
 APART = 16  # numbers between two rows: a whole number of pages apart, all rows would compete for a few cache lines
-_compiled: Any = njit(cache=True, nogil=True, error_model="numpy")
+_compiled: Any = kept(njit(nogil=True, error_model="numpy"))
 
 
 def pays(w: Shape, y: Shape, groups: int, itemsize: int, most: int) -> bool:

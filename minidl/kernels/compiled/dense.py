@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from minidl.array import Array
+from minidl.kernels.cache import kept
 from minidl.kernels.compiled import direct, winograd
 from minidl.kernels.compiled.direct import AHEAD, TASKS, bounds, multiply, pack, packed_rows
 from minidl.kernels.compiled.norm import mean_and_variance, planes, vectors
@@ -121,7 +122,7 @@ def _unpack_gated(out, n, count, f0, channels, r0, rows, p, x, scale, shift, mea
                 sums[1, f] += t
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _convolve_slot(slot, slots, gy, gy_first, F, w, C, p, packed_gy, out, x, scale, shift, mean, gx, add, sums):
     """the gradient of the picture, as in `conv2d_grad_x`, through the gates of the relu that `pack` applied"""
     N, nothing = len(gy), np.empty(0, gy.dtype)
@@ -137,12 +138,12 @@ def _convolve_slot(slot, slots, gy, gy_first, F, w, C, p, packed_gy, out, x, sca
         _unpack_gated(results, n, count, first, last - first, r0, height, p, x, scale, shift, mean, gx, add, sums[slot])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _channel_statistics(c, x, first, mean, var):
     mean[c], var[c] = mean_and_variance(x, first + c)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _subtract_line(slot, gx, x, first, mean, a, b):
     HW = x.shape[2]
     for nc in range(slot * len(x) * len(mean) // SLOTS, (slot + 1) * len(x) * len(mean) // SLOTS):

@@ -32,6 +32,7 @@ import numpy as np
 from numba import get_num_threads, njit
 
 from minidl.array import Array
+from minidl.kernels.cache import kept
 from minidl.kernels.compiled.parallel import in_parallel
 from minidl.kernels.compiled.tiles import COLUMNS, ROWS, dot_tile, half_dot_tile, half_tile, tile
 from minidl.kernels.compiled.vectors import VECTOR, affine_relu, copy, copy_strided, prefetch
@@ -259,7 +260,7 @@ def _unpack(out, y, flat, bias, n, count, f0, channels, r0, rows, phase, p):
                         flat[np.uintp(at + j * p.yw)] = out[np.uintp(start + j)]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _pack_tile(g_tile, w, transposed, p, out):
     """The weights of one tile phase by phase, as `tile` reads them: [k][m], 0 beyond the rows; see `pack_weights`"""
     rows, channels, taps = w.shape[1:]
@@ -309,7 +310,7 @@ def multiply(w, w_at, planes, o_at, K, rows, m_first, m_last, p, out, x, x_at, x
                     half_tile(w, at, ROWS // 2, 1, planes, q, p.offsets, o_at + k, deep, out, y_at + q, p.length, k > 0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _convolve(slot, slots, x, scale, shift, channels, w, bias, rows, p, planes, results, y, y_first):
     """y[y_first + f, q] = bias[f] + sum_k w[f, k] planes[offset[k] + q], task by task; planes, results: scratch of the slots"""
     N, phases, x_picture = len(x), len(p.starts) - 1, x.size // len(x)
@@ -331,7 +332,7 @@ def _convolve(slot, slots, x, scale, shift, channels, w, bias, rows, p, planes, 
                 _unpack(sums, y, flat_y, bias, n, count, f0, m_last - m_first, r0, height, phase, p)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _correlate(unit, slots, gy, gy_first, rows, x, scale, shift, channels, p, planes, gradients, gw):
     """gw[slot, f, k] = sum_q gy[gy_first + f, q] planes[offset[k] + q] over the pictures (or bands) of a slot
 

@@ -8,9 +8,10 @@ import numpy as np
 from numba import njit
 
 from minidl.array import Array
+from minidl.kernels.cache import kept
 from minidl.kernels.compiled.parallel import in_parallel
 
-_compiled: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+_compiled: Any = kept(njit(nogil=True, error_model="numpy", fastmath={"contract"}))
 PIECE = 1 << 12  # elements that one thread takes at a time, whole rows
 
 

@@ -12,10 +12,11 @@ import numpy as np
 from numba import njit
 
 from minidl.array import Array
+from minidl.kernels.cache import kept
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
 from minidl.kernels.compiled.vectors import moments
 
-_compiled: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+_compiled: Any = kept(njit(nogil=True, error_model="numpy", fastmath={"contract"}))
 
 
 def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
@@ -115,7 +116,7 @@ def vectors(*arrays: Array) -> list[Array]:
     return [np.ascontiguousarray(a) for a in arrays]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def mean_and_variance(x, c):
     """mean and (biased) var of channel c of x (N,C,HW), the first in the type of x, the second in float64"""
     N, C, HW = x.shape

@@ -22,6 +22,8 @@ from numba._dispatcher import compute_fingerprint
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minidl.kernels.cache import kept
+
 SLOTS = 64  # what many small tasks are put into, since a call costs as much as some hundred numbers
 _WORD = ir.IntType(64)
 _ENTRY = ir.FunctionType(_WORD, [_WORD, _WORD])  # (i, where the arguments lie) -> 1 for an error, else 0
@@ -61,13 +63,13 @@ def _prepare_loop() -> int:
     return _address(_for_each, 0, 0, 0)
 
 
-@njit(cache=True, nogil=True)
+@kept(njit(nogil=True))
 def _start(loop, work, count, *arguments):
     if _hand_over(loop, work, count, arguments):
         raise IndexError("a kernel went beyond the end of an array")  # which is looked for with NUMBA_BOUNDSCHECK=1 alone
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@kept(njit(parallel=True, nogil=True))
 def _for_each(entry, count, arguments):
     errors = 0
     for i in prange(count):

@@ -8,11 +8,12 @@ import numpy as np
 from numba import njit
 
 from minidl.array import Array
+from minidl.kernels.cache import kept
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
 from minidl.kernels.compiled.vectors import copy, copy_strided
 from minidl.kernels.reference import Pair, Shape
 
-_compiled: Any = njit(cache=True, nogil=True, error_model="numpy")
+_compiled: Any = kept(njit(nogil=True, error_model="numpy"))
 
 
 def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -> tuple[Array, Array]:
@@ -74,7 +75,7 @@ def _max_pool2d(slot, x, kh, kw, sh, sw, ph, pw, lines, all_taps, y, winner):
         copy(winner, row * OW, taps, 0, OW)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _inside(v, step, W, windows):
     """the first window whose tap at j step + v is inside a row of W pixels, and how many there are"""
     first = max(0, -(v // step))
@@ -95,7 +96,7 @@ def _max_pool2d_grad(slot, gy, winner, kw, sh, sw, ph, pw, gx):
                     target[y, x] += source[i, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _counts(dtype, size, windows, k, s, p, with_pad):
     """how many pixels of an axis of `size` each of the windows averages"""
     counts = np.empty(windows, dtype)

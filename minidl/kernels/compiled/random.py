@@ -8,10 +8,11 @@ import numpy as np
 from numba import njit
 
 from minidl.array import Array
+from minidl.kernels.cache import kept
 from minidl.kernels.compiled.parallel import in_parallel
 from minidl.kernels.reference import philox, threshold
 
-_compiled: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+_compiled: Any = kept(njit(nogil=True, error_model="numpy", fastmath={"contract"}))
 _philox: Any = njit(inline="always")(philox)
 PIECE = 1 << 15  # elements that one thread takes at a time
 

@@ -29,6 +29,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minidl.array import Array
+from minidl.kernels.cache import kept
 from minidl.kernels.compiled.direct import AHEAD, SCRATCH, TASKS, scratch
 from minidl.kernels.compiled.parallel import in_parallel
 from minidl.kernels.compiled.tiles import ROWS, narrow_tile, single_tile
@@ -247,7 +248,7 @@ def filled_up(channels: int, itemsize: int) -> int:
 # ---- the compiled loops
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _pack(x, c0, C, scale, shift, first, count, top, left, row, band, bands, pixels, band_pixels, apart, planes):
     """The bands first, ..., first + count - 1 of C channels of x side by side, or of max(scale x + shift, 0)
 
@@ -280,7 +281,7 @@ def _pack(x, c0, C, scale, shift, first, count, top, left, row, band, bands, pix
                 planes[np.uintp(at + pixels[p] * apart + c)] = value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _unpack(out, first, count, band, bands, pixels, band_pixels, apart, bias, F, y, y_first):
     """y[:, y_first : y_first + F] = the bands first, ... + bias"""
     (channels, H, W), lanes, flat = y.shape[1:], VECTOR // y.itemsize, y.reshape(y.size)
@@ -302,7 +303,7 @@ def _unpack(out, first, count, band, bands, pixels, band_pixels, apart, bias, F,
                     plane[p] += bias[f]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _unpack_gated(out, first, count, band, bands, pixels, band_pixels, apart, F, rows, x, scale, shift, mean, gx, add, sums):
     """g = the bands first, ... where scale x + shift > 0, else 0; gx (+)= scale g; sums += (g, g (x - mean)) of each channel"""
     (channels, H, W), lanes = x.shape[1:], VECTOR // x.itemsize
@@ -336,7 +337,7 @@ def _fetch(x, c0, C, n, count, t):
         prefetch(x, (n + k) * picture + c0 * plane + t * C * plane // T, -(-C * plane * x.itemsize // (64 * T)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _kernel_places(c, w, turned, h, width, padded, u):
     """U = G g G^T of channel c of w (F,C,9), as the tiles read it: [t][f div width][c][f mod width], 0 beyond the rows
 
@@ -396,7 +397,7 @@ def _task(first, count, x, c0, C, scale, shift, top, left, u, p, channels, rows,
             _places_to_pixels(Y, f, y_stride, p.tiles, q0, n_q, out, f, p.out_row, rows)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _convolve(
     slot, slots, x, C, scale, shift, top, left, u, bias, p, channels, rows, starts, planes, places, products, pixels,
     F, y, y_first,
@@ -411,7 +412,7 @@ def _convolve(
         _unpack(out, first, count, p.band, p.bands, p.out, p.band_out, rows, bias, F, y, y_first)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _convolve_gated(
     slot, slots, gy, g0, C, top, left, u, p, channels, rows, starts, planes, places, products, pixels, lines,
     F, x, scale, shift, mean, gx, add, sums,
@@ -429,7 +430,7 @@ def _convolve_gated(
         )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _correlate(
     slot, slots, gy, g0, F, x, C, scale, shift, top, left, p, channels, rows, starts,
     planes, gradients, places, gradient_places, sums,
@@ -474,7 +475,7 @@ def _correlate(
                             )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kept(njit(nogil=True, error_model="numpy"))
 def _kernel_gradient(f, sums, rows, channels, h, gw):
     """gw[f] = G^T [ sum over the slots ] G"""
     C = gw.shape[1]

@@ -8,9 +8,6 @@ order that only shapes decide, and no thread adds to a place where another does:
 CuPy's own text serves where one call of it is one pass over memory, or cuBLAS: `add`, `relu`, and the products of conv.py.
 """
 
-from pathlib import Path
-
-from minidl.kernels.cache import delete_if_stale
 from minidl.kernels.cuda.channels import channel_affine, channel_affine_relu, channel_affine_relu_grad, channel_sums
 from minidl.kernels.cuda.conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from minidl.kernels.cuda.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
@@ -22,8 +19,6 @@ from minidl.kernels.cuda.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, ma
 from minidl.kernels.cuda.random import dropout
 from minidl.kernels.cuda.resize import rows_and_columns
 from minidl.kernels.reference import add, relu
-
-delete_if_stale(Path(__file__).parent)
 
 __all__ = [
     "adamw_update",

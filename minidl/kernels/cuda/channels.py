@@ -9,6 +9,7 @@ from __future__ import annotations
 from numba import cuda
 
 from minidl.array import Array, array_module
+from minidl.kernels.cache import kept
 from minidl.kernels.cuda.launch import AHEAD, U, launch
 from minidl.kernels.cuda.moments import sums
 
@@ -56,7 +57,7 @@ def contiguous(x: Array) -> Array:
     return x if x.flags.c_contiguous else array_module(x).ascontiguousarray(x)
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _affine(x, scale, shift, y):
     """y[n,c,i] = scale[c] x[n,c,i] + shift[c]"""
     N, C, HW = y.shape
@@ -80,7 +81,7 @@ def _affine(x, scale, shift, y):
         c += dc
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def affine_relu(x, r, residual, scale, shift, y):
     """y[n,c,i] = max(scale[c] x[n,c,i] + shift[c] + (r[n,c,i] if residual else 0), 0)"""
     N, C, HW = y.shape
@@ -110,7 +111,7 @@ def affine_relu(x, r, residual, scale, shift, y):
         c += dc
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _affine_relu_grad(gy, y, scale, gx, gr):
     """gr[n,c,i] = gy[n,c,i] where y[n,c,i] > 0, else 0; gx[n,c,i] = scale[c] gr[n,c,i]"""
     N, C, HW = y.shape

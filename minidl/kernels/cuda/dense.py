@@ -5,6 +5,7 @@ from __future__ import annotations
 from numba import cuda
 
 from minidl.array import Array, array_module
+from minidl.kernels.cache import kept
 from minidl.kernels.cuda.channels import affine_relu, vectors
 from minidl.kernels.cuda.conv import conv2d_grad_w, conv2d_grad_x, convolve
 from minidl.kernels.cuda.launch import AHEAD, U, launch
@@ -65,7 +66,7 @@ def _channels(X: Array, first: int, count: int) -> Array:
     return X.reshape(*X.shape[:2], -1)[:, first : first + count]
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _gated(gz, x, scale, shift, mean, add, gx, firsts, seconds):
     """g[n,c,i] = gz[n,c,i] where scale[c] x[n,c,i] + shift[c] > 0, else 0; gx = scale g, added to what is there if `add`
 
@@ -98,7 +99,7 @@ def _gated(gz, x, scale, shift, mean, add, gx, firsts, seconds):
     put_together(first, second, firsts, seconds)
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _subtract_line(x, mean, a, b, gx):
     """gx[n,c,i] -= a[c] + b[c] (x[n,c,i] - mean[c])"""
     N, C, HW = gx.shape

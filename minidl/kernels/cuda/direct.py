@@ -26,6 +26,7 @@ import numpy as np
 from numba import cuda
 
 from minidl.array import Array, array_module, sum_type
+from minidl.kernels.cache import kept
 from minidl.kernels.cuda.launch import U, jit, launch_blocks, quotient
 from minidl.kernels.reference import Pair, Shape
 
@@ -284,7 +285,7 @@ def _weights(gy, x, to_gy, to_x, H, W, ph, pw, OH, OW, columns, rows, pictures, 
             sums[cuda.blockIdx.x, f, c * 9 + at % 9] = shared[U(at)]
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _add_up(pieces, total):
     """total[i] = sum of pieces[:,i]: thread y adds every TURNS-th from y on, then these are put together in their order"""
     i, y = cuda.blockIdx.x * SUMS + cuda.threadIdx.x, cuda.threadIdx.y

@@ -11,6 +11,7 @@ import numpy as np
 from numba import cuda
 
 from minidl.array import Array, array_module
+from minidl.kernels.cache import kept
 from minidl.kernels.cuda.launch import launch
 
 
@@ -54,7 +55,7 @@ def _flat(p: Array, name: str) -> Array:
     return p.reshape(-1)
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _relu_grad(gy, y, gx):
     """gx[i] = gy[i] where y[i] > 0, else 0"""
     zero = np.float32(0)
@@ -62,7 +63,7 @@ def _relu_grad(gy, y, gx):
         gx[i] = gy[i] if y[i] > zero else zero
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _rectify(r, residual, y):
     """y[i] <- max(y[i] + r[i], 0), without r unless `residual`"""
     zero = np.float32(0)
@@ -73,7 +74,7 @@ def _rectify(r, residual, y):
         y[i] = zero if value < zero else value  # NaN stays NaN
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _sgd_update(g, lr, momentum, nesterov, weight_decay, p, v):
     """g' = g + weight_decay p;  v <- momentum v + g';  p <- p - lr (g' + momentum v if nesterov else v)"""
     for i in range(cuda.grid(1), len(p), cuda.gridsize(1)):
@@ -82,7 +83,7 @@ def _sgd_update(g, lr, momentum, nesterov, weight_decay, p, v):
         p[i] -= lr * (d + momentum * v[i] if nesterov else v[i])
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _adamw_update(g, b1, c1, b2, c2, keep, rate, unbias, eps, p, m, v):
     """m <- b1 m + c1 g;  v <- b2 v + c2 g^2;  p <- keep p - rate m / (sqrt(unbias v) + eps)"""
     for i in range(cuda.grid(1), len(p), cuda.gridsize(1)):

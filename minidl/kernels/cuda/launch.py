@@ -30,6 +30,7 @@ from numba import cuda
 from numba.core import config
 
 from minidl.array import array_module
+from minidl.kernels.cache import kept
 
 THREADS = 256  # of a block; a power of two, for the reductions
 BLOCKS = 65_535  # along an axis of the grid: what CUDA allows along y and z
@@ -44,7 +45,7 @@ config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # a small grid for a small array is no n
 
 def jit(threads: int, blocks: int) -> Any:
     """`cuda.jit` for a kernel that takes many registers: so few that `blocks` blocks of `threads` fit on a multiprocessor"""
-    return cuda.jit if config.ENABLE_CUDASIM else cuda.jit(cache=True, launch_bounds=(threads, blocks))
+    return cuda.jit if config.ENABLE_CUDASIM else kept(cuda.jit(launch_bounds=(threads, blocks)))
 
 
 @cuda.jit(device=True)

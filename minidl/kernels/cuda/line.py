@@ -7,6 +7,7 @@ import math
 from numba import cuda
 
 from minidl.array import Array, array_module
+from minidl.kernels.cache import kept
 from minidl.kernels.cuda.launch import launch
 
 
@@ -39,7 +40,7 @@ def _three_like(x: Array) -> tuple[Array, Array, Array]:
     return xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _norm_line(mean, var, gamma, beta, eps, inv_std, scale, shift):
     """inv_std[c] = 1 / sqrt(var[c] + eps), scale[c] = gamma[c] inv_std[c], shift[c] = beta[c] - mean[c] scale[c]"""
     one = var.dtype.type(1)
@@ -49,7 +50,7 @@ def _norm_line(mean, var, gamma, beta, eps, inv_std, scale, shift):
         shift[c] = beta[c] - mean[c] * scale[c]
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _norm_line_grad(sum_g, sum_gd, scale, inv_std, m, ggamma, a, b):
     """ggamma[c] = sum_gd[c] inv_std[c], a[c] = scale[c] sum_g[c] / m, b[c] = scale[c] inv_std[c]^2 sum_gd[c] / m"""
     for c in range(cuda.grid(1), len(scale), cuda.gridsize(1)):
@@ -58,7 +59,7 @@ def _norm_line_grad(sum_g, sum_gd, scale, inv_std, m, ggamma, a, b):
         b[c] = scale[c] * inv_std[c] * inv_std[c] * sum_gd[c] / m
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _weighted_sum(a, p, b, q, y):
     """y[c] = p a[c] + q b[c]"""
     for c in range(cuda.grid(1), len(y), cuda.gridsize(1)):

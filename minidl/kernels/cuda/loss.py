@@ -8,6 +8,7 @@ import numpy as np
 from numba import cuda
 
 from minidl.array import Array, array_module, sum_type
+from minidl.kernels.cache import kept
 from minidl.kernels.cuda.launch import BLOCKS, THREADS, block_for, launch_blocks
 
 
@@ -21,7 +22,7 @@ def softmax_cross_entropy(z: Array, labels: Array, v: Array, smoothing: float) -
     return losses, g
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _softmax_cross_entropy(z, labels, v, keep, spread, losses, g):
     """As above; the threads along x share a row"""
     N, K = z.shape

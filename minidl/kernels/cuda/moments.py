@@ -12,6 +12,7 @@ from typing import Any
 from numba import cuda
 
 from minidl.array import Array, array_module, sum_type
+from minidl.kernels.cache import kept
 from minidl.kernels.cuda.launch import AHEAD, THREADS, U, block_for, launch_blocks
 
 SHARE = 16  # values that a thread sums at least, before another block is worth it
@@ -61,7 +62,7 @@ def _thread():
 # ---- mean and variance
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _moments(x, counts, means, squares):
     """Of a block's share, a mean and the sum of squared deviations from it, updated value by value (Welford 1962)"""
     N, c, piece = x.shape[0], cuda.blockIdx.x, cuda.blockIdx.y
@@ -88,7 +89,7 @@ def _moments(x, counts, means, squares):
         counts[c, piece], means[c, piece], squares[c, piece] = count, mean, square
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _merge(counts, means, squares, mean, var):
     """mean[c] and var[c] from those of the channel's blocks, a thread each"""
     c, t = cuda.blockIdx.x, cuda.threadIdx.x
@@ -132,7 +133,7 @@ def _together(count, mean, square, more, more_mean, more_square):
 # ---- sums
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _sums(gy, y, gated, x, mean, firsts, seconds):
     """Of a block's share, sum g and sum g (x - mean[c])"""
     N, c = x.shape[0], cuda.blockIdx.x
@@ -159,7 +160,7 @@ def _sums(gy, y, gated, x, mean, firsts, seconds):
     put_together(first, second, firsts, seconds)
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _add_up(firsts, seconds, first, second):
     """first[c] and second[c]: the sums of the channel's blocks, a thread each"""
     c, t = cuda.blockIdx.x, cuda.threadIdx.x

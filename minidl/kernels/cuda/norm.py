@@ -7,6 +7,7 @@ import math
 from numba import cuda
 
 from minidl.array import Array, array_module
+from minidl.kernels.cache import kept
 from minidl.kernels.cuda.channels import planes, vectors
 from minidl.kernels.cuda.launch import AHEAD, U, launch
 from minidl.kernels.cuda.moments import moments, sums
@@ -62,7 +63,7 @@ def _backward(
     return gx, gr, ggamma, gbeta
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _normalise(x, r, residual, mean, var, gamma, beta, eps, relu, y):
     """y = gamma[c] / sqrt(var[c] + eps) (x[n,c,i] - mean[c]) + beta[c] + (r[n,c,i] if residual), and max(y, 0) if relu"""
     N, C, HW = y.shape
@@ -92,7 +93,7 @@ def _normalise(x, r, residual, mean, var, gamma, beta, eps, relu, y):
         c += dc
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _gradient(gy, y, gated, x, gamma, mean, var, eps, sum_g, sum_gd, ggamma, gr, keep, gx):
     """gx = gamma / sqrt(var + eps) (g - sum_g / m - (x - mean) sum_gd / (m (var + eps))), g = gr = gy where y > 0, else 0
 

@@ -8,6 +8,7 @@ import numpy as np
 from numba import cuda
 
 from minidl.array import Array, array_module
+from minidl.kernels.cache import kept
 from minidl.kernels.cuda.launch import launch
 from minidl.kernels.cuda.windows import first_window, last_window
 from minidl.kernels.reference import Pair, Shape
@@ -53,7 +54,7 @@ def _launch(kernel: object, *args: object) -> None:
     launch(kernel, args[-1].shape, *args)  # type: ignore[attr-defined]
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _max_pool2d(x, kh, kw, sh, sw, ph, pw, winner, y):
     """y[plane,i,j] = max_{u,v} x[plane, i*s + u - p, j*s + v - p], for a thread each"""
     planes, OH, OW = y.shape
@@ -75,7 +76,7 @@ def _max_pool2d(x, kh, kw, sh, sw, ph, pw, winner, y):
                 winner[plane, i, j] = cell
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _max_pool2d_grad(gy, winner, kh, kw, sh, sw, ph, pw, gx):
     """gx[plane,y,z] = sum of gy[plane,i,j] over the windows i, j that pixel y, z has won"""
     planes, H, W = gx.shape
@@ -100,7 +101,7 @@ def _count(i, size, k, s, p, with_pad):
     return min(i * s - p + k, high) - max(i * s - p, low)
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _avg_pool2d(x, kh, kw, sh, sw, ph, pw, with_pad, y):
     """y[plane,i,j] = sum_{u,v} x[plane, i*s + u - p, j*s + v - p] / count, for a thread each"""
     planes, OH, OW = y.shape
@@ -118,7 +119,7 @@ def _avg_pool2d(x, kh, kw, sh, sw, ph, pw, with_pad, y):
                 y[plane, i, j] = total / np.float32(count)
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _avg_pool2d_grad(gy, kh, kw, sh, sw, ph, pw, with_pad, gx):
     """gx[plane,y,z] = sum of gy[plane,i,j] / count over the windows i, j that hold y, z"""
     planes, H, W = gx.shape

@@ -7,6 +7,7 @@ from numba import cuda
 
 from minidl.array import Array, array_module, sum_type
 from minidl.kernels import reference
+from minidl.kernels.cache import kept
 from minidl.kernels.cuda.launch import launch
 
 _philox = cuda.jit(device=True)(reference.philox)
@@ -20,7 +21,7 @@ def dropout(x: Array, p: float, seed: int) -> Array:
     return y
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _dropout(x, least, scale, seed, y):
     """y[i] = scale x[i] where the random bits of i are at least `least`, else 0"""
     for i in range(cuda.grid(1), len(y), cuda.gridsize(1)):

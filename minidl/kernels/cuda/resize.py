@@ -6,6 +6,7 @@ import numpy as np
 from numba import cuda
 
 from minidl.array import Array, array_module
+from minidl.kernels.cache import kept
 from minidl.kernels.cuda.launch import launch
 
 
@@ -27,7 +28,7 @@ def _bands(A: Array) -> tuple[Array, Array]:
     return low, high
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _find_bands(A, low, high):
     """A[i,j] = 0 unless low[i] <= j < high[i]"""
     for i in range(cuda.grid(1), A.shape[0], cuda.gridsize(1)):
@@ -37,7 +38,7 @@ def _find_bands(A, low, high):
                 low[i], high[i] = min(low[i], j), j + 1
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _rows(x, A, low, high, y):
     """y[plane,i,k] = sum_j A[i,j] x[plane,j,k], low[i] <= j < high[i]"""
     planes, rows, columns = y.shape
@@ -52,7 +53,7 @@ def _rows(x, A, low, high, y):
                 y[plane, i, k] = total
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _columns(x, B, low, high, y):
     """y[plane,i,k] = sum_j B[k,j] x[plane,i,j], low[k] <= j < high[k]"""
     planes, rows, columns = y.shape

@@ -10,6 +10,7 @@ import numpy as np
 from numba import cuda
 
 from minidl.array import Array, array_module
+from minidl.kernels.cache import kept
 from minidl.kernels.cuda.channels import contiguous
 from minidl.kernels.cuda.launch import U, launch, quotient
 from minidl.kernels.reference import Pair
@@ -33,7 +34,7 @@ def fold(cols: Array, stride: Pair, padding: Pair, dilation: Pair, x: Array) -> 
     launch(_fold, (C * N, H, W), cols, *stride, *padding, *dilation, x)
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _columns(x, H, W, kh, kw, sh, sw, ph, pw, dh, dw, OH, OW, cols):
     """A thread copies all pixels of one window, for one channel: cols[c,u,v,n,i,j] for all u, v, as cols[cuv, nij]"""
     N, C = x.shape[0], x.shape[1]
@@ -54,7 +55,7 @@ def _columns(x, H, W, kh, kw, sh, sw, ph, pw, dh, dw, OH, OW, cols):
                         cols[U((c * kh + u) * kw + v), U(at)] = x[U(n), U(c), U(y * W + z)] if inside else zero
 
 
-@cuda.jit(cache=True)
+@kept(cuda.jit)
 def _fold(cols, sh, sw, ph, pw, dh, dw, x):
     """x[n,c,y,z] = sum of cols[c,u,v,n,i,j] over the windows i, j that hold y, z: u*d = y + p - i*s and v*d = z + p - j*s"""
     C, kh, kw, N, OH, OW = cols.shape
