@@ -5,6 +5,7 @@ from minidl.core import OPS, Op, Parameter, Step, Tensor, gradients, no_grad, ta
 from minidl.loss_scale import LossScale
 from minidl.mixed import mixed
 from minidl.nn import cost
+from minidl.plain import plain
 from minidl.trace import trace
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "no_grad",
     "ops",
     "optim",
+    "plain",
     "tape",
     "trace",
     "walk",

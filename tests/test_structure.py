@@ -41,6 +41,7 @@ ARROWS = {
     "ops": "arguments contexts core kernels mixed array",
     "nn": "arguments contexts core ops array state",
     "optim": "arguments core kernels array state nn",
+    "plain": "contexts kernels ops",
     "graph": "core kernels loss_scale nn array",
     "torch_checkpoint": "array",
     "adapt": "array",
@@ -118,6 +119,17 @@ def test_rooms_import_along_the_arrows() -> None:
         for room, path in _rooms()
         for name in _imports(path)
         if _room_of(name) not in (None, room, *ARROWS[room].split())
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_kernels_are_called_by_the_door() -> None:
+    """`kernels.of(x)`, not one of the sets: of them, other rooms know the shapes alone."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for room, path in _rooms()
+        for name in _imports(path)
+        if room != "kernels" and name.startswith("minidl.kernels.") and not name.startswith("minidl.kernels.shapes.")
     ]
     assert not wrong, "\n".join(wrong)
 

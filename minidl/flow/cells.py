@@ -23,7 +23,7 @@ from minidl.core import Add, Op, Tensor
 from minidl.flow.linear import push, winners
 from minidl.flow.passed import Passed, Wire
 from minidl.flow.pixel import Index, place, unit
-from minidl.kernels.reference import conv_size
+from minidl.kernels.shapes import conv_size
 from minidl.ops.activation import ReLU
 from minidl.ops.conv import Conv2d
 from minidl.ops.linear import Linear

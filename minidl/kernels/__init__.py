@@ -18,6 +18,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +76,11 @@ def _cuda() -> ModuleType:
         f"the kernels for CuPy arrays need {missing}: pip install -e '.[cuda12]', or '.[cuda13]' for a newer driver. "
         'Without them `with minidl.kernels.use("reference"):`, or MINIDL_KERNELS=reference, computes by CuPy alone, slower'
     )
+
+
+def prepare_capture(xp: Any) -> None:
+    """Make what products need and cannot make while this thread captures a CUDA graph: cuBLAS's handle."""
+    _module("cublas").handle_of(xp)
 
 
 def _after_fork() -> None:

@@ -13,14 +13,17 @@ import math
 from typing import Any
 
 from minidl.array import Array, array_module
+from minidl.kernels.shapes import Pair, Shape, conv_size
 
-Pair = tuple[int, int]
-Shape = tuple[int, ...]
+# ---- products of matrices
 
 
-def conv_size(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
-    """How many positions a kernel has along an axis: floor((size + 2 p - d (k - 1) - 1) / s) + 1"""
-    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+def matmul(a: Array, b: Array) -> Array:
+    """y[..., i, k] = sum_j a[..., i, j] b[..., j, k]: (..., I, J) x (..., J, K) -> (..., I, K), leading axes broadcast"""
+    return a @ b
+
+
+# ---- windows of pixels
 
 
 def windows(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair, fill: float = 0.0) -> Array:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from minidl import kernels
 from minidl.array import Array
 from minidl.core import Grads, Op, Tensor
-from minidl.kernels.products import product
 from minidl.mixed import FLOAT32, HALF
 
 
@@ -23,14 +23,15 @@ class Linear(Op):
             raise ValueError(f"b: expected shape ({len(w)},), got {b.shape}")
         self.x, self.w = x, w
         self.b: Array = b
-        y = product(x, w.T)
+        y: Array = kernels.of(x).matmul(x, w.T)
         if b is not None:
             y += b
         return y
 
     def backward(self, gy: Array) -> Grads:  # (N,O)
-        gx = product(gy, self.w) if self.needs[0] else None
-        gw = product(gy.T, self.x) if self.needs[1] else None
+        k = kernels.of(gy)
+        gx = k.matmul(gy, self.w) if self.needs[0] else None
+        gw = k.matmul(gy.T, self.x) if self.needs[1] else None
         gb = gy.sum(axis=0, dtype=self.b.dtype) if self.needs[2] else None
         return gx, gw, gb
 

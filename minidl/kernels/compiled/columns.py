@@ -25,7 +25,7 @@ from minidl.kernels.compiled.direct import DEPTH, scratch
 from minidl.kernels.compiled.parallel import in_parallel
 from minidl.kernels.compiled.tiles import COLUMNS, ROWS, dot_tile, tile
 from minidl.kernels.compiled.vectors import VECTOR
-from minidl.kernels.reference import Pair, Shape
+from minidl.kernels.shapes import Pair, Shape
 
 MOST, MOST_CORRELATION = 512, 2048  # positions of windows, beyond which `direct` is faster
 LEAST = 1 << 16  # weights
@@ -33,6 +33,7 @@ APART = 16  # numbers between two rows: a whole number of pages apart, all rows 
 _compiled: Any = kept(njit(nogil=True, error_model="numpy"))
 
 
+@lru_cache(1024)
 def pays(w: Shape, y: Shape, groups: int, itemsize: int, most: int) -> bool:
     """Whether the convolution by w to y, of these shapes, can be computed here and, as measured, takes less time so."""
     F, C, kh, kw = w

@@ -6,7 +6,7 @@ import numpy as np
 
 from minidl.array import Array
 from minidl.kernels.compiled import columns, direct, winograd
-from minidl.kernels.reference import Pair, Shape, conv_size
+from minidl.kernels.shapes import Pair, Shape, conv_size
 
 
 def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:

@@ -17,7 +17,7 @@ from minidl.kernels.compiled.direct import AHEAD, TASKS, bounds, multiply, pack,
 from minidl.kernels.compiled.norm import mean_and_variance, planes, vectors
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
 from minidl.kernels.compiled.vectors import gate, prefetch
-from minidl.kernels.reference import Pair
+from minidl.kernels.shapes import Pair
 
 MANY, SMALL = 64, 256  # channels of x, or at most so many pixels, of which `winograd` takes the gradient sooner than `direct`
 

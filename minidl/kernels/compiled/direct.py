@@ -36,7 +36,7 @@ from minidl.kernels.cache import kept
 from minidl.kernels.compiled.parallel import in_parallel
 from minidl.kernels.compiled.tiles import COLUMNS, ROWS, dot_tile, half_dot_tile, half_tile, tile
 from minidl.kernels.compiled.vectors import VECTOR, affine_relu, copy, copy_strided, prefetch
-from minidl.kernels.reference import Pair, Shape, conv_size
+from minidl.kernels.shapes import Pair, Shape, conv_size
 
 SCRATCH = 256 * 1024  # bytes of planes and results that a task should keep in the second-level cache
 DEPTH = 576  # how many k a tile goes through at a time: ROWS x DEPTH weights stay in the first-level cache

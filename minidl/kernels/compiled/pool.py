@@ -11,7 +11,7 @@ from minidl.array import Array
 from minidl.kernels.cache import kept
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
 from minidl.kernels.compiled.vectors import copy, copy_strided
-from minidl.kernels.reference import Pair, Shape
+from minidl.kernels.shapes import Pair, Shape
 
 _compiled: Any = kept(njit(nogil=True, error_model="numpy"))
 

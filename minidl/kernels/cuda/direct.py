@@ -28,7 +28,7 @@ from numba import cuda
 from minidl.array import Array, array_module, sum_type
 from minidl.kernels.cache import kept
 from minidl.kernels.cuda.launch import U, jit, launch_blocks, quotient
-from minidl.kernels.reference import Pair, Shape
+from minidl.kernels.shapes import Pair, Shape
 
 ROWS = 8  # pixels of a thread
 LANES = 64  # columns of so many pixels that a block has

@@ -13,7 +13,7 @@ from minidl.array import Array, array_module
 from minidl.kernels.cache import kept
 from minidl.kernels.cuda.channels import contiguous
 from minidl.kernels.cuda.launch import U, launch, quotient
-from minidl.kernels.reference import Pair
+from minidl.kernels.shapes import Pair
 
 
 def columns(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair) -> Array:
