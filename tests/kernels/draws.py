@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from minidl.array import sum_type
 from minidl.kernels import halves, reference
-from minidl.kernels.compiled import columns, direct, winograd
+from minidl.kernels.compiled import columns, direct_plan, winograd, winograd_plan
 from minidl.kernels.compiled.tiles import ROWS
 from minidl.kernels.shapes import Pair, conv_size
 from minidl.ops.resize import MATRICES
@@ -158,7 +158,7 @@ def _all_passes(
     ]
 
 
-SCRATCH = {"direct.SCRATCH": 4096, "winograd.SCRATCH": 4096}  # images are then cut into many bands
+SCRATCH = {"direct_plan.SCRATCH": 4096, "winograd_plan.SCRATCH": 4096}  # images are then cut into many bands
 
 
 def convolution(draw: Draw) -> list[Call]:
@@ -329,7 +329,9 @@ def dense_block(draw: Draw) -> list[Call]:
 def dense_block_by_winograd(draw: Draw) -> list[Call]:
     """Also where it would not pay"""
     limits = {"winograd.SMALLEST": 1, "winograd.FEWEST": 1, "winograd.CHANNELS_DENSE": (1, 40), "dense.MANY": 1}
-    limits |= {"direct.convolve": None, "direct.correlate": None} | (SCRATCH if draw.bool() else {})
+    limits |= {"direct.convolve": None, "direct.convolve_gated": None, "direct.correlate": None} | (
+        SCRATCH if draw.bool() else {}
+    )
     return _dense(draw, (3,), limits)
 
 
@@ -408,7 +410,7 @@ def limits_of(call: Call) -> Iterator[None]:
 
 
 def _forget_plans() -> None:
-    for plans in (direct.forward_plan, direct.grad_x_plan, winograd.plan, winograd.pays, columns.pays):
+    for plans in (direct_plan.forward_plan, direct_plan.grad_x_plan, winograd_plan.plan, winograd.pays, columns.pays):
         plans.cache_clear()
 
 
