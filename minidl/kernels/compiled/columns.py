@@ -8,6 +8,20 @@ textbook:
     y[f, q]        = sum_k w[f, k] columns[q, k]
     gcolumns[q, k] = sum_f gy[f, q] w[f, k],     which is then added up to gx (col2im)
     gw[f, k]       = sum_q gy[f, q] columns[q, k]
+
+With a table of pixels in place of the geometry:
+
+    def example(x, w):  # x (C,H,W), w (F,C,3,3), padding 1 -> y (F,H,W)
+        (C, H, W), F = x.shape, len(w)
+        i, j, u, v = np.indices((H, W, 3, 3)).reshape(4, H * W, 9)
+        row, column = i + u - 1, j + v - 1
+        inside = (0 <= row) & (row < H) & (0 <= column) & (column < W)
+        pixels = np.where(inside, row * W + column, -1)  # (Q, 9)
+        padded = np.append(x.reshape(C, H * W), np.zeros((C, 1)), axis=1)  # pixel -1 is 0
+        columns = padded[:, pixels].swapaxes(0, 1).reshape(H * W, C * 9)
+        return (w.reshape(F, C * 9) @ columns.T).reshape(F, H, W)
+
+Of a picture of 4x4 pixels the first window sees -1 -1 -1, -1 0 1, -1 4 5, the second -1 -1 -1, 0 1 2, 4 5 6.
 """
 
 from __future__ import annotations

@@ -129,13 +129,18 @@ def mean_and_variance(x, c):
     return mean, squares / (N * HW)
 
 
+@njit(inline="always", error_model="numpy")
+def _std(var, eps):
+    return np.sqrt(np.float64(var) + eps)
+
+
 @_compiled
 def _batch_norm(c, x, r, gamma, beta, eps, relu, y, mean, var):
     N, _, HW = x.shape
     zero = x.dtype.type(0)
     mu, variance = mean_and_variance(x, c)
     mean[c], var[c] = mu, variance
-    scale = x.dtype.type(gamma[c] / np.sqrt(variance + eps))
+    scale = x.dtype.type(gamma[c] / _std(variance, eps))
     shift = beta[c] - mu * scale
     for n in range(N):
         source, target = x[n, c], y[n, c]
@@ -170,7 +175,7 @@ def _batch_norm_grad(c, gy, y, x, norm, gx, gr, apart, ggamma, gbeta):
             s, t = moments(address(gy, at), zero, address(x, at), mu, HW)
         sum_g += s
         sum_gd += t
-    inv_std = 1 / np.sqrt(np.float64(var[c]) + eps)
+    inv_std = 1 / _std(var[c], eps)
     gbeta[c], ggamma[c] = sum_g, sum_gd * inv_std
     # gx = a gy + b (x - mu) + d
     a = x.dtype.type(gamma[c] * inv_std)
