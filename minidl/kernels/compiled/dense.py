@@ -15,7 +15,7 @@ from minidl.kernels.cache import kept
 from minidl.kernels.compiled import direct, winograd
 from minidl.kernels.compiled.direct_plan import forward_plan, grad_x_plan
 from minidl.kernels.compiled.norm import mean_and_variance, planes, vectors
-from minidl.kernels.compiled.operands import Gates, Source, Target, channels_of
+from minidl.kernels.compiled.operands import Gates, Source, Target
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
 from minidl.kernels.shapes import Pair
 
@@ -59,7 +59,9 @@ def affine_relu_conv_grad(
     _contiguous(GY=GY, X=X, GX=GX)
     scale, shift, mean = vectors(scale, shift, mean)
     F, C, kh, kw = w.shape
-    source, gy, gates = Source(X, 0, C, scale, shift), channels_of(GY, first, F), Gates(X, scale, shift, mean, GX, add)
+    nothing = np.empty(0, X.dtype)
+    gy, source = Source(GY, first, F, nothing, nothing), Source(X, 0, C, scale, shift)
+    gates = Gates(X, scale, shift, mean, GX, add)
     x_shape, y_shape, gw = (len(X), C, *X.shape[2:]), (len(GY), F, *GY.shape[2:]), None
     pays = max(padding) <= 2 and winograd.pays(x_shape, w.shape, y_shape, (1, 1), (1, 1), winograd.CHANNELS_DENSE)
     if pays and (C >= MANY or y_shape[2] * y_shape[3] <= SMALL):

@@ -44,7 +44,7 @@ def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, 
     gx = np.empty(x.shape, x.dtype)
     ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
     g, none, x_planes, target = planes(gy, None, x, gx)
-    norm = *vectors(gamma, mean, var), eps
+    norm = np.ascontiguousarray(gamma), np.ascontiguousarray(mean), np.ascontiguousarray(var), eps
     in_parallel(_batch_norm_grad, x.shape[1], g, none, x_planes, norm, target, none, True, ggamma, gbeta)
     return gx, ggamma, gbeta
 
@@ -58,7 +58,7 @@ def batch_norm_relu_grad(
     ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
     g, value, x_planes, target, gate = planes(gy, y, x, gx, gr)
     gate = gate if residual else target  # one name for one array, see below
-    norm = *vectors(gamma, mean, var), eps
+    norm = np.ascontiguousarray(gamma), np.ascontiguousarray(mean), np.ascontiguousarray(var), eps
     in_parallel(_batch_norm_grad, x.shape[1], g, value, x_planes, norm, target, gate, residual, ggamma, gbeta)
     return gx, gr if residual else None, ggamma, gbeta
 

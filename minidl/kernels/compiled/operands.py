@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from minidl.array import Array
 
 
@@ -44,13 +42,3 @@ class Gates(NamedTuple):
     mean: Array  # about which sum g (x - mean) is taken
     gx: Array
     add: bool
-
-
-def channels_of(x: Array, first: int, channels: int) -> Source:
-    """Some channels as they are"""
-    nothing = np.empty(0, x.dtype)
-    return Source(x, first, channels, nothing, nothing)
-
-
-def all_of(x: Array) -> Source:
-    return channels_of(x, 0, x.shape[1])
