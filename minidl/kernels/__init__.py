@@ -6,8 +6,9 @@
 - `halves`: the others for arrays of 16 bits a number, on copies of 32.
 
 All have the same functions with the same signatures and agree within rounding. `MINIDL_KERNELS=reference` in the
-environment, or `with minidl.kernels.use("reference"):`, steps through the plain text everywhere. So does a forked child of
-a process that has compiled kernels at work; a child that should be fast is started with the "spawn" method.
+environment, or `with minidl.kernels.use("reference"):`, steps through the plain text everywhere; `minidl.plain()` leaves fused
+ops out as well. A forked child of a process that has compiled kernels at work takes the plain text, too; a child that should be
+fast is started with the "spawn" method. README.md tells how the others compute.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
+from minidl import Tensor, ops
+from minidl.kernels import compiled
 from minidl.kernels.compiled import products
 from minidl.kernels.compiled.products import matmul
 
@@ -46,3 +48,24 @@ def test_a_small_product_is_left_to_one_thread_and_then_all_is_as_before(monkeyp
     monkeypatch.setattr(products, "SMALL", 0)
     matmul(a, a)
     assert seen[-1] == before
+
+
+def test_every_product_of_an_op_is_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward, and for both gradients: of halves, whose kernel is that of float32, too"""
+    seen = list[str]()
+
+    def noted(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        seen.append(f"{a.dtype}{a.shape}{b.shape}")
+        return matmul(a, b)
+
+    monkeypatch.setattr(compiled, "matmul", noted)
+    for dtype in (np.float32, np.float16):
+        x, w = (Tensor(RNG.standard_normal(shape).astype(dtype), requires_grad=True) for shape in ((2, 3), (4, 3)))
+        y = ops.linear(x, w)
+        y.backward(np.ones(y.shape, dtype))
+        assert seen == ["float32(2, 3)(3, 4)", "float32(2, 4)(4, 3)", "float32(4, 2)(2, 3)"]
+        seen.clear()
+        z = x @ w.data.T
+        z.backward(np.ones(z.shape, dtype))
+        assert seen == ["float32(2, 3)(3, 4)", "float32(2, 4)(4, 3)"]
+        seen.clear()
