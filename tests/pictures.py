@@ -22,7 +22,7 @@ from minidl.kernels.cuda import direct_loops
 
 FOLDER = Path(__file__).parents[1] / "minidl" / "kernels" / "pictures"
 LETTERS = "abcdefghijklmnop"  # the pixels of a picture of 4x4
-BLUE, ORANGE, GREY, LIGHT = "#4c78a8", "#f58518", "#9a9a9a", "#f2f2f2"
+BLUE, ORANGE, BOTH, GREY, LIGHT = "#4c78a8", "#f58518", "#b279a2", "#9a9a9a", "#f2f2f2"
 
 
 def main() -> None:
@@ -43,9 +43,8 @@ def _canvas(width: float, height: float) -> tuple[Any, Any]:
 
 def _cell(axes: Any, x: float, y: float, text: str = "", face: str = "white") -> None:
     axes.add_patch(Rectangle((x, y), 1, 1, facecolor=face, edgecolor=GREY, linewidth=0.7))
-    axes.text(
-        x + 0.5, y + 0.52, text, ha="center", va="center", fontsize=9, color="white" if face in (BLUE, ORANGE) else "black"
-    )
+    colour = "white" if face in (BLUE, ORANGE, BOTH) else "black"
+    axes.text(x + 0.5, y + 0.52, text, ha="center", va="center", fontsize=9, color=colour)
 
 
 def _frame(axes: Any, x: float, y: float, width: float, height: float, colour: str) -> None:
@@ -73,18 +72,15 @@ def direct() -> Any:
     for at, letter in enumerate(plane):
         _cell(axes, at % p.S, at // p.S, letter, LIGHT if letter == "0" else "white")
         seen = [colour for q, colour in windows.items() if at - q in p.offsets[:9]]
-        _cell(axes, 1 + at, 9, letter, seen[0] if len(seen) == 1 else LIGHT if letter == "0" else "white")
-        if len(seen) == 2:
-            axes.add_patch(Rectangle((1 + at, 9), 1, 0.5, facecolor=BLUE))
-            axes.add_patch(Rectangle((1 + at, 9.5), 1, 0.5, facecolor=ORANGE))
-            axes.text(1.5 + at, 9.52, letter, ha="center", va="center", fontsize=9, color="white", zorder=3)
+        face = BOTH if len(seen) == 2 else seen[0] if seen else LIGHT if letter == "0" else "white"
+        _cell(axes, 1 + at, 9, letter, face)
     for q, colour in windows.items():
         _frame(axes, q % p.S, q // p.S, 3, 3, colour)
     _say(axes, 8, 1.0, f"A row every S = {p.S} numbers: the zero before a row is also the one behind the row above.")
     _say(axes, 8, 2.5, "The window of a, q = 0, blue, and that of f, q = 6, orange, are the same nine offsets")
     _say(axes, 8, 3.6, f"{', '.join(map(str, p.offsets[:9]))}, from q on: so for each tap")
     _say(axes, 8, 4.7, "the column of im2col is the plane itself, from its offset on.")
-    _say(axes, 0, 8.2, "in memory")
+    _say(axes, 0, 8.2, "in memory; what both windows hold is purple")
     _say(axes, 0, 11.2, "y[q]")
     for q in range(4 * p.S):
         _cell(axes, 1 + q, 12, LETTERS[q // p.S * 4 + q % p.S] if q % p.S < 4 else "", GREY if q % p.S == 4 else "white")
