@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from minidl import check, data, kernels, nn, ops, optim, weights
 from minidl.core import OPS, Op, Parameter, Step, Tensor, gradients, jvp, no_grad, tape, walk
 from minidl.mixed import mixed
+from minidl.plain import plain
 
 if TYPE_CHECKING:
     from minidl import analysis, attack, evaluate, explain, flow, inference, metrics, train, view
@@ -49,6 +50,7 @@ __all__ = [
     "no_grad",
     "ops",
     "optim",
+    "plain",
     "tape",
     "trace",
     "train",

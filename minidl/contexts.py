@@ -51,11 +51,11 @@ class Setting(Generic[T]):
 class Block(Generic[T]):
     """`with Block(result, (setting, value), ...) as result:` gives every setting its value in this thread, until it ends.
 
-    As a decorator it does so for each call of a function.
+    As a decorator it does so for each call of a function. `name`: what it is called, if not as its first setting.
     """
 
-    def __init__(self, result: T, *values: tuple[Setting[Any], Any]) -> None:
-        self.result, self.values = result, values
+    def __init__(self, result: T, *values: tuple[Setting[Any], Any], name: str = "") -> None:
+        self.result, self.values, self.name = result, values, name or values[0][0].name
         self.entered: list[list[tuple[Setting[Any], tuple[Any]]]] = []  # one object may be entered several times
 
     def __enter__(self) -> T:
@@ -73,10 +73,9 @@ class Block(Generic[T]):
         """Raises TypeError for a generator or a coroutine, whose body would run when the block has long been left."""
         kinds = inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction
         if any(runs_later(function) for runs_later in kinds):
-            name = self.values[0][0].name
             raise TypeError(
-                f"@{name}(...): {function.__name__} would run outside of it, after the call has returned; "
-                f"write `with {name}(...):` inside"
+                f"@{self.name}(...): {function.__name__} would run outside of it, after the call has returned; "
+                f"write `with {self.name}(...):` inside"
             )
 
         @wraps(function)

@@ -32,7 +32,6 @@ from minidl import kernels
 from minidl.array import Array, array_module, device_of, is_array, is_float, plain_array, to_device, total
 from minidl.conduct import Conduct
 from minidl.contexts import Block, Setting
-from minidl.kernels.products import product
 from minidl.mixed import FLOAT32, HALF, cast, half
 
 Grads = Sequence[Array | None]  # one gradient per input of an op, None where none is needed
@@ -708,16 +707,18 @@ class MatMul(Op):
         if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
             raise ValueError(f"matmul: expected a (..., I, J) and b (..., J, K), got {a.shape} and {b.shape}")
         self.a, self.b = a, b
-        return product(a, b)
+        return kernels.of(a).matmul(a, b)
 
     def push(self, ta: Array | None, tb: Array | None) -> Array:
         """ty = ta b + a tb, products of matrices"""
-        return sum_of(None if ta is None else product(ta, self.b), None if tb is None else product(self.a, tb))
+        k = kernels.of(self.a)
+        return sum_of(None if ta is None else k.matmul(ta, self.b), None if tb is None else k.matmul(self.a, tb))
 
     def backward(self, gy: Array) -> Grads:
         """ga = gy b^T, gb = a^T gy, summed over the leading axes along which they were repeated"""
-        ga = sum_to(product(gy, self.b.swapaxes(-1, -2)), self.a.shape) if self.needs[0] else None
-        gb = sum_to(product(self.a.swapaxes(-1, -2), gy), self.b.shape) if self.needs[1] else None
+        k = kernels.of(gy)
+        ga = sum_to(k.matmul(gy, self.b.swapaxes(-1, -2)), self.a.shape) if self.needs[0] else None
+        gb = sum_to(k.matmul(self.a.swapaxes(-1, -2), gy), self.b.shape) if self.needs[1] else None
         return ga, gb
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
+import pdb
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -39,6 +42,7 @@ def test_an_example(
     if "resnet20.th" in code:
         (tmp_path / "resnet20.th").write_bytes(published(models.resnet20(seed=5)))
     scope: dict[str, object] = {"__name__": "readme"}
+    monkeypatch.setattr(sys, "breakpointhook", lambda: None)
     before = set(OPS)
     try:
         exec(compile(code, "README.md", "exec"), scope)
@@ -53,6 +57,23 @@ def test_an_example(
     if "square" in scope:
         for check in gradient_check, adjoint_check:
             check(scope["square"], [np.random.default_rng(0).normal(size=(2, 3))])  # type: ignore[arg-type]
+
+
+def test_the_session_of_the_debugger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pdb reads the commands and answers what stands below each."""
+    session = re.findall(r"\(Pdb\) (.*)\n((?:(?!\(Pdb\)|```).*\n)*)", TEXT)
+    (code,) = (code for code, _ in BLOCKS if "breakpoint()" in code)
+    commands, answers = "\n".join([command for command, _ in session] + ["where", "continue"]), io.StringIO()
+    debugger = pdb.Pdb(stdin=io.StringIO(commands + "\n"), stdout=answers, readrc=False)
+    monkeypatch.setattr(sys, "breakpointhook", lambda: debugger.set_trace(sys._getframe(1)))
+    scope: dict[str, object] = {"__name__": "readme"}
+    exec(compile(code, "README.md", "exec"), scope)
+    said = answers.getvalue().split("(Pdb) ")[1:]
+    for (command, answer), got in zip(session, said, strict=False):
+        assert got == answer or (not answer and not command.startswith("p ")), (command, got)
+    frames = re.findall(r"\(\d+\)(\w+)\(", said[len(session)])
+    assert frames[frames.index("backward") :] == ["backward", "walk", "backward", "conv2d_grad_w"]
+    assert scope["w"].grad.shape == (4, 3, 3, 3)  # type: ignore[attr-defined]
 
 
 def test_its_pictures_and_files_exist() -> None:

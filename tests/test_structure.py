@@ -33,6 +33,7 @@ ARROWS = {
     "core": "array conduct contexts kernels mixed",
     "check": "arguments array core",
     "ops": "arguments array contexts core kernels mixed",
+    "plain": "contexts kernels ops",
     "nn": "arguments array contexts core io ops",
     "analysis": "arguments array contexts core nn ops",
     "flow": "analysis arguments array core kernels ops",
@@ -125,6 +126,17 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         named = [(name, name.rpartition(".")[0]) for name in _imports(path)]
         graph[module] = {name if name in files else package for name, package in named} & files.keys() - {module}
     tuple(TopologicalSorter(graph).static_order())
+
+
+def test_kernels_are_called_by_the_door() -> None:
+    """`kernels.of(x)`, not one of the sets: of them, other rooms know the shapes alone."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for room, path in _rooms()
+        for name in _imports(path)
+        if room != "kernels" and name.startswith("minidl.kernels.") and not name.startswith("minidl.kernels.shapes.")
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_libraries_stay_in_their_rooms() -> None:

@@ -22,7 +22,7 @@ from minidl.array import Array, to_cpu
 from minidl.core import Add, Op, Tensor
 from minidl.flow.backward_pass import Passed, Wire
 from minidl.flow.pixel import Index, gates, place, unit
-from minidl.kernels.reference import conv_size
+from minidl.kernels.shapes import conv_size
 from minidl.ops.conv import Conv2d
 from minidl.ops.linear import Linear
 from minidl.ops.norm import BatchNormFrozen

@@ -6,8 +6,9 @@
 - `halves`: the others for arrays of 16 bits a number, on copies of 32.
 
 All have the same functions with the same signatures and agree within rounding. `MINIDL_KERNELS=reference` in the
-environment, or `with minidl.kernels.use("reference"):`, steps through the plain text everywhere. So does a forked child of
-a process that has compiled kernels at work; a child that should be fast is started with the "spawn" method.
+environment, or `with minidl.kernels.use("reference"):`, steps through the plain text everywhere; `minidl.plain()` leaves fused
+ops out as well. A forked child of a process that has compiled kernels at work takes the plain text, too; a child that should be
+fast is started with the "spawn" method. README.md tells how the others compute.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +77,11 @@ def _cuda() -> ModuleType:
         f"the kernels for CuPy arrays need {missing}: pip install -e '.[cuda12]', or '.[cuda13]' for a newer driver. "
         'Without them `with minidl.kernels.use("reference"):`, or MINIDL_KERNELS=reference, computes by CuPy alone, slower'
     )
+
+
+def prepare_capture(xp: Any) -> None:
+    """Make what products need and cannot make while this thread captures a CUDA graph: cuBLAS's handle."""
+    _module("cublas").handle_of(xp)
 
 
 def _after_fork() -> None:

@@ -24,18 +24,18 @@ IN_FLOAT64, IN_FLOAT32, IN_TF32 = 70, 68, 77  # in what it multiplies and adds u
 DEFAULT = -1  # the choice of algorithm
 
 
-def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
-    """y[i,k] = sum_j a[i,j] b[j,k]: CuPy's (..., I, J) x (..., J, K) -> (..., I, K), into `out` where it is given
+def matmul(a: Array, b: Array) -> Array:
+    """y[..., i, k] = sum_j a[..., i, j] b[..., j, k]: CuPy's (..., I, J) x (..., J, K) -> (..., I, K), leading axes broadcast
 
     Halves are added up in float32. Raises NotImplementedError for more than three axes while a graph is captured.
     """
     if not capturing(a):
-        return array_module(a).matmul(a, b, out=out)
+        return array_module(a).matmul(a, b)
     if max(a.ndim, b.ndim) > 3 or min(a.ndim, b.ndim) < 2:
         raise NotImplementedError(
             f"in a CUDA graph only products of two or three axes are captured, got {a.shape} and {b.shape}"
         )
-    return product(a, b, out)
+    return product(a, b)
 
 
 def product(a: Array, b: Array, out: Array | None = None) -> Array:

@@ -13,14 +13,17 @@ import math
 from typing import Any
 
 from minidl.array import Array, array_module
+from minidl.kernels.shapes import Pair, Shape, conv_size
 
-Pair = tuple[int, int]
-Shape = tuple[int, ...]
+# ---- products of matrices
 
 
-def conv_size(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
-    """How many positions a kernel has along an axis: floor((size + 2 p - d (k - 1) - 1) / s) + 1"""
-    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+def matmul(a: Array, b: Array) -> Array:
+    """y[..., i, k] = sum_j a[..., i, j] b[..., j, k]: (..., I, J) x (..., J, K) -> (..., I, K), leading axes broadcast"""
+    return a @ b
+
+
+# ---- windows of pixels
 
 
 def windows(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair, fill: float = 0.0) -> Array:
@@ -148,7 +151,7 @@ def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, 
     """
     axes = (0, *range(2, x.ndim))
     mean, var = x.mean(axis=axes), x.var(axis=axes)
-    scale = gamma / (var + eps) ** 0.5
+    scale = gamma / _std(var, eps)
     return channel_affine(x, scale, beta - mean * scale), mean, var
 
 
@@ -157,7 +160,7 @@ def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, 
 
     gbeta = sum gy, ggamma = sum gy x_hat, gx = gamma / sqrt(var + eps) (gy - gbeta / m - x_hat ggamma / m)
     """
-    inv_std = 1 / (var + eps) ** 0.5
+    inv_std = 1 / _std(var, eps)
     gbeta, sum_gd = channel_sums(gy, x, mean)
     m, ggamma = x.size // x.shape[1], sum_gd * inv_std
     per_channel = (-1,) + (1,) * (x.ndim - 2)
@@ -218,7 +221,7 @@ def channel_sums(gy: Array, x: Array, mean: Array) -> tuple[Array, Array]:
 
 def norm_line(mean: Array, var: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
     """inv_std = 1 / sqrt(var + eps), scale = gamma inv_std, shift = beta - mean scale: then y = scale x + shift"""
-    inv_std = 1 / (var + eps) ** 0.5
+    inv_std = 1 / _std(var, eps)
     scale = gamma * inv_std
     return inv_std, scale, beta - mean * scale
 
@@ -229,6 +232,10 @@ def norm_line_grad(sum_g: Array, sum_gd: Array, scale: Array, inv_std: Array, m:
     sum_g, sum_gd: the sums of g and of g (x - mean) over the m values of each channel, g the gradient of y.
     """
     return sum_gd * inv_std, scale * sum_g / m, scale * inv_std**2 * sum_gd / m
+
+
+def _std(var: Array, eps: float) -> Array:
+    return (var + eps) ** 0.5
 
 
 def weighted_sum(a: Array, p: float, b: Array, q: float) -> Array:

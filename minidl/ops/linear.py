@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from minidl import kernels
 from minidl.array import Array, array_module
 from minidl.core import Grads, Op, Tensor, sum_of
-from minidl.kernels.products import product
 from minidl.mixed import FLOAT32, HALF
 
 
@@ -23,22 +23,24 @@ class Linear(Op):
             raise ValueError(f"b: expected shape ({len(w)},), got {b.shape}")
         self.x, self.w = x, w
         self.b: Array = b
-        y = product(x, w.T)
+        y: Array = kernels.of(x).matmul(x, w.T)
         if b is not None:
             y += b
         return y
 
     def push(self, tx: Array | None, tw: Array | None, tb: Array | None) -> Array:
         """ty[n,o] = tb[o] + sum_i tx[n,i] w[o,i] + x[n,i] tw[o,i]"""
-        of_x = None if tx is None else product(tx, self.w.T)
-        of_w = None if tw is None else product(self.x, tw.T)
+        k = kernels.of(self.x)
+        of_x = None if tx is None else k.matmul(tx, self.w.T)
+        of_w = None if tw is None else k.matmul(self.x, tw.T)
         of_b = None if tb is None else array_module(tb).broadcast_to(tb.astype(self.x.dtype), (len(self.x), len(tb)))
         return sum_of(of_x, of_w, of_b)
 
     def backward(self, gy: Array) -> Grads:  # (N,O)
         """gx[n,i] = sum_o gy[n,o] w[o,i], gw[o,i] = sum_n gy[n,o] x[n,i], gb[o] = sum_n gy[n,o]"""
-        gx = product(gy, self.w) if self.needs[0] else None
-        gw = product(gy.T, self.x) if self.needs[1] else None
+        k = kernels.of(gy)
+        gx = k.matmul(gy, self.w) if self.needs[0] else None
+        gw = k.matmul(gy.T, self.x) if self.needs[1] else None
         gb = gy.sum(axis=0, dtype=self.b.dtype) if self.needs[2] else None
         return gx, gw, gb
 

@@ -6,7 +6,7 @@ from minidl import kernels
 from minidl.arguments import Pair, images, pair
 from minidl.array import Array, array_module, sum_type
 from minidl.core import Grads, Op, Tensor
-from minidl.kernels.reference import conv_size
+from minidl.kernels.shapes import conv_size
 from minidl.ops.resize import RowsAndColumns
 
 

@@ -26,9 +26,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from minidl import kernels
 from minidl.array import Array, array_module, device_of
 from minidl.core import Tensor
-from minidl.kernels import cublas
 from minidl.nn import Module
 from minidl.train.loss_scale import LossScale
 
@@ -78,7 +78,7 @@ class _Graph:
             self._work(loss)  # what runs for the first time is compiled, and fills the pool
             for (_, _, buffer), value in zip(self.buffers, before, strict=True):
                 buffer[...] = value
-            cublas.handle_of(xp)  # made now, since it cannot be made below
+            kernels.prepare_capture(xp)
             stream.synchronize()
             stream.begin_capture()
             try:

@@ -18,6 +18,7 @@ from minidl import LossScale, Tensor, kernels, mixed, nn, ops, optim
 from minidl.array import to_device
 from minidl.kernels import cublas, cuda, reference
 from minidl.kernels.cuda import conv, direct, elementwise, launch, loss, moments, pool, random, resize, windows
+from minidl.kernels.shapes import conv_size
 from models import densenet
 from tests.gpu import strict_cupy
 from tests.kernels import cuda_cases, draws, without_gpu
@@ -151,7 +152,7 @@ def test_max_pooling_of_ties_nan_and_infinity(data: st.DataObject) -> None:
     values = np.array([0, 0, 1, 1, np.nan, np.inf, -1, -np.inf], draw.dtype)[: draw.int(1, 8)]
     x = draw.rng.choice(values, (1, 2, draw.int(3, 6), draw.int(3, 6)))
     window = (3, 3), (draw.int(1, 2), draw.int(1, 2)), (0, 0)
-    out = tuple(reference.conv_size(size, 3, s, 0) for size, s in zip(x.shape[2:], window[1], strict=True))
+    out = tuple(conv_size(size, 3, s, 0) for size, s in zip(x.shape[2:], window[1], strict=True))
     patch = small(8, 2)
     got, want = cuda.max_pool2d(strict_cupy._dressed(x), *window, out), reference.max_pool2d(x, *window, out)
     patch.undo()

@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 
 from minidl.array import sum_type
 from minidl.kernels import halves, reference
-from minidl.kernels.compiled import columns, direct, winograd
+from minidl.kernels.compiled import columns, direct_plan, winograd, winograd_plan
 from minidl.kernels.compiled.tiles import ROWS
+from minidl.kernels.shapes import Pair, conv_size
 from minidl.ops.resize import MATRICES
-
-Pair = tuple[int, int]
 
 
 class Call(NamedTuple):
@@ -124,6 +123,17 @@ class Draw:
 Family = Callable[[Draw], list[Call]]
 
 
+# ---- products
+
+
+def products(draw: Draw) -> list[Call]:
+    """Of matrices in any layout, whose leading axes broadcast"""
+    rows, inner, columns = (draw.size(40) for _ in range(3))
+    lead = draw.of(((), ()), ((3,), (3,)), ((2, 1), (3,)), ((), (2,)))
+    a, b = (draw.array((*axes, *shape)) for axes, shape in zip(lead, ((rows, inner), (inner, columns)), strict=True))
+    return [Call("matmul", [a, b])]
+
+
 # ---- convolution
 
 
@@ -139,7 +149,7 @@ def _all_passes(
     x, w = draw.array(shape), draw.array(w_shape)
     b = draw.vector(w_shape[0]).astype(sum_type(np.dtype(draw.dtype))) if bias else None
     stride, padding, dilation, _ = geometry
-    out = [reference.conv_size(*a) for a in zip(shape[2:], w_shape[2:], stride, padding, dilation, strict=True)]
+    out = [conv_size(*a) for a in zip(shape[2:], w_shape[2:], stride, padding, dilation, strict=True)]
     gy = draw.array((shape[0], w_shape[0], *out))
     return [
         Call("conv2d", [x, w, b, *geometry], limits=limits),
@@ -148,7 +158,7 @@ def _all_passes(
     ]
 
 
-SCRATCH = {"direct.SCRATCH": 4096, "winograd.SCRATCH": 4096}  # images are then cut into many bands
+SCRATCH = {"direct_plan.SCRATCH": 4096, "winograd_plan.SCRATCH": 4096}  # images are then cut into many bands
 
 
 def convolution(draw: Draw) -> list[Call]:
@@ -211,7 +221,7 @@ def pooling(draw: Draw) -> list[Call]:
     H, W = _geometry(draw, kernel, (1, 1), padding, 40)
     out = []
     for size, k, s, p in zip((H, W), kernel, stride, padding, strict=True):
-        o = reference.conv_size(size, k, s, p)
+        o = conv_size(size, k, s, p)
         out.append(o + 1 if draw.bool() and o * s < size + p else o)  # as ceil_mode may
     shape, window = (draw.size(5), draw.size(20), H, W), (kernel, stride, padding)
     x = draw.array(shape)
@@ -319,7 +329,9 @@ def dense_block(draw: Draw) -> list[Call]:
 def dense_block_by_winograd(draw: Draw) -> list[Call]:
     """Also where it would not pay"""
     limits = {"winograd.SMALLEST": 1, "winograd.FEWEST": 1, "winograd.CHANNELS_DENSE": (1, 40), "dense.MANY": 1}
-    limits |= {"direct.convolve": None, "direct.correlate": None} | (SCRATCH if draw.bool() else {})
+    limits |= {"direct.convolve": None, "direct.convolve_gated": None, "direct.correlate": None} | (
+        SCRATCH if draw.bool() else {}
+    )
     return _dense(draw, (3,), limits)
 
 
@@ -360,6 +372,7 @@ def resize(draw: Draw) -> list[Call]:
 
 
 FAMILIES: tuple[Family, ...] = (
+    products,
     convolution,
     convolution_by_winograd,
     convolution_of_few_pixels,
@@ -397,7 +410,7 @@ def limits_of(call: Call) -> Iterator[None]:
 
 
 def _forget_plans() -> None:
-    for plans in (direct.forward_plan, direct.grad_x_plan, winograd.plan):
+    for plans in (direct_plan.forward_plan, direct_plan.grad_x_plan, winograd_plan.plan, winograd.pays, columns.pays):
         plans.cache_clear()
 
 

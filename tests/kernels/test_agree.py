@@ -13,10 +13,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from minidl.kernels import compiled, halves, reference
+from minidl.kernels.shapes import conv_size
 from tests.kernels import draws
 from tests.kernels.draws import Call, Draw, agree
 
 KERNELS = (
+    "matmul",
     "conv2d",
     "conv2d_grad_x",
     "conv2d_grad_w",
@@ -189,7 +191,7 @@ def test_max_pooling_of_ties_nan_and_infinity(data: st.DataObject) -> None:
     values = np.array([0, 0, 1, 1, np.nan, np.inf, -1, -np.inf], draw.dtype)[: draw.int(1, 8)]
     x = draw.rng.choice(values, (2, 3, draw.int(3, 9), draw.int(3, 9)))
     window = (3, 3), (draw.int(1, 2), draw.int(1, 2)), (0, 0)
-    out = tuple(reference.conv_size(size, 3, s, 0) for size, s in zip(x.shape[2:], window[1], strict=True))
+    out = tuple(conv_size(size, 3, s, 0) for size, s in zip(x.shape[2:], window[1], strict=True))
     for got, want in zip(compiled.max_pool2d(x, *window, out), reference.max_pool2d(x, *window, out), strict=True):
         np.testing.assert_array_equal(got, want)
 

@@ -175,7 +175,7 @@ def test_they_compile_for_every_gpu(monkeypatch: pytest.MonkeyPatch, tell: Calla
     compiled = {name for name, kernel in found.items() if not kernel.targetoptions.get("device")}
     launches = _launches(monkeypatch, cuda_cases.FAMILIES, (np.float32, np.float64))
     assert {name for name, dtype in launches if dtype == "float32"} == compiled
-    single = {name for name in compiled if name.startswith("direct.")}  # float64 takes the columns of windows.py
+    single = {name for name in compiled if name.startswith("direct_loops.")}  # float64 takes the columns of windows.py
     assert {name for name, dtype in launches if dtype == "float64"} == compiled - single
     for cc in ARCHITECTURES:
         for (name, dtype), (kernel, types, layout) in launches.items():
@@ -194,7 +194,7 @@ def test_for_halves_they_compile_and_compute_in_float32(monkeypatch: pytest.Monk
     single = {name for name, _ in _launches(monkeypatch, cuda_cases.HALVES, (np.float32,))}
     launches = _launches(monkeypatch, cuda_cases.HALVES, (np.float16,))
     found = {name: launched for (name, dtype), launched in launches.items() if dtype == "float16"}
-    of_sums = {"moments._merge", "moments._add_up", "direct._add_up"}  # which see sums of float32 only
+    of_sums = {"moments._merge", "moments._add_up", "direct_loops.add_up"}  # which see sums of float32 only
     assert found.keys() == single - of_sums
     for cc in ARCHITECTURES:
         for name, (kernel, types, layout) in found.items():

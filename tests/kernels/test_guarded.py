@@ -43,10 +43,10 @@ def test_a_few_draws_between_guard_zones() -> None:
 @pytest.mark.parametrize(
     ("file", "mend", "without", "family", "found"),
     [
-        ("direct.py", "p.sh == p.sw == 1", "p.sh == 1", "convolution", "touched memory outside its arrays"),
-        ("direct.py", "p.yh == p.yw == 1", "p.yh == 1", "convolution", "touched memory outside its arrays"),
+        ("direct_loops.py", "p.sh == p.sw == 1", "p.sh == 1", "convolution", "touched memory outside its arrays"),
+        ("direct_loops.py", "p.yh == p.yw == 1", "p.yh == 1", "convolution", "touched memory outside its arrays"),
         (
-            "winograd.py",
+            "winograd_loops.py",
             "max(i0, min(H, y0 + height))",
             "min(H, y0 + height)",
             "convolution_by_winograd",
@@ -54,8 +54,8 @@ def test_a_few_draws_between_guard_zones() -> None:
         ),
         (
             "dense.py",
-            "scale, shift = vectors(scale, shift)",
-            "pass",
+            "Source(X, 0, C, *vectors(scale, shift))",
+            "Source(X, 0, C, scale, shift)",
             "dense_block_by_winograd",
             "is given an array with strides",
         ),

@@ -22,7 +22,7 @@ from numba.cuda.simulator.kernelapi import Dim3
 
 from minidl import kernels
 from minidl.kernels import cublas, cuda
-from minidl.kernels.cuda import direct, launch
+from minidl.kernels.cuda import direct, direct_loops, launch
 from tests.gpu import strict_cupy
 
 TYPES = {0: np.float32, 1: np.float64, 2: np.float16}  # of library_types.h
@@ -133,11 +133,12 @@ def small_direct(patch: pytest.MonkeyPatch) -> None:
     """Blocks of a few threads for the 3x3 convolutions, which on a GPU have as many as their tiles have places"""
     small = {"ROWS": 2, "LANES": 8, "THREADS": 16, "CHANNELS": 2, "PLACES": 4, "PLANE": 64}
     small |= {"WARP": 2, "WARPS": 2, "PIXELS": 8, "FS": 2, "F_LANES": 1, "C_LANES": 2, "F_TILE": 2, "GY_PLANE": 17}
-    small |= {"GY_TURNS": 8, "X_TURNS": 28, "X_PLANE": 57, "SHARED": 148, "TURNS": 2, "SUMS": 4, "PIECES": 12}
+    small |= {"GY_TURNS": 8, "X_TURNS": 28, "X_PLANE": 57, "SHARED": 148, "TURNS": 2, "SUMS": 4}
     for name, value in small.items():
-        assert hasattr(direct, name)
-        patch.setattr(direct, name, value)
-    patch.setattr(direct, "FORWARD", {per: direct._forward(per) for per in direct.FORWARD})
+        assert hasattr(direct_loops, name)
+        patch.setattr(direct_loops, name, value)
+    patch.setattr(direct_loops, "FORWARD", {per: direct_loops._forward(per) for per in direct_loops.FORWARD})
+    patch.setattr(direct, "PIECES", 12)
 
 
 def _now_or_at_the_launch(work: Callable[[], Any]) -> None:

@@ -19,6 +19,7 @@ from minidl.kernels.compiled.norm import (
     channel_sums,
 )
 from minidl.kernels.compiled.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
+from minidl.kernels.compiled.products import matmul
 from minidl.kernels.compiled.random import dropout
 from minidl.kernels.compiled.threads import wait_quietly
 from minidl.kernels.reference import (  # of few numbers
@@ -51,6 +52,7 @@ __all__ = [
     "conv2d_grad_w",
     "conv2d_grad_x",
     "dropout",
+    "matmul",
     "max_pool2d",
     "max_pool2d_grad",
     "norm_line",

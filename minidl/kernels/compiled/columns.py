@@ -8,24 +8,39 @@ textbook:
     y[f, q]        = sum_k w[f, k] columns[q, k]
     gcolumns[q, k] = sum_f gy[f, q] w[f, k],     which is then added up to gx (col2im)
     gw[f, k]       = sum_q gy[f, q] columns[q, k]
+
+With a table of pixels in place of the geometry:
+
+    def example(x, w):  # x (C,H,W), w (F,C,3,3), padding 1 -> y (F,H,W)
+        (C, H, W), F = x.shape, len(w)
+        i, j, u, v = np.indices((H, W, 3, 3)).reshape(4, H * W, 9)
+        row, column = i + u - 1, j + v - 1
+        inside = (0 <= row) & (row < H) & (0 <= column) & (column < W)
+        pixels = np.where(inside, row * W + column, -1)  # (Q, 9)
+        padded = np.append(x.reshape(C, H * W), np.zeros((C, 1)), axis=1)  # pixel -1 is 0
+        columns = padded[:, pixels].swapaxes(0, 1).reshape(H * W, C * 9)
+        return (w.reshape(F, C * 9) @ columns.T).reshape(F, H, W)
+
+Of a picture of 4x4 pixels the first window sees -1 -1 -1, -1 0 1, -1 4 5, the second -1 -1 -1, 0 1 2, 4 5 6.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from math import gcd
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import get_num_threads, njit
 
 from minidl.array import Array
 from minidl.kernels.cache import kept
-from minidl.kernels.compiled.direct import DEPTH, scratch
+from minidl.kernels.compiled.direct import scratch
+from minidl.kernels.compiled.direct_loops import DEPTH
 from minidl.kernels.compiled.parallel import in_parallel
 from minidl.kernels.compiled.tiles import COLUMNS, ROWS, dot_tile, tile
-from minidl.kernels.compiled.vectors import VECTOR
-from minidl.kernels.reference import Pair, Shape
+from minidl.kernels.compiled.vectors import VECTOR, address
+from minidl.kernels.shapes import Pair, Shape
 
 MOST, MOST_CORRELATION = 512, 2048  # positions of windows, beyond which `direct` is faster
 LEAST = 1 << 16  # weights
@@ -33,6 +48,7 @@ APART = 16  # numbers between two rows: a whole number of pages apart, all rows 
 _compiled: Any = kept(njit(nogil=True, error_model="numpy"))
 
 
+@lru_cache(1024)
 def pays(w: Shape, y: Shape, groups: int, itemsize: int, most: int) -> bool:
     """Whether the convolution by w to y, of these shapes, can be computed here and, as measured, takes less time so."""
     F, C, kh, kw = w
@@ -62,53 +78,64 @@ def _channels(taps: int, itemsize: int) -> int:
     return width // gcd(width, taps)
 
 
+class Windows(NamedTuple):
+    """Which pixels stand in the columns, and how the columns lie"""
+
+    pixels: Array  # (Q, kh kw), see `_pixels`
+    plane: int  # numbers from channel to channel of x
+    block: int  # channels whose columns are in memory at a time
+    apart: int  # numbers from row to row of the columns
+
+
 @_compiled
-def _gather(x, channel, c0, channels, pixels, first, last, columns, apart):
+def _gather(x, c0, p, first, last, columns):
     """columns[q - first, c taps + t] = x[pixels[q, t]] in channel c0 + c, 0 outside, first <= q < last"""
-    taps, zero = pixels.shape[1], x.dtype.type(0)
+    taps, zero = p.pixels.shape[1], x.dtype.type(0)
     for q in range(first, last):
         for t in range(taps):
-            at, pixel = (q - first) * apart + t, pixels[q, t]
+            at, pixel = (q - first) * p.apart + t, p.pixels[q, t]
             if pixel < 0:
-                for c in range(channels):
+                for c in range(p.block):
                     columns[np.uintp(at + c * taps)] = zero
             else:
-                pixel += c0 * channel
-                for c in range(channels):
-                    columns[np.uintp(at + c * taps)] = x[np.uintp(pixel + c * channel)]
+                pixel += c0 * p.plane
+                for c in range(p.block):
+                    columns[np.uintp(at + c * taps)] = x[np.uintp(pixel + c * p.plane)]
 
 
 @_compiled
-def _scatter(columns, apart, channel, c0, channels, pixels, gx):
+def _scatter(columns, c0, p, gx):
     """gx[pixels[q, t]] in channel c0 + c += columns[q, c taps + t]"""
-    Q, taps = pixels.shape
+    Q, taps = p.pixels.shape
     for q in range(Q):
         for t in range(taps):
-            at, pixel = q * apart + t, pixels[q, t]
+            at, pixel = q * p.apart + t, p.pixels[q, t]
             if pixel >= 0:
-                pixel += c0 * channel
-                for c in range(channels):
-                    gx[np.uintp(pixel + c * channel)] += columns[np.uintp(at + c * taps)]
+                pixel += c0 * p.plane
+                for c in range(p.block):
+                    gx[np.uintp(pixel + c * p.plane)] += columns[np.uintp(at + c * taps)]
 
 
 @_compiled
-def _gather_all(slot, slots, x, channel, channels, pixels, columns, apart):
-    Q = len(pixels)
+def _gather_all(slot, slots, x, p, columns):
+    Q = len(p.pixels)
     first, last = slot * Q // slots, (slot + 1) * Q // slots
-    _gather(x, channel, 0, channels, pixels, first, last, columns[first * apart :], apart)
+    _gather(x, 0, p, first, last, columns[first * p.apart :])
 
 
 @_compiled
-def _forward(slot, slots, w, K, columns, starts, bias, sums, y):
+def _forward(slot, slots, w, columns, starts, bias, sums, y):
     """y[n, f, p] = bias[f] + sum_k w[f, k] columns[n P + p, k]"""
     (N, F, P), Q, lanes = y.shape, len(starts), VECTOR // w.itemsize
+    K = len(w) // F
     first, last = slot * (F // ROWS) // slots * ROWS, (slot + 1) * (F // ROWS) // slots * ROWS
     sums[first * Q : last * Q] = 0
     for k in range(0, K, DEPTH):  # so much of ROWS rows of w stays in the first-level cache, all columns in the second
         deep = min(DEPTH, K - k)
         for f in range(first, last, ROWS):
             for q in range(0, Q, COLUMNS):
-                dot_tile(w, f * K + k, K, columns[k:], starts, q, deep // lanes, sums, f * Q + q, Q)
+                rows, found = address(w, f * K + k), address(sums, f * Q + q)
+                dot_tile(rows, K, address(columns, k), address(starts, q), deep // lanes, found, Q)
     for n in range(N):
         for f in range(first, last):
             for p in range(P):
@@ -134,30 +161,32 @@ def _pack(slot, slots, gy, by_position, out):
 
 
 @_compiled
-def _grad_x(slot, slots, g, w, F, K, starts, block, pixels, apart, sums, channel, gx):
+def _grad_x(slot, slots, g, w, starts, p, sums, gx):
     """gx = col2im of sum_f gy[f, q] w[f, k], block by block of the channels"""
-    (Q, taps), lanes = pixels.shape, VECTOR // w.itemsize
-    mine, C = sums[slot], K // taps
-    for b in range(slot * (C // block) // slots, (slot + 1) * (C // block) // slots):
-        c0 = b * block
-        for k in range(0, block * taps, COLUMNS * lanes):
+    (Q, taps), lanes, F = p.pixels.shape, VECTOR // w.itemsize, len(starts)
+    mine, blocks = sums[slot], len(w) // F // taps // p.block
+    for b in range(slot * blocks // slots, (slot + 1) * blocks // slots):
+        c0 = b * p.block
+        for k in range(0, p.block * taps, COLUMNS * lanes):
             for q in range(0, Q, ROWS):
-                tile(g, q * F, ROWS, 1, w, c0 * taps + k, starts, 0, F, mine, q * apart + k, apart, False)
+                weights, found = address(w, c0 * taps + k), address(mine, q * p.apart + k)
+                tile(address(g, q * F), ROWS, 1, weights, address(starts, 0), F, found, p.apart, False)
         for n in range(len(gx)):
-            gx[n, c0 * channel : (c0 + block) * channel] = 0
-        _scatter(mine, apart, channel, c0, block, pixels, gx.reshape(gx.size))
+            gx[n, c0 * p.plane : (c0 + p.block) * p.plane] = 0
+        _scatter(mine, c0, p, gx.reshape(gx.size))
 
 
 @_compiled
-def _grad_w(slot, slots, g, x, channel, F, K, starts, block, pixels, apart, columns, gw):
+def _grad_w(slot, slots, g, x, F, starts, p, columns, gw):
     """gw[f, k] = sum_q gy[f, q] columns[q, k], block by block of the channels"""
-    (Q, taps), lanes = pixels.shape, VECTOR // x.itemsize
-    mine, C = columns[slot], K // taps
-    for b in range(slot * (C // block) // slots, (slot + 1) * (C // block) // slots):
-        _gather(x, channel, b * block, block, pixels, 0, Q, mine, apart)
-        for k in range(0, block * taps, COLUMNS * lanes):
+    (Q, taps), lanes, K = p.pixels.shape, VECTOR // x.itemsize, len(gw) // F
+    mine, blocks = columns[slot], K // taps // p.block
+    for b in range(slot * blocks // slots, (slot + 1) * blocks // slots):
+        _gather(x, b * p.block, p, 0, Q, mine)
+        for k in range(0, p.block * taps, COLUMNS * lanes):
             for f in range(0, F, ROWS):
-                tile(g, f * Q, ROWS, 1, mine, k, starts, 0, Q, gw, f * K + b * block * taps + k, K, False)
+                seen, found = address(mine, k), address(gw, f * K + b * p.block * taps + k)
+                tile(address(g, f * Q), ROWS, 1, seen, address(starts, 0), Q, found, K, False)
 
 
 # ---- calling them
@@ -167,37 +196,37 @@ def conv2d(x: Array, w: Array, bias: Array, y: Array, stride: Pair, padding: Pai
     """y = bias + w (F,C,kh,kw) over x"""
     (N, C, H, W), (F, _, *kernel), (OH, OW) = x.shape, w.shape, y.shape[2:]
     pixels = _pixels(N, C, (H, W), (OH, OW), tuple(kernel), stride, padding, dilation)
-    Q, K, slots = len(pixels), w.size // F, get_num_threads()
-    apart = K + APART
-    starts = _starts(Q, apart)
-    columns, sums = scratch.take(x.dtype, planes=(1, Q * apart), out=(1, F * len(starts)))
-    in_parallel(_gather_all, slots, slots, x.reshape(-1), H * W, C, pixels, columns[0], apart)
+    Q, slots = len(pixels), get_num_threads()
+    p = Windows(pixels, H * W, C, w.size // F + APART)
+    starts = _starts(Q, p.apart)
+    columns, sums = scratch.take(x.dtype, planes=(1, Q * p.apart), out=(1, F * len(starts)))
+    in_parallel(_gather_all, slots, slots, x.reshape(-1), p, columns[0])
     w = np.ascontiguousarray(w).reshape(-1)
-    in_parallel(_forward, slots, slots, w, K, columns[0], starts, bias, sums[0], y.reshape(N, F, OH * OW))
+    in_parallel(_forward, slots, slots, w, columns[0], starts, bias, sums[0], y.reshape(N, F, OH * OW))
 
 
 def conv2d_grad_x(gy: Array, w: Array, gx: Array, stride: Pair, padding: Pair, dilation: Pair) -> None:
     """gx from gy (N,F,OH,OW) and w (F,C,kh,kw)"""
     (N, C, H, W), (F, _, *kernel), (OH, OW) = gx.shape, w.shape, gy.shape[2:]
     pixels = _pixels(N, C, (H, W), (OH, OW), tuple(kernel), stride, padding, dilation)
-    (Q, taps), K, slots = pixels.shape, w.size // F, get_num_threads()
-    block = _channels(taps, gy.itemsize)
-    apart, rows = block * taps + APART, -(-Q // ROWS) * ROWS
-    g, sums = scratch.take(gy.dtype, weights=(1, rows * F), out=(slots, rows * apart))
+    (Q, taps), slots = pixels.shape, get_num_threads()
+    block, rows = _channels(taps, gy.itemsize), -(-Q // ROWS) * ROWS
+    p = Windows(pixels, H * W, block, block * taps + APART)
+    g, sums = scratch.take(gy.dtype, weights=(1, rows * F), out=(slots, rows * p.apart))
     in_parallel(_pack, slots, slots, gy.reshape(N, F, OH * OW), False, g[0])
     w = np.ascontiguousarray(w).reshape(-1)
-    starts = _starts(F, K)
-    in_parallel(_grad_x, slots, slots, g[0], w, F, K, starts, block, pixels, apart, sums, H * W, gx.reshape(N, -1))
+    starts = np.arange(F) * (len(w) // F)
+    in_parallel(_grad_x, slots, slots, g[0], w, starts, p, sums, gx.reshape(N, -1))
 
 
 def conv2d_grad_w(gy: Array, x: Array, gw: Array, stride: Pair, padding: Pair, dilation: Pair) -> None:
     """gw (F,C,kh,kw) from gy (N,F,OH,OW) and x (N,C,H,W)"""
     (N, C, H, W), (F, _, *kernel), (OH, OW) = x.shape, gw.shape, gy.shape[2:]
     pixels = _pixels(N, C, (H, W), (OH, OW), tuple(kernel), stride, padding, dilation)
-    (Q, taps), K, slots = pixels.shape, gw.size // F, get_num_threads()
+    (Q, taps), slots = pixels.shape, get_num_threads()
     block = _channels(taps, x.itemsize)
-    apart = block * taps + APART
-    g, columns = scratch.take(x.dtype, weights=(1, Q * F), planes=(slots, Q * apart))
+    p = Windows(pixels, H * W, block, block * taps + APART)
+    g, columns = scratch.take(x.dtype, weights=(1, Q * F), planes=(slots, Q * p.apart))
     in_parallel(_pack, slots, slots, gy.reshape(N, F, OH * OW), True, g[0])
-    starts = _starts(Q, apart)
-    in_parallel(_grad_w, slots, slots, g[0], x.reshape(-1), H * W, F, K, starts, block, pixels, apart, columns, gw.reshape(-1))
+    starts = _starts(Q, p.apart)
+    in_parallel(_grad_w, slots, slots, g[0], x.reshape(-1), F, starts, p, columns, gw.reshape(-1))

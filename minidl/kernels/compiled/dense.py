@@ -13,11 +13,11 @@ from numba import njit
 from minidl.array import Array
 from minidl.kernels.cache import kept
 from minidl.kernels.compiled import direct, winograd
-from minidl.kernels.compiled.direct import AHEAD, TASKS, bounds, multiply, pack, packed_rows
+from minidl.kernels.compiled.direct_plan import forward_plan, grad_x_plan
 from minidl.kernels.compiled.norm import mean_and_variance, planes, vectors
+from minidl.kernels.compiled.operands import Gates, Source, Target
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
-from minidl.kernels.compiled.vectors import gate, prefetch
-from minidl.kernels.reference import Pair
+from minidl.kernels.shapes import Pair
 
 MANY, SMALL = 64, 256  # channels of x, or at most so many pixels, of which `winograd` takes the gradient sooner than `direct`
 
@@ -33,13 +33,13 @@ def affine_relu_conv(X: Array, scale: Array, shift: Array, w: Array, padding: Pa
     """Y[:, first : first + F] = conv2d(max(scale x + shift, 0), w) with x = X[:, :C]"""
     F, C, kh, kw = w.shape
     _contiguous(X=X, Y=Y)
-    scale, shift = vectors(scale, shift)
-    x_shape, y_shape, nothing = (len(X), C, *X.shape[2:]), (len(Y), F, *Y.shape[2:]), np.empty(0, X.dtype)
+    source, target = Source(X, 0, C, *vectors(scale, shift)), Target(Y, first, F, np.empty(0, X.dtype))
+    x_shape, y_shape = (len(X), C, *X.shape[2:]), (len(Y), F, *Y.shape[2:])
     if winograd.pays(x_shape, w.shape, y_shape, (1, 1), (1, 1), winograd.CHANNELS_DENSE):
-        winograd.convolve(X, scale, shift, w, nothing, padding, Y, first)
+        winograd.convolve(source, w, padding, target)
     else:
-        p = direct.forward_plan(x_shape, w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
-        direct.convolve(X, scale, shift, w.reshape(1, F, C, kh * kw), nothing, p, Y, first)
+        p = forward_plan(x_shape, w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
+        direct.convolve(source, w.reshape(1, F, C, kh * kw), p, target)
 
 
 def affine_relu_conv_grad(
@@ -58,39 +58,24 @@ def affine_relu_conv_grad(
     """With g the gradient of scale x + shift: GX[:, :C] += scale g, or =; -> gw or None, sum g, sum g (x - mean)"""
     _contiguous(GY=GY, X=X, GX=GX)
     scale, shift, mean = vectors(scale, shift, mean)
-    F, C = w.shape[:2]
+    F, C, kh, kw = w.shape
+    nothing = np.empty(0, X.dtype)
+    gy, source = Source(GY, first, F, nothing, nothing), Source(X, 0, C, scale, shift)
+    gates = Gates(X, scale, shift, mean, GX, add)
     x_shape, y_shape, gw = (len(X), C, *X.shape[2:]), (len(GY), F, *GY.shape[2:]), None
     pays = max(padding) <= 2 and winograd.pays(x_shape, w.shape, y_shape, (1, 1), (1, 1), winograd.CHANNELS_DENSE)
     if pays and (C >= MANY or y_shape[2] * y_shape[3] <= SMALL):
         if need_w:
-            gw = winograd.correlate(GY, first, F, X, scale, shift, C, padding)
-        sums = winograd.convolve_gated(GY, first, w, padding, X, scale, shift, mean, GX, add)
+            gw = winograd.correlate(gy, source, padding)
+        sums = winograd.convolve_gated(gy, w, padding, gates)
     else:
         if need_w:
-            p = direct.forward_plan(x_shape, w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
-            gw = direct.correlate(GY, first, X, scale, shift, w.shape, p)
-        sums = _convolve_gated(GY, first, w, padding, X, scale, shift, mean, GX, add)
+            p = forward_plan(x_shape, w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
+            gw = direct.correlate(gy, source, w.shape, p)
+        p = grad_x_plan(y_shape, w.shape, x_shape, (1, 1), padding, (1, 1), 1, X.itemsize)
+        sums = direct.convolve_gated(gy, w.reshape(1, F, C, kh * kw), p, gates)
     total = sums.sum(axis=0).astype(X.dtype)
     return gw, total[0], total[1]
-
-
-def _convolve_gated(
-    GY: Array, first: int, w: Array, padding: Pair, X: Array, scale: Array, shift: Array, mean: Array, GX: Array, add: bool
-) -> Array:
-    """With g the gradient of scale x + shift: GX[:, :C] += scale g, or = -> (slots, 2, C): parts of sum g, sum g (x - mean)"""
-    F, C, kh, kw = w.shape
-    x_shape, y_shape = (len(X), C, *X.shape[2:]), (len(GY), F, *GY.shape[2:])
-    p = direct.grad_x_plan(y_shape, w.shape, x_shape, (1, 1), padding, (1, 1), 1, X.itemsize)
-    tasks = -(-len(X) // p.pictures) * p.bands * p.chunks
-    slots = min(tasks, TASKS)  # by shape alone, so that every sum has its order
-    packed, packed_gy, out = direct.scratch.take(
-        X.dtype, weights=(1, p.padded * F * kh * kw), planes=(slots, F * p.plane), out=(slots, p.chunk * p.length)
-    )
-    direct.pack_weights(w.reshape(1, F, C, kh * kw), True, p, packed[0])
-    sums = np.zeros((slots, 2, C))
-    gates = X, scale, shift, mean, GX, add, sums
-    in_parallel(_convolve_slot, slots, slots, GY, first, F, packed[0], C, p, packed_gy, out, *gates)
-    return sums
 
 
 def subtract_line(GX: Array, X: Array, first: int, mean: Array, a: Array, b: Array) -> None:
@@ -103,39 +88,6 @@ def _contiguous(**arrays: Array) -> None:
     for name, a in arrays.items():
         if not a.flags.c_contiguous:
             raise ValueError(f"{name}: expected a contiguous array, got strides {a.strides} for shape {a.shape}")
-
-
-@njit(inline="always", error_model="numpy")
-def _unpack_gated(out, n, count, f0, channels, r0, rows, p, x, scale, shift, mean, gx, add, sums):
-    """g = out where scale x + shift > 0, else 0; gx (+)= scale g, sums += (g, g (x - mean)), channel by channel"""
-    (C, H, W), F = x.shape[1:], gx.shape[1]
-    rows, length = (1, rows * W) if p.S == W else (rows, W)
-    for f in range(f0, f0 + channels):
-        for g in range(count):
-            for i in range(rows):
-                start = (f - f0) * p.length + g * p.image + i * p.S
-                x_at, g_at = (((n + g) * C + f) * H + r0 + i) * W, (((n + g) * F + f) * H + r0 + i) * W
-                prefetch(x, x_at + AHEAD * H * W, length * x.itemsize // 64)
-                prefetch(gx, g_at + AHEAD * H * W, length * x.itemsize // 64)
-                s, t = gate(out, start, x, x_at, gx, g_at, length, scale[f], shift[f], mean[f], add)
-                sums[0, f] += s
-                sums[1, f] += t
-
-
-@kept(njit(nogil=True, error_model="numpy"))
-def _convolve_slot(slot, slots, gy, gy_first, F, w, C, p, packed_gy, out, x, scale, shift, mean, gx, add, sums):
-    """the gradient of the picture, as in `conv2d_grad_x`, through the gates of the relu that `pack` applied"""
-    N, nothing = len(gy), np.empty(0, gy.dtype)
-    tasks = -(-N // p.pictures) * p.bands * p.chunks
-    mine, results = packed_gy[slot], out[slot]
-    mine[:] = 0
-    for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
-        n, count, r0, height, first, last = bounds(task, N, C, p)
-        if p.bands > 1:
-            mine[:] = 0
-        pack(gy, nothing, nothing, n, count, gy_first, F, r0, packed_rows(height, p), p, mine)
-        multiply(w, 0, mine, 0, len(p.taps) * F, C, first, last, p, results, gy, 0, 0)
-        _unpack_gated(results, n, count, first, last - first, r0, height, p, x, scale, shift, mean, gx, add, sums[slot])
 
 
 @kept(njit(nogil=True, error_model="numpy"))

@@ -69,9 +69,9 @@ def adamw_update(
     """m <- b1 m + (1-b1) g;  v <- b2 v + (1-b2) g^2;  p <- p - lr (weight_decay p + m_hat / (sqrt(v_hat) + eps))"""
     b1, b2 = betas
     numbers = (b1, 1 - b1, b2, 1 - b2, 1 - lr * weight_decay, lr / (1 - b1**t), 1 / (1 - b2**t), eps)
-    numbers = tuple(p.dtype.type(a) for a in numbers)
+    numbers = tuple([p.dtype.type(a) for a in numbers])
     arrays = _flat(p, "p"), np.ascontiguousarray(g).reshape(-1), _flat(m, "m"), _flat(v, "v")
-    in_parallel(_adamw_update, -(-p.size // PIECE), *arrays, *numbers)
+    in_parallel(_adamw_update, -(-p.size // PIECE), *arrays, numbers)
 
 
 def _flat(p: Array, name: str) -> Array:
@@ -137,7 +137,8 @@ def _sgd_update(k, p, g, v, lr, momentum, nesterov, weight_decay):
 
 
 @_compiled
-def _adamw_update(k, p, g, m, v, b1, c1, b2, c2, keep, rate, unbias, eps):
+def _adamw_update(k, p, g, m, v, numbers):
+    b1, c1, b2, c2, keep, rate, unbias, eps = numbers
     p, g, m, v = _piece(k, p), _piece(k, g), _piece(k, m), _piece(k, v)
     for i in range(len(p)):
         m[i] = b1 * m[i] + c1 * g[i]

@@ -14,7 +14,7 @@ from numba import njit
 from minidl.array import Array
 from minidl.kernels.cache import kept
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
-from minidl.kernels.compiled.vectors import moments
+from minidl.kernels.compiled.vectors import address, moments
 
 _compiled: Any = kept(njit(nogil=True, error_model="numpy", fastmath={"contract"}))
 
@@ -44,9 +44,8 @@ def batch_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, 
     gx = np.empty(x.shape, x.dtype)
     ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
     g, none, x_planes, target = planes(gy, None, x, gx)
-    gamma, mean, var = np.ascontiguousarray(gamma), np.ascontiguousarray(mean), np.ascontiguousarray(var)
-    more = gamma, mean, var, eps, target, none, True, ggamma, gbeta
-    in_parallel(_batch_norm_grad, x.shape[1], g, none, x_planes, *more)
+    norm = np.ascontiguousarray(gamma), np.ascontiguousarray(mean), np.ascontiguousarray(var), eps
+    in_parallel(_batch_norm_grad, x.shape[1], g, none, x_planes, norm, target, none, True, ggamma, gbeta)
     return gx, ggamma, gbeta
 
 
@@ -59,9 +58,8 @@ def batch_norm_relu_grad(
     ggamma, gbeta = np.empty_like(gamma), np.empty_like(gamma)
     g, value, x_planes, target, gate = planes(gy, y, x, gx, gr)
     gate = gate if residual else target  # one name for one array, see below
-    gamma, mean, var = np.ascontiguousarray(gamma), np.ascontiguousarray(mean), np.ascontiguousarray(var)
-    more = gamma, mean, var, eps, target, gate, residual, ggamma, gbeta
-    in_parallel(_batch_norm_grad, x.shape[1], g, value, x_planes, *more)
+    norm = np.ascontiguousarray(gamma), np.ascontiguousarray(mean), np.ascontiguousarray(var), eps
+    in_parallel(_batch_norm_grad, x.shape[1], g, value, x_planes, norm, target, gate, residual, ggamma, gbeta)
     return gx, gr if residual else None, ggamma, gbeta
 
 
@@ -122,13 +120,18 @@ def mean_and_variance(x, c):
     N, C, HW = x.shape
     zero, total, squares = x.dtype.type(0), 0.0, 0.0
     for n in range(N):
-        at = (n * C + c) * HW
-        total += moments(x, at, zero, x, at, zero, HW)[0]
+        plane = address(x, (n * C + c) * HW)
+        total += moments(plane, zero, plane, zero, HW)[0]
     mean = x.dtype.type(total / (N * HW))
     for n in range(N):
-        at = (n * C + c) * HW
-        squares += moments(x, at, mean, x, at, mean, HW)[1]
+        plane = address(x, (n * C + c) * HW)
+        squares += moments(plane, mean, plane, mean, HW)[1]
     return mean, squares / (N * HW)
+
+
+@njit(inline="always", error_model="numpy")
+def _std(var, eps):
+    return np.sqrt(np.float64(var) + eps)
 
 
 @_compiled
@@ -137,7 +140,7 @@ def _batch_norm(c, x, r, gamma, beta, eps, relu, y, mean, var):
     zero = x.dtype.type(0)
     mu, variance = mean_and_variance(x, c)
     mean[c], var[c] = mu, variance
-    scale = x.dtype.type(gamma[c] / np.sqrt(variance + eps))
+    scale = x.dtype.type(gamma[c] / _std(variance, eps))
     shift = beta[c] - mu * scale
     for n in range(N):
         source, target = x[n, c], y[n, c]
@@ -156,7 +159,8 @@ def _batch_norm(c, x, r, gamma, beta, eps, relu, y, mean, var):
 
 
 @_compiled
-def _batch_norm_grad(c, gy, y, x, gamma, mean, var, eps, gx, gr, apart, ggamma, gbeta):
+def _batch_norm_grad(c, gy, y, x, norm, gx, gr, apart, ggamma, gbeta):
+    gamma, mean, var, eps = norm
     N, C, HW = x.shape
     zero = x.dtype.type(0)
     mu, sum_g, sum_gd = mean[c], 0.0, 0.0
@@ -166,12 +170,12 @@ def _batch_norm_grad(c, gy, y, x, gamma, mean, var, eps, gx, gr, apart, ggamma, 
             g, value, gate = gy[n, c], y[n, c], gr[n, c]
             for i in range(HW):
                 gate[i] = g[i] if value[i] > zero else zero
-            s, t = moments(gr, at, zero, x, at, mu, HW)
+            s, t = moments(address(gr, at), zero, address(x, at), mu, HW)
         else:
-            s, t = moments(gy, at, zero, x, at, mu, HW)
+            s, t = moments(address(gy, at), zero, address(x, at), mu, HW)
         sum_g += s
         sum_gd += t
-    inv_std = 1 / np.sqrt(np.float64(var[c]) + eps)
+    inv_std = 1 / _std(var[c], eps)
     gbeta[c], ggamma[c] = sum_g, sum_gd * inv_std
     # gx = a gy + b (x - mu) + d
     a = x.dtype.type(gamma[c] * inv_std)
@@ -242,7 +246,8 @@ def _channel_sums(c, gy, x, mean, first, second):
     zero = x.dtype.type(0)
     sum_g, sum_gd = 0.0, 0.0
     for n in range(N):
-        s, t = moments(gy, (n * C + c) * HW, zero, x, (n * C + c) * HW, mean[c], HW)
+        at = (n * C + c) * HW
+        s, t = moments(address(gy, at), zero, address(x, at), mean[c], HW)
         sum_g += s
         sum_gd += t
     first[c], second[c] = sum_g, sum_gd

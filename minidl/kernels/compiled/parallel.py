@@ -36,13 +36,16 @@ def in_parallel(work: Any, count: int, *arguments: Any) -> None:
     if count == 1:
         work(0, *arguments)
         return
-    kind = work, compute_fingerprint(arguments)
+    bare = list[Any]()  # tuples without their names, which lie in memory alike: names cost Numba a microsecond each
+    for a in arguments:
+        bare.append(tuple(a) if isinstance(a, tuple) else a)
+    kind = work, *map(type, arguments), compute_fingerprint(tuple(bare))
     if kind not in _addresses:
         _addresses[kind] = _address(work, 0, *arguments)
     if _for_each not in _addresses:
         _addresses[_for_each] = _prepare_loop()
     with _turn:
-        _start(_addresses[_for_each], _addresses[kind], count, *arguments)
+        _start(_addresses[_for_each], _addresses[kind], count, *bare)
 
 
 def _address(function: Any, *arguments: Any) -> int:

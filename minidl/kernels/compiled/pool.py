@@ -10,8 +10,8 @@ from numba import njit
 from minidl.array import Array
 from minidl.kernels.cache import kept
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
-from minidl.kernels.compiled.vectors import copy, copy_strided
-from minidl.kernels.reference import Pair, Shape
+from minidl.kernels.compiled.vectors import address, copy, copy_strided
+from minidl.kernels.shapes import Pair, Shape
 
 _compiled: Any = kept(njit(nogil=True, error_model="numpy"))
 
@@ -64,15 +64,16 @@ def _max_pool2d(slot, x, kh, kw, sh, sw, ph, pw, lines, all_taps, y, winner):
             for v in range(kw):
                 first, n = _inside(v - pw, sw, W, OW)
                 pixels[:] = -np.inf
-                copy_strided(pixels, first, x, (nc * H + i * sh + u - ph) * W + first * sw + v - pw, sw, n)
+                seen = address(x, (nc * H + i * sh + u - ph) * W + first * sw + v - pw)
+                copy_strided(address(pixels, first), seen, sw, n)
                 tap = np.int32(u * kw + v)
                 for j in range(len(most)):
                     value, best = pixels[j], most[j]
                     more = (value > best) | ((value != value) & (best == best))  # the first NaN wins, as in NumPy
                     most[j] = value if more else best
                     taps[j] = tap if more else taps[j]
-        copy(y, row * OW, most, 0, OW)
-        copy(winner, row * OW, taps, 0, OW)
+        copy(address(y, row * OW), address(most, 0), OW)
+        copy(address(winner, row * OW), address(taps, 0), OW)
 
 
 @kept(njit(nogil=True, error_model="numpy"))
@@ -118,12 +119,13 @@ def _avg_pool2d(slot, x, kh, kw, sh, sw, ph, pw, with_pad, lines, y):
             for v in range(kw):
                 first, n = _inside(v - pw, sw, W, OW)
                 pixels[:] = 0
-                copy_strided(pixels, first, x, (nc * H + i * sh + u - ph) * W + first * sw + v - pw, sw, n)
+                seen = address(x, (nc * H + i * sh + u - ph) * W + first * sw + v - pw)
+                copy_strided(address(pixels, first), seen, sw, n)
                 for j in range(len(total)):
                     total[j] += pixels[j]
         for j in range(len(total)):
             total[j] /= rows[i] * columns[j]
-        copy(y, row * OW, total, 0, OW)
+        copy(address(y, row * OW), address(total, 0), OW)
 
 
 @_compiled
@@ -141,4 +143,4 @@ def _avg_pool2d_grad(slot, gy, kh, kw, sh, sw, ph, pw, with_pad, all_rows, share
                 first, n = _inside(v - pw, sw, W, OW)
                 for j in range(first, first + n):
                     total[np.uintp(j * sw + v - pw)] += share[np.uintp(j)]
-        copy(gx, row * W, total, 0, W)
+        copy(address(gx, row * W), address(total, 0), W)

@@ -1,7 +1,8 @@
 """Micro-kernels: small blocks of matrix products that stay in registers.
 
-They are written in LLVM's language because no loop that Numba compiles keeps two dozen vectors of sums in registers. They
-check no bounds: who calls them sees to it that all they touch, up to the last vector, lies inside the scratch memory.
+They are written in LLVM's language because no loop that Numba compiles keeps two dozen vectors of sums in registers. Arrays
+reach them as addresses, see `vectors.address`. They check no bounds: who calls them sees to it that all they touch, up to the
+last vector, lies inside the scratch memory.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minidl.kernels.compiled.vectors import REGISTERS, Vectors, index, pointer
+from minidl.kernels.compiled.vectors import REGISTERS, Vectors, index
 
 ROWS = 8 if REGISTERS == 32 else 4  # ROWS x COLUMNS vectors of sums, and what they are made of, fill the registers
 COLUMNS = 3
@@ -21,21 +22,17 @@ COLUMNS = 3
 
 def _make_tile(rows: int, columns: int) -> Any:
     @intrinsic
-    def tile(typing, w, w_at, w_k, w_m, planes, at, offsets, o_at, K, y, y_at, y_stride, add):
-        """y[y_at + m y_stride + q] (+)= sum_{k<K} w[w_at + k w_k + m w_m] planes[offsets[o_at + k] + at + q]
+    def tile(typing, w, w_k, w_m, planes, offsets, K, y, y_stride, add):
+        """y[m y_stride + q] (+)= sum_{k<K} w[k w_k + m w_m] planes[offsets[k] + q]
 
         m < rows, q < columns vectors; added to what y holds if `add`.
         """
         i = types.intp
-        signature = types.void(w, i, i, i, planes, i, offsets, i, i, y, i, i, types.boolean)
+        signature = types.void(w, i, i, planes, offsets, i, y, i, types.boolean)
 
         def code(context, b, signature, args):
-            w, w_at, w_k, w_m, planes, at, offsets, o_at, K, y, y_at, y_stride, add = args
-            v, kinds = Vectors(b, signature.args[0]), signature.args
-            p_w = pointer(context, b, kinds[0], w, w_at)
-            p_x = pointer(context, b, kinds[4], planes, at)
-            p_o = pointer(context, b, kinds[6], offsets, o_at)
-            p_y = pointer(context, b, kinds[9], y, y_at)
+            p_w, w_k, w_m, p_x, p_o, K, p_y, y_stride, add = args
+            v = Vectors(b, signature.args[0])
             cells = [(m, n) for m in range(rows) for n in range(columns)]
             place = {(m, n): b.add(b.mul(y_stride, index(m)), index(n * v.lanes)) for m, n in cells}
             sums = {cell: cgutils.alloca_once(b, v.type) for cell in cells}  # LLVM keeps them in registers
@@ -64,21 +61,17 @@ def _make_tile(rows: int, columns: int) -> Any:
 
 def _make_dot_tile(rows: int) -> Any:
     @intrinsic
-    def dot_tile(typing, gy, g_at, g_stride, planes, offsets, o_at, vectors, gw, w_at, w_stride):
-        """gw[w_at + m w_stride + n] += sum_q gy[g_at + m g_stride + q] planes[offsets[o_at + n] + q]
+    def dot_tile(typing, gy, g_stride, planes, offsets, vectors, gw, w_stride):
+        """gw[m w_stride + n] += sum_q gy[m g_stride + q] planes[offsets[n] + q]
 
         m < rows, n < COLUMNS, q < `vectors` vectors.
         """
         i = types.intp
-        signature = types.void(gy, i, i, planes, offsets, i, i, gw, i, i)
+        signature = types.void(gy, i, planes, offsets, i, gw, i)
 
         def code(context, b, signature, args):
-            gy, g_at, g_stride, planes, offsets, o_at, vectors, gw, w_at, w_stride = args
-            v, kinds = Vectors(b, signature.args[0]), signature.args
-            p_g = pointer(context, b, kinds[0], gy, g_at)
-            p_x = pointer(context, b, kinds[3], planes, index(0))
-            p_o = pointer(context, b, kinds[4], offsets, o_at)
-            p_w = pointer(context, b, kinds[7], gw, w_at)
+            p_g, g_stride, p_x, p_o, vectors, p_w, w_stride = args
+            v = Vectors(b, signature.args[0])
             starts = [b.load(b.gep(p_o, [index(n)])) for n in range(COLUMNS)]
             cells = [(m, n) for m in range(rows) for n in range(COLUMNS)]
             sums = {cell: cgutils.alloca_once(b, v.type) for cell in cells}

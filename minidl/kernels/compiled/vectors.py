@@ -33,10 +33,10 @@ PARTS = 4  # sums that grow side by side, since each addition waits for the one 
 
 
 class Vectors:
-    """Loads, stores and sums of vectors for the element type of a Numba array type"""
+    """Loads, stores and sums of vectors for the element type of one of Numba's pointer types"""
 
-    def __init__(self, builder: Any, array: Any) -> None:
-        bits = array.dtype.bitwidth
+    def __init__(self, builder: Any, kind: Any) -> None:
+        bits = kind.dtype.bitwidth
         self.builder, self.bytes = builder, bits // 8
         self.lanes = VECTOR // self.bytes
         self.element = ir.FloatType() if bits == 32 else ir.DoubleType()
@@ -118,40 +118,42 @@ def index(value: int, bits: int = 64) -> Any:
     return ir.Constant(ir.IntType(bits), value)
 
 
-def pointer(context: Any, builder: Any, kind: Any, array: Any, start: Any) -> Any:
-    """To element `start` of a contiguous array; another one is an error when the kernel is compiled"""
-    if kind.layout != "C":
-        raise TypeError(f"expected a contiguous array, got {kind}")
-    return builder.gep(context.make_array(kind)(context, builder, array).data, [start])
+@intrinsic
+def address(typing, array, i):
+    """A pointer to element i of an array, i counting through all its axes: what the intrinsics here read and write
+
+    As in C nobody checks how far, and it keeps no array alive. An array with strides is an error when the kernel is compiled.
+    """
+
+    def code(context, b, signature, args):
+        array, i = args
+        (kind, _) = signature.args
+        if kind.layout != "C":
+            raise TypeError(f"expected a contiguous array, got {kind}")
+        return b.gep(context.make_array(kind)(context, b, array).data, [i])
+
+    return types.CPointer(array.dtype)(array, types.intp), code
 
 
 @intrinsic
-def copy(typing, target, at, source, start, n):
-    """target[at : at + n] = source[start : start + n], indices counting through contiguous arrays of any shape
-
-    A slice on either side would cost more than the few dozen numbers of a row.
-    """
-    i = types.intp
+def copy(typing, target, source, n):
+    """target[i] = source[i], i < n. A slice on either side would cost more than the few dozen numbers of a row."""
 
     def code(context, b, signature, args):
-        target, at, source, start, n = args
-        kinds = signature.args
-        to = pointer(context, b, kinds[0], target, at)
-        cgutils.memcpy(b, to, pointer(context, b, kinds[2], source, start), n)
+        cgutils.memcpy(b, *args)
         return context.get_dummy_value()
 
-    return types.void(target, i, source, i, i), code
+    return types.void(target, source, types.intp), code
 
 
 @intrinsic
-def copy_strided(typing, target, at, source, start, step, n):
-    """target[at + i] = source[start + i step], i < n, indices counting through contiguous arrays of any shape"""
+def copy_strided(typing, target, source, step, n):
+    """target[i] = source[i step], i < n"""
     i = types.intp
 
     def code(context, b, signature, args):
-        target, at, source, start, step, n = args
-        v, kinds = Vectors(b, signature.args[0]), signature.args
-        to, of = pointer(context, b, kinds[0], target, at), pointer(context, b, kinds[2], source, start)
+        to, of, step, n = args
+        v = Vectors(b, signature.args[0])
         # of a vector its even places, of the next, which starts one early to end at the last number, the odd ones
         places = [*range(0, v.lanes, 2), *range(v.lanes + 1, 2 * v.lanes, 2)]
         mask = ir.Constant(ir.VectorType(ir.IntType(32), v.lanes), places)
@@ -169,18 +171,16 @@ def copy_strided(typing, target, at, source, start, step, n):
                     b.store(b.load(b.gep(of, [b.mul(k, step)])), b.gep(to, [k]))
         return context.get_dummy_value()
 
-    return types.void(target, i, source, i, i, i), code
+    return types.void(target, source, i, i), code
 
 
 @intrinsic
-def affine_relu(typing, y, at, n, a, b):
-    """y = max(a y + b, 0) in place for y[at : at + n], the index counting through a contiguous array of any shape"""
-    i = types.intp
+def affine_relu(typing, y, n, a, b):
+    """y[i] = max(a y[i] + b, 0), i < n"""
 
     def code(context, builder, signature, args):
-        y, at, n, a, b = args
+        p, n, a, b = args
         v = Vectors(builder, signature.args[0])
-        p = pointer(context, builder, signature.args[0], y, at)
 
         def of(x: Any, a: Any, b: Any, zero: Any) -> Any:
             value = builder.fadd(builder.fmul(a, x), b)
@@ -194,23 +194,16 @@ def affine_relu(typing, y, at, n, a, b):
             builder.store(of(builder.load(place), a, b, ir.Constant(v.element, 0)), place)
         return context.get_dummy_value()
 
-    return types.void(y, i, i, y.dtype, y.dtype), code
+    return types.void(y, types.intp, y.dtype, y.dtype), code
 
 
 @intrinsic
-def gate(typing, gz, z_at, x, x_at, gx, gx_at, n, a, b, mean, add):
-    """g = gz where a x + b > 0, else 0; gx (+)= a g, added if `add` -> (sum g, sum g (x - mean)), over n numbers of each
-
-    The indices count through contiguous arrays of any shape.
-    """
-    i = types.intp
+def gate(typing, gz, x, gx, n, a, b, mean, add):
+    """g = gz where a x + b > 0, else 0; gx (+)= a g, added if `add` -> (sum g, sum g (x - mean)), over n numbers of each"""
 
     def code(context, builder, signature, args):
-        gz, z_at, x, x_at, gx, gx_at, n, a, b, mean, add = args
-        kinds = signature.args
-        v = Vectors(builder, kinds[0])
-        p_z, p_x = pointer(context, builder, kinds[0], gz, z_at), pointer(context, builder, kinds[2], x, x_at)
-        p_g = pointer(context, builder, kinds[4], gx, gx_at)
+        p_z, p_x, p_g, n, a, b, mean, add = args
+        v = Vectors(builder, signature.args[0])
         zero = ir.Constant(v.element, 0)
         sums = [cgutils.alloca_once_value(builder, v.zero) for _ in range(2)]
 
@@ -231,43 +224,40 @@ def gate(typing, gz, z_at, x, x_at, gx, gx_at, n, a, b, mean, add):
             builder.store(of(gz_k, x_k, builder.load(place), a, b, mean, zero, totals), place)
         return context.make_tuple(builder, signature.return_type, [builder.load(t) for t in totals])
 
-    return types.UniTuple(gz.dtype, 2)(gz, i, x, i, gx, i, i, gz.dtype, gz.dtype, gz.dtype, types.boolean), code
+    number = gz.dtype
+    return types.UniTuple(number, 2)(gz, x, gx, types.intp, number, number, number, types.boolean), code
 
 
 @intrinsic
-def prefetch(typing, array, at, lines):
-    """Ask for `lines` cache lines of a contiguous array, from element `at` on, to be brought into the second-level cache."""
+def prefetch(typing, start, lines):
+    """Ask for `lines` cache lines from an address on to be brought into the second-level cache."""
 
     def code(context, b, signature, args):
-        array, at, lines = args
-        kind = signature.args[0]
+        start, lines = args
         word = ir.IntType(32)
-        line = 64 // (kind.dtype.bitwidth // 8)
+        line = 64 // (signature.args[0].dtype.bitwidth // 8)
         byte = ir.IntType(8).as_pointer()
         ask = cgutils.get_or_insert_function(
             b.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), "llvm.prefetch.p0"
         )
-        start = pointer(context, b, kind, array, at)
         with cgutils.for_range(b, lines, intp=ir.IntType(64)) as loop:
             place = b.bitcast(b.gep(start, [b.mul(loop.index, index(line))]), byte)
             b.call(ask, [place, index(0, 32), index(2, 32), index(1, 32)])  # to read, into the second level, data
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, types.intp), code
+    return types.void(start, types.intp), code
 
 
 @intrinsic
-def moments(typing, a, a_at, a_mean, b, b_at, b_mean, n):
-    """(sum_i a_i - a_mean, sum_i (a_i - a_mean) (b_i - b_mean)) with a_i = a[a_at + i], b_i = b[b_at + i], i < n
+def moments(typing, a, a_mean, b, b_mean, n):
+    """(sum_i a[i] - a_mean, sum_i (a[i] - a_mean) (b[i] - b_mean)), i < n
 
-    The indices count through contiguous arrays of any shape. The sums of PARTS vectors are added up at the end, then the rest.
+    The sums of PARTS vectors are added up at the end, then the rest.
     """
-    i = types.intp
 
     def code(context, b_, signature, args):
-        a, a_at, a_mean, b, b_at, b_mean, n = args
-        v, kinds = Vectors(b_, signature.args[0]), signature.args
-        p_a, p_b = pointer(context, b_, kinds[0], a, a_at), pointer(context, b_, kinds[3], b, b_at)
+        p_a, a_mean, p_b, b_mean, n = args
+        v = Vectors(b_, signature.args[0])
         means = v.spread(a_mean), v.spread(b_mean)
         parts = [[cgutils.alloca_once_value(b_, v.zero) for _ in range(2)] for _ in range(PARTS)]
 
@@ -297,4 +287,4 @@ def moments(typing, a, a_at, a_mean, b, b_at, b_mean, n):
             b_.store(b_.fadd(b_.load(totals[1]), b_.fmul(da, db)), totals[1])
         return context.make_tuple(b_, signature.return_type, [b_.load(t) for t in totals])
 
-    return types.UniTuple(a.dtype, 2)(a, i, a.dtype, b, i, b.dtype, i), code
+    return types.UniTuple(a.dtype, 2)(a, a.dtype, b, b.dtype, types.intp), code

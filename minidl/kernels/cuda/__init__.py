@@ -8,6 +8,7 @@ order that only shapes decide, and no thread adds to a place where another does:
 CuPy's own text serves where one call of it is one pass over memory, or cuBLAS: `add`, `relu`, and the products of conv.py.
 """
 
+from minidl.kernels.cublas import matmul
 from minidl.kernels.cuda.channels import channel_affine, channel_affine_relu, channel_affine_relu_grad, channel_sums
 from minidl.kernels.cuda.conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from minidl.kernels.cuda.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
@@ -40,6 +41,7 @@ __all__ = [
     "conv2d_grad_w",
     "conv2d_grad_x",
     "dropout",
+    "matmul",
     "max_pool2d",
     "max_pool2d_grad",
     "norm_line",

@@ -15,7 +15,7 @@ from minidl.kernels.cublas import product
 from minidl.kernels.cuda import direct
 from minidl.kernels.cuda.direct import flat
 from minidl.kernels.cuda.windows import columns, fold
-from minidl.kernels.reference import Pair, Shape, conv_size
+from minidl.kernels.shapes import Pair, Shape, conv_size
 
 COLUMNS = 1 << 28  # bytes
 

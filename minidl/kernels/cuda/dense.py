@@ -10,7 +10,7 @@ from minidl.kernels.cuda.channels import affine_relu, vectors
 from minidl.kernels.cuda.conv import conv2d_grad_w, conv2d_grad_x, convolve
 from minidl.kernels.cuda.launch import AHEAD, U, launch
 from minidl.kernels.cuda.moments import moments, put_together, sums_by
-from minidl.kernels.reference import Pair
+from minidl.kernels.shapes import Pair
 
 
 def channel_statistics(X: Array, first: int, count: int) -> tuple[Array, Array]:

@@ -89,7 +89,8 @@ def start(kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], args: tupl
     """On CuPy's current stream: what CuPy has queued there comes before the kernel, what it queues later after it.
 
     The driver takes all arguments as one row of bytes, each at a multiple of its own size, as C lays out a struct. To Numba an
-    array is two pointers that only its own arrays have, how many elements, of how many bytes, where, its shape and its strides.
+    array is two pointers that only its own arrays have, how many elements, of how many bytes, where, its shape and its strides;
+    a tuple of numbers is these numbers.
     """
     xp = array_module(args[0])
     kinds, numbers = list[Any](), list[Any]()
@@ -98,6 +99,9 @@ def start(kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], args: tupl
             shape = a.shape
             kinds += a.dtype.char, len(shape), a.flags.c_contiguous
             numbers += 0, 0, a.size, a.itemsize, a.data.ptr, *shape, *a.strides
+        elif isinstance(a, tuple):
+            kinds += type(a), *map(type, a)
+            numbers += a
         else:
             kinds.append(type(a))
             numbers.append(a)
@@ -136,4 +140,6 @@ def _type(xp: ModuleType, a: Any) -> Any:
 
 def _letters(xp: ModuleType, a: Any) -> str:
     """An argument in the language of `struct`, whose default is C's layout"""
+    if isinstance(a, tuple):
+        return "".join(_letters(xp, number) for number in a)
     return f"4qQ{2 * a.ndim}q" if isinstance(a, xp.ndarray) else np.asarray(a).dtype.char

@@ -40,12 +40,18 @@ def _three_like(x: Array) -> tuple[Array, Array, Array]:
     return xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
 
 
+@cuda.jit(device=True)
+def std_of(var, c, eps):
+    """sqrt(var[c] + eps), of the type of var"""
+    return var.dtype.type(math.sqrt(var[c] + eps))
+
+
 @kept(cuda.jit)
 def _norm_line(mean, var, gamma, beta, eps, inv_std, scale, shift):
     """inv_std[c] = 1 / sqrt(var[c] + eps), scale[c] = gamma[c] inv_std[c], shift[c] = beta[c] - mean[c] scale[c]"""
     one = var.dtype.type(1)
     for c in range(cuda.grid(1), len(var), cuda.gridsize(1)):
-        inv_std[c] = one / var.dtype.type(math.sqrt(var[c] + eps))
+        inv_std[c] = one / std_of(var, c, eps)
         scale[c] = gamma[c] * inv_std[c]
         shift[c] = beta[c] - mean[c] * scale[c]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any, NamedTuple
 
 from numba import cuda
 
@@ -10,6 +10,7 @@ from minidl.array import Array, array_module
 from minidl.kernels.cache import kept
 from minidl.kernels.cuda.channels import planes, vectors
 from minidl.kernels.cuda.launch import AHEAD, U, launch
+from minidl.kernels.cuda.line import std_of
 from minidl.kernels.cuda.moments import moments, sums
 
 
@@ -55,11 +56,10 @@ def _backward(
     value = None if y is None else planes(y)
     gbeta, sum_gd = sums(g, value, source, mean)
     gx, gr = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype) if residual else None
-    gate = (g if value is None else value, value is not None)
-    kept = (g if gr is None else planes(gr), residual)  # g in the place of an array that is not wanted
-    ggamma, scalar = xp.empty(gbeta.shape, gbeta.dtype), mean.dtype.type(eps)
-    given = g, *gate, source, gamma, mean, var, scalar, gbeta, sum_gd
-    launch(_gradient, source.shape, *given, ggamma, *kept, planes(gx), ahead=AHEAD)
+    ggamma, how = xp.empty(gbeta.shape, gbeta.dtype), _How(mean.dtype.type(eps), value is not None, residual)
+    gate, residue = g if value is None else value, g if gr is None else planes(gr)  # g in the place of what is not wanted
+    given = g, gate, source, gamma, mean, var, gbeta, sum_gd
+    launch(_gradient, source.shape, *given, how, ggamma, residue, planes(gx), ahead=AHEAD)
     return gx, gr, ggamma, gbeta
 
 
@@ -74,7 +74,7 @@ def _normalise(x, r, residual, mean, var, gamma, beta, eps, relu, y):
     more = cuda.local.array(AHEAD, mean.dtype)
     c = first_c
     while c < C:
-        scale, mu, offset = gamma[c] / mean.dtype.type(math.sqrt(var[c] + eps)), mean[c], beta[c]
+        scale, mu, offset = gamma[c] / std_of(var, c, eps), mean[c], beta[c]
         i = first_i
         while i < HW:
             n = first_n
@@ -93,13 +93,19 @@ def _normalise(x, r, residual, mean, var, gamma, beta, eps, relu, y):
         c += dc
 
 
+class _How(NamedTuple):
+    eps: Any  # a number of the type of the mean
+    gated: bool  # the gradient passes where y > 0 alone
+    keep: bool  # gr, too
+
+
 @kept(cuda.jit)
-def _gradient(gy, y, gated, x, gamma, mean, var, eps, sum_g, sum_gd, ggamma, gr, keep, gx):
+def _gradient(gy, y, x, gamma, mean, var, sum_g, sum_gd, how, ggamma, gr, gx):
     """gx = gamma / sqrt(var + eps) (g - sum_g / m - (x - mean) sum_gd / (m (var + eps))), g = gr = gy where y > 0, else 0
 
     And ggamma = sum_gd / sqrt(var + eps).
     """
-    N, C, HW = gx.shape
+    (N, C, HW), eps = gx.shape, how.eps
     zero, m = mean.dtype.type(0), mean.dtype.type(N * HW)
     first_i, first_c, first_n = cuda.grid(3)
     di, dc, dn = cuda.gridsize(3)
@@ -107,7 +113,7 @@ def _gradient(gy, y, gated, x, gamma, mean, var, eps, sum_g, sum_gd, ggamma, gr,
     gradients = cuda.local.array(AHEAD, mean.dtype)
     c = first_c
     while c < C:
-        std, mu = mean.dtype.type(math.sqrt(var[c] + eps)), mean[c]
+        std, mu = std_of(var, c, eps), mean[c]
         scale, level, slope = gamma[c] / std, sum_g[c] / m, sum_gd[c] / (m * (var[c] + eps))
         if first_n == 0 and first_i == 0:
             ggamma[c] = sum_gd[c] / std
@@ -118,12 +124,12 @@ def _gradient(gy, y, gated, x, gamma, mean, var, eps, sum_g, sum_gd, ggamma, gr,
                 for k in range(AHEAD):
                     at = U(min(n + k * dn, N - 1))
                     values[k], gradients[k] = x[at, U(c), U(i)], gy[at, U(c), U(i)]
-                    if gated:
+                    if how.gated:
                         gradients[k] = gradients[k] if y[at, U(c), U(i)] > zero else zero
                 for k in range(AHEAD):
                     if n + k * dn < N:
                         at = U(n + k * dn)
-                        if keep:
+                        if how.keep:
                             gr[at, U(c), U(i)] = gradients[k]
                         gx[at, U(c), U(i)] = scale * (gradients[k] - level - (values[k] - mu) * slope)
                 n += AHEAD * dn

@@ -11,7 +11,7 @@ from minidl.array import Array, array_module
 from minidl.kernels.cache import kept
 from minidl.kernels.cuda.launch import launch
 from minidl.kernels.cuda.windows import first_window, last_window
-from minidl.kernels.reference import Pair, Shape
+from minidl.kernels.shapes import Pair, Shape
 
 
 def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -> tuple[Array, Array]:

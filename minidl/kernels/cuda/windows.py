@@ -13,7 +13,7 @@ from minidl.array import Array, array_module
 from minidl.kernels.cache import kept
 from minidl.kernels.cuda.channels import contiguous
 from minidl.kernels.cuda.launch import U, launch, quotient
-from minidl.kernels.reference import Pair
+from minidl.kernels.shapes import Pair
 
 
 def columns(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair) -> Array:
@@ -21,7 +21,7 @@ def columns(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
     xp, (N, C, H, W) = array_module(x), x.shape
     cols = xp.empty((C, *kernel, N, *out), x.dtype)
     planes, lines = contiguous(x).reshape(N, C, H * W), cols.reshape(C * kernel[0] * kernel[1], -1)
-    launch(_columns, (C * N, *out), planes, H, W, *kernel, *stride, *padding, *dilation, *out, lines)
+    launch(_columns, (C * N, *out), planes, (H, W), kernel, stride, padding, dilation, out, lines)
     return cols
 
 
@@ -31,12 +31,13 @@ def fold(cols: Array, stride: Pair, padding: Pair, dilation: Pair, x: Array) -> 
     As a gather, so that nothing is added to one place by two threads: each pixel adds up the windows that hold it.
     """
     N, C, H, W = x.shape
-    launch(_fold, (C * N, H, W), cols, *stride, *padding, *dilation, x)
+    launch(_fold, (C * N, H, W), cols, stride, padding, dilation, x)
 
 
 @kept(cuda.jit)
-def _columns(x, H, W, kh, kw, sh, sw, ph, pw, dh, dw, OH, OW, cols):
+def _columns(x, size, kernel, stride, padding, dilation, out, cols):
     """A thread copies all pixels of one window, for one channel: cols[c,u,v,n,i,j] for all u, v, as cols[cuv, nij]"""
+    (H, W), (kh, kw), (sh, sw), (ph, pw), (dh, dw), (OH, OW) = size, kernel, stride, padding, dilation, out
     N, C = x.shape[0], x.shape[1]
     zero = x.dtype.type(0)
     first_j, first_i, first_plane = cuda.grid(3)
@@ -56,8 +57,9 @@ def _columns(x, H, W, kh, kw, sh, sw, ph, pw, dh, dw, OH, OW, cols):
 
 
 @kept(cuda.jit)
-def _fold(cols, sh, sw, ph, pw, dh, dw, x):
+def _fold(cols, stride, padding, dilation, x):
     """x[n,c,y,z] = sum of cols[c,u,v,n,i,j] over the windows i, j that hold y, z: u*d = y + p - i*s and v*d = z + p - j*s"""
+    (sh, sw), (ph, pw), (dh, dw) = stride, padding, dilation
     C, kh, kw, N, OH, OW = cols.shape
     H, W = x.shape[2], x.shape[3]
     first_z, first_y, first_plane = cuda.grid(3)

@@ -11,22 +11,16 @@ import math
 import threading
 from functools import cache
 
-import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from minidl.array import Array, wide
-from minidl.kernels import cublas
+from minidl.array import Array
 
 SMALL = 2**27  # multiply-adds
 _limited = threading.Lock()  # the limit is the whole process's
 
 
-def product(a: Array, b: Array) -> Array:
+def matmul(a: Array, b: Array) -> Array:
     """y[..., i, k] = sum_j a[..., i, j] b[..., j, k]: (..., I, J) x (..., J, K) -> (..., I, K), leading axes broadcast"""
-    if isinstance(a, np.ndarray) and a.itemsize < 4:  # NumPy would add up in float32 too, but has no BLAS for it
-        return product(wide(a), wide(b)).astype(a.dtype)
-    if not isinstance(a, np.ndarray):
-        return cublas.matmul(a, b)
     if math.prod(a.shape) * b.shape[-1] > SMALL:
         return a @ b
     with _limited, _blas().limit(limits=1):
