@@ -40,3 +40,10 @@ def test_one_version() -> None:
 
 def test_types_are_for_everybody() -> None:
     assert (ROOT / "minidl/py.typed").exists() and (ROOT / "models/py.typed").exists()
+
+
+def test_the_oldest_versions_are_those_that_ci_tries() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    allowed = dict(dependency.split(">=") for dependency in project["dependencies"])
+    tried = re.findall(r"^(\w+)==([\d.]+)$", (ROOT / ".ci/lowest.txt").read_text(), re.M)
+    assert {name: f"{version}.0" if version.count(".") < 2 else version for name, version in allowed.items()} == dict(tried)
