@@ -14,4 +14,4 @@ def watch(model: Module, before: Told | None = None, after: Told | None = None) 
     this thread count. No ops are fused meanwhile (`ops.unfused`), for a fused op computes several modules and calls none.
     """
     told = {id(module): (name, before, after) for name, module in model.named_modules()}
-    return Block(None, (watchers, told), (fuse, False))
+    return Block(None, (watchers, told), (fuse, False), name="watch")

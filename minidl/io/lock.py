@@ -62,8 +62,9 @@ def hold(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _open(path: pathlib.Path, called: str | os.PathLike[str]) -> int:
-    """The locked file of the folder."""
-    while True:
+    """The locked file of the folder. Who holds it is written down microseconds after it is locked, and a child that was forked
+    by a process that was killed gives its copy back as soon as it runs: so it is tried again for a while."""
+    for patience in reversed(range(50)):
         path.mkdir(parents=True, exist_ok=True)
         try:
             fd = os.open(path / NAME, os.O_RDWR | os.O_CREAT, 0o666)
@@ -77,6 +78,10 @@ def _open(path: pathlib.Path, called: str | os.PathLike[str]) -> int:
         except BlockingIOError:
             os.close(fd)
             holder = _holder(path / NAME)
+            if holder is None and patience:
+                time.sleep(0.01)
+                continue
+            holder = holder or "another process is at work there, and has not said which"
             raise BlockingIOError(f"{called}: {holder}; wait for its end, stop it, or choose another folder") from None
         except OSError as error:
             warnings.warn(
@@ -89,6 +94,7 @@ def _open(path: pathlib.Path, called: str | os.PathLike[str]) -> int:
             os.ftruncate(fd, 0)
             os.write(fd, json.dumps(about | {"command": _short(shlex.join(sys.orig_argv))}).encode())
         return fd
+    raise BlockingIOError(f"{called}: other processes begin and end work there all the time; choose another folder")
 
 
 if sys.platform == "win32":
@@ -117,16 +123,14 @@ def _is(fd: int, path: pathlib.Path) -> bool:
         return False
 
 
-def _holder(path: pathlib.Path) -> str:
-    """Who holds the lock. Between locking and writing that down pass microseconds: it is read again for a while."""
-    for _ in range(50):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            about = json.loads(path.read_text())
-            since, command = about["since"], about["command"]
-            if about["host"] != socket.gethostname() or is_alive(int(about["pid"])):  # else of one that was killed
-                return f"process {about['pid']} on {about['host']} has been at work there since {since} ({command})"
-        time.sleep(0.01)
-    return "another process is at work there, and has not said which"
+def _holder(path: pathlib.Path) -> str | None:
+    """Who holds the lock, or None where it is not said, or one who was killed."""
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        about = json.loads(path.read_text())
+        since, command = about["since"], about["command"]
+        if about["host"] != socket.gethostname() or is_alive(int(about["pid"])):
+            return f"process {about['pid']} on {about['host']} has been at work there since {since} ({command})"
+    return None
 
 
 def is_alive(pid: int) -> bool:
