@@ -2,7 +2,7 @@
 
     model.*       parameters and buffers, by name
     optimizer.*   its state, by name
-    metadata      what is no array, as JSON: `facts` of the caller (step, settings, history), states of random generators
+    metadata      the number of the format; what is no array, as JSON: `facts` of the caller (step, settings, history), states of random generators
 
 The learning rate and the batches need no state: both are functions of the step, see `minidl.optim` and `minidl.data.Loader`.
 """
@@ -18,11 +18,13 @@ import numpy as np
 
 from minidl import weights
 from minidl.io.named_arrays import compare
+from minidl.io.notes import short
 from minidl.nn import Module
 from minidl.optim import Optimizer
 
 Facts = dict[str, Any]
 
+FORMAT = "2"  # of the facts that `minidl.train` writes; 1, without settings and digests, named none
 LIMITS = {"has_uint32": 1, "pos": 624, "buffer_pos": 4}  # of what NumPy does not check in the states of its generators
 
 
@@ -34,7 +36,8 @@ def save(path: str | os.PathLike[str], model: Module, optimizer: Optimizer, fact
     arrays = {f"model.{name}": a for name, a in model.state_dict().items()}
     arrays |= {f"optimizer.{name}": a for name, a in optimizer.state_dict().items()}
     generators = [rng.bit_generator.state for rng in model.generators()]
-    words = {"facts": json.dumps(facts, allow_nan=False), "generators": json.dumps(generators, default=np.ndarray.tolist)}
+    words = {"format": FORMAT, "facts": json.dumps(facts, allow_nan=False)}
+    words["generators"] = json.dumps(generators, default=np.ndarray.tolist)
     weights.save_arrays(path, arrays, words)
 
 
@@ -44,12 +47,18 @@ def load(
     """Put model, optimizer and generators into the state of the checkpoint; returns its facts.
 
     Everything is looked at before anything changes, the facts by `check`, which raises TypeError or ValueError for those that
-    cannot be. Raises FileNotFoundError, and ValueError for a damaged file, one that is no checkpoint, one of another model, or
-    one that `check` refuses.
+    cannot be. Raises FileNotFoundError, and ValueError for a damaged file, one that is no checkpoint, one of another format or
+    model, or one that `check` refuses.
     """
     arrays, metadata = weights.load_arrays(path)
     if not {"facts", "generators"} <= metadata.keys():
         raise ValueError(f"{path} is no checkpoint of a training: it holds {sorted(metadata) or 'nothing'} beside its arrays")
+    if (found := metadata.get("format", "1")) != FORMAT:
+        whose = "an older" if found == "1" else "another"
+        raise ValueError(
+            f"{path} was written by {whose} minidl: checkpoints of format {short(found)} are not gone on with, this one reads "
+            f"{FORMAT}; begin a new run, from the weights if you like (model.safetensors beside it, which any minidl reads)"
+        )
     facts, states = (_parsed(path, name, kind, metadata) for name, kind in (("facts", dict), ("generators", list)))
     generators = model.generators()
     if len(states) != len(generators):

@@ -263,3 +263,19 @@ def test_settings_with_more_or_less_than_there_are(tmp_path: pathlib.Path, run: 
         (tmp_path / "settings.json").write_bytes(raw)
         with pytest.raises(ValueError, match=r"settings\.json is damaged or of another version"):
             Settings.of_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "says"), [(None, "an older minidl: checkpoints of format '1'"), ("3", "another minidl: .* '3'")]
+)
+def test_another_format_is_told_and_changes_nothing(tmp_path: pathlib.Path, number: str | None, says: str) -> None:
+    path = tmp_path / "c"
+    checkpoint.save(path, *trained(0), {"step": 3})
+    arrays, words = weights.load_arrays(path)
+    del words["format"]
+    weights.save_arrays(path, arrays, words | ({} if number is None else {"format": number}))
+    other = trained(1)
+    before = state_of(*other)
+    with pytest.raises(ValueError, match=rf"{says}.*this one reads 2; begin a new run"):
+        checkpoint.load(path, *other)
+    assert state_of(*other) == before
