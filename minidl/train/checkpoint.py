@@ -2,7 +2,8 @@
 
     model.*       parameters and buffers, by name
     optimizer.*   its state, by name
-    metadata      the number of the format; what is no array, as JSON: `facts` of the caller (step, settings, history), states of random generators
+    metadata      the number of the format; as JSON what is no array: `facts` of the caller (step, settings, history) and the
+                  states of random generators
 
 The learning rate and the batches need no state: both are functions of the step, see `minidl.optim` and `minidl.data.Loader`.
 """
