@@ -39,12 +39,12 @@ ARROWS = {
     "flow": "analysis arguments array core kernels ops",
     "optim": "arguments array core io kernels nn",
     "weights": "array io nn",
-    "inference": "arguments array contexts core flow nn ops",
+    "inference": "arguments array contexts core data flow nn ops",
     "view": "analysis arguments array contexts core flow io nn",
     "explain": "analysis arguments array contexts core flow inference nn ops optim view",
     "attack": "arguments array contexts core inference nn ops",
     "evaluate": "arguments array contexts core explain inference metrics nn",
-    "train": "analysis arguments array contexts core data inference io kernels metrics mixed nn ops optim weights",
+    "train": "analysis arguments array core data inference io kernels metrics mixed nn ops optim weights",
     "models": "arguments array core nn ops",
 }
 

@@ -33,10 +33,10 @@ from tqdm import tqdm
 from minidl import metrics, ops, weights
 from minidl.analysis.nonfinite import count_nonfinite, first_nonfinite
 from minidl.arguments import count, number, one_of, wrong
-from minidl.array import DEVICES, Array, to_cpu
-from minidl.contexts import contained
-from minidl.core import Tensor, no_grad
+from minidl.array import DEVICES, Array
+from minidl.core import Tensor
 from minidl.data import Augmentation, Compose, Dataset, Loader, Normalize, RandomCrop, RandomFlip
+from minidl.inference.evaluation import evaluate
 from minidl.inference.memory import batch_in_memory
 from minidl.io import files, lock
 from minidl.mixed import PRECISIONS, mixed
@@ -254,24 +254,6 @@ def scores(model: Module, dataset: Dataset, prepare: Augmentation) -> Row:
     if logits.shape[1] == 2 and 0 < labels.mean() < 1 and math.isfinite(loss):
         row["test_auc"] = metrics.auc(logits[:, 1] - logits[:, 0], labels)
     return row
-
-
-@contained
-@no_grad()
-def evaluate(
-    model: Module, dataset: Dataset, batch_size: int = 250, prepare: Augmentation | None = None
-) -> tuple[float, Array, Array]:
-    """Mean cross-entropy, logits (N,K) and labels (N,), in the order of `dataset`, with the model in evaluation mode.
-
-    prepare: f(x, rng) -> x as in `minidl.data.augment`, for instance `Normalize`. Loss and arrays are on the CPU.
-    """
-    device, total, parts = model.parameters()[0].device, 0.0, []
-    with model.evaluating(), batch_in_memory(batch_size):
-        for x, labels in Loader(dataset, batch_size, shuffle=False, augment=prepare, device=device):
-            logits = model(x)
-            total += ops.cross_entropy(logits, labels).item() * len(x)
-            parts.append(to_cpu(logits.data))
-    return total / len(dataset), np.concatenate(parts), dataset.labels
 
 
 def _check_data(train_set: Dataset, test_set: Dataset, settings: Settings) -> None:
