@@ -17,103 +17,31 @@ time works in the folder, see `minidl.lock`, and it goes on with the settings an
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
 import pathlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from minidl import metrics, ops, weights
-from minidl.analysis.nonfinite import count_nonfinite, first_nonfinite
-from minidl.arguments import count, number, one_of, wrong
-from minidl.array import DEVICES, Array
+from minidl import metrics, ops
+from minidl.analysis.nonfinite import first_nonfinite
+from minidl.arguments import count
 from minidl.core import Tensor
 from minidl.data import Augmentation, Compose, Dataset, Loader, Normalize, RandomCrop, RandomFlip
 from minidl.inference.evaluation import evaluate
 from minidl.inference.memory import batch_in_memory
-from minidl.io import files, lock
-from minidl.mixed import PRECISIONS, mixed
+from minidl.io import lock
+from minidl.mixed import mixed
 from minidl.nn import Module
 from minidl.optim import SGD, Optimizer, Schedule, decay_groups, one_cycle
-from minidl.train import checkpoint
+from minidl.train import checkpoint, run
 from minidl.train.cuda_graph import CapturedGradients
 from minidl.train.loss_scale import LossScale
-
-Path = str | os.PathLike[str]
-Row = dict[str, Any]  # one line of metrics.jsonl
-
-FILES = ("settings.json", "checkpoint.safetensors", "model.safetensors", "metrics.jsonl")
-
-FLIPS = {"none": (), "horizontal": ("horizontal",), "both": ("horizontal", "vertical")}
-PLACES = ("root", "device", "cuda_graph")  # settings that say where, not what: they may change when a run is resumed
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that a run can be told. Raises TypeError or ValueError for a value that cannot be."""
-
-    epochs: int = 15
-    batch_size: int = 128
-    lr: float = 0.2  # the peak of the one-cycle schedule
-    warmup: float = 0.3  # the share of the steps in which the learning rate rises to its peak
-    weight_decay: float = 5e-4  # of weights; biases and batch norm do not decay
-    crop: int = 4  # pixels that a picture is padded by before a window of its own size is cut out of it
-    flip: str = "horizontal"
-    seed: int = 0
-    device: str = "cpu"
-    precision: str = "float32"  # of the activations in training: "float16" or "bfloat16" is mixed precision, see `minidl.mixed`
-    cuda_graph: bool = False  # each step as one CUDA graph, see `minidl.graph`: the same numbers, sooner
-
-    # what is trained on what: `fit` writes these down and leaves them to its caller
-    model: str = ""
-    data: str = ""
-    root: str = "data"
-    size: int | None = None
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, least in {"epochs": 1, "batch_size": 1, "crop": 0, "seed": 0, "size": 1, "limit": 1}.items():
-            if getattr(self, name) is not None or name not in ("size", "limit"):
-                object.__setattr__(self, name, count(getattr(self, name), name, least))
-        for name, interval in {"lr": "(0, inf)", "warmup": "[0, 1)", "weight_decay": "[0, inf)"}.items():
-            object.__setattr__(self, name, number(getattr(self, name), name, interval))
-        for name, choices in {"precision": PRECISIONS, "flip": FLIPS, "device": DEVICES}.items():
-            one_of(getattr(self, name), name, choices)
-        for name in ("model", "data", "root"):
-            if not isinstance(getattr(self, name), str):
-                wrong(TypeError, name, "a string", getattr(self, name))
-        if not isinstance(self.cuda_graph, bool):
-            wrong(TypeError, "cuda_graph", "True or False", self.cuda_graph)
-        if self.cuda_graph and self.device != "gpu":
-            raise ValueError(f"cuda_graph: it needs device 'gpu', got {self.device!r}")
-
-    @staticmethod
-    def of_run(out: Path) -> Settings:
-        """The settings of the run in the folder `out`. Raises FileNotFoundError, and ValueError for a damaged file."""
-        path = pathlib.Path(out, "settings.json")
-        if not path.is_file():
-            raise FileNotFoundError(f"nothing to resume in {out}: {path.name} is missing")
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            _keys(found, "settings", [f.name for f in fields(Settings)])
-            return Settings(**found)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path} is damaged or of another version: {error}") from error
-
-    def continues(self, run: Settings) -> None:
-        """Raises ValueError that lists the settings in which this differs from the run that it is to continue."""
-        _same_settings(run.what(), self.what())
-
-    def what(self) -> dict[str, Any]:
-        """Those that a resumed run keeps: all that say what is done, and not where."""
-        return {name: value for name, value in asdict(self).items() if name not in PLACES}
+from minidl.train.run import Row
+from minidl.train.settings import FLIPS, Path, Settings
 
 
 def fit(
@@ -143,7 +71,7 @@ def fit(
         OSError: a file could not be written; those of the last finished epoch are as they were.
     """
     out = pathlib.Path(out)
-    _check_data(train_set, test_set, settings)
+    run.check_data(train_set, test_set, settings)
     mean, std = train_set.mean_std()
     normalize = Normalize(mean, std)
     flips = [RandomFlip(axis=axis) for axis in FLIPS[settings.flip]]
@@ -157,25 +85,25 @@ def fit(
     captured = CapturedGradients(model, ops.cross_entropy, scale) if settings.cuda_graph else None
 
     about = {"classes": train_set.classes, "mean": mean.tolist(), "std": std.tolist(), "pictures": len(train_set)}
-    began = {"settings": settings.what(), "data": about, "digests": _digests(train_set, test_set)}
+    began = {"settings": settings.what(), "data": about, "digests": run.digests(train_set, test_set)}
     # a loss that is not finite gets an error that says more than NumPy's warnings
     with lock.hold(out), np.errstate(all="ignore"):
         if resume:
-            rows = _resume(out, model, optimizer, scale, settings, began, len(loader))
+            rows = run.resume(out, model, optimizer, scale, settings, began, len(loader))
         else:
-            rows = _begin(out, settings)
+            rows = run.begin(out, settings)
         if rows:
             after_epoch(rows)
         for epoch in range(len(rows), settings.epochs):
             with batch_in_memory(settings.batch_size):
                 row = train_epoch(model, loader, optimizer, schedule, epoch, settings, scale, captured)
             row |= scores(model, test_set, normalize)
-            _check_state(model, row)
+            run.check_state(model, row)
             rows.append(row)
             facts = began | {"step": (epoch + 1) * len(loader), "rows": rows}
             facts |= {} if scale is None else {"loss_scale": scale.state_dict()}
             checkpoint.save(out / "checkpoint.safetensors", model, optimizer, facts)
-            _publish(out, model, about, rows)
+            run.publish(out, model, about, rows)
             print(_line(row, settings.epochs), flush=True)
             after_epoch(rows)
     return rows
@@ -254,145 +182,6 @@ def scores(model: Module, dataset: Dataset, prepare: Augmentation) -> Row:
     if logits.shape[1] == 2 and 0 < labels.mean() < 1 and math.isfinite(loss):
         row["test_auc"] = metrics.auc(logits[:, 1] - logits[:, 0], labels)
     return row
-
-
-def _check_data(train_set: Dataset, test_set: Dataset, settings: Settings) -> None:
-    if settings.batch_size > len(train_set):
-        raise ValueError(f"batch_size: {settings.batch_size} is more than the {len(train_set)} training pictures")
-    if train_set.classes != test_set.classes:
-        raise ValueError(f"train_set has the classes {train_set.classes}, test_set {test_set.classes}")
-    if train_set.images.shape[1:] != test_set.images.shape[1:]:
-        raise ValueError(
-            f"train_set has pictures of {train_set.images.shape[1:]} (C,H,W), test_set of {test_set.images.shape[1:]}"
-        )
-
-
-def _digests(train_set: Dataset, test_set: Dataset) -> dict[str, str]:
-    """Of all pictures and labels, in their order. BLAKE2b takes 0.2 s for the 184 MB of CIFAR-10, on a CPU of any kind."""
-    arrays = {f"{of} {name}": getattr(d, name) for of, d in (("training", train_set), ("test", test_set))
-              for name in ("images", "labels")}  # fmt: skip
-    digests = {}
-    for name, a in arrays.items():
-        digest = hashlib.blake2b(f"{a.dtype.str} {a.shape}".encode(), digest_size=32)
-        whole: Array = np.ascontiguousarray(a)
-        digest.update(whole.reshape(-1).view(np.uint8))
-        digests[name] = digest.hexdigest()
-    return digests
-
-
-def _begin(out: pathlib.Path, settings: Settings) -> list[Row]:
-    if any((out / name).exists() for name in FILES[1:]):
-        raise FileExistsError(f"{out} holds a run already: resume it, delete it, or choose another folder for this one")
-    if (out / "settings.json").exists():
-        try:
-            Settings.of_run(out)  # of a run that ended in its first epoch
-        except (OSError, ValueError) as error:
-            raise FileExistsError(f"{out} holds a settings.json of something else, choose another folder: {error}") from error
-    files.remove_leftovers(out, FILES)
-    files.write(out / "settings.json", json.dumps(asdict(settings), indent=2) + "\n")
-    return []
-
-
-def _resume(
-    out: pathlib.Path,
-    model: Module,
-    optimizer: Optimizer,
-    scale: LossScale | None,
-    settings: Settings,
-    began: Row,
-    steps: int,
-) -> list[Row]:
-    """The rows of the run in `out`; everything is in its state, or as it was where an error is raised."""
-    settings.continues(Settings.of_run(out))
-    path = out / "checkpoint.safetensors"
-    files.remove_leftovers(out, FILES)
-    if not path.exists():  # ended in its first epoch
-        if left := [name for name in FILES[2:] if (out / name).exists()]:
-            raise FileNotFoundError(f"nothing to resume in {out}: {path.name} is missing, but {' and '.join(left)} are there; "
-                                    "put it back, or choose another folder to begin anew")  # fmt: skip
-        return []
-
-    def check(facts: Row) -> None:
-        names = [*began, "step", "rows", *([] if scale is None else ["loss_scale"])]
-        _keys(facts, "facts", names)
-        _same_settings(facts["settings"], began["settings"])
-        _same_pictures(out, facts, began)
-        _check_rows(facts["rows"], settings, scale is not None)
-        if facts["step"] != (expected := len(facts["rows"]) * steps) or type(facts["step"]) is not int:
-            wrong(ValueError, "step", f"{expected} after {len(facts['rows'])} epochs", facts["step"])
-        if scale is not None:
-            LossScale().load_state_dict(facts["loss_scale"])
-
-    facts = checkpoint.load(path, model, optimizer, check)
-    if scale is not None:
-        scale.load_state_dict(facts["loss_scale"])
-    rows: list[Row] = facts["rows"]
-    _publish(out, model, began["data"], rows)  # the run may have ended between the checkpoint and these
-    return rows
-
-
-def _keys(found: Any, name: str, expected: list[str]) -> None:
-    """Raises ValueError unless `found` is a dict with these keys and no others."""
-    if not isinstance(found, dict):
-        wrong(ValueError, name, f"a mapping of {', '.join(expected)}", found)
-    if differing := [f"{key} is missing" for key in expected if key not in found] + [
-        f"{key!r} is unknown" for key in found if key not in expected
-    ]:
-        raise ValueError(f"{name}: {', '.join(differing)}")
-
-
-def _same_settings(old: Row, new: Row) -> None:
-    _keys(old, "settings", list(new))
-    if conflicts := [f"{name} was {old[name]!r} and now is {value!r}" for name, value in new.items() if old[name] != value]:
-        raise ValueError(f"a resumed run keeps its settings, but {', '.join(conflicts)}")
-
-
-def _same_pictures(out: pathlib.Path, facts: Row, began: Row) -> None:
-    """Raises ValueError that tells what differs: the classes, the pictures, or what they are called."""
-    _keys(facts["data"], "data", list(began["data"]))
-    _keys(facts["digests"], "digests", list(began["digests"]))
-    differing = [f"the {name} are others" for name, digest in began["digests"].items() if facts["digests"][name] != digest]
-    if not differing:
-        old, new = facts["data"], json.loads(json.dumps(began["data"]))
-        differing = [f"{name} was {old[name]} and now is {value}" for name, value in new.items() if old[name] != value]
-    if differing:
-        raise ValueError(f"{out} was trained on other pictures or labels: {'; '.join(differing)}")
-
-
-RANGES = {  # of the numbers in a row, but for its epoch
-    "lr": "[0, inf)", "train_loss": "[0, inf)", "train_accuracy": "[0, 1]", "seconds": "[0, inf)",
-    "images_per_second": "[0, inf)", "test_loss": "[0, inf)", "test_accuracy": "[0, 1]", "test_balanced_accuracy": "[0, 1]",
-}  # fmt: skip
-
-
-def _check_rows(rows: Any, settings: Settings, scaled: bool) -> None:
-    if not isinstance(rows, list) or not 1 <= len(rows) <= settings.epochs:
-        came = f"{len(rows)}" if isinstance(rows, list) else repr(rows)
-        raise ValueError(f"rows: expected 1 to {settings.epochs}, one for each epoch, got {came}")
-    for i, row in enumerate(rows):
-        ranges = RANGES | ({"loss_scale": "[1, inf)"} if scaled else {})
-        if isinstance(row, dict) and "test_auc" in row:  # of two classes that both come
-            ranges |= {"test_auc": "[0, 1]"}
-        _keys(row, f"rows[{i}]", ["epoch", *ranges])
-        if count(row["epoch"], f"rows[{i}].epoch") != i + 1:
-            wrong(ValueError, f"rows[{i}].epoch", str(i + 1), row["epoch"])
-        for name, interval in ranges.items():
-            number(row[name], f"rows[{i}].{name}", interval)
-
-
-def _publish(out: pathlib.Path, model: Module, about: Row, rows: list[Row]) -> None:
-    """Write what the checkpoint holds into files that are easier to use; metrics.jsonl last, so that its rows have weights."""
-    weights.save_arrays(out / "model.safetensors", model.state_dict(), {"data": json.dumps(about)})
-    files.write(out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _check_state(model: Module, row: Row) -> None:
-    """Nothing that is not finite gets into a checkpoint."""
-    bad = [name for name, a in model.state_dict().items() if count_nonfinite(a)]
-    if bad or not math.isfinite(row["test_loss"]):
-        raise FloatingPointError(
-            f"after epoch {row['epoch']}, the test loss is {row['test_loss']}; not finite: {', '.join(bad) or 'no parameter'}"
-        )
 
 
 def _bar(description: str, total: int) -> Any:
