@@ -7,28 +7,26 @@ trains with SGD and leaves in the folder `out`
 
     settings.json           what was asked for
     metrics.jsonl           one line an epoch, see `fit`
-    checkpoint.safetensors  all that it takes to go on after the last finished epoch, see `minidl.checkpoint`
+    checkpoint.safetensors  all that it takes to go on after the last finished epoch, see `minidl.train.checkpoint`
     model.safetensors       the weights, with the classes and the mean and std of the pictures in its metadata
 
 Whatever ends the run (Ctrl-C, `kill -9`, a full disk, a loss that is not finite), the files of the last finished epoch stay,
 and `fit(..., resume=True)` goes on from there to the same numbers, bit for bit, as if nothing had happened. One process at a
-time works in the folder, see `minidl.lock`, and it goes on with the settings and the pictures that it began with or not at all.
+time works in the folder, see `minidl.io.lock`, and it goes on with the settings and pictures that it began with or not at all.
 """
 
 from __future__ import annotations
 
 import math
 import pathlib
-import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from minidl import metrics, ops
 from minidl.analysis.nonfinite import first_nonfinite
 from minidl.arguments import count
+from minidl.array import Array
 from minidl.core import Tensor
 from minidl.data import Augmentation, Compose, Dataset, Loader, Normalize, RandomCrop, RandomFlip
 from minidl.inference.evaluation import evaluate
@@ -37,10 +35,10 @@ from minidl.io import lock
 from minidl.mixed import mixed
 from minidl.nn import Module
 from minidl.optim import SGD, Optimizer, Schedule, decay_groups, one_cycle
-from minidl.train import checkpoint, run
 from minidl.train.cuda_graph import CapturedGradients
 from minidl.train.loss_scale import LossScale
-from minidl.train.run import Row
+from minidl.train.meter import Meter
+from minidl.train.run import Row, Run, check_data, digests_of
 from minidl.train.settings import FLIPS, Path, Settings
 
 
@@ -70,8 +68,7 @@ def fit(
         BatchMemoryError: a MemoryError; the message tells how much memory was held. What it held is free again.
         OSError: a file could not be written; those of the last finished epoch are as they were.
     """
-    out = pathlib.Path(out)
-    run.check_data(train_set, test_set, settings)
+    check_data(train_set, test_set, settings)
     mean, std = train_set.mean_std()
     normalize = Normalize(mean, std)
     flips = [RandomFlip(axis=axis) for axis in FLIPS[settings.flip]]
@@ -85,26 +82,19 @@ def fit(
     captured = CapturedGradients(model, ops.cross_entropy, scale) if settings.cuda_graph else None
 
     about = {"classes": train_set.classes, "mean": mean.tolist(), "std": std.tolist(), "pictures": len(train_set)}
-    began = {"settings": settings.what(), "data": about, "digests": run.digests(train_set, test_set)}
+    digests = digests_of(train_set, test_set)
+    run = Run(pathlib.Path(out), model, optimizer, scale, settings, about, digests, len(loader))
     # a loss that is not finite gets an error that says more than NumPy's warnings
-    with lock.hold(out), np.errstate(all="ignore"):
-        if resume:
-            rows = run.resume(out, model, optimizer, scale, settings, began, len(loader))
-        else:
-            rows = run.begin(out, settings)
+    with lock.hold(run.out), np.errstate(all="ignore"):
+        rows = run.resume() if resume else run.begin()
         if rows:
             after_epoch(rows)
         for epoch in range(len(rows), settings.epochs):
             with batch_in_memory(settings.batch_size):
                 row = train_epoch(model, loader, optimizer, schedule, epoch, settings, scale, captured)
-            row |= scores(model, test_set, normalize)
-            run.check_state(model, row)
-            rows.append(row)
-            facts = began | {"step": (epoch + 1) * len(loader), "rows": rows}
-            facts |= {} if scale is None else {"loss_scale": scale.state_dict()}
-            checkpoint.save(out / "checkpoint.safetensors", model, optimizer, facts)
-            run.publish(out, model, about, rows)
-            print(_line(row, settings.epochs), flush=True)
+            rows.append(row | scores(model, test_set, normalize))
+            run.save(rows)
+            print(_line(rows[-1], settings.epochs), flush=True)
             after_epoch(rows)
     return rows
 
@@ -127,46 +117,46 @@ def train_epoch(
     model.train()
     epoch = count(epoch, "epoch", 0)
     loader.set_epoch(epoch)
-    images, loss_sum, hits, start = 0, 0.0, 0, time.perf_counter()
-    with _bar(f"epoch {epoch + 1}/{settings.epochs}", len(loader) * loader.batch_size) as bar:
+    with Meter(epoch, settings.epochs, len(loader) * loader.batch_size) as meter:
         for step, (x, labels) in enumerate(loader, start=epoch * len(loader)):
             optimizer.lr = schedule(step)
             optimizer.zero_grad()
             with mixed(settings.precision):
-                if captured is not None:
-                    loss, logits = map(Tensor, captured(x, labels))
-                else:
-                    logits = model(x)
-                    loss = ops.cross_entropy(logits, labels)
+                loss, logits = _forward(model, x, labels, captured)
             right = (logits.data.argmax(1) == labels).sum()  # on a GPU: queued before the loss is waited for
-            if not math.isfinite(loss.item()):
-                loss = loss if captured is None else ops.cross_entropy(model(x), labels)  # with ops, to ask where it began
+            value = loss.item()
+            if not math.isfinite(value):
+                if captured is not None:  # once more with ops, to ask where it began
+                    with mixed(settings.precision):
+                        loss, _ = _forward(model, x, labels)
                 raise FloatingPointError(
-                    f"the loss is {loss.item()} at step {step} (epoch {epoch + 1}, learning rate {optimizer.lr:.3g}). "
+                    f"the loss is {value} at step {step} (epoch {epoch + 1}, learning rate {optimizer.lr:.3g}). "
                     f"The first values that are not finite: {first_nonfinite(loss)}. A smaller learning rate often helps"
                 )
-            if captured is None and scale is None:
-                loss.backward()
-            if scale is None or (scale.backward(loss) if captured is None else scale.unscale(model.parameters())):
+            if _backward(model, loss, scale, captured):
                 optimizer.step()
+            meter.add(value, int(right), len(x))
+    row = {"epoch": epoch + 1, "lr": optimizer.lr, **meter.row()}
+    return row if scale is None else row | {"loss_scale": scale.scale}
 
-            images += len(x)
-            loss_sum += loss.item() * len(x)
-            hits += int(right)
-            seconds = time.perf_counter() - start
-            left = tqdm.format_interval(((settings.epochs - epoch) * bar.total - images) * seconds / images)
-            so_far = f"loss {loss_sum / images:.3f}, accuracy {hits / images:.1%}, {images / seconds:,.0f} images/s"
-            bar.set_postfix_str(f"{so_far}, {left} to the end", refresh=False)
-            bar.update(len(x))
-    return {
-        "epoch": epoch + 1,
-        "lr": optimizer.lr,
-        "train_loss": loss_sum / images,
-        "train_accuracy": hits / images,
-        "seconds": seconds,
-        "images_per_second": images / seconds,
-        **({} if scale is None else {"loss_scale": scale.scale}),
-    }
+
+def _forward(model: Module, x: Array, labels: Array, captured: CapturedGradients | None = None) -> tuple[Tensor, Tensor]:
+    """The loss () and the logits (N,K) of one batch; a captured step computes the gradients, too."""
+    if captured is not None:
+        loss, logits = captured(x, labels)
+        return Tensor(loss), Tensor(logits)
+    y = model(x)
+    return ops.cross_entropy(y, labels), y
+
+
+def _backward(model: Module, loss: Tensor, scale: LossScale | None, captured: CapturedGradients | None) -> bool:
+    """Put the gradients into every `p.grad`; False where one overflows, so that this step is to be left out."""
+    if captured is not None:
+        return scale is None or scale.unscale(model.parameters())
+    if scale is not None:
+        return scale.backward(loss)
+    loss.backward()
+    return True
 
 
 def scores(model: Module, dataset: Dataset, prepare: Augmentation) -> Row:
@@ -182,12 +172,6 @@ def scores(model: Module, dataset: Dataset, prepare: Augmentation) -> Row:
     if logits.shape[1] == 2 and 0 < labels.mean() < 1 and math.isfinite(loss):
         row["test_auc"] = metrics.auc(logits[:, 1] - logits[:, 0], labels)
     return row
-
-
-def _bar(description: str, total: int) -> Any:
-    """A progress bar on stderr where that is a terminal, else nothing."""
-    form = "{desc} {percentage:3.0f}% {bar:20} {remaining} left{postfix}"
-    return tqdm(total=total, desc=description, leave=False, disable=None, bar_format=form)
 
 
 def _line(row: Row, epochs: int) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import pathlib
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ def check_data(train_set: Dataset, test_set: Dataset, settings: Settings) -> Non
         )
 
 
-def digests(train_set: Dataset, test_set: Dataset) -> dict[str, str]:
+def digests_of(train_set: Dataset, test_set: Dataset) -> dict[str, str]:
     """Of all pictures and labels, in their order. BLAKE2b takes 0.2 s for the 184 MB of CIFAR-10, on a CPU of any kind."""
     arrays = {f"{of} {name}": getattr(d, name) for of, d in (("training", train_set), ("test", test_set))
               for name in ("images", "labels")}  # fmt: skip
@@ -52,67 +52,101 @@ def digests(train_set: Dataset, test_set: Dataset) -> dict[str, str]:
     return found
 
 
-def begin(out: pathlib.Path, settings: Settings) -> list[Row]:
-    if any((out / name).exists() for name in FILES[1:]):
-        raise FileExistsError(f"{out} holds a run already: resume it, delete it, or choose another folder for this one")
-    if (out / "settings.json").exists():
-        try:
-            Settings.of_run(out)  # of a run that ended in its first epoch
-        except (OSError, ValueError) as error:
-            raise FileExistsError(f"{out} holds a settings.json of something else, choose another folder: {error}") from error
-    files.remove_leftovers(out, FILES)
-    files.write(out / "settings.json", json.dumps(asdict(settings), indent=2) + "\n")
-    return []
+@dataclass
+class Run:
+    """The folder `out`, all whose state its checkpoint holds, and what a resumed run has to find as it was"""
 
+    out: pathlib.Path
+    model: Module
+    optimizer: Optimizer
+    scale: LossScale | None
+    settings: Settings
+    data: Row  # the classes, the mean and std of the pictures, and how many there are
+    digests: dict[str, str]
+    steps: int  # of an epoch
 
-def resume(
-    out: pathlib.Path,
-    model: Module,
-    optimizer: Optimizer,
-    scale: LossScale | None,
-    settings: Settings,
-    began: Row,
-    steps: int,
-) -> list[Row]:
-    """The rows of the run in `out`; everything is in its state, or as it was where an error is raised."""
-    settings.continues(Settings.of_run(out))
-    path = out / "checkpoint.safetensors"
-    files.remove_leftovers(out, FILES)
-    if not path.exists():  # ended in its first epoch
-        if left := [name for name in FILES[2:] if (out / name).exists()]:
-            raise FileNotFoundError(f"nothing to resume in {out}: {path.name} is missing, but {' and '.join(left)} are there; "
-                                    "put it back, or choose another folder to begin anew")  # fmt: skip
+    def begin(self) -> list[Row]:
+        """No rows, in a folder that holds none."""
+        if any((self.out / name).exists() for name in FILES[1:]):
+            raise FileExistsError(
+                f"{self.out} holds a run already: resume it, delete it, or choose another folder for this one"
+            )
+        if (self.out / "settings.json").exists():
+            try:
+                Settings.of_run(self.out)  # of a run that ended in its first epoch
+            except (OSError, ValueError) as error:
+                other = f"{self.out} holds a settings.json of something else, choose another folder: {error}"
+                raise FileExistsError(other) from error
+        files.remove_leftovers(self.out, FILES)
+        files.write(self.out / "settings.json", json.dumps(asdict(self.settings), indent=2) + "\n")
         return []
 
-    def check(facts: Row) -> None:
-        names = [*began, "step", "rows", *([] if scale is None else ["loss_scale"])]
-        check_keys(facts, "facts", names)
-        same_settings(facts["settings"], began["settings"])
-        _same_pictures(out, facts, began)
-        _check_rows(facts["rows"], settings, scale is not None)
-        if facts["step"] != (expected := len(facts["rows"]) * steps) or type(facts["step"]) is not int:
+    def resume(self) -> list[Row]:
+        """The rows of the run in the folder; everything is in its state, or as it was where an error is raised."""
+        self.settings.continues(Settings.of_run(self.out))
+        path = self.out / "checkpoint.safetensors"
+        files.remove_leftovers(self.out, FILES)
+        if not path.exists():  # ended in its first epoch
+            if left := [name for name in FILES[2:] if (self.out / name).exists()]:
+                there = f"{path.name} is missing, but {' and '.join(left)} are there"
+                advice = "put it back, or choose another folder to begin anew"
+                raise FileNotFoundError(f"nothing to resume in {self.out}: {there}; {advice}")
+            return []
+        facts = checkpoint.load(path, self.model, self.optimizer, self._check)
+        if self.scale is not None:
+            self.scale.load_state_dict(facts["loss_scale"])
+        rows: list[Row] = facts["rows"]
+        self._publish(rows)  # the run may have ended between the checkpoint and these
+        return rows
+
+    def save(self, rows: list[Row]) -> None:
+        """Write the checkpoint of an epoch, and what is made of it. Raises FloatingPointError where a number is not finite."""
+        self._check_finite(rows[-1])
+        checkpoint.save(self.out / "checkpoint.safetensors", self.model, self.optimizer, self._facts(rows))
+        self._publish(rows)
+
+    def _facts(self, rows: list[Row]) -> Row:
+        return {
+            "settings": self.settings.what(),
+            "data": self.data,
+            "digests": self.digests,
+            "step": len(rows) * self.steps,
+            "rows": rows,
+            **({} if self.scale is None else {"loss_scale": self.scale.state_dict()}),
+        }
+
+    def _publish(self, rows: list[Row]) -> None:
+        """What the checkpoint holds, in files that are easier to use; metrics.jsonl last, so that its rows have weights."""
+        weights.save_arrays(self.out / "model.safetensors", self.model.state_dict(), {"data": json.dumps(self.data)})
+        files.write(self.out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def _check_finite(self, row: Row) -> None:
+        bad = [name for name, a in self.model.state_dict().items() if count_nonfinite(a)]
+        if bad or not math.isfinite(row["test_loss"]):
+            found = f"the test loss is {row['test_loss']}; not finite: {', '.join(bad) or 'no parameter'}"
+            raise FloatingPointError(f"after epoch {row['epoch']}, {found}")
+
+    def _check(self, facts: Row) -> None:
+        """Raises TypeError or ValueError unless this run wrote these facts."""
+        check_keys(facts, "facts", list(self._facts([])))
+        same_settings(facts["settings"], self.settings.what())
+        self._check_pictures(facts)
+        _check_rows(facts["rows"], self.settings, self.scale is not None)
+        if facts["step"] != (expected := len(facts["rows"]) * self.steps) or type(facts["step"]) is not int:
             wrong(ValueError, "step", f"{expected} after {len(facts['rows'])} epochs", facts["step"])
-        if scale is not None:
+        if self.scale is not None:
             LossScale().load_state_dict(facts["loss_scale"])
 
-    facts = checkpoint.load(path, model, optimizer, check)
-    if scale is not None:
-        scale.load_state_dict(facts["loss_scale"])
-    rows: list[Row] = facts["rows"]
-    publish(out, model, began["data"], rows)  # the run may have ended between the checkpoint and these
-    return rows
-
-
-def _same_pictures(out: pathlib.Path, facts: Row, began: Row) -> None:
-    """Raises ValueError that tells what differs: the classes, the pictures, or what they are called."""
-    check_keys(facts["data"], "data", list(began["data"]))
-    check_keys(facts["digests"], "digests", list(began["digests"]))
-    differing = [f"the {name} are others" for name, digest in began["digests"].items() if facts["digests"][name] != digest]
-    if not differing:
-        old, new = facts["data"], json.loads(json.dumps(began["data"]))
-        differing = [f"{name} was {old[name]} and now is {value}" for name, value in new.items() if old[name] != value]
-    if differing:
-        raise ValueError(f"{out} was trained on other pictures or labels: {'; '.join(differing)}")
+    def _check_pictures(self, facts: Row) -> None:
+        """Raises ValueError that tells what differs: the classes, the pictures, or what they are called."""
+        check_keys(facts["data"], "data", list(self.data))
+        check_keys(facts["digests"], "digests", list(self.digests))
+        differing = [f"the {name} are others" for name, digest in self.digests.items() if facts["digests"][name] != digest]
+        if not differing:
+            old, new = facts["data"], json.loads(json.dumps(self.data))
+            differing = [f"{name} was {old[name]} and now is {value}" for name, value in new.items() if old[name] != value]
+        if differing:
+            raise ValueError(f"{self.out} was trained on other pictures or labels: {'; '.join(differing)}")
 
 
 RANGES = {  # of the numbers in a row, but for its epoch
@@ -134,18 +168,3 @@ def _check_rows(rows: Any, settings: Settings, scaled: bool) -> None:
             wrong(ValueError, f"rows[{i}].epoch", str(i + 1), row["epoch"])
         for name, interval in ranges.items():
             number(row[name], f"rows[{i}].{name}", interval)
-
-
-def publish(out: pathlib.Path, model: Module, about: Row, rows: list[Row]) -> None:
-    """Write what the checkpoint holds into files that are easier to use; metrics.jsonl last, so that its rows have weights."""
-    weights.save_arrays(out / "model.safetensors", model.state_dict(), {"data": json.dumps(about)})
-    files.write(out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def check_state(model: Module, row: Row) -> None:
-    """Nothing that is not finite gets into a checkpoint."""
-    bad = [name for name, a in model.state_dict().items() if count_nonfinite(a)]
-    if bad or not math.isfinite(row["test_loss"]):
-        raise FloatingPointError(
-            f"after epoch {row['epoch']}, the test loss is {row['test_loss']}; not finite: {', '.join(bad) or 'no parameter'}"
-        )

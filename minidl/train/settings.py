@@ -32,7 +32,7 @@ class Settings:
     seed: int = 0
     device: str = "cpu"
     precision: str = "float32"  # of the activations in training: "float16" or "bfloat16" is mixed precision, see `minidl.mixed`
-    cuda_graph: bool = False  # each step as one CUDA graph, see `minidl.graph`: the same numbers, sooner
+    cuda_graph: bool = False  # each step as one CUDA graph, see `minidl.train.cuda_graph`: the same numbers, sooner
 
     # what is trained on what: `fit` writes these down and leaves them to its caller
     model: str = ""
