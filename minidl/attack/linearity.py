@@ -19,8 +19,9 @@ from minidl.inference.gradients import input_gradient
 from minidl.inference.images import check_images
 from minidl.inference.scores import Target
 from minidl.nn import Module
-from minidl.ops.activation import Sigmoid, logistic_slope
+from minidl.ops.activation import Sigmoid
 from minidl.ops.pool import MaxPool2d
+from minidl.stable import logistic_slope
 
 
 @dataclass(frozen=True, eq=False)
