@@ -40,7 +40,7 @@ from minidl import evaluate, explain, weights
 from minidl.array import Array, check_device, device_of, to_cpu
 from minidl.evaluate import baselines
 from minidl.explain import Explanation
-from minidl.inference.passes import Target
+from minidl.inference.scores import Target
 from minidl.io import files, lock
 from minidl.nn import Module
 

@@ -26,7 +26,7 @@ import pathlib
 import common
 import numpy as np
 
-from minidl import Tensor, attack, data, nn, ops, train, view
+from minidl import Tensor, attack, data, inference, nn, ops, view
 from minidl.array import Array, check_device
 from minidl.data import Dataset, Loader, Normalize
 from minidl.optim import AdamW
@@ -126,7 +126,7 @@ def two_nets(args: argparse.Namespace) -> tuple[dict[str, nn.Module], Dataset, N
                 optimizer.zero_grad()
                 ops.cross_entropy(net(x), labels).backward()
                 optimizer.step()
-        _, logits, labels = train.evaluate(net, test_set, prepare=normalize)
+        _, logits, labels = inference.evaluate(net, test_set, prepare=normalize)
         print(f"{name:10} {(logits.argmax(1) == labels).mean():.1%} right after {args.epochs} epochs", flush=True)
     return nets, test_set, normalize
 

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 import models
-from minidl import data, explain, metrics, train, view
+from minidl import data, explain, inference, metrics, train, view
 from minidl.arguments import one_of
 from minidl.array import to_cpu, to_device
 from minidl.data import Dataset, Normalize
@@ -91,7 +91,7 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     train.fit(model, train_set, test_set, settings, out, resume, after_epoch)
 
     normalize = Normalize(*train_set.mean_std())
-    _, logits, labels = train.evaluate(model, test_set, prepare=normalize)
+    _, logits, labels = inference.evaluate(model, test_set, prepare=normalize)
     right = f"{metrics.accuracy(logits, labels):.1%} of the test pictures right"
     view.confusion(out / "confusion.png", metrics.confusion_matrix(logits, labels), test_set.classes, f"{title}\n{right}")
     look(model, test_set.take(np.arange(min(8, len(test_set)))), normalize, f"{title}: predictions, and their gradients", out)

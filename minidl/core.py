@@ -16,31 +16,27 @@ An array that is changed in place between forward and backward is not noticed: `
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from operator import attrgetter
-from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
 
-from minidl import kernels
-from minidl.array import Array, array_module, device_of, is_array, is_float, plain_array, to_device, total
+from minidl import inputs, kernels
+from minidl.array import Array, array_module, device_of, is_float, to_device, total
 from minidl.conduct import Conduct
 from minidl.contexts import Block, Setting
+from minidl.inputs import Line
 from minidl.mixed import FLOAT32, HALF, cast, half
+from minidl.sharing import apart_from
 
 Grads = Sequence[Array | None]  # one gradient per input of an op, None where none is needed
 
 OPS: dict[str, type[Op]] = {}  # every op class by its name; the tests demand a gradient check for each
 
 _made = count()  # creation numbers: sorted by them, the ops stand in topological order
-_PACKAGE = f"{Path(__file__).parent}{os.sep}"
-
 
 _recording = Setting("no_grad", True)  # whether ops record
 frozen: Setting[dict[int, Parameter]] = Setting("model.frozen", {})  # by id, as tensors do not compare
@@ -63,24 +59,10 @@ class Tensor(Conduct):
     `backward()` reaches a leaf that requires a gradient, then an array of the shape of `data`. `op` is None at a leaf.
     """
 
+    is_parameter = False
+
     def __init__(self, data: Any, requires_grad: bool = False, name: str = "") -> None:
-        if isinstance(data, Tensor):
-            raise TypeError("Tensor(data): data is a Tensor already; use t.detach() for a leaf that shares its array")
-        if not is_array(data):
-            data = np.asarray(data)
-            if data.dtype == np.float64:
-                data = data.astype(np.float32)
-        elif type(data) is not np.ndarray and isinstance(data, np.ndarray | np.generic):
-            data = plain_array(data, "Tensor(data)")
-        if not data.dtype.isnative:
-            data = data.astype(data.dtype.newbyteorder("="))
-        if data.dtype.kind not in "iub" and not is_float(data.dtype):
-            raise TypeError(
-                f"Tensor(data): expected numbers, got dtype {data.dtype}; floats may be float16, bfloat16, float32 or float64"
-            )
-        if requires_grad and not is_float(data.dtype):
-            raise TypeError(f"Tensor(data, requires_grad=True): only float arrays have gradients, got dtype {data.dtype}")
-        self.data: Array = data
+        self.data: Array = inputs.numbers(data, requires_grad)
         self.grad: Array | None = None
         self.op: Op | None = None
         self.requires_grad = requires_grad
@@ -166,10 +148,7 @@ class Tensor(Conduct):
         return Neg()(self)
 
     def __pow__(self, exponent: Any) -> Tensor:
-        if not isinstance(exponent, int | float | np.number) and not (is_array(exponent) and exponent.ndim == 0):
-            came = type(exponent).__name__
-            raise TypeError(f"x ** exponent: expected a number, got {came}; for a Tensor write ops.exp(exponent * ops.log(x))")
-        return Pow(float(exponent))(self)  # a NumPy float64, which is a Python float too, would turn float32 into float64
+        return Pow(inputs.exponent(exponent))(self)
 
     def __matmul__(self, other: Any) -> Tensor:
         return MatMul()(self, _operand(other, self))
@@ -183,6 +162,8 @@ class Tensor(Conduct):
 
 class Parameter(Tensor):
     """A leaf that training changes: a Tensor that requires a gradient and that a Module finds by itself."""
+
+    is_parameter = True
 
     def __init__(self, data: Any, name: str = "") -> None:
         super().__init__(data, requires_grad=True, name=name)
@@ -221,7 +202,7 @@ class Op:
     inputs: tuple[Tensor | None, ...] = ()
     needs: tuple[bool, ...] = ()
     made: int = -1  # creation number
-    where: tuple[CodeType, int] | None = None  # the line outside minidl that called for this op
+    where: Line | None = None  # the line outside minidl that called for this op
     freed = False
     precision: tuple[str, ...] = ()  # what the inputs are inside `minidl.mixed`, over and over; (): as they come
 
@@ -260,22 +241,21 @@ class Op:
             for x, tx in zip(self.inputs, txs, strict=False)
         ]
 
-    def __call__(self, *inputs: Any) -> Tensor:
-        xs = tuple(x if x is None or isinstance(x, Tensor) else Tensor(x) for x in inputs)
+    def __call__(self, *given: Any) -> Tensor:
+        xs = tuple(x if x is None or isinstance(x, Tensor) else Tensor(x) for x in given)
         mix = half() is not None
         if mix:
             xs = cast(xs, self.precision)
         records = _recording.state()[0]
         self.needs = tuple([x is not None and records and x.requires_grad for x in xs])
         try:
-            _check_inputs(xs, mix=mix and self.precision != ())
+            inputs.check(xs, mix=mix and self.precision != ())
             y = Tensor(self.forward(*[None if x is None else x.data for x in xs]))
         except Exception as error:
-            called_at = _place(_users_line(sys._getframe(1)))
-            error.add_note(f"in {_layer(xs)}{type(self).__name__} of {_shapes(xs)}, called at {called_at}")
+            error.add_note(inputs.note(self, xs))
             raise
         if any(self.needs):
-            self.inputs, self.made, self.where = xs, next(_made), _users_line(sys._getframe(1))
+            self.inputs, self.made, self.where = xs, next(_made), inputs.users_line()
             y.op, y.requires_grad = self, True
         return y
 
@@ -286,7 +266,7 @@ class Op:
         self.where, self.freed = where, True
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {_shapes(self.inputs)}, called at {_place(self.where)}>"
+        return f"<{inputs.in_words(self, self.inputs, self.where)}>"
 
 
 @dataclass(slots=True)
@@ -310,7 +290,7 @@ def tape(y: Tensor) -> list[Op]:
         if op is not None and op not in found:
             if op.freed:
                 raise RuntimeError(
-                    f"the graph behind {type(op).__name__} (called at {_place(op.where)}) was given back by an earlier "
+                    f"the graph behind {type(op).__name__} (called at {inputs.place(op.where)}) was given back by an earlier "
                     "backward(); run the forward pass again, or call that backward with keep_graph=True"
                 )
             found.add(op)
@@ -336,7 +316,7 @@ def walk(
 
     apart=False: arrays are shared where that saves a copy, for a loop that changes none of them.
     """
-    gy = _first_gradient(y, gy)
+    gy = inputs.first_gradient(y, gy)
     arriving: dict[Op | Tensor, Array] = {y.op or y: gy}  # at an op, or at a leaf
     for op in tape(y):
         gy = arriving.pop(op, None)
@@ -345,7 +325,7 @@ def walk(
         try:
             step = Step(op, gy, list(op.backward(gy)))
             if apart:
-                step.gxs = _apart([gy], step.gxs)
+                step.gxs = apart_from([gy], step.gxs)
             yield step
             handed_on = {id(gy)}
             for x, need, gx in zip(op.inputs, op.needs, step.gxs, strict=True):
@@ -382,7 +362,7 @@ def gradients(y: Tensor, xs: Sequence[Tensor], gy: Array | None = None, keep_gra
 
     Without `keep_graph` the graph is given back as it is used, which takes less memory.
     """
-    _check_required("gradients(y, xs)", xs)
+    inputs.check_required("gradients(y, xs)", xs)
     leaves: dict[Tensor, Array] = {}
     wanted = {x.op for x in xs if x.op is not None}
     inner: dict[Op, Array] = {}
@@ -391,7 +371,7 @@ def gradients(y: Tensor, xs: Sequence[Tensor], gy: Array | None = None, keep_gra
             inner[step.op] = step.gy
     found = [leaves.get(x) if x.op is None else inner.get(x.op) for x in xs]
     found = [array_module(x.data).zeros_like(x.data) if g is None else g for x, g in zip(xs, found, strict=True)]
-    return [g for g in _apart([], found) if g is not None]
+    return [g for g in apart_from([], found) if g is not None]
 
 
 def pushes(y: Tensor, arrived: dict[Op | Tensor, Array]) -> Iterator[tuple[Op, list[Array | None], Array]]:
@@ -428,132 +408,15 @@ def jvp(y: Tensor, xs: Sequence[Tensor], txs: Sequence[Array]) -> Array:
     """
     if not y.requires_grad:
         raise ValueError(f"jvp(y, xs, txs): no graph leads to y, which depends on nothing that requires a gradient: {y!r}")
-    _check_required("jvp(y, xs, txs)", xs)
-    if len(txs) != len(xs):
-        raise ValueError(f"txs: expected one tangent for each of the {len(xs)} xs, got {len(txs)}")
     arrived: dict[Op | Tensor, Array] = {}
-    for i, (x, tx) in enumerate(zip(xs, txs, strict=True)):
-        tx, at = _like(f"txs[{i}]", tx, f"xs[{i}]", x), x.op or x
+    for x, tx in zip(xs, inputs.tangents(xs, txs), strict=True):
+        at = x.op or x
         arrived[at] = arrived[at] + tx if at in arrived else tx
     for _ in pushes(y, arrived):
         pass
     ty = arrived.get(y.op or y)
     xp = array_module(y.data)
-    return xp.zeros_like(y.data) if ty is None else _apart(list(txs), [xp.asarray(ty)])[0]
-
-
-def _apart(others: list[Array], gxs: Sequence[Array | None]) -> list[Array | None]:
-    """The arrays, those copied that share memory with another one or with one of `others`, or that cannot be written to"""
-    owners = {id(_owner(a)) for a in others}
-    found = list[Array | None]()
-    for gx in gxs:
-        if gx is not None:
-            if isinstance(gx, np.generic):
-                gx = np.asarray(gx)
-            elif id(_owner(gx)) in owners or not _is_writable(gx):
-                gx = gx.copy()
-            owners.add(id(_owner(gx)))
-        found.append(gx)
-    return found
-
-
-def _owner(a: Array) -> Any:
-    """The array to which the memory belongs that a is a view of"""
-    while getattr(a, "base", None) is not None:
-        a = a.base
-    return a
-
-
-def _is_writable(a: Array) -> bool:
-    """Neither locked nor a repetition of its elements, as `broadcast_to` makes it"""
-    return bool(getattr(a.flags, "writeable", True)) and all(s != 0 or n == 1 for s, n in zip(a.strides, a.shape, strict=True))
-
-
-def _check_required(call: str, xs: Sequence[Tensor]) -> None:
-    if isinstance(xs, Tensor):  # whose rows are tensors too, but new ones that nothing depends on
-        raise TypeError(f"{call}: xs: expected a list of Tensors, got a Tensor; write [x]")
-    for i, x in enumerate(xs):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{call}: xs[{i}]: expected a Tensor, got {type(x).__name__}")
-        if not x.requires_grad:
-            raise ValueError(f"{call}: xs[{i}] does not require a gradient: {x!r}")
-
-
-def _like(name: str, g: Any, of: str, x: Tensor) -> Array:
-    """g as an array of the shape, type and device of x."""
-    if not is_array(g):
-        raise TypeError(f"{name}: expected an array, got {type(g).__name__}")
-    g = plain_array(g, name) if isinstance(g, np.ndarray | np.generic) else g
-    if array_module(g) is not array_module(x.data) or g.shape != x.shape or g.dtype != x.dtype:
-        raise ValueError(
-            f"{name}: expected {x.shape} {x.dtype} on the {x.device}, as {of} is, got {g.shape} {g.dtype} on the {device_of(g)}"
-        )
-    return g
-
-
-def _first_gradient(y: Tensor, gy: Array | None) -> Array:
-    if not y.requires_grad:
-        raise ValueError(f"no gradient to compute: {y!r} depends on nothing that requires one")
-    if gy is None:
-        if y.data.size != 1:
-            raise ValueError(f"gy: needed where the output is no scalar; y has shape {y.shape}, try sum(y) or mean(y)")
-        return array_module(y.data).ones_like(y.data)
-    return _like("gy", gy, "y", y).copy()
-
-
-def _check_inputs(xs: tuple[Tensor | None, ...], mix: bool) -> None:
-    """All inputs float, of one type, on one device, and none of them empty; with `mix`, float32 may stand beside halves."""
-    first: Tensor | None = None
-    for i, x in enumerate(xs):
-        if x is None:
-            continue
-        if not is_float(x.dtype):
-            raise TypeError(f"input {i}: expected floats, got {x.dtype}; write x.to(dtype='float32'), of pixels x / 255")
-        if x.size == 0:
-            raise ValueError(f"input {i}: empty, shape {x.shape}")
-        if first is None:
-            first = x
-        elif x.dtype != first.dtype and not (mix and {x.dtype, first.dtype} == {half(), np.dtype(np.float32)}):
-            hint = ", or compute inside `with minidl.mixed(...)`" if {x.dtype.itemsize, first.dtype.itemsize} == {2, 4} else ""
-            which, like, other, of = _odd_one(xs, i)
-            raise TypeError(f"{which}: {other.dtype}, while {of} is {like.dtype}; write x.to(dtype='{like.dtype}'){hint}")
-        elif array_module(x.data) is not array_module(first.data):
-            which, like, other, of = _odd_one(xs, i)
-            raise ValueError(f"{which}: on the {other.device}, while {of} is on the {like.device}; write x.to('{like.device}')")
-
-
-def _odd_one(xs: tuple[Tensor | None, ...], i: int) -> tuple[str, Tensor, Tensor, str]:
-    """Of the first input and input i, which differ, the one to change and what it should be like: a parameter stays as it is
-
-    -> "input 0", the tensor to be like, the tensor to change, what to call the first of these
-    """
-    j = next(k for k, x in enumerate(xs) if x is not None)
-    first, x = xs[j], xs[i]
-    assert first is not None and x is not None
-    if isinstance(x, Parameter) and not isinstance(first, Parameter):
-        return f"input {j}", x, first, x.name or f"input {i}, a parameter,"
-    return f"input {i}", first, x, (first.name if isinstance(first, Parameter) else "") or f"input {j}"
-
-
-def _users_line(frame: FrameType | None) -> tuple[CodeType, int] | None:
-    """The innermost line outside the package, as (code, line): unlike a frame, it keeps no variable alive."""
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-    return None if frame is None else (frame.f_code, frame.f_lineno)
-
-
-def _place(where: tuple[CodeType, int] | None) -> str:
-    return "an unknown line" if where is None else f"{where[0].co_filename}:{where[1]} in {where[0].co_name}"
-
-
-def _layer(xs: Sequence[Tensor | None]) -> str:
-    """ "layer layer1.0.conv1, ", by the name of a parameter, or nothing"""
-    names = (x.name.rpartition(".")[0] for x in xs if isinstance(x, Parameter))
-    return next((f"layer {name}, " for name in names if name), "")
-
-
-def _shapes(xs: Sequence[Tensor | None]) -> str:
-    return ", ".join("None" if x is None else f"{x.name or 'input'} {x.shape} {x.dtype}" for x in xs) or "no inputs"
+    return xp.zeros_like(y.data) if ty is None else apart_from(list(txs), [xp.asarray(ty)])[0]
 
 
 # ---- arithmetic, the only ops with operators; shapes broadcast as in NumPy
@@ -726,11 +589,9 @@ class GetItem(Op):
     """y = x[index], index as in NumPy: integers, slices, None, ..., and arrays of integers or bools"""
 
     def __init__(self, index: Any) -> None:
-        parts = index if isinstance(index, tuple) else (index,)
-        if any(isinstance(i, Tensor) for i in parts):
-            raise TypeError("x[index]: an index must be an array or a number, got a Tensor; use its .data")
+        parts, single = index if isinstance(index, tuple) else (index,), int | np.integer | slice | None | type(...)
+        inputs.check_index(parts)
         self.index = index
-        single = int | np.integer | slice | None | type(...)
         self.repeats = not all(isinstance(i, single) for i in parts)  # any sequence may name an element twice
 
     def forward(self, x: Array) -> Array:

@@ -28,8 +28,8 @@ from tests.gpu import strict_cupy
 
 ROOMS = (
     "minidl minidl.ops minidl.nn minidl.nn.init minidl.optim minidl.data minidl.explain minidl.attack minidl.evaluate "
-    "minidl.evaluate.baselines minidl.metrics minidl.view minidl.analysis minidl.flow minidl.train minidl.check minidl.weights "
-    " minidl.train.checkpoint minidl.train.cuda_graph minidl.mixed models"
+    "minidl.evaluate.baselines minidl.metrics minidl.view minidl.analysis minidl.flow minidl.inference minidl.train "
+    "minidl.check minidl.weights minidl.train.checkpoint minidl.train.cuda_graph minidl.mixed models"
 ).split()
 
 RESULTS = (  # what minidl makes, and its users only read
@@ -244,7 +244,7 @@ ROWS: dict[str, Row] = {
     "data.lesions": Row(lambda: {"n": 2, "mark": (0.5, 1.0), "evidence_channel": 1}),
     # explain
     **several("explain: deconvnet grad_cam grad_times_input guided_backprop saliency", Row(explained(target=1))),
-    "explain.predict": Row(explained()),
+    "inference.predict": Row(explained()),
     "explain.delete": Row(lambda: {"x": X, "map": MAPS, "deletion": "constant", "constant": 0.3}, signed="constant"),
     "explain.evidence_maps": Row(explained(sigma=1.0)),
     "explain.expected_gradients": Row(explained(target=1, background=X, samples=3)),
@@ -323,7 +323,7 @@ ROWS: dict[str, Row] = {
         },
         lambda row: {k: row[k] for k in ("epoch", "lr", "train_loss")},
     ),
-    "train.evaluate": Row(lambda: {"model": net(), "dataset": dataset(), "batch_size": 3}),
+    "inference.evaluate": Row(lambda: {"model": net(), "dataset": dataset(), "batch_size": 3}),
     **several("check: adjoint_check gradient_check", Row(lambda: {"f": ops.exp, "inputs": [draw(2)]})),
     # models
     **several(f"models: {' '.join(models.__all__)}", Row(lambda: {}, heavy=True)),

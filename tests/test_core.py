@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minidl import OPS, Op, Parameter, Tensor, core, gradients, no_grad, ops, tape, walk
+from minidl import OPS, Op, Parameter, Tensor, core, gradients, inputs, no_grad, ops, tape, walk
 from minidl.array import Array
 from minidl.check import gradient_check
 from minidl.core import Grads
@@ -485,7 +485,7 @@ def test_the_line_is_the_users_also_through_functions_of_the_package() -> None:
 
 def test_a_neighbour_of_the_package_is_no_part_of_it() -> None:
     """A file in a folder whose name only begins like the package's is the user's."""
-    code = compile("def f(ops, x):\n    return ops.exp(x)", core._PACKAGE.rstrip("/\\") + "_user/script.py", "exec")
+    code = compile("def f(ops, x):\n    return ops.exp(x)", inputs._PACKAGE.rstrip("/\\") + "_user/script.py", "exec")
     functions: dict[str, Any] = {}
     exec(code, functions)
     y = functions["f"](ops, leaf(3))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from minidl.array import Array, array_module
-from minidl.core import Op, Parameter, Tensor, tape
+from minidl.core import Op, Tensor, tape
+from minidl.inputs import layer_of
 
 
 def first_nonfinite(y: Tensor) -> str | None:
@@ -20,9 +21,9 @@ def first_nonfinite(y: Tensor) -> str | None:
     for op in forward:
         for x in op.inputs:
             if x is not None and x.op is None and (bad := count_nonfinite(x.data)):
-                what = "the parameter" if isinstance(x, Parameter) else "the input"
+                what = "the parameter" if x.is_parameter else "the input"
                 return f"{what} {x.name} of {op!r}: {bad:,} of {x.size:,} values"
-        layer = next((x.name.rpartition(".")[0] for x in op.inputs if isinstance(x, Parameter)), "")
+        layer = layer_of(op.inputs)
         y = outputs[op]
         if bad := count_nonfinite(y.data):
             place = f" in layer {layer}" if layer else f" after layer {above}" if above else ""

@@ -14,7 +14,7 @@ from minidl.attack.passes import PerChannel, attacked, check_bounds, class_gradi
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
 from minidl.core import Tensor
-from minidl.inference.passes import Progress
+from minidl.inference.batches import Progress
 from minidl.nn import Module
 
 

@@ -12,7 +12,8 @@ from minidl.attack.ball import Bounds, sizes, unit
 from minidl.attack.passes import PerChannel, answers, attacked, check_bounds, class_gradients, on_pictures, reached
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
-from minidl.inference.passes import Progress, Target
+from minidl.inference.batches import Progress
+from minidl.inference.scores import Target
 from minidl.nn import Module
 
 
@@ -80,7 +81,7 @@ def to_the_border(
     candidates: int,
     bounds: Bounds,
 ) -> Iterator[Array]:
-    """The pictures (N,C,H,W) of one batch after every step, until all have arrived; inside `looked_at`."""
+    """The pictures (N,C,H,W) of one batch after every step, until all have arrived; inside `evaluation_mode`."""
     xp = array_module(x)
     logits = answers(net, x)  # (N,K)
     K = logits.shape[1]

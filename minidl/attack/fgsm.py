@@ -10,7 +10,9 @@ from minidl.attack.ball import Bounds, project
 from minidl.attack.passes import PerChannel, attacked, check_bounds, on_pictures
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
-from minidl.inference.passes import Progress, Target, input_gradient
+from minidl.inference.batches import Progress
+from minidl.inference.gradients import input_gradient
+from minidl.inference.scores import Target
 from minidl.nn import Module
 
 

@@ -10,7 +10,8 @@ from minidl.attack.ball import Bounds, unit
 from minidl.attack.passes import PerChannel, attacked, check_bounds, class_gradients, on_pictures
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
-from minidl.inference.passes import Progress, Target
+from minidl.inference.batches import Progress
+from minidl.inference.scores import Target
 from minidl.nn import Module
 
 

@@ -13,10 +13,15 @@ from minidl.array import Array, array_module, to_cpu
 from minidl.attack.passes import PerChannel, on_pictures
 from minidl.contexts import contained
 from minidl.core import Tensor, tape
-from minidl.inference.passes import Progress, Target, batches, check_pictures, input_gradient, logits_of, looked_at, reporting
+from minidl.inference.batches import Progress, batches, reporting
+from minidl.inference.evaluation import evaluation_mode, logits_of
+from minidl.inference.gradients import input_gradient
+from minidl.inference.images import check_images
+from minidl.inference.scores import Target
 from minidl.nn import Module
-from minidl.ops.activation import Sigmoid, logistic_slope
+from minidl.ops.activation import Sigmoid
 from minidl.ops.pool import MaxPool2d
+from minidl.stable import logistic_slope
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +102,12 @@ def linearity(
     if count % 2 == 0:
         raise ValueError(f"count: expected an odd number, got {count!r}")
     net = on_pictures(model, x, mean, std)
-    check_pictures(net, x, target)
+    check_images(net, x, target)
     if len(x) != 1:
         raise ValueError(f"x: expected one picture, (1,C,H,W), got shape {x.shape}")
     xp, half = array_module(x), count // 2
     eps = reach * np.arange(-half, half + 1) / half
-    with looked_at(net, batch_size):
+    with evaluation_mode(net, batch_size):
         gx, classes, _ = input_gradient(net, x, target, "logit")
         base = _states(net, x)
     signs = xp.asarray(np.random.default_rng(seed).choice([-1.0, 1.0], x.shape), dtype=x.dtype)
@@ -137,7 +142,7 @@ def _sweep(
 ) -> Sweep:
     xp, rows = array_module(x), []
     for part in batches(len(eps), batch_size):
-        with looked_at(net, batch_size):
+        with evaluation_mode(net, batch_size):
             now = _states(net, x + xp.asarray(eps[part], dtype=x.dtype)[:, None, None, None] * d)
         B = len(now.logits)
         gates, switches = _differ(now.gates, base.gates), _differ(now.switches, base.switches)

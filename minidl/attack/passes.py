@@ -12,8 +12,10 @@ from minidl.array import Array, array_like, array_module
 from minidl.attack.ball import Bounds
 from minidl.attack.result import AttackResult
 from minidl.core import Tensor, gradients, no_grad
-from minidl.inference.passes import Progress, Target, batches, check_pictures, logits_of, looked_at, of_part, reporting
-from minidl.inference.scores import targets
+from minidl.inference.batches import Progress, batches, of_part, reporting
+from minidl.inference.evaluation import evaluation_mode, logits_of
+from minidl.inference.images import check_images
+from minidl.inference.scores import Target, targets
 from minidl.nn import Module
 
 PerChannel = Sequence[float] | Array | None  # one number a channel
@@ -33,7 +35,7 @@ class Normalised(Module):
 
 def on_pictures(model: Module, x: Array, mean: PerChannel, std: PerChannel) -> Module:
     """The model as a function of pictures like x (N,C,H,W); mean and std are what it was trained on them with, or None."""
-    check_pictures(model, x)
+    check_images(model, x)
     if mean is None and std is None:
         return model
     C = x.shape[1]
@@ -110,20 +112,20 @@ def attacked(
     params: dict[str, Any],
 ) -> AttackResult:
     """Run `core`, of at most so many `steps`, on one batch after the other, and collect what it did."""
-    check_pictures(net, x, y, "y")
+    check_images(net, x, y, "y")
     check_target(y, targeted)
     x = inside(x, bounds)
     xp, parts, paths = array_module(x), [], []
     with reporting(len(x) * steps, progress, params["method"]) as advance:
         for part in batches(len(x), batch_size):
             start, n = x[part], part.stop - part.start
-            with looked_at(net, batch_size):
+            with evaluation_mode(net, batch_size):
                 before = answers(net, start)
             classes = targets(before, of_part(y, part), "y")
             now, moved, path = start, xp.zeros(n, dtype="int64"), [start]
             left, changes = n * steps, core(start, classes, part)
             while True:
-                with looked_at(net, batch_size):  # one step, so that it is left before anything else runs
+                with evaluation_mode(net, batch_size):  # one step, so that it is left before anything else runs
                     after = next(changes, None)
                 if after is None:
                     break
@@ -135,7 +137,7 @@ def attacked(
             advance(left)  # of a batch that was done before
             if keep_path:
                 paths.append(xp.stack([*path, *[now] * (steps + 1 - len(path))]))
-            with looked_at(net, batch_size):
+            with evaluation_mode(net, batch_size):
                 logits = answers(net, now)
             parts.append((now, now - start, reached(logits, classes, targeted), classes, before, logits, moved))
     now, delta, success, classes, before, logits, moved = (xp.concatenate(arrays) for arrays in zip(*parts, strict=True))

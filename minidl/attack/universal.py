@@ -11,8 +11,10 @@ from minidl.attack.deepfool import to_the_border
 from minidl.attack.passes import PerChannel, check_bounds, check_target, inside, on_pictures, reached
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
-from minidl.inference.passes import Progress, Target, check_pictures, looked_at, predict, reporting
-from minidl.inference.scores import targets
+from minidl.inference.batches import Progress, reporting
+from minidl.inference.evaluation import evaluation_mode, predict
+from minidl.inference.images import check_images
+from minidl.inference.scores import Target, targets
 from minidl.nn import Module
 
 
@@ -65,7 +67,7 @@ def universal(
     passes, steps = count(passes, "passes", 0), count(steps, "steps", 0)
     candidates, seed, bounds = count(candidates, "candidates"), count(seed, "seed", 0), check_bounds(bounds)
     net = on_pictures(model, x, mean, std)
-    check_pictures(net, x, y, "y")
+    check_images(net, x, y, "y")
     check_target(y, targeted)
     x = inside(x, bounds)
     xp, rng, N = array_module(x), np.random.default_rng(seed), len(x)
@@ -77,7 +79,7 @@ def universal(
         while len(path) <= passes and float(reached(logits, classes, targeted).mean()) < rate:
             for i in rng.permutation(N).tolist():
                 start = now = xp.clip(add(x[i : i + 1], v), *bounds)
-                with looked_at(net, batch_size):
+                with evaluation_mode(net, batch_size):
                     for now in to_the_border(  # noqa: B007 - the last one is wanted
                         net, start, classes[i : i + 1], targeted, overshoot, steps, candidates, bounds
                     ):

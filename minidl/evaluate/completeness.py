@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from minidl.array import Array, device_of, is_array, to_device
 from minidl.contexts import contained
-from minidl.inference.passes import Target, as_pictures, check_pictures, explained
+from minidl.inference.evaluation import classes_and_scores
+from minidl.inference.images import as_images, check_images
+from minidl.inference.scores import Target
 from minidl.nn import Module
 
 
@@ -31,10 +33,10 @@ def completeness(
 
     Raises TypeError and ValueError for an argument that cannot be.
     """
-    check_pictures(model, x, target)
+    check_images(model, x, target)
     if not is_array(raw) or raw.ndim < 2 or len(raw) != len(x):
         got = raw.shape if is_array(raw) else type(raw).__name__
         raise ValueError(f"raw: expected contributions (N,...) to the {len(x)} scores, got {got}")
-    classes, here = explained(model, x, target, output, batch_size)
-    _, there = explained(model, as_pictures(baseline, x, "baseline"), classes, output, batch_size)
+    classes, here = classes_and_scores(model, x, target, output, batch_size)
+    _, there = classes_and_scores(model, as_images(baseline, x, "baseline"), classes, output, batch_size)
     return to_device(raw.reshape(len(raw), -1).sum(1), device_of(x)) - (here - there)

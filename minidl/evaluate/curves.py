@@ -15,8 +15,10 @@ from minidl.arguments import count
 from minidl.array import Array, array_module, device_of, to_cpu, to_device
 from minidl.contexts import contained
 from minidl.core import no_grad
-from minidl.inference.passes import Progress, Target, as_pictures, batches, check_pictures, explained, logits_of, looked_at
-from minidl.inference.scores import score
+from minidl.inference.batches import Progress, batches
+from minidl.inference.evaluation import classes_and_scores, evaluation_mode, logits_of
+from minidl.inference.images import as_images, check_images
+from minidl.inference.scores import Target, score
 from minidl.nn import Module
 
 
@@ -104,7 +106,7 @@ def _curve(
     name: str,
     changed: Callable[[Array, Array, Array], Array],
 ) -> Curve:
-    check_pictures(model, x, target)
+    check_images(model, x, target)
     steps, seed = count(steps, "steps"), count(seed, "seed", 0)
     (N, _, H, W), ranked = x.shape, arguments.maps(maps)
     if ranked.shape != (N, H, W):
@@ -113,11 +115,11 @@ def _curve(
         raise ValueError(f"steps: there are {H * W} pixels, got {steps} steps")
     counts = np.rint(np.linspace(0, H * W, steps + 1)).astype(np.int64)
     rank = to_device(_order(ranked, seed), device_of(x))[:, None]  # (N,1,H,W)
-    filler = as_pictures(baseline, x, "baseline")
-    classes, _ = explained(model, x, target, output, batch_size)
+    filler = as_images(baseline, x, "baseline")
+    classes, _ = classes_and_scores(model, x, target, output, batch_size)
     scores = np.empty((N, steps + 1))
     for part in batches(N * (steps + 1), batch_size, progress, name):
-        with looked_at(model, batch_size), no_grad():
+        with evaluation_mode(model, batch_size), no_grad():
             i, t = np.divmod(np.arange(part.start, part.stop), steps + 1)
             pick = to_device(i, device_of(x))
             first = rank[pick] < to_device(counts[t], device_of(x))[:, None, None, None]

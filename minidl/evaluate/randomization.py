@@ -20,7 +20,10 @@ from minidl.contexts import contained
 from minidl.core import Parameter
 from minidl.evaluate.similarity import rank_correlation, ssim
 from minidl.explain.explanation import Explanation
-from minidl.inference.passes import Progress, Target, check_pictures, explained, reporting
+from minidl.inference.batches import Progress, reporting
+from minidl.inference.evaluation import classes_and_scores
+from minidl.inference.images import check_images
+from minidl.inference.scores import Target
 from minidl.nn import Module
 
 SIMILARITY: dict[str, Callable[[Array, Array], Array]] = {"rank": rank_correlation, "ssim": ssim}
@@ -80,10 +83,10 @@ def randomization(
 
     Raises TypeError and ValueError for an argument that cannot be.
     """
-    check_pictures(model, x, target)
+    check_images(model, x, target)
     one_of(similarity, "similarity", SIMILARITY)
     every, seed = count(every, "every"), count(seed, "seed", 0)
-    classes = to_cpu(explained(model, x, target, "logit")[0])
+    classes = to_cpu(classes_and_scores(model, x, target, "logit")[0])
 
     def sizes() -> Array:
         made = method(ruin, x, target=classes).map

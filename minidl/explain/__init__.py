@@ -14,7 +14,7 @@ from minidl.explain.rise import rise
 from minidl.explain.saliency import saliency
 from minidl.explain.smoothgrad import smoothgrad
 from minidl.explain.vargrad import vargrad
-from minidl.inference.passes import predict
+from minidl.inference.evaluation import predict
 
 __all__ = [
     "Explanation",

@@ -12,7 +12,10 @@ from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
 from minidl.explain.explanation import Explanation
 from minidl.explain.saliency import saliency
-from minidl.inference.passes import Progress, Target, check_pictures, looked_at
+from minidl.inference.batches import Progress
+from minidl.inference.evaluation import evaluation_mode
+from minidl.inference.images import check_images
+from minidl.inference.scores import Target
 from minidl.nn import Module
 
 
@@ -73,9 +76,9 @@ def evidence_maps(
     Raises:
         ValueError: the model returns something that has no heads (see `Head`), or `target` names a head that it has not.
     """
-    check_pictures(model, x)
+    check_images(model, x)
     asked = dict(target or {})
-    with looked_at(model, 1), no_grad():
+    with evaluation_mode(model, 1), no_grad():
         names = list(heads_of(model(x[:1])))
     if unknown := sorted(asked.keys() - set(names)):
         raise ValueError(f"target: the model has the heads {names}, got {unknown}")

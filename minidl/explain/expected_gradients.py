@@ -9,17 +9,11 @@ from minidl.array import Array, array_module
 from minidl.contexts import contained
 from minidl.core import Tensor
 from minidl.explain.explanation import Explanation
-from minidl.inference.passes import (
-    Progress,
-    Target,
-    check_pictures,
-    check_reduce,
-    explained,
-    gradients_at,
-    over_channels,
-    predict,
-)
-from minidl.inference.scores import score
+from minidl.inference.batches import Progress
+from minidl.inference.evaluation import classes_and_scores, predict
+from minidl.inference.gradients import gradients_at
+from minidl.inference.images import check_images, check_reduce, over_channels
+from minidl.inference.scores import Target, score
 from minidl.nn import Module
 
 
@@ -48,8 +42,8 @@ def expected_gradients(
         samples: n. seed: the same numbers on every device and for every batch_size.
         target, output, reduce, batch_size, progress: as in `saliency`; the class is that of x.
     """
-    check_pictures(model, x, target)
-    check_pictures(model, background, pictures="background")
+    check_images(model, x, target)
+    check_images(model, background, pictures="background")
     if background.shape[1:] != x.shape[1:]:
         raise ValueError(f"background: expected pictures of {x.shape[1:]}, as x, got {background.shape[1:]}")
     samples, seed = count(samples, "samples"), count(seed, "seed", 0)
@@ -58,7 +52,7 @@ def expected_gradients(
     rounds = [rng.permutation(B) for _ in range(-(-samples // B))]
     which = np.concatenate(rounds)[:samples].tolist()  # of the background, for each draw
     a = ((rng.permutation(samples) + rng.random(samples)) / samples).tolist()
-    classes, scores = explained(model, x, target, output, batch_size)
+    classes, scores = classes_and_scores(model, x, target, output, batch_size)
 
     def point(part: slice, k: int) -> Array:
         start = background[which[k]]

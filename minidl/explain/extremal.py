@@ -14,8 +14,10 @@ from minidl.contexts import contained
 from minidl.core import Parameter, Tensor, no_grad
 from minidl.explain.explanation import Explanation
 from minidl.explain.meaningful import blurred, joined
-from minidl.inference.passes import Progress, Target, batches, check_pictures, explained, logits_of, looked_at, reporting
-from minidl.inference.scores import score
+from minidl.inference.batches import Progress, batches, reporting
+from minidl.inference.evaluation import classes_and_scores, evaluation_mode, logits_of
+from minidl.inference.images import check_images
+from minidl.inference.scores import Target, score
 from minidl.nn import Module
 from minidl.optim import SGD
 
@@ -86,7 +88,7 @@ def extremal_perturbation(
         TypeError, ValueError: an argument that cannot be, named with what came and what was expected; so is a class whose
             probability is exactly 0, by a logit of -inf, of which no share can be kept.
     """
-    check_pictures(model, x, target)
+    check_images(model, x, target)
     H, W = x.shape[2:]
     areas, enough = numbers(areas, "areas", "(0, 1)"), number(enough, "enough", "(0, 1]")
     if not areas:
@@ -97,8 +99,8 @@ def extremal_perturbation(
     blur, lr = number(blur, "blur", "(0, inf)"), number(lr, "lr", "[0, inf)")
     kernel = spots(step, sigma)
     xp, A = array_module(x), len(areas)
-    classes, scores = explained(model, x, target, output, batch_size)
-    _, log_p = explained(model, x, classes, "logprob", batch_size)  # of which p itself may be too small for a float
+    classes, scores = classes_and_scores(model, x, target, output, batch_size)
+    _, log_p = classes_and_scores(model, x, classes, "logprob", batch_size)  # of which p itself may be too small for a float
     if bad := xp.nonzero(~xp.isfinite(log_p))[0].tolist():
         raise ValueError(f"target: expected classes of a probability above 0, got 0 (or NaN) for the pictures {bad[:10]}")
     # every picture once for each area: N A problems that know nothing of each other
@@ -111,7 +113,7 @@ def extremal_perturbation(
             optimiser, history = SGD([mask], lr * (1 - MOMENTUM), MOMENTUM), []
             for t in range(iterations):
                 optimiser.zero_grad()
-                with looked_at(model, batch_size):
+                with evaluation_mode(model, batch_size):
                     M = full_size(mask, kernel, (H, W))
                     phi = interpolated(blurs, M)
                     reward = score(logits_of(model, ops.flip(phi, 3) if flip and t % 2 == 0 else phi), c, output)
@@ -121,7 +123,7 @@ def extremal_perturbation(
                 mask.data = xp.clip(mask.data, 0, 1)
                 history.append({"score": reward.data, "area": off.data})
                 advance(len(mask))
-            with looked_at(model, batch_size), no_grad():
+            with evaluation_mode(model, batch_size), no_grad():
                 M = full_size(mask, kernel, (H, W))
                 gained = score(logits_of(model, interpolated(blurs, M)), c, "logprob").data - log_p[picture[part]]
             masks.append(M.data[:, 0])

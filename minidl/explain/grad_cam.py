@@ -8,8 +8,10 @@ from minidl.array import Array, array_module
 from minidl.contexts import contained
 from minidl.core import Tensor, gradients, no_grad
 from minidl.explain.explanation import Explanation
-from minidl.inference.passes import Progress, Target, batches, check_pictures, logits_of, looked_at, of_part
-from minidl.inference.scores import score, targets
+from minidl.inference.batches import Progress, batches, of_part
+from minidl.inference.evaluation import evaluation_mode, logits_of
+from minidl.inference.images import check_images
+from minidl.inference.scores import Target, score, targets
 from minidl.nn import Module
 
 
@@ -37,10 +39,10 @@ def grad_cam(
     Raises:
         ValueError: no layer of that name has spatial extent; the message lists those that have.
     """
-    check_pictures(model, x, target)
+    check_images(model, x, target)
     parts = []
     for part in batches(len(x), batch_size, progress, "Grad-CAM"):
-        with looked_at(model, batch_size), ops.unfused():
+        with evaluation_mode(model, batch_size), ops.unfused():
             picture = Tensor(x[part], requires_grad=True)
             outputs, logits = spatial_outputs(model, picture)
             name = _choose(layer, outputs)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from minidl.array import Array
 from minidl.contexts import contained
 from minidl.explain.explanation import Explanation
-from minidl.inference.passes import Progress, Target, check_pictures, check_reduce, input_gradients, over_channels
+from minidl.inference.batches import Progress
+from minidl.inference.gradients import input_gradients
+from minidl.inference.images import check_images, check_reduce, over_channels
+from minidl.inference.scores import Target
 from minidl.nn import Module
 
 
@@ -25,7 +28,7 @@ def grad_times_input(
     linear, ReLUs or max pools, raw sums to the score. A pixel whose value is 0, which after normalising is the mean colour,
     gets 0 whatever it means. The arguments are those of `saliency`.
     """
-    check_pictures(model, x, target)
+    check_images(model, x, target)
     check_reduce(reduce)
     gx, classes, scores = input_gradients(model, x, target, output, batch_size, progress, "gradient x input")
     params = {"method": "grad_times_input", "output": output, "reduce": reduce}

@@ -9,7 +9,10 @@ from minidl.contexts import contained
 from minidl.core import Step
 from minidl.explain.explanation import Explanation
 from minidl.flow import relu_rules
-from minidl.inference.passes import Progress, Target, check_pictures, check_reduce, input_gradients, over_channels
+from minidl.inference.batches import Progress
+from minidl.inference.gradients import input_gradients
+from minidl.inference.images import check_images, check_reduce, over_channels
+from minidl.inference.scores import Target
 from minidl.nn import Module
 
 
@@ -63,7 +66,7 @@ def _by_rule(
     batch_size: int,
     progress: Progress,
 ) -> Explanation:
-    check_pictures(model, x, target)
+    check_images(model, x, target)
     check_reduce(reduce)
     met = list[bool]()
 

@@ -8,17 +8,11 @@ from minidl.arguments import count
 from minidl.array import Array, array_module
 from minidl.contexts import contained
 from minidl.explain.explanation import Explanation
-from minidl.inference.passes import (
-    Progress,
-    Target,
-    as_pictures,
-    check_pictures,
-    check_reduce,
-    explained,
-    gradients_at,
-    number_or_array,
-    over_channels,
-)
+from minidl.inference.batches import Progress
+from minidl.inference.evaluation import classes_and_scores
+from minidl.inference.gradients import gradients_at
+from minidl.inference.images import as_images, check_images, check_reduce, number_or_array, over_channels
+from minidl.inference.scores import Target
 from minidl.nn import Module
 
 
@@ -45,13 +39,13 @@ def integrated_gradients(
         nodes: of Gauss-Legendre quadrature, which is exact for polynomials in a up to degree 2 nodes - 1.
         target, output, reduce, batch_size, progress: as in `saliency`; the class is that of x.
     """
-    check_pictures(model, x, target)
+    check_images(model, x, target)
     check_reduce(reduce)
     baseline = number_or_array(baseline, "baseline")
-    start = as_pictures(baseline, x, "baseline")
+    start = as_images(baseline, x, "baseline")
     nodes = count(nodes, "nodes")
     a, w = quadrature(nodes)
-    classes, scores = explained(model, x, target, output, batch_size)
+    classes, scores = classes_and_scores(model, x, target, output, batch_size)
 
     def point(part: slice, k: int) -> Array:
         return start[part] + a[k] * (x[part] - start[part])
@@ -60,7 +54,7 @@ def integrated_gradients(
     for part, k, gx in gradients_at(model, point, nodes, classes, output, batch_size, progress, "integrated gradients"):
         mean[part] += w[k] * gx
     raw = (x - start) * mean
-    delta = scores - explained(model, start, classes, output, batch_size)[1] - raw.sum((1, 2, 3))
+    delta = scores - classes_and_scores(model, start, classes, output, batch_size)[1] - raw.sum((1, 2, 3))
     params = {"method": "integrated_gradients", "output": output, "reduce": reduce, "baseline": baseline, "nodes": nodes}
     return Explanation(over_channels(raw, reduce), raw, classes, scores, delta, params=params)
 

@@ -14,19 +14,10 @@ from minidl.array import Array, array_like, array_module
 from minidl.contexts import contained
 from minidl.core import Parameter, Tensor, no_grad
 from minidl.explain.explanation import Explanation
-from minidl.inference.passes import (
-    Progress,
-    Target,
-    as_pictures,
-    batches,
-    check_pictures,
-    explained,
-    logits_of,
-    looked_at,
-    number_or_array,
-    reporting,
-)
-from minidl.inference.scores import score
+from minidl.inference.batches import Progress, batches, reporting
+from minidl.inference.evaluation import classes_and_scores, evaluation_mode, logits_of
+from minidl.inference.images import as_images, check_images, number_or_array
+from minidl.inference.scores import Target, score
 from minidl.nn import Module
 from minidl.optim import AdamW
 
@@ -115,7 +106,7 @@ def meaningful_perturbation(
     Raises:
         TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
     """
-    check_pictures(model, x, target)
+    check_images(model, x, target)
     H, W = x.shape[2:]
     stride = max(1, min(8, min(H, W) // 16)) if stride is None else count(stride, "stride")
     sigma = 0.625 * stride if sigma is None else number(sigma, "sigma", "(0, inf)")
@@ -126,17 +117,17 @@ def meaningful_perturbation(
     if min(H, W) <= stride:
         raise ValueError(f"stride: {stride} leaves pictures of {H}x{W} a mask of less than 2x2 cells")
     weights = weights_of(setting, lambda1, lambda2, beta, cells=-(-H // stride) * -(-W // stride))
-    classes, scores = explained(model, x, target, output, batch_size)
+    classes, scores = classes_and_scores(model, x, target, output, batch_size)
     xp, masks, histories = array_module(x), [], []
     with reporting(len(x) * iterations, progress, "meaningful perturbation") as advance:
         for part in batches(len(x), batch_size):
             pictures = Pictures(x[part], deletion, blur, constant, jitter, seed)
-            with looked_at(model, batch_size), no_grad():
+            with evaluation_mode(model, batch_size), no_grad():
                 mask = Parameter(start(model, pictures, classes[part], stride, sigma))
             optimiser, history = AdamW([mask], lr, weight_decay=0.0), []
             for shifted in pictures.shifted(iterations):
                 optimiser.zero_grad()
-                with looked_at(model, batch_size):
+                with evaluation_mode(model, batch_size):
                     loss = loss_of(model, mask, *shifted, classes[part], sigma, output, **weights)
                     ops.sum(loss.total()).backward()
                 optimiser.step()
@@ -225,7 +216,7 @@ class Pictures:
         if deletion == "blur":
             self.replaced = blurred(Tensor(self.x), blur).data
         elif deletion == "constant":
-            self.replaced = as_pictures(self.mean if constant is None else constant, self.x, "constant")
+            self.replaced = as_images(self.mean if constant is None else constant, self.x, "constant")
         else:
             self.replaced = None
 

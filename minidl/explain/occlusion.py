@@ -7,20 +7,10 @@ from minidl.array import Array, array_module
 from minidl.contexts import contained
 from minidl.core import no_grad
 from minidl.explain.explanation import Explanation
-from minidl.inference.passes import (
-    Progress,
-    Target,
-    as_pictures,
-    check_pictures,
-    in_runs,
-    logits_of,
-    looked_at,
-    number_or_array,
-    of_runs,
-    predict,
-    runs_in_batches,
-)
-from minidl.inference.scores import exact_score, targets
+from minidl.inference.batches import Progress, gather_runs, runs_in_batches, split_runs
+from minidl.inference.evaluation import evaluation_mode, logits_of, predict
+from minidl.inference.images import as_images, check_images, number_or_array
+from minidl.inference.scores import Target, exact_score, targets
 from minidl.nn import Module
 
 
@@ -51,7 +41,7 @@ def occlusion(
     Raises:
         ValueError: a window larger than the picture, or a stride larger than the window, among others.
     """
-    check_pictures(model, x, target)
+    check_images(model, x, target)
     xp, (N, _, H, W) = array_module(x), x.shape
     h, w = (max(1, H // 8), max(1, W // 8)) if window is None else pair(window, "window", 1)
     if h > H or w > W:
@@ -60,7 +50,7 @@ def occlusion(
     if down > h or right > w:
         raise ValueError(f"stride: {down}x{right} skips pixels, the window is {h}x{w}")
     fill = number_or_array(fill, "fill")
-    cover = as_pictures(fill, x, "fill")
+    cover = as_images(fill, x, "fill")
     logits = predict(model, x, batch_size)
     classes = targets(logits, target)
     scores = exact_score(logits, classes, output)
@@ -71,13 +61,13 @@ def occlusion(
     for rows, columns in windows:
         count[rows, columns] += 1
     for runs in runs_in_batches(N, len(windows), batch_size, progress, "occlusion"):
-        with looked_at(model, batch_size), no_grad():
-            pictures = of_runs(x, runs)
-            for some, (part, k) in zip(in_runs(pictures, runs), runs, strict=True):
+        with evaluation_mode(model, batch_size), no_grad():
+            pictures = gather_runs(x, runs)
+            for some, (part, k) in zip(split_runs(pictures, runs), runs, strict=True):
                 rows, columns = windows[k]
                 some[:, :, rows, columns] = cover[part, :, rows, columns]
-            drops = of_runs(scores, runs) - exact_score(logits_of(model, pictures).data, of_runs(classes, runs), output)
-            for drop, (part, k) in zip(in_runs(drops, runs), runs, strict=True):
+            drops = gather_runs(scores, runs) - exact_score(logits_of(model, pictures).data, gather_runs(classes, runs), output)
+            for drop, (part, k) in zip(split_runs(drops, runs), runs, strict=True):
                 rows, columns = windows[k]
                 lost[part, 0, rows, columns] += drop[:, None, None]
     raw = lost / count

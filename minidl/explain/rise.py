@@ -10,20 +10,10 @@ from minidl.array import Array, array_module
 from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
 from minidl.explain.explanation import Explanation
-from minidl.inference.passes import (
-    Progress,
-    Target,
-    as_pictures,
-    check_pictures,
-    explained,
-    in_runs,
-    logits_of,
-    looked_at,
-    number_or_array,
-    of_runs,
-    runs_in_batches,
-)
-from minidl.inference.scores import exact_score
+from minidl.inference.batches import Progress, gather_runs, runs_in_batches, split_runs
+from minidl.inference.evaluation import classes_and_scores, evaluation_mode, logits_of
+from minidl.inference.images import as_images, check_images, number_or_array
+from minidl.inference.scores import Target, exact_score
 from minidl.nn import Module
 
 
@@ -56,21 +46,21 @@ def rise(
         seed: the same masks on every device and for every batch_size.
         target, output, batch_size, progress: as in `saliency`.
     """
-    check_pictures(model, x, target)
+    check_images(model, x, target)
     samples, grid, seed = count(samples, "samples"), count(grid, "grid"), count(seed, "seed", 0)
     p = number(p, "p", "(0, 1)")
     xp, (N, _, H, W) = array_module(x), x.shape
     fill = number_or_array(fill, "fill")
-    cover = as_pictures(fill, x, "fill")
-    classes, scores = explained(model, x, target, output, batch_size)
+    cover = as_images(fill, x, "fill")
+    classes, scores = classes_and_scores(model, x, target, output, batch_size)
     raw, covariance, mean_mask = (xp.zeros(shape) for shape in ((N, 1, H, W), (N, H, W), (H, W)))  # float64
     mean = xp.zeros((N, 1, 1))
     for runs in runs_in_batches(N, samples, batch_size, progress, "RISE"):
-        with looked_at(model, batch_size), no_grad():
+        with evaluation_mode(model, batch_size), no_grad():
             masks = xp.asarray(np.stack([random_mask((H, W), grid, p, (seed, k)) for _, k in runs]), x.dtype)
             pictures = [mask * x[part] + (1 - mask) * cover[part] for mask, (part, _) in zip(masks, runs, strict=True)]
-            seen = exact_score(logits_of(model, xp.concatenate(pictures)).data, of_runs(classes, runs), output)
-            for mask, shares, (part, k) in zip(masks, in_runs(seen[:, None, None], runs), runs, strict=True):
+            seen = exact_score(logits_of(model, xp.concatenate(pictures)).data, gather_runs(classes, runs), output)
+            for mask, shares, (part, k) in zip(masks, split_runs(seen[:, None, None], runs), runs, strict=True):
                 raw[part, 0] += shares / (samples * p) * mask
                 if part.start == 0:  # all pictures meet mask k before the next
                     mean_mask += (mask - mean_mask) / (k + 1)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from minidl.array import Array
 from minidl.contexts import contained
 from minidl.explain.explanation import Explanation
-from minidl.inference.passes import Progress, Target, check_pictures, check_reduce, input_gradients, over_channels
+from minidl.inference.batches import Progress
+from minidl.inference.gradients import input_gradients
+from minidl.inference.images import check_images, check_reduce, over_channels
+from minidl.inference.scores import Target
 from minidl.nn import Module
 
 
@@ -35,7 +38,7 @@ def saliency(
     Raises:
         TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
     """
-    check_pictures(model, x, target)
+    check_images(model, x, target)
     check_reduce(reduce)
     raw, classes, scores = input_gradients(model, x, target, output, batch_size, progress, "saliency")
     params = {"method": "saliency", "output": output, "reduce": reduce}

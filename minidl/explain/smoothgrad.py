@@ -10,7 +10,11 @@ from minidl.arguments import count, number
 from minidl.array import Array, array_module
 from minidl.contexts import contained
 from minidl.explain.explanation import Explanation
-from minidl.inference.passes import Progress, Target, check_pictures, check_reduce, explained, gradients_at, over_channels
+from minidl.inference.batches import Progress
+from minidl.inference.evaluation import classes_and_scores
+from minidl.inference.gradients import gradients_at
+from minidl.inference.images import check_images, check_reduce, over_channels
+from minidl.inference.scores import Target
 from minidl.nn import Module
 
 
@@ -66,9 +70,9 @@ def noisy_gradients(
     name: str,
 ) -> tuple[Array, Array, Iterator[tuple[slice, int, Array]]]:
     """Classes and scores of the pictures x, and (part, k, gradients of these pictures under the k-th draw of the noise)."""
-    check_pictures(model, x, target)
+    check_images(model, x, target)
     xp = array_module(x)
-    classes, scores = explained(model, x, target, output, batch_size)
+    classes, scores = classes_and_scores(model, x, target, output, batch_size)
     sigma = noise * (x.max((1, 2, 3), keepdims=True) - x.min((1, 2, 3), keepdims=True))  # (N,1,1,1)
 
     def point(part: slice, k: int) -> Array:

@@ -6,7 +6,9 @@ from minidl.array import Array, array_module
 from minidl.contexts import contained
 from minidl.explain.explanation import Explanation
 from minidl.explain.smoothgrad import noisy_gradients, settings
-from minidl.inference.passes import Progress, Target, check_reduce, over_channels
+from minidl.inference.batches import Progress
+from minidl.inference.images import check_reduce, over_channels
+from minidl.inference.scores import Target
 from minidl.nn import Module
 
 

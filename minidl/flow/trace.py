@@ -20,11 +20,12 @@ import numpy as np
 
 from minidl.arguments import wrong
 from minidl.array import Array, array_module, to_cpu
-from minidl.core import Parameter, Step, Tensor, walk
+from minidl.core import Step, Tensor, walk
 from minidl.flow.backward_pass import Passed
 from minidl.flow.cells import strongest_path
 from minidl.flow.pixel import place
 from minidl.flow.written import written
+from minidl.inputs import layer_of
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,12 @@ def _record(i: int, step: Step, leaves: dict[Tensor, int]) -> Record:
     file, line = ("", 0) if op.where is None else (op.where[0].co_filename, op.where[1])
     norm = math.sqrt(float(array_module(step.gy).square(step.gy, dtype="float64").sum()))
     open_gates = None if gate is None else float(gate.mean())
-    layer = next((x.name.rpartition(".")[0] for x in op.inputs if isinstance(x, Parameter)), "")
+    layer = layer_of(op.inputs)
     return Record(i, type(op).__name__, op.made, layer, inputs, step.gy.shape, norm, open_gates, file, line)
 
 
 def _leaf(x: Tensor) -> str:
-    return x.name or ("parameter" if isinstance(x, Parameter) else "input" if x.requires_grad else "constant")
+    return x.name or ("parameter" if x.is_parameter else "input" if x.requires_grad else "constant")
 
 
 def _cells(r: Record) -> tuple[str, ...]:

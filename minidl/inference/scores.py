@@ -14,6 +14,8 @@ from minidl import ops
 from minidl.array import Array, array_like, array_module
 from minidl.core import Tensor
 
+Target = int | Array | None  # one class for all pictures, one for each (N,), or None: the class that the model predicts
+
 OUTPUTS = ("logit", "prob", "logprob", "margin")
 
 
@@ -46,7 +48,7 @@ def runner_up(logits: Array, target: Array) -> Array:
     return others.argmax(1)
 
 
-def targets(logits: Array, target: int | Array | None, name: str = "target") -> Array:
+def targets(logits: Array, target: Target, name: str = "target") -> Array:
     """One class a picture (N,) int64: the given ones, one for all, or with None the largest of the logits (N,K).
 
     Raises TypeError where they are no integers, ValueError where they are not N of the classes 0 to K-1; `name` is what the

@@ -67,9 +67,8 @@ class BatchNormFrozenReLU(BatchNormFrozen):
     def forward(self, x: Array, gamma: Array, beta: Array, r: Array | None = None) -> Array:  # (N,C,...) (C,) (C,) (N,C,...)
         check(x, gamma=gamma, beta=beta, mean=self.mean, var=self.var)
         _check_residual(x, r)
-        self.inv_std = 1 / (self.var + self.eps) ** 0.5
-        self.scale = gamma * self.inv_std
-        self.y = kernels.of(x).channel_affine_relu(x, r, self.scale, beta - self.mean * self.scale)
+        self.inv_std, self.scale, shift = kernels.of(self.var).norm_line(self.mean, self.var, gamma, beta, self.eps)
+        self.y = kernels.of(x).channel_affine_relu(x, r, self.scale, shift)
         self.x = x if self.needs[1] else None  # only the gradient of gamma asks for it
         return self.y
 

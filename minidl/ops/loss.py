@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl import kernels
+from minidl import kernels, stable
 from minidl.arguments import count, number
 from minidl.array import Array, array_module, capturing, is_array, wide
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32
-from minidl.ops.activation import Sigmoid, logistic
-
-
-def _log_softmax(z: Array, axis: int) -> Array:
-    """z - log sum exp z, shifted by the maximum so that nothing overflows"""
-    xp = array_module(z)
-    z = z - z.max(axis=axis, keepdims=True)
-    return z - xp.log(xp.exp(z).sum(axis=axis, keepdims=True))
+from minidl.ops.activation import Sigmoid
 
 
 class Softmax(Op):
@@ -28,7 +21,7 @@ class Softmax(Op):
         self.axis = axis
 
     def forward(self, z: Array) -> Array:
-        self.y = array_module(z).exp(_log_softmax(z, self.axis))
+        self.y = array_module(z).exp(stable.log_softmax(z, self.axis))
         return self.y
 
     def push(self, tz: Array) -> Array:
@@ -49,7 +42,7 @@ class LogSoftmax(Op):
         self.axis = axis
 
     def forward(self, z: Array) -> Array:
-        self.y = _log_softmax(z, self.axis)
+        self.y = stable.log_softmax(z, self.axis)
         return self.y
 
     def push(self, tz: Array) -> Array:
@@ -107,7 +100,7 @@ class BinaryCrossEntropyWithLogits(Op):
         xp, self.z, size = array_module(z), z, abs(wide(z))
         w = self.wrong()
         far = w * xp.where(w == 0, w, size)  # 0 where w is, also for an infinite z
-        return (far + xp.log1p(xp.exp(-size))).mean().astype(z.dtype)
+        return (far + stable.log_one_plus_exp(-size)).mean().astype(z.dtype)
 
     def push(self, tz: Array) -> Array:
         """ty = mean of (p - t) tz"""
@@ -120,7 +113,7 @@ class BinaryCrossEntropyWithLogits(Op):
     def slope(self) -> Array:
         """p - t, which is w - q where z >= 0, else q - w, with q = sigmoid(-|z|)"""
         z = wide(self.z)
-        off = self.wrong() - logistic(-abs(z))
+        off = self.wrong() - stable.logistic(-abs(z))
         return array_module(z).where(z >= 0, off, -off)
 
     def wrong(self) -> Array:

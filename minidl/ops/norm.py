@@ -47,9 +47,9 @@ class BatchNormFrozen(Op):
 
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:  # (N,C,...) (C,) (C,)
         check(x, gamma=gamma, beta=beta, mean=self.mean, var=self.var)
-        self.x, self.inv_std = x, 1 / (self.var + self.eps) ** 0.5
-        self.scale = gamma * self.inv_std
-        return kernels.of(x).channel_affine(x, self.scale, beta - self.mean * self.scale)
+        self.x = x
+        self.inv_std, self.scale, shift = kernels.of(self.var).norm_line(self.mean, self.var, gamma, beta, self.eps)
+        return kernels.of(x).channel_affine(x, self.scale, shift)
 
     def push(self, tx: Array | None, tgamma: Array | None, tbeta: Array | None) -> Array:
         """ty = scale tx + tgamma x_hat + tbeta"""

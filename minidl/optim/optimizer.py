@@ -1,49 +1,19 @@
-"""Optimisers, learning-rate schedules and gradient clipping.
-
-    optimiser = SGD(decay_groups(model, 5e-4), lr=0.1, momentum=0.9, nesterov=True)
-    schedule = one_cycle(peak=0.2, total=steps)
-    for k in range(steps):
-        optimiser.lr = schedule(k)
-        optimiser.zero_grad()
-        loss(...).backward()
-        optimiser.step()
-
-A schedule is a function of the step alone, so a resumed run needs no state of it.
-"""
+"""What the optimisers share: parameters in groups, a state beside each, one step for all, and state_dict."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, groupby
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 
-from minidl import kernels
-from minidl.arguments import count, counts, number, numbers
+from minidl.arguments import number
 from minidl.array import Array, array_module, to_cpu
 from minidl.core import Parameter
 from minidl.io.named_arrays import compare, overwrite
-
-if TYPE_CHECKING:
-    from minidl.nn import Module
-
-Schedule = Callable[[int], float]  # step, counted from 0 -> learning rate
-
-NOT_NEGATIVE = "[0, inf)"
-LARGE = 1 << 18  # numbers; gathering the gradient of a parameter as large as this costs as much as a kernel for it alone
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a parameter lies among its neighbours"""
-
-    vectors: list[Array]  # of all of them the numbers, and each kind of state
-    start: int
-    data: Array  # the part of the first vector that is p.data
+from minidl.optim.flat import lay_out, put_in_rows
+from minidl.optim.groups import check_parameters, groups_of, name_of
 
 
 class Optimizer:
@@ -61,15 +31,15 @@ class Optimizer:
         self.lr = lr
         self.params: list[Parameter] = []
         self.weight_decay: list[float] = []  # of each parameter
-        for group in _groups(params, weight_decay):
+        for group in groups_of(params, weight_decay):
             self.params += group["params"]
-            self.weight_decay += [number(group["weight_decay"], "weight_decay", NOT_NEGATIVE)] * len(group["params"])
-        _check_parameters(self.params)
+            self.weight_decay += [number(group["weight_decay"], "weight_decay", "[0, inf)")] * len(group["params"])
+        check_parameters(self.params)
         for p in self.params:
-            _in_rows(p)
+            put_in_rows(p)
         self.updates = np.zeros(len(self.params), np.int64)  # how many each parameter has had
         self.state = {slot: [array_module(p.data).zeros_like(p.data) for p in self.params] for slot in slots}
-        self._lay_out()
+        self._places = lay_out(self.params, self.state)
 
     @property
     def lr(self) -> float:
@@ -78,7 +48,7 @@ class Optimizer:
 
     @lr.setter
     def lr(self, lr: float) -> None:
-        self._lr = number(lr, "lr", NOT_NEGATIVE)
+        self._lr = number(lr, "lr", "[0, inf)")
 
     def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
         """Change the array p and its `state` in place; g is its gradient, and this is its t-th update."""
@@ -102,33 +72,12 @@ class Optimizer:
             p, g, state = self._together(run) if len(run) > 1 else self._alone(run[0])
             self.update(p, g, state, int(self.updates[run[0]]), self.weight_decay[run[0]])
 
-    def _lay_out(self) -> None:
-        """Put neighbours side by side. A large parameter stays where it is, and so do those that share one array."""
-        sharing = Counter(id(p.data) for p in self.params)
-
-        def kind(i: int) -> object:
-            a = self.params[i].data
-            return i if a.size > LARGE or sharing[id(a)] > 1 else (array_module(a), a.dtype)
-
-        self._places: dict[int, _Place] = {}
-        for _, neighbours in groupby(range(len(self.params)), kind):
-            members = list(neighbours)
-            if len(members) == 1:
-                continue
-            data, views = _side_by_side([self.params[i].data for i in members])
-            vectors, starts = [data], accumulate((a.size for a in views), initial=0)
-            for i, start, view in zip(members, starts, views, strict=False):
-                self.params[i].data, self._places[i] = view, _Place(vectors, start, view)
-            for arrays in self.state.values():
-                vector, arrays[members[0] : members[-1] + 1] = _side_by_side([arrays[i] for i in members])
-                vectors.append(vector)
-
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_places"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lay_out()  # what deepcopy or pickle made of the views are arrays of their own
+        self._places = lay_out(self.params, self.state)  # what deepcopy or pickle made of the views are arrays of their own
 
     def _in_place(self, i: int) -> bool:
         place = self._places.get(i)
@@ -155,7 +104,7 @@ class Optimizer:
 
     def _alone(self, i: int) -> tuple[Array, Array, list[Array]]:
         p = self.params[i]
-        _in_rows(p)
+        put_in_rows(p)
         return p.data, p.grad, [arrays[i] for arrays in self.state.values()]
 
     def zero_grad(self) -> None:
@@ -181,176 +130,10 @@ class Optimizer:
         return {"updates": self.updates, **slots}
 
 
-class SGD(Optimizer):
-    """Gradient descent with momentum, in PyTorch's form of Sutskever et al. 2013:
-
-    g' = g + weight_decay p;  v <- momentum v + g';  p <- p - lr v, or p - lr (g' + momentum v) with `nesterov`
-    """
-
-    def __init__(
-        self, params: Iterable[Any], lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
-    ) -> None:
-        self.momentum, self.nesterov = number(momentum, "momentum", NOT_NEGATIVE), nesterov
-        if nesterov and self.momentum == 0:
-            raise ValueError("nesterov: needs a momentum above 0, got 0")
-        super().__init__(params, lr, weight_decay, ["momentum"])
-
-    def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
-        (v,) = state
-        kernels.of(p).sgd_update(p, g, v, self.lr, self.momentum, self.nesterov, weight_decay)
-
-
-class AdamW(Optimizer):
-    """Adam (Kingma and Ba 2015) with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2):
-
-    m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr (weight_decay p + m_hat / (sqrt(v_hat) + eps)),
-    m_hat = m / (1 - b1^t), v_hat = v / (1 - b2^t), t the number of updates of p
-    """
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
-    ) -> None:
-        self.betas, self.eps = numbers(betas, "betas", "[0, 1)", 2), number(eps, "eps", NOT_NEGATIVE)
-        super().__init__(params, lr, weight_decay, ["m", "v"])
-
-    def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
-        m, v = state
-        kernels.of(p).adamw_update(p, g, m, v, t, self.lr, self.betas, self.eps, weight_decay)
-
-
-def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The usual two groups: weights of convolutions and linear layers decay; biases and batch norm (one axis) do not."""
-    params, weight_decay = model.parameters(), number(weight_decay, "weight_decay", NOT_NEGATIVE)
-    return [
-        {"params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def clip_gradients(params: Iterable[Parameter], max_norm: float) -> float:
-    """Scale all gradients by one factor so that their joint L2 norm is at most `max_norm`; returns the norm before.
-
-    Raises ValueError, naming the first such parameter, where a gradient is not finite. Pascanu et al. 2013, algorithm 1.
-    """
-    max_norm, total, params = number(max_norm, "max_norm", "(0, inf)"), 0.0, list(params)
-    for i, p in enumerate(params):
-        if p.grad is not None:
-            total += float(array_module(p.grad).square(p.grad, dtype="float64").sum())
-            if not math.isfinite(total):
-                raise ValueError(f"clip_gradients: the gradient of {_name(i, p)} is not finite")
-    norm = math.sqrt(total)
-    if norm > max_norm:
-        for p in params:
-            if p.grad is not None:
-                p.grad = p.grad * (max_norm / norm)  # a new array: others may hold the old one
-    return norm
-
-
-# ---- learning rates as functions of the step
-
-
-def constant(lr: float) -> Schedule:
-    """lr at every step."""
-    lr = number(lr, "lr", NOT_NEGATIVE)
-    return lambda k: lr
-
-
-def step_decay(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Schedule:
-    """lr factor^(number of milestones that step k has reached)."""
-    lr, factor = number(lr, "lr", NOT_NEGATIVE), number(factor, "factor", NOT_NEGATIVE)
-    steps = counts(milestones, "milestones", 0)
-    if list(steps) != sorted(set(steps)):
-        raise ValueError(f"milestones: expected increasing steps, got {milestones}")
-    return lambda k: lr * factor ** sum(bool(k >= step) for step in steps)
-
-
-def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
-    """Linear from 0 to lr over the first `warmup` steps, then half a cosine to 0 at step `total`.
-
-    Loshchilov and Hutter 2017, "SGDR", equation 5, without restarts.
-    """
-    lr, total, warmup = number(lr, "lr", NOT_NEGATIVE), count(total, "total"), count(warmup, "warmup", 0)
-    if warmup >= total:
-        raise ValueError(f"warmup, total: expected 0 <= warmup < total, got {warmup} and {total}")
-    return lambda k: _rise_and_fall(k, lr, warmup, total)
-
-
-def one_cycle(peak: float, total: int, warmup: float = 0.3) -> Schedule:
-    """Linear from 0 to `peak` over the first 30% (`warmup`) of the steps, then half a cosine to 0 at step `total`.
-
-    After Smith and Topin 2019, "Super-convergence", who fall linearly.
-    """
-    peak, total, warmup = number(peak, "peak", NOT_NEGATIVE), count(total, "total"), number(warmup, "warmup", "[0, 1)")
-    rise = warmup * total if warmup * total >= 1 else 0  # a rise of less than a step would be a single step with a rate of 0
-    return lambda k: _rise_and_fall(k, peak, rise, total)
-
-
-def _rise_and_fall(k: int, peak: float, warm: float, total: int) -> float:
-    k = int(k)  # a NumPy number would make one of the learning rate
-    if k < warm:
-        return peak * (k / warm)
-    return peak * 0.5 * (1 + math.cos(math.pi * (min(k, total) - warm) / (total - warm)))
-
-
-# ---- checks
-
-
-def _groups(params: Iterable[Any], weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters or groups of them -> groups in which nothing is left out."""
-    if isinstance(params, Parameter | Mapping):
-        raise TypeError("params: expected a list of parameters or of groups, got a single one; put it into a list")
-    if hasattr(params, "parameters"):
-        raise TypeError(f"params: expected parameters, got the {type(params).__name__}; write model.parameters()")
-    items = list(params)
-    if not any(isinstance(item, Mapping) for item in items):
-        items = [{"params": items}]
-    groups = []
-    for group in items:
-        if not isinstance(group, Mapping) or "params" not in group or not group.keys() <= {"params", "weight_decay"}:
-            came = sorted(group) if isinstance(group, Mapping) else type(group).__name__
-            raise ValueError(f"params: expected groups {{'params': [...], 'weight_decay': ...}}, got {came}")
-        groups.append({"weight_decay": weight_decay, **group, "params": list(group["params"])})
-    return groups
-
-
-def _check_parameters(params: list[Parameter]) -> None:
-    if not params:
-        raise ValueError("params: expected at least one parameter, got none")
-    seen: set[Parameter] = set()
-    for i, p in enumerate(params):
-        if not isinstance(p, Parameter):
-            raise TypeError(f"params: expected Parameters, got {type(p).__name__}")
-        if p in seen:
-            raise ValueError(f"params: {_name(i, p)} comes twice and would be changed twice at every step")
-        seen.add(p)
-
-
 def _check_form(i: int, p: Parameter, what: str, a: Array) -> None:
     """Of the shape and type of p, and where p is"""
     if a.shape != p.data.shape or a.dtype != p.data.dtype or array_module(a) is not array_module(p.data):
         raise ValueError(
-            f"step(): the {what} of {_name(i, p)} is {a.shape} {a.dtype}, expected {p.shape} {p.dtype} on the "
+            f"step(): the {what} of {name_of(i, p)} is {a.shape} {a.dtype}, expected {p.shape} {p.dtype} on the "
             f"{p.device}; make the optimiser after model.to(...)"
         )
-
-
-def _in_rows(p: Parameter) -> None:
-    """What kernels change in place lies row by row"""
-    if not p.data.flags.c_contiguous:
-        p.data = array_module(p.data).ascontiguousarray(p.data)
-
-
-def _side_by_side(arrays: list[Array]) -> tuple[Array, list[Array]]:
-    """One vector of the numbers of all, and the views of it that are equal to each"""
-    vector = array_module(arrays[0]).concatenate([a.reshape(-1) for a in arrays])
-    ends = accumulate(a.size for a in arrays)
-    return vector, [vector[end - a.size : end].reshape(a.shape) for a, end in zip(arrays, ends, strict=True)]
-
-
-def _name(i: int, p: Parameter) -> str:
-    return f"parameter {i} ({p.name or 'no name'}, {p.shape})"

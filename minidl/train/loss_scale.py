@@ -41,7 +41,7 @@ class LossScale:
         return self._take(leaves)
 
     def unscale(self, parameters: Iterable[Parameter]) -> bool:
-        """The same for gradients of scale * loss that are in `.grad` already, where `minidl.graph` puts them; or None there."""
+        """The same for gradients of scale * loss that are in `.grad` already, where a CUDA graph puts them; or None there."""
         leaves: dict[Tensor, Array] = {p: p.grad for p in parameters if p.grad is not None}
         for leaf in leaves:
             leaf.grad = None

@@ -12,7 +12,7 @@ import pytest
 from minidl import Tensor, explain, kernels, nn, ops
 from minidl.array import Array, to_cpu, to_gpu
 from minidl.explain import Explanation, predict
-from minidl.inference.passes import in_runs, of_runs, runs_in_batches
+from minidl.inference.batches import gather_runs, runs_in_batches, split_runs
 from minidl.inference.scores import OUTPUTS
 from tests.gpu import strict_cupy
 
@@ -78,8 +78,8 @@ def test_pictures_with_samples_in_batches() -> None:
     batches = list(runs_in_batches(3, 2, 4))
     assert batches == [[(slice(0, 3), 0), (slice(0, 1), 1)], [(slice(1, 3), 1)]]
     a = np.arange(3)
-    assert of_runs(a, batches[0]).tolist() == [0, 1, 2, 0]
-    assert [part.tolist() for part in in_runs(np.arange(4), batches[0])] == [[0, 1, 2], [3]]
+    assert gather_runs(a, batches[0]).tolist() == [0, 1, 2, 0]
+    assert [part.tolist() for part in split_runs(np.arange(4), batches[0])] == [[0, 1, 2], [3]]
     for n, samples, size in (1, 5, 2), (5, 1, 2), (2, 3, 100), (4, 3, 1):
         met = [(i, k) for runs in runs_in_batches(n, samples, size) for part, k in runs for i in a_range(part)]
         assert met == [(i, k) for k in range(samples) for i in range(n)]

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import Tensor, attack, cost, evaluate, explain, flow, kernels, nn, ops, optim, trace, train, view
+from minidl import Tensor, attack, cost, evaluate, explain, flow, inference, kernels, nn, ops, optim, trace, view
 from minidl.array import Array
 from minidl.contexts import contained
 from minidl.core import recording
@@ -67,7 +67,7 @@ def _stepper(model: nn.Module, x: Array) -> Any:
 
 def _scores(model: nn.Module, x: Array) -> Any:
     images = (255 * x).astype(np.uint8)
-    return train.evaluate(model, Dataset(images, np.arange(len(x)), ("a", "b", "c")), prepare=lambda x, rng: x)
+    return inference.evaluate(model, Dataset(images, np.arange(len(x)), ("a", "b", "c")), prepare=lambda x, rng: x)
 
 
 MAPS = np.random.default_rng(2).normal(size=(2, SIZE, SIZE))

@@ -14,7 +14,7 @@ import pytest
 from minidl import Tensor, evaluate, explain, kernels, nn, ops
 from minidl.contexts import Block, Setting, contained
 from minidl.core import no_grad, recording
-from minidl.inference.passes import gradients_at
+from minidl.inference.gradients import gradients_at
 from minidl.mixed import half, mixed
 from tests.attack.nets import ATTACKS
 from tests.explain.nets import METHODS

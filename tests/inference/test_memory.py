@@ -17,8 +17,9 @@ from minidl import Tensor, kernels, nn, ops
 from minidl.array import to_gpu
 from minidl.data import Dataset
 from minidl.explain import occlusion, saliency
+from minidl.inference import evaluate
 from minidl.inference.memory import BatchMemoryError, batch_in_memory
-from minidl.train import Settings, evaluate, fit
+from minidl.train import Settings, fit
 from tests.gpu import strict_cupy
 
 MIB = 2**20

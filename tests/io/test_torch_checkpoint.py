@@ -21,8 +21,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidl.io import torch_checkpoint
-from minidl.io.torch_checkpoint import Checkpoint, StoredTensor, state_dict
+from minidl.io import torch_checkpoint, torch_pickle
+from minidl.io.torch_checkpoint import Checkpoint, state_dict
+from minidl.io.torch_pickle import StoredTensor
 from tests.io.checkpoints.by_hand import (
     SIX,
     call,
@@ -434,7 +435,7 @@ def test_every_pickle_of_the_legacy_format_is_read_so(tmp_path):
     hostile, good = pickled(attacks(tmp_path / "ran")["eval"]), legacy(entries(a=tensor()))
     stream = io.BytesIO(good)
     for _ in range(4):
-        torch_checkpoint._Machine(stream).run()
+        torch_pickle.Machine(stream).run()
         with pytest.raises(ValueError):
             Checkpoint(good[: stream.tell()] + hostile)
     assert os.listdir(tmp_path) == []
@@ -572,7 +573,7 @@ def test_claims_reserve_nothing(written):
 
 
 def test_the_steps_of_a_pickle_are_counted(monkeypatch):
-    monkeypatch.setattr(torch_checkpoint, "MOST_STEPS", 1000)
+    monkeypatch.setattr(torch_pickle, "MOST_STEPS", 1000)
     with pytest.raises(ValueError, match=r"more than \d\d,\d\d\d steps"):
         Checkpoint(legacy(b"N" * 50_000))
 

@@ -228,7 +228,7 @@ def test_one_call_for_all_that_are_alike(monkeypatch):
 
 
 def test_what_is_large_or_shared_stays_where_it_is(monkeypatch):
-    monkeypatch.setattr("minidl.optim.optimizer.LARGE", 17)
+    monkeypatch.setattr("minidl.optim.flat.LARGE", 17)
     params = [*parameters(), *parameters(), Parameter(np.ones(3, np.float32))]
     params[5].data = params[1].data
     arrays = [p.data for p in params]

@@ -19,8 +19,9 @@ import pytest
 
 from minidl import Tensor, kernels, nn, ops, weights
 from minidl.data import Dataset, Normalize, lesions
+from minidl.inference import evaluate
 from minidl.optim import one_cycle
-from minidl.train import Row, Settings, evaluate, fit
+from minidl.train import Row, Settings, fit
 from tests.gpu import strict_cupy
 
 SETTINGS = Settings(epochs=3, batch_size=16, lr=0.05, crop=2, flip="both")

@@ -23,8 +23,9 @@ import zipfile
 import numpy as np
 from safetensors.numpy import save as safetensors
 
-from minidl.io import safetensors_file, torch_checkpoint
-from minidl.io.torch_checkpoint import Checkpoint, StoredTensor
+from minidl.io import safetensors_file, torch_checkpoint, torch_pickle
+from minidl.io.torch_checkpoint import Checkpoint
+from minidl.io.torch_pickle import StoredTensor
 from tests.io.checkpoints.by_hand import SIX, call, entries, legacy, name, number, row, several, tensor, text, zipped
 from tests.io.checkpoints.make import FOLDER
 
@@ -63,7 +64,7 @@ WHOLES = [
     call("torch.Size", b")"),
     call("torch.device", text("cuda"), number(0)),
 ]
-WHOLES += [name(n) for n in (*torch_checkpoint.CALLS, *torch_checkpoint.UNREAD, "torch.float32", "torch.FloatStorage", "a.B")]
+WHOLES += [name(n) for n in (*torch_pickle.CALLS, *torch_pickle.UNREAD, "torch.float32", "torch.FloatStorage", "a.B")]
 
 
 def value(draw, depth=0):
@@ -73,7 +74,7 @@ def value(draw, depth=0):
         return draw.choice([part for part in draw.choice(leaf) if part[-1:] not in b"]}("] or [b"N"])
     inner = [value(draw, depth + 1) for _ in range(draw.randint(0, 4))]
     pairs = b"".join(text(draw.choice("abcde")) + v for v in inner)
-    named = name(draw.choice([*torch_checkpoint.CALLS, *torch_checkpoint.UNREAD, "os.system", "a.B"]))
+    named = name(draw.choice([*torch_pickle.CALLS, *torch_pickle.UNREAD, "os.system", "a.B"]))
     return draw.choice([several(*inner), b"](" + b"".join(inner) + b"e", b"}(" + pairs + b"u", named + several(*inner) + b"R",
                         b"a".join([b"]", *inner]) + b"a" * bool(inner), b"}" + text("k") + several(*inner) + b"s"])  # fmt: skip
 

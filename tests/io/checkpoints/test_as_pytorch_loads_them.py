@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from minidl.io.notes import Note
-from minidl.io.torch_checkpoint import Checkpoint, Global, Storage, StoredTensor, state_dict
+from minidl.io.torch_checkpoint import Checkpoint, state_dict
+from minidl.io.torch_pickle import Global, Storage, StoredTensor
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]  # what PyTorch says of old and new kinds of tensors
 

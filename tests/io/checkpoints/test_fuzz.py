@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from minidl.io import torch_checkpoint
+from minidl.io import torch_pickle
 from tests.io.checkpoints import fuzz
 from tests.io.checkpoints.by_hand import pickled
 
@@ -78,7 +78,7 @@ def grows(title, small, large):
 @pytest.mark.ci
 def test_growth_is_noticed(monkeypatch):
     """Where numbers that collide may be names, as in a dictionary of Python."""
-    monkeypatch.setattr(torch_checkpoint, "MOST_NUMBERS", 10**9)
+    monkeypatch.setattr(torch_pickle, "MOST_NUMBERS", 10**9)
     title = "integers that collide, zip"
     with pytest.raises(AssertionError, match=r"integers that collide, zip: .* s for "):
         grows(title, fuzz.bombs(200_000)[title], fuzz.bombs(800_000)[title])

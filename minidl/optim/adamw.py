@@ -1,0 +1,34 @@
+"""Adam, the weight decay apart from the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from minidl import kernels
+from minidl.arguments import number, numbers
+from minidl.array import Array
+from minidl.optim.optimizer import Optimizer
+
+
+class AdamW(Optimizer):
+    """Adam (Kingma and Ba 2015) with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2):
+
+    m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr (weight_decay p + m_hat / (sqrt(v_hat) + eps)),
+    m_hat = m / (1 - b1^t), v_hat = v / (1 - b2^t), t the number of updates of p
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        self.betas, self.eps = numbers(betas, "betas", "[0, 1)", 2), number(eps, "eps", "[0, inf)")
+        super().__init__(params, lr, weight_decay, ["m", "v"])
+
+    def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
+        m, v = state
+        kernels.of(p).adamw_update(p, g, m, v, t, self.lr, self.betas, self.eps, weight_decay)

@@ -1,0 +1,30 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from minidl import kernels
+from minidl.arguments import number
+from minidl.array import Array
+from minidl.optim.optimizer import Optimizer
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum, in PyTorch's form of Sutskever et al. 2013:
+
+    g' = g + weight_decay p;  v <- momentum v + g';  p <- p - lr v, or p - lr (g' + momentum v) with `nesterov`
+    """
+
+    def __init__(
+        self, params: Iterable[Any], lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+    ) -> None:
+        self.momentum, self.nesterov = number(momentum, "momentum", "[0, inf)"), nesterov
+        if nesterov and self.momentum == 0:
+            raise ValueError("nesterov: needs a momentum above 0, got 0")
+        super().__init__(params, lr, weight_decay, ["momentum"])
+
+    def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
+        (v,) = state
+        kernels.of(p).sgd_update(p, g, v, self.lr, self.momentum, self.nesterov, weight_decay)
