@@ -87,6 +87,9 @@ def max_pool2d(
     kernel, stride (the kernel by default) and padding (with -inf, at most half the kernel) are ints or (vertical,
     horizontal) pairs, in pixels. OH = floor((H + 2p - k) / s) + 1; `ceil_mode` rounds up instead, but no window starts
     beyond the picture and its left padding. Of equal values the first gets the gradient.
+
+    Raises ValueError where the kernel is larger than the padded picture, the padding more than half of it, or x of another
+    shape, TypeError or ValueError for sizes that are no integers, or too small.
     """
     return MaxPool2d(*_window(kernel, stride, padding), ceil_mode)(x)
 
@@ -101,20 +104,25 @@ def avg_pool2d(
 ) -> Tensor:
     """The mean of each window: (N,C,H,W) -> (N,C,OH,OW); arguments as for `max_pool2d`.
 
-    Padding is with zeros, which count in the mean unless `count_include_pad` is False.
+    Padding is with zeros, which count in the mean unless `count_include_pad` is False. What is raised is as
+    of `max_pool2d`.
     """
     return AvgPool2d(*_window(kernel, stride, padding), ceil_mode, count_include_pad)(x)
 
 
 def global_avg_pool2d(x: Tensor) -> Tensor:
-    """The mean of each channel: (N,C,H,W) -> (N,C)."""
+    """y[n,c] = sum_{i,j} x[n,c,i,j] / (H W): (N,C,H,W) -> (N,C). Raises ValueError for x of another shape.
+
+    Lin, Chen and Yan 2014, "Network in network", section 3.2.
+    """
     return GlobalAvgPool2d()(x)
 
 
 def adaptive_avg_pool2d(x: Tensor, size: int | Pair) -> Tensor:
     """Means over a grid of OH x OW cells that cover the picture, whatever its size: (N,C,H,W) -> (N,C,OH,OW).
 
-    Cell i runs from floor(i H / OH) to ceil((i+1) H / OH), so neighbours may overlap, as in PyTorch.
+    Cell i runs from floor(i H / OH) to ceil((i+1) H / OH), so neighbours may overlap, as in PyTorch. Raises
+    ValueError for x of another shape, TypeError or ValueError for a size that is no integer of at least 1, or a pair of them.
     """
     return RowsAndColumns("adaptive average", pair(size, "size", 1))(x)
 

@@ -48,6 +48,8 @@ def resize(x: Tensor, size: int | Pair, mode: str = "bilinear", align_corners: b
 
     mode "bilinear" interpolates between pixel centres, which sit at i + 1/2, or at i (H-1)/(OH-1) of the new grid with
     `align_corners`; "nearest" repeats or skips pixels: y[i] = x[floor(i H / OH)].
+    Raises ValueError for another mode, `align_corners` with "nearest" or x of another shape, TypeError or ValueError for a
+    size that is no integer of at least 1, or a pair of them.
     """
     if mode not in ("bilinear", "nearest"):
         raise ValueError(f"mode: expected 'bilinear' or 'nearest', got {mode!r}")
@@ -58,10 +60,11 @@ def resize(x: Tensor, size: int | Pair, mode: str = "bilinear", align_corners: b
 
 
 def gaussian_blur(x: Tensor, sigma: float | tuple[float, float], radius: int | Pair | None = None) -> Tensor:
-    """Blurred pictures of the same size, mirrored at the border (without repeating the border pixel).
+    """Blurred pictures of the same size, mirrored at the border (without repeating the border pixel): (N,C,H,W) -> (N,C,H,W).
 
     sigma: standard deviation in pixels, one or (vertical, horizontal); the kernel reaches `radius` pixels (3 sigma, rounded
-    up, by default), and must be smaller than the picture.
+    up, by default), and must be smaller than the picture. Raises ValueError where it is not, for x of another shape and for a
+    sigma that is not positive, TypeError for what are no numbers.
     """
     two = isinstance(sigma, tuple | list)
     vertical, horizontal = numbers(sigma, "sigma", "(0, inf)", 2) if two else 2 * (number(sigma, "sigma", "(0, inf)"),)
