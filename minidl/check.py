@@ -128,8 +128,9 @@ def adjoint_check(f: Callable[..., Tensor], inputs: Sequence[Any], *, seed: int 
 
         |<ty, gy> - sum_i <tx_i, gx_i>| <= tolerance |tx| |gy|,    ty = jvp(y, xs, txs), gxs = gradients(y, xs, gy)
 
-    for random tx and gy, with a tangent in every input, and in each one alone. f and inputs are as for `gradient_check`, and
-    kinks do no harm. The identity holds to rounding, so that a small mistake shows; one that both have, only differences find.
+    for random tx and gy, with a tangent in every input, and in each one alone. f and inputs, of any shape, are as for
+    `gradient_check`, and kinks do no harm. The identity holds to rounding, so that a small mistake shows; one that both have,
+    only differences find.
     """
     if len(inputs) == 0:
         raise ValueError("inputs: expected at least one array or Tensor, got none")

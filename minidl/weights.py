@@ -124,7 +124,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, 
 
 
 def load_arrays(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    """The arrays and the metadata of a safetensors file; bfloat16 and floats of 8 bits become float32.
+    """The arrays, of any shape, and the metadata of a safetensors file; bfloat16 and floats of 8 bits become float32.
 
     Raises FileNotFoundError where there is none, and ValueError where it is damaged, cut short or another kind of file, where
     a newer minidl has written it, and, if it was written here, where anything has changed.

@@ -60,6 +60,8 @@ CIFAR100 = Layout(
 def cifar10(root: str | os.PathLike[str], train: bool = True, download: bool = False) -> Dataset:
     """CIFAR-10 from `root/cifar-10-batches-bin`: 50,000 pictures to train, or 10,000 to test, (N,3,32,32) uint8.
 
+    Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images", section 3.
+
     Args:
         root: the folder that holds the folder of the archive.
         download: where that folder is missing, fetch the official archive (170 MB) and unpack it into `root`.

@@ -64,9 +64,9 @@ class Dataset:
         return f"Dataset({self.name!r}, images {shape} {dtype}, {len(self.classes)} classes, masks {list(self.masks)})"
 
     def take(self, indices: Sequence[int] | Array) -> Dataset:
-        """The pictures at `indices` (0..N-1), in that order, copied.
+        """The pictures at `indices`, (n,) of 0..N-1, in that order, copied.
 
-        Raises TypeError for indices that are not integers and IndexError for one out of range.
+        Raises TypeError for indices that are not integers, IndexError for one out of range, and ValueError for none.
         """
         picked = np.asarray(indices if isinstance(indices, np.ndarray) else counts(indices, "indices", None))
         if picked.ndim != 1 or (picked.size > 0 and not np.issubdtype(picked.dtype, np.integer)):

@@ -29,7 +29,7 @@ def completeness(
         target: the class c, one for all or one for each; None: the one that the model predicts for x.
         output: the score, as in `explain.saliency`.
 
-    Raises TypeError and ValueError for an argument that cannot be.
+    Raises TypeError and ValueError for an argument that cannot be, MemoryError where a batch does not fit into memory.
     """
     check_pictures(model, x, target)
     if not is_array(raw) or raw.ndim < 2 or len(raw) != len(x):

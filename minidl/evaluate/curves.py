@@ -60,7 +60,9 @@ def deletion(
         seed: of the order of equal pixels.
         progress: False, True (a bar), or a function of (done, total).
 
-    Raises TypeError and ValueError for an argument that cannot be.
+    Petsiuk, Das and Saenko 2018, "RISE: randomized input sampling for explanation of black-box models", section 4.2.
+
+    Raises TypeError and ValueError for an argument that cannot be, MemoryError where a batch does not fit into memory.
     """
     return _curve(model, x, maps, target, baseline, steps, output, batch_size, seed, progress, "deletion", _deleted)
 
@@ -78,7 +80,10 @@ def insertion(
     seed: int = 0,
     progress: Progress = False,
 ) -> Curve:
-    """The scores of `baseline` as its pixels, those highest in `maps` first, take the values of x; else as `deletion`."""
+    """The scores of `baseline` as its pixels, those highest in `maps` first, take the values of x.
+
+    The arguments, the source, and what is raised, are those of `deletion`.
+    """
     return _curve(model, x, maps, target, baseline, steps, output, batch_size, seed, progress, "insertion", _inserted)
 
 

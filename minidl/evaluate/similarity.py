@@ -14,7 +14,8 @@ WINDOW = 11
 def rank_correlation(a: Array, b: Array) -> Array:
     """Spearman's correlation (N,) of maps (N,H,W): Pearson's of their pixels' ranks, equal pixels sharing their mean rank.
 
-    1 for the same order of pixels, -1 for the reverse, 0 where one map is constant.
+    1 for the same order of pixels, -1 for the reverse, 0 where one map is constant. Spearman 1904, "The proof and
+    measurement of association between two things".
     Raises TypeError and ValueError for maps that are no finite (N,H,W) of the same shape.
     """
     a, b = _pair(a, b)

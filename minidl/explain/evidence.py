@@ -20,7 +20,8 @@ class Head(Module):
     """One head of a model with several, as a model of its own: (N,C,H,W) -> logits (N,K). All methods take it.
 
     A model has several heads where it returns a NamedTuple or a mapping of logits, whose fields or keys are their names, or a
-    plain tuple or list, whose heads are named "0", "1", ...; one that returns plain logits has the head "".
+    plain tuple or list, whose heads are named "0", "1", ...; one that returns plain logits has the head "". A call raises
+    ValueError where it returns something else, or has no head of that name.
     """
 
     def __init__(self, model: Module, name: str) -> None:
@@ -72,6 +73,7 @@ def evidence_maps(
 
     Raises:
         ValueError: the model returns something that has no heads (see `Head`), or `target` names a head that it has not.
+        TypeError, ValueError, MemoryError: as in `saliency`.
     """
     check_pictures(model, x)
     asked = dict(target or {})

@@ -36,6 +36,7 @@ def grad_cam(
 
     Raises:
         ValueError: no layer of that name has spatial extent; the message lists those that have.
+        TypeError, ValueError, MemoryError: as in `saliency`.
     """
     check_pictures(model, x, target)
     parts = []

@@ -67,7 +67,8 @@ def accuracy_by_eps(
 ) -> None:
     """How many pictures are still right (0 to 1) under each attack, over the size of the change, as PNG.
 
-    eps: in units of pictures in [0, 1]; shown in grey levels of 255. chance: what guessing gives.
+    eps: in units of pictures in [0, 1]; shown in grey levels of 255. chance: what guessing gives. Raises TypeError or
+    ValueError for an eps below 0, a chance outside [0, 1], and what are no numbers.
     """
     eps, chance = numbers(eps, "eps", "[0, inf)"), number(chance, "chance", "[0, 1]")
     picture = figure.new(7.6, 4.0, w_pad=0.12, h_pad=0.1)

@@ -71,7 +71,7 @@ def comparison(
     """Pictures (N,C,H,W) down, and across, for each name in `maps`, its maps (N,H,W) over the pictures in grey, as PNG.
 
     Every column has a scale of its own, the same for all pictures, because the methods speak of different things; its colour
-    bar stands below. Signs, colours, captions, title and warnings are as in `overlays`.
+    bar stands below. Signs, colours, captions, title, warnings and what is raised are as in `overlays`.
     """
     images, arrays = _checked(images, maps)
     N, (H, W) = len(images), images.shape[2:]
