@@ -7,6 +7,9 @@ In training two auxiliary heads classify the pictures halfway, and `model(x)` gi
 
     logits, aux1, aux2 = model(x)
     loss = cross_entropy(logits, labels) + 0.3 * (cross_entropy(aux1, labels) + cross_entropy(aux2, labels))
+
+num_classes and in_channels below 1, a seed below 0 and a dropout outside [0, 1) raise ValueError, and what are no numbers
+TypeError. A call raises ValueError for pictures (N,C,H,W) of other channels, or too small.
 """
 
 from __future__ import annotations

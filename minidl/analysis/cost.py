@@ -90,7 +90,8 @@ class Cost:
     def folded(self, depth: int) -> Cost:
         """The same with one row for each call of a module whose name has `depth` parts, such as `layer1.0` for 2.
 
-        The receptive field, shape and jump are those of the call's output. Raises ValueError for a depth below 1.
+        The receptive field, shape and jump are those of the call's output. Raises ValueError for a depth below 1,
+        TypeError for one that is no integer.
         """
         depth = arguments.count(depth, "depth")
         groups: dict[Call, list[int]] = {}  # the numbers of the rows in each, the groups in the order of their last

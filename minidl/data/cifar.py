@@ -68,6 +68,7 @@ def cifar10(root: str | os.PathLike[str], train: bool = True, download: bool = F
 
     Raises:
         FileNotFoundError: the folder or a file in it is missing.
+        OSError: the archive could not be downloaded or written.
         ValueError: a file is not a whole number of records, or holds a label or a class list that cannot be.
     """
     return read(CIFAR10, root, train, download, label=0)

@@ -63,6 +63,7 @@ def ham10000(
     Raises:
         FileNotFoundError: there is no metadata, or a picture or a mask that it lists is missing.
         ValueError: the metadata are not those of HAM10000, a file is damaged, or an argument cannot be.
+        TypeError: size, test or seed are no numbers.
     """
     root = pathlib.Path(root)
     arguments.one_of(labels, "labels", ("malignant", "diagnosis"))

@@ -22,7 +22,7 @@ from minidl.nn import Module
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """share (T+1,) of the pixels that were deleted or inserted, from 0 to 1, and the scores then (N,T+1), on the CPU."""
+    """share (T+1,) of the pixels that were deleted or inserted, from 0 to 1, and score (N,T+1), the scores then, on the CPU."""
 
     share: Array
     score: Array

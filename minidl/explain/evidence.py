@@ -17,7 +17,7 @@ from minidl.nn import Module
 
 
 class Head(Module):
-    """One head of a model with several, as a model of its own: (N,C,H,W) -> logits (N,K). All methods take it.
+    """One head of a model with several, as a model of its own: x (N,C,H,W) -> logits (N,K). All methods take it.
 
     A model has several heads where it returns a NamedTuple or a mapping of logits, whose fields or keys are their names, or a
     plain tuple or list, whose heads are named "0", "1", ...; one that returns plain logits has the head "". A call raises

@@ -291,7 +291,7 @@ class Dropout(Module):
 
 
 class Flatten(Module):
-    """(N, ...) -> (N, all the rest)"""
+    """x (N, ...) -> (N, all the rest)"""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.flatten(x)

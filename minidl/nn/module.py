@@ -22,7 +22,7 @@ watchers: Setting[dict[int, tuple[str, Told | None, Told | None]]] = Setting("wa
 
 
 class Module:
-    """A subclass sets attributes in its constructor and computes in `forward`; nothing else is needed.
+    """A subclass sets attributes in its constructor and computes y from x in `forward`; nothing else is needed.
 
     Attributes that are a Parameter or a Module are found by themselves, in the order in which they were set. An array that
     belongs to the state without being trained, such as a running mean, is set by `self.buffer(name, array)`. Names are those
@@ -217,7 +217,8 @@ class Module:
         """Copy the arrays of `state` into parameters and buffers, cast to their types. Returns (missing, unexpected) names.
 
         Everything is checked before anything changes: raises ValueError that lists entries that do not fit, with both
-        shapes. With strict=False, missing and unexpected names are no error and the rest is loaded.
+        shapes, and TypeError for a `state` that is no mapping. With strict=False, missing and unexpected names are no error and
+        the rest is loaded.
         """
         mine = self._state()
         missing, unexpected = compare(mine, state, f"state of {type(self).__name__}", strict)

@@ -142,7 +142,7 @@ class BroadcastTo(Op):
 
 
 def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The same elements, row by row, in another shape; one size may be -1, whatever is left.
+    """The elements of x, row by row, in another shape; one size may be -1, whatever is left.
 
     Raises ValueError for a shape of another number of elements, TypeError for one that is not of integers.
     """
@@ -150,7 +150,7 @@ def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def flatten(x: Tensor) -> Tensor:
-    """(N, ...) -> (N, all the rest)."""
+    """x (N, ...) -> (N, all the rest)."""
     return Reshape((x.shape[0], math.prod(x.shape[1:])))(x)
 
 
@@ -163,7 +163,7 @@ def transpose(x: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
 
 
 def concat(xs: Sequence[Tensor], axis: int = 1) -> Tensor:
-    """Tensors one behind the other along `axis`, the channels by default: (N,C1,H,W), (N,C2,H,W) -> (N,C1+C2,H,W).
+    """The tensors xs one behind the other along `axis`, the channels by default: (N,C1,H,W), (N,C2,H,W) -> (N,C1+C2,H,W).
 
     Raises ValueError where there is none, another size than that of the axis differs, or there is no such axis, TypeError for
     what is no tensor.

@@ -30,7 +30,7 @@ def fooled(
     classes: Sequence[str],
     title: str = "",
 ) -> None:
-    """Pictures (N,C,H,W) in [0, 1], what was added to each, and the attacked pictures, as PNG, two a line.
+    """The pictures original (N,C,H,W) in [0, 1], what was added to each, and the attacked ones, as PNG, two a line.
 
     All perturbations are amplified by the same number, which is written down: grey is no change, lighter is more of that
     channel. Below each stands its size in grey levels of 255: its largest value, and its length over all values.
@@ -89,7 +89,7 @@ def accuracy_by_eps(
 
 
 def images_of_classes(path: Path, images: Array, captions: Sequence[str], title: str = "") -> None:
-    """Pictures (N,C,H,W) in [0, 1], each under its caption, up to five a line, as PNG.
+    """The images (N,C,H,W) in [0, 1], each under its caption, up to five a line, as PNG.
 
     Raises ValueError where the lengths disagree or there is no picture.
     """
