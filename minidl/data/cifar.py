@@ -77,7 +77,7 @@ def cifar10(root: str | os.PathLike[str], train: bool = True, download: bool = F
 def cifar100(root: str | os.PathLike[str], train: bool = True, download: bool = False, labels: str = "fine") -> Dataset:
     """CIFAR-100 from `root/cifar-100-binary`, with the 100 "fine" or the 20 "coarse" classes; else as `cifar10`.
 
-    Raises ValueError for another value of `labels`, and what `cifar10` raises.
+    Raises ValueError for another value of `labels`; what else is raised, and the source, are those of `cifar10`.
     """
     one_of(labels, "labels", ("fine", "coarse"))
     return read(CIFAR100, root, train, download, label=1 if labels == "fine" else 0)

@@ -67,6 +67,7 @@ def evidence_maps(
     raw is the gradient, not smoothed.
 
     Args:
+        x: the pictures (N,C,H,W), as in training.
         target: classes by the name of the head, each as in `saliency`; heads that are not there, and None: what they predict.
         sigma: of the Gaussian, in pixels; by default a sixteenth of the shorter side.
         output, batch_size, progress: as in `saliency`.

@@ -30,6 +30,7 @@ def grad_cam(
     is its predecessor CAM (Zhou et al. 2016), but for the factor 1/(h w).
 
     Args:
+        x: the pictures (N,C,H,W), as in training.
         layer: its dotted name, such as "layer3.0". Every layer that is called with its name counts, while the ops run one by
             one (`ops.unfused`); of one that is called several times, the last output. None: the last one with spatial extent.
         target, output, batch_size, progress: as in `saliency`.

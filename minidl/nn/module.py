@@ -216,9 +216,9 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Array], strict: bool = True) -> tuple[list[str], list[str]]:
         """Copy the arrays of `state` into parameters and buffers, cast to their types. Returns (missing, unexpected) names.
 
-        Everything is checked before anything changes: raises ValueError that lists entries that do not fit, with both
-        shapes, and TypeError for a `state` that is no mapping. With strict=False, missing and unexpected names are no error and
-        the rest is loaded.
+        Everything is checked before anything changes: raises ValueError that lists entries that have not the shape that they
+        must have, with both, and TypeError for a `state` that is no mapping. With strict=False, missing and unexpected names
+        are no error and the rest is loaded.
         """
         mine = self._state()
         missing, unexpected = compare(mine, state, f"state of {type(self).__name__}", strict)

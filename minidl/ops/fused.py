@@ -121,7 +121,7 @@ class Conv2dReLU(Conv2d):
 def batch_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """relu(batch_norm(x, gamma, beta) + residual): x, residual (N,C,...), gamma, beta (C,) -> (N,C,...)
 
-    Raises ValueError for a residual of another shape, and all else as of `batch_norm`.
+    Raises ValueError for a residual of another shape, and all else, the source too, as of `batch_norm`.
     """
     return BatchNormReLU(number(eps, "eps", "[0, inf)"))(x, gamma, beta, residual)
 
@@ -131,7 +131,7 @@ def batch_norm_frozen_relu(
 ) -> Tensor:
     """relu(batch_norm_frozen(x, gamma, beta, mean, var) + residual): shapes as of `batch_norm_frozen`, residual that of x
 
-    Raises ValueError for a residual of another shape, and all else as of `batch_norm_frozen`.
+    Raises ValueError for a residual of another shape, and all else, the source too, as of `batch_norm_frozen`.
     """
     return BatchNormFrozenReLU(mean, var, number(eps, "eps", "[0, inf)"))(x, gamma, beta, residual)
 

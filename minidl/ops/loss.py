@@ -160,7 +160,7 @@ def softmax(z: Tensor, axis: int = -1) -> Tensor:
 
 
 def log_softmax(z: Tensor, axis: int = -1) -> Tensor:
-    """log p_k = z_k - log sum_j exp(z_j) along `axis`: shape and what is raised as of `softmax`."""
+    """log p_k = z_k - log sum_j exp(z_j) along `axis`, z of any shape; what is raised is as of `softmax`."""
     return LogSoftmax(count(axis, "axis", None))(z)
 
 

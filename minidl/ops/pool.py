@@ -104,8 +104,8 @@ def avg_pool2d(
 ) -> Tensor:
     """The mean of each window: (N,C,H,W) -> (N,C,OH,OW); arguments as for `max_pool2d`.
 
-    Padding is with zeros, which count in the mean unless `count_include_pad` is False. What is raised is as
-    of `max_pool2d`.
+    Padding is with zeros, which count in the mean unless `count_include_pad` is False. What is raised
+    is as of `max_pool2d`.
     """
     return AvgPool2d(*_window(kernel, stride, padding), ceil_mode, count_include_pad)(x)
 

@@ -142,7 +142,7 @@ class BroadcastTo(Op):
 
 
 def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The elements of x, row by row, in another shape; one size may be -1, whatever is left.
+    """The elements of x, row by row, in another shape: (N,C,H,W) with shape (N,-1) -> (N,C H W); one size may be -1.
 
     Raises ValueError for a shape of another number of elements, TypeError for one that is not of integers.
     """
@@ -209,7 +209,7 @@ def flip(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
 
 
 def broadcast_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """x repeated to `shape` by the rules of broadcasting.
+    """x repeated to `shape` by the rules of broadcasting: (C,1,1) with shape (N,C,H,W) -> (N,C,H,W).
 
     Raises ValueError for a shape that x does not broadcast to, TypeError for one that is not of integers.
     """

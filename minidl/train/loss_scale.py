@@ -44,7 +44,7 @@ class LossScale:
         return self._take(leaves)
 
     def unscale(self, parameters: Iterable[Parameter]) -> bool:
-        """The same for gradients of scale * loss that are in `.grad` already, or None: `train.cuda_graph` puts them there.
+        """The same for gradients of scale * loss that are in `.grad` already, or None: `train.cuda_graph` puts them so.
 
         Raises FloatingPointError as `backward` does.
         """

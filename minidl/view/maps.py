@@ -69,7 +69,7 @@ def comparison(
     captions: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
-    """Pictures (N,C,H,W) down, and across, for each name in `maps`, its maps (N,H,W) over the pictures in grey, as PNG.
+    """images (N,C,H,W) down, and across, for each name in `maps`, its maps (N,H,W) over the pictures in grey, as PNG.
 
     Every column has a scale of its own, the same for all pictures, because the methods speak of different things; its colour
     bar stands below. Signs, colours, captions, title, warnings and what is raised are as in `overlays`.
