@@ -64,7 +64,11 @@ def logits_of(model: Module, x: Array) -> Tensor:
 
 @contained
 def predict(model: Module, x: Array, batch_size: int = 32) -> Array:
-    """The logits (N,K) of pictures x (N,C,H,W), in evaluation mode, without a graph."""
+    """The logits (N,K) of pictures x (N,C,H,W), in evaluation mode, without a graph.
+
+    Raises TypeError or ValueError for a batch_size that is no integer of at least 1, ValueError for a model that returns
+    something else, and MemoryError where a batch does not fit into memory.
+    """
     parts = []
     for part in batches(len(x), batch_size):
         with looked_at(model, batch_size), no_grad():
