@@ -7,12 +7,12 @@ trains with SGD and leaves in the folder `out`
 
     settings.json           what was asked for
     metrics.jsonl           one line an epoch, see `fit`
-    checkpoint.safetensors  all that it takes to go on after the last finished epoch, see `minidl.checkpoint`
+    checkpoint.safetensors  all that it takes to go on after the last finished epoch, see `minidl.train.checkpoint`
     model.safetensors       the weights, with the classes and the mean and std of the pictures in its metadata
 
 Whatever ends the run (Ctrl-C, `kill -9`, a full disk, a loss that is not finite), the files of the last finished epoch stay,
 and `fit(..., resume=True)` goes on from there to the same numbers, bit for bit, as if nothing had happened. One process at a
-time works in the folder, see `minidl.lock`, and it goes on with the settings and the pictures that it began with or not at all.
+time works in the folder (`minidl.io.lock`), and it goes on with the settings and the pictures that it began with or not at all.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def train_epoch(
     """One pass over the training pictures; `epoch` counts from 0. With a `scale`, steps whose gradients overflow are skipped;
     `captured` takes the place of forward, loss and backward.
 
-    Raises FloatingPointError where a loss is not finite.
+    Raises FloatingPointError where a loss is not finite, TypeError or ValueError for an epoch that is no integer of at least 0.
     """
     model.train()
     epoch = count(epoch, "epoch", 0)
@@ -263,7 +263,8 @@ def evaluate(
 ) -> tuple[float, Array, Array]:
     """Mean cross-entropy, logits (N,K) and labels (N,), in the order of `dataset`, with the model in evaluation mode.
 
-    prepare: f(x, rng) -> x as in `minidl.data.augment`, for instance `Normalize`. Loss and arrays are on the CPU.
+    prepare: f(x, rng) -> x as in `minidl.data.augment`, for instance `Normalize`. Loss and arrays are on the CPU. Raises
+    MemoryError where a batch does not fit into memory.
     """
     device, total, parts = model.parameters()[0].device, 0.0, []
     with model.evaluating(), batch_in_memory(batch_size):
