@@ -55,6 +55,9 @@ class Optimizer:
     their state, so that one call of a kernel updates them all. From then on `p.data` is a view of that vector, and an array
     that was `p.data` before no longer follows. A parameter that is given another array, by hand or by the next optimiser, is
     updated to the same bits, by a call for it alone.
+
+    Raises TypeError or ValueError where lr or a weight decay is no number of at least 0, params are none, no Parameters or no
+    such groups, or one comes twice.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, weight_decay: float, slots: Sequence[str]) -> None:
@@ -81,7 +84,10 @@ class Optimizer:
         self._lr = number(lr, "lr", NOT_NEGATIVE)
 
     def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
-        """Change the array p and its `state` in place; g is its gradient, and this is its t-th update."""
+        """Change the array p and its `state` in place; g is its gradient, and this is its t-th update.
+
+        p, g and each of `state` have the same shape, any. Raises NotImplementedError where a subclass has none.
+        """
         raise NotImplementedError
 
     def step(self) -> None:
@@ -164,11 +170,17 @@ class Optimizer:
             p.grad = None
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of the state by name, such as `momentum.3` of the fourth parameter; not the learning rate, which is set."""
+        """Copies of the state by name, such as `momentum.3` of the fourth parameter; not the learning rate, which is set.
+
+        Each has the shape of its parameter.
+        """
         return {name: np.array(to_cpu(a)) for name, a in self._arrays().items()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Go on from a `state_dict()`. Raises ValueError that lists every entry that does not fit, before any change."""
+        """Go on from `state`, a `state_dict()`, in which each entry has the shape of its parameter.
+
+        Raises ValueError that lists every entry that does not fit, TypeError for what is no mapping, both before any change.
+        """
         compare(self._arrays(), state, f"state of {type(self).__name__}")
         updates = to_cpu(state["updates"])
         if updates.dtype.kind == "b" or int(updates.min()) < 0 or int(updates.max()) >= 2**63:
@@ -182,9 +194,13 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Gradient descent with momentum, in PyTorch's form of Sutskever et al. 2013:
+    """Gradient descent with momentum, in PyTorch's form:
 
     g' = g + weight_decay p;  v <- momentum v + g';  p <- p - lr v, or p - lr (g' + momentum v) with `nesterov`
+
+    Raises TypeError or ValueError for a momentum below 0, or 0 with `nesterov`, and as `Optimizer` does.
+
+    Sutskever, Martens, Dahl and Hinton 2013, "On the importance of initialization and momentum in deep learning", section 2.
     """
 
     def __init__(
@@ -196,15 +212,21 @@ class SGD(Optimizer):
         super().__init__(params, lr, weight_decay, ["momentum"])
 
     def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
+        """One step of the formula above, in place: p, g and v of the same shape."""
         (v,) = state
         kernels.of(p).sgd_update(p, g, v, self.lr, self.momentum, self.nesterov, weight_decay)
 
 
 class AdamW(Optimizer):
-    """Adam (Kingma and Ba 2015) with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2):
+    """Adam with decoupled weight decay:
 
     m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr (weight_decay p + m_hat / (sqrt(v_hat) + eps)),
     m_hat = m / (1 - b1^t), v_hat = v / (1 - b2^t), t the number of updates of p
+
+    Raises TypeError or ValueError for betas that are not two numbers in [0, 1), an eps below 0, and as `Optimizer` does.
+
+    Kingma and Ba 2015, "Adam: a method for stochastic optimization", algorithm 1; Loshchilov and Hutter 2019, "Decoupled weight
+    decay regularization", algorithm 2.
     """
 
     def __init__(
@@ -219,12 +241,16 @@ class AdamW(Optimizer):
         super().__init__(params, lr, weight_decay, ["m", "v"])
 
     def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
+        """One step of the formula above, in place: p, g, m and v of the same shape."""
         m, v = state
         kernels.of(p).adamw_update(p, g, m, v, t, self.lr, self.betas, self.eps, weight_decay)
 
 
 def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The usual two groups: weights of convolutions and linear layers decay; biases and batch norm (one axis) do not."""
+    """The usual two groups: weights of convolutions and linear layers decay; biases and batch norm (one axis) do not.
+
+    Raises TypeError or ValueError for a weight decay that is no number of at least 0.
+    """
     params, weight_decay = model.parameters(), number(weight_decay, "weight_decay", NOT_NEGATIVE)
     return [
         {"params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay},
@@ -235,7 +261,10 @@ def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
 def clip_gradients(params: Iterable[Parameter], max_norm: float) -> float:
     """Scale all gradients by one factor so that their joint L2 norm is at most `max_norm`; returns the norm before.
 
-    Raises ValueError, naming the first such parameter, where a gradient is not finite. Pascanu et al. 2013, algorithm 1.
+    Raises ValueError, naming the first such parameter, where a gradient is not finite, TypeError or ValueError for a max_norm
+    that is no number above 0.
+
+    Pascanu, Mikolov and Bengio 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
     """
     max_norm, total, params = number(max_norm, "max_norm", "(0, inf)"), 0.0, list(params)
     for i, p in enumerate(params):
@@ -255,13 +284,16 @@ def clip_gradients(params: Iterable[Parameter], max_norm: float) -> float:
 
 
 def constant(lr: float) -> Schedule:
-    """lr at every step."""
+    """lr at every step. Raises TypeError or ValueError where that is no number of at least 0."""
     lr = number(lr, "lr", NOT_NEGATIVE)
     return lambda k: lr
 
 
 def step_decay(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Schedule:
-    """lr factor^(number of milestones that step k has reached)."""
+    """lr factor^(number of milestones that step k has reached).
+
+    Raises TypeError or ValueError for an lr or a factor below 0, and for milestones that are no increasing integers from 0 on.
+    """
     lr, factor = number(lr, "lr", NOT_NEGATIVE), number(factor, "factor", NOT_NEGATIVE)
     steps = counts(milestones, "milestones", 0)
     if list(steps) != sorted(set(steps)):
@@ -272,7 +304,8 @@ def step_decay(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Sch
 def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
     """Linear from 0 to lr over the first `warmup` steps, then half a cosine to 0 at step `total`.
 
-    Loshchilov and Hutter 2017, "SGDR", equation 5, without restarts.
+    Loshchilov and Hutter 2017, "SGDR", equation 5, without restarts. Raises TypeError or ValueError for an lr below 0, a total
+    below 1, and a warmup that is not from 0 to total - 1.
     """
     lr, total, warmup = number(lr, "lr", NOT_NEGATIVE), count(total, "total"), count(warmup, "warmup", 0)
     if warmup >= total:
@@ -283,7 +316,8 @@ def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
 def one_cycle(peak: float, total: int, warmup: float = 0.3) -> Schedule:
     """Linear from 0 to `peak` over the first 30% (`warmup`) of the steps, then half a cosine to 0 at step `total`.
 
-    After Smith and Topin 2019, "Super-convergence", who fall linearly.
+    After Smith and Topin 2019, "Super-convergence", who fall linearly. Raises TypeError or ValueError for a peak below 0, a
+    total below 1, and a warmup outside [0, 1).
     """
     peak, total, warmup = number(peak, "peak", NOT_NEGATIVE), count(total, "total"), number(warmup, "warmup", "[0, 1)")
     rise = warmup * total if warmup * total >= 1 else 0  # a rise of less than a step would be a single step with a rate of 0
