@@ -212,7 +212,7 @@ class SGD(Optimizer):
         super().__init__(params, lr, weight_decay, ["momentum"])
 
     def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
-        """One step of the formula above, in place: p, g and v of the same shape."""
+        """One step of the formula above, in place: p, g and `state`, (v,), of the same shape."""
         (v,) = state
         kernels.of(p).sgd_update(p, g, v, self.lr, self.momentum, self.nesterov, weight_decay)
 
@@ -241,7 +241,7 @@ class AdamW(Optimizer):
         super().__init__(params, lr, weight_decay, ["m", "v"])
 
     def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
-        """One step of the formula above, in place: p, g, m and v of the same shape."""
+        """One step of the formula above, in place: p, g and `state`, (m, v), of the same shape."""
         m, v = state
         kernels.of(p).adamw_update(p, g, m, v, t, self.lr, self.betas, self.eps, weight_decay)
 
