@@ -214,7 +214,7 @@ class Module:
         return {name: np.array(to_cpu(a)) for name, a in self._state().items()}
 
     def load_state_dict(self, state: Mapping[str, Array], strict: bool = True) -> tuple[list[str], list[str]]:
-        """Copy the arrays of `state` into parameters and buffers, cast to their types. Returns (missing, unexpected) names.
+        """Copy the arrays of `state` into parameters and buffers of the same shape, cast. Returns (missing, unexpected) names.
 
         Everything is checked before anything changes: raises ValueError that lists entries that have not the shape that they
         must have, with both, and TypeError for a `state` that is no mapping. With strict=False, missing and unexpected names
