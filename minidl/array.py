@@ -122,7 +122,7 @@ def dot(a: Array, b: Array) -> float:
 
 
 def capturing(x: Array) -> bool:
-    """Whether x is on a GPU where a CUDA graph is being captured, see `minidl.graph`: then nothing can be read back."""
+    """Whether x is on a GPU where a CUDA graph is being captured (`train.cuda_graph`): then nothing can be read back."""
     return array_module(x) is not np and bool(array_module(x).cuda.get_current_stream().is_capturing())
 
 

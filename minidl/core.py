@@ -250,13 +250,19 @@ class Op:
         raise NotImplementedError(f"write forward in class {type(self).__name__}: y from the arrays of its inputs")
 
     def push(self, *txs: Any) -> Array:
-        """ty = sum_i (dy/dx_i) tx_i, of the shape of y, from tangents tx_i of the shape of x_i"""
+        """ty[m] = sum_k dy[m]/dx[k] tx[k]
+
+        Summed over all inputs x: ty has the shape of y, and txs, the tangents, have those of the inputs.
+        """
         raise NotImplementedError(
             f"write push in class {type(self).__name__}: ty = sum_i (dy/dx_i) tx_i from the tangents tx_i of its inputs"
         )
 
     def backward(self, gy: Array) -> Grads:
-        """gx_i = (dy/dx_i)^T gy, each of the shape of x_i, from gy of the shape of y"""
+        """gx[k] = sum_m dy[m]/dx[k] gy[m]
+
+        For each input x: gy has the shape of y, and each gx that of its x.
+        """
         raise NotImplementedError(
             f"write backward in class {type(self).__name__}: gx_i = (dy/dx_i)^T gy for each of its inputs"
         )

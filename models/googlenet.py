@@ -121,8 +121,8 @@ class AuxiliaryHead(nn.Module):
 class LocalResponseNorm(nn.Module):
     """y[c] = x[c] / (1 + alpha mean_{|d| <= 2} x[c+d]^2)^0.75: a channel is damped where its neighbours are strong.
 
-    Krizhevsky, Sutskever and Hinton 2012, section 3.3, with the constants of Caffe's GoogLeNet; beyond the first and last
-    channel stand zeros.
+    Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification with deep convolutional neural networks", section 3.3, with
+    the constants of Caffe's GoogLeNet; beyond the first and last channel stand zeros.
     """
 
     def __init__(self, alpha: float = 1e-4) -> None:

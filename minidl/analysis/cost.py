@@ -134,7 +134,7 @@ def cost(model: Module, input_shape: Sequence[int]) -> Cost:
     - The receptive field is as large as the kernels make it: border and picture are not in its way, so that it may be larger
       than the picture. "all" is a layer that sees the whole picture, by global pooling or a linear layer. A join sees what
       its inputs see together. The jump is the distance in pixels between the fields of neighbours.
-    - Of an op that `minidl.nn.facts` does not list, one of your own, nobody knows the multiply-adds: they are `?`, and sums "at
+    - Of an op that `analysis.facts` does not list, one of your own, nobody knows the multiply-adds: they are `?`, and sums "at
       least" so many. Its receptive field is `?` too where its output has another shape; where it has the same, the field is
       that of the input with a `?` behind it, as if the op computed value by value.
 

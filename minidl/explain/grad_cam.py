@@ -27,7 +27,8 @@ def grad_cam(
 
     A (N,K,h,w) is what the layer returns; raw is (N,1,h,w), and the resizing is bilinear. Selvaraju et al. 2017, "Grad-CAM:
     visual explanations from deep networks", section 3. Where A goes through global average pooling into a linear layer, raw
-    is its predecessor CAM (Zhou et al. 2016), but for the factor 1/(h w).
+    is its predecessor CAM (Zhou et al. 2016, "Learning deep features for discriminative localization"), but for the factor
+    1/(h w).
 
     Args:
         x: the pictures (N,C,H,W), as in training.
