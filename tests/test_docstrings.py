@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -309,3 +310,31 @@ def test_the_exceptions_are_needed() -> None:
     assert not [name for name in (*methods, *without, *(name for name, _ in IMPOSSIBLE)) if name not in public()]
     assert not [name for name in methods if name.rsplit(".", 1)[0] in FROM_PAPERS]
     assert not [name for name in without if name.rsplit(".", 1)[0] not in FROM_PAPERS or SOURCE.search(public()[name].doc)]
+
+
+def _docstrings(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            yield ast.get_docstring(node) or ""
+
+
+def _is_there(name: str) -> bool:
+    """Whether minidl, or a room of it, holds that"""
+    thing: Any = minidl
+    for part in name.removeprefix("minidl.").split("."):
+        try:
+            thing = import_module(f"{thing.__name__}.{part}")
+        except ImportError:
+            if not hasattr(thing, part):
+                return False
+            thing = getattr(thing, part)
+    return True
+
+
+def test_what_a_docstring_points_to_is_there() -> None:
+    rooms = "|".join(sorted(p.stem for p in Path(minidl.__file__).parent.iterdir() if not p.stem.startswith("_")))
+    pointer = re.compile(rf"`(minidl\.\w+(?:\.\w+)*|(?:{rooms})(?:\.\w+)+)")
+    files = [path for room in ("minidl", "models") for path in Path(ROOT, room).rglob("*.py")]
+    named = {(path.name, name) for path in files for doc in _docstrings(path) for name in pointer.findall(doc)}
+    assert ("curves.py", "explain.saliency") in named and not _is_there("explain.saliencies")
+    assert not [f"{file}: `{name}`" for file, name in sorted(named) if not _is_there(name)]
