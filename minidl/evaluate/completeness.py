@@ -18,7 +18,7 @@ def completeness(
     output: str = "logit",
     batch_size: int = 32,
 ) -> Array:
-    """sum of the contributions raw - (score_c(x) - score_c(baseline)), (N,): 0 for a method that keeps the promise.
+    """y = sum of the contributions raw - (score_c(x) - score_c(baseline)), (N,): 0 for a method that keeps the promise.
 
     Sundararajan, Taly and Yan 2017, "Axiomatic attribution for deep networks", section 3.
 

@@ -11,10 +11,10 @@ from minidl.array import Array, to_cpu
 
 
 def accuracy(logits: Array, labels: Array) -> float:
-    """Top-1: the share of pictures whose largest logit is that of their label. logits (N,K), labels (N,).
+    """sum_n [argmax_k logits[n,k] = labels[n]] / N, top-1: the share of pictures whose largest logit is that of their label.
 
-    Raises ValueError for shapes that disagree, labels outside 0 to K-1, and logits that are NaN, TypeError for labels that are
-    no integers.
+    logits (N,K), labels (N,). Raises ValueError for shapes that disagree, labels outside 0 to K-1, and logits that are NaN,
+    TypeError for labels that are no integers.
     """
     logits, labels = _checked(logits, labels)
     return float((logits.argmax(1) == labels).mean())
@@ -31,7 +31,7 @@ def confusion_matrix(logits: Array, labels: Array) -> Array:
 
 
 def balanced_accuracy(logits: Array, labels: Array) -> float:
-    """The mean over the classes that occur of the share of their pictures that is right: 1/K for one answer to everything.
+    """mean_t confusion[t,t] / sum_p confusion[t,p] over the classes t that occur: 1/K for one answer to everything.
 
     logits (N,K), labels (N,); what is raised is as of `accuracy`. Brodersen, Ong, Stephan and Buhmann 2010, "The balanced
     accuracy and its posterior distribution".

@@ -20,7 +20,7 @@ from minidl.ops.norm import BatchNorm, follow
 
 
 class Conv2d(Module):
-    """`ops.conv2d` with a weight (F, C/groups, kh, kw), drawn by `init`, and a bias (F,), 0 at first.
+    """y = `ops.conv2d`(x) with a weight (F, C/groups, kh, kw), drawn by `init`, and a bias (F,), 0 at first.
 
     x (N,C,H,W) -> (N,F,OH,OW). kernel, stride, padding and dilation: an int or a (vertical, horizontal) pair, in pixels.
     Raises TypeError or ValueError for sizes that are no integers, or too small, another rng, and `groups` that does not divide
@@ -67,7 +67,7 @@ class Conv2d(Module):
 
 
 class Linear(Module):
-    """`ops.linear` with a weight (out, in), drawn by `init`, and a bias (out,), 0 at first: x (N, in) -> (N, out).
+    """y = `ops.linear`(x) with a weight (out, in), drawn by `init`, and a bias (out,), 0 at first: x (N, in) -> (N, out).
 
     Raises TypeError or ValueError for sizes that are no integers of at least 1, and another rng. A call raises as `ops.linear`
     does.
@@ -205,7 +205,7 @@ class GELU(Module):
 
 
 class MaxPool2d(Module):
-    """`ops.max_pool2d`: the largest value of each window, x (N,C,H,W) -> (N,C,OH,OW)
+    """y = `ops.max_pool2d`(x): the largest value of each window, x (N,C,H,W) -> (N,C,OH,OW)
 
     Raises TypeError or ValueError for sizes that are no integers, or too small. A call raises as `ops.max_pool2d` does.
     """
@@ -224,7 +224,7 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(Module):
-    """`ops.avg_pool2d`: the mean of each window, x (N,C,H,W) -> (N,C,OH,OW)
+    """y = `ops.avg_pool2d`(x): the mean of each window, x (N,C,H,W) -> (N,C,OH,OW)
 
     Raises TypeError or ValueError for sizes that are no integers, or too small. A call raises as `ops.avg_pool2d` does.
     """
@@ -249,7 +249,7 @@ class AvgPool2d(Module):
 
 
 class AdaptiveAvgPool2d(Module):
-    """`ops.adaptive_avg_pool2d`: means over a grid of OH x OW cells, x (N,C,H,W) -> (N,C,OH,OW)
+    """y = `ops.adaptive_avg_pool2d`(x): means over a grid of OH x OW cells, x (N,C,H,W) -> (N,C,OH,OW)
 
     Raises TypeError or ValueError for a size that is no integer of at least 1, or a pair of them.
     """
@@ -265,7 +265,7 @@ class AdaptiveAvgPool2d(Module):
 
 
 class GlobalAvgPool2d(Module):
-    """The mean of each channel, x (N,C,H,W) -> (N,C): source as of `ops.global_avg_pool2d`"""
+    """y[n,c] = sum_{i,j} x[n,c,i,j] / (H W), x (N,C,H,W) -> (N,C): source as of `ops.global_avg_pool2d`"""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.global_avg_pool2d(x)
@@ -291,7 +291,7 @@ class Dropout(Module):
 
 
 class Flatten(Module):
-    """x (N, ...) -> (N, all the rest)"""
+    """y = x, (N, ...) -> (N, all the rest)"""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.flatten(x)

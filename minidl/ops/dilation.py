@@ -76,9 +76,9 @@ class SmoothMaxConvolution(Op):
 
 
 def smooth_max_convolution(x: Tensor, kernel: Array, coldness: float) -> Tensor:
-    """The maximum over the neighbours of each pixel, of kernel times x, made smooth: (N,C,h,w) -> (N,C,h s,w s).
+    """y = sum f exp(T f) / sum exp(T f) over the neighbours of each pixel, f = kernel times x: (N,C,h,w) -> (N,C,h s,w s).
 
-        y = sum f exp(T f) / sum exp(T f),  which is max f for a large coldness T, and mean f for T = 0.
+    A maximum made smooth: max f for a large coldness T, and mean f for T = 0.
 
     kernel: (2r+1,2r+1,s,s): of a cell of s x s pixels, whose corner pixel is [0,0], the weight of the cell a - r further down
     and b - r to the right is kernel[a,b,u,v] at its pixel (u, v). Beyond the border x is 0. x is meant to lie in [0, 1]:

@@ -119,7 +119,7 @@ class Conv2dReLU(Conv2d):
 
 
 def batch_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor | None = None, eps: float = 1e-5) -> Tensor:
-    """relu(batch_norm(x, gamma, beta) + residual): x, residual (N,C,...), gamma, beta (C,) -> (N,C,...)
+    """y = relu(batch_norm(x, gamma, beta) + residual): x, residual (N,C,...), gamma, beta (C,) -> (N,C,...)
 
     Raises ValueError for a residual of another shape, and all else, the source too, as of `batch_norm`.
     """
@@ -129,9 +129,10 @@ def batch_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor | N
 def batch_norm_frozen_relu(
     x: Tensor, gamma: Tensor, beta: Tensor, mean: Array, var: Array, residual: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
-    """relu(batch_norm_frozen(x, gamma, beta, mean, var) + residual): shapes as of `batch_norm_frozen`, residual that of x
+    """y = relu(batch_norm_frozen(x, gamma, beta, mean, var) + residual)
 
-    Raises ValueError for a residual of another shape, and all else, the source too, as of `batch_norm_frozen`.
+    Shapes are as of `batch_norm_frozen`, residual as x. Raises ValueError for a residual of another shape, and all else, the
+    source too, as of `batch_norm_frozen`.
     """
     return BatchNormFrozenReLU(mean, var, number(eps, "eps", "[0, inf)"))(x, gamma, beta, residual)
 
@@ -146,9 +147,10 @@ def conv2d_relu(
     dilation: int | Pair = 1,
     groups: int = 1,
 ) -> Tensor:
-    """relu(conv2d(x, w, b) + residual), of which one array is kept: arguments as of `conv2d`, residual (N,F,OH,OW)
+    """y = relu(conv2d(x, w, b) + residual), of which one array is kept
 
-    Raises ValueError for a residual of another shape, and all else as of `conv2d`.
+    The arguments are as of `conv2d`, residual (N,F,OH,OW). Raises ValueError for a residual of another shape, and all else as
+    of `conv2d`.
     """
     return Conv2dReLU(*geometry(stride, padding, dilation, groups))(x, w, b, residual)
 

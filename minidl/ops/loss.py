@@ -165,7 +165,7 @@ def log_softmax(z: Tensor, axis: int = -1) -> Tensor:
 
 
 def cross_entropy(z: Tensor, labels: Any, class_weights: Any = None, label_smoothing: float = 0.0) -> Tensor:
-    """The mean over the batch of -log softmax(z)[label], weighted by the label's class weight: logits (N,K) -> scalar.
+    """y = -sum_n v[label n] log softmax(z)[n, label n] / sum_n v[label n], v the class weights: logits (N,K) -> scalar.
 
     labels: (N,) integers in [0, K). class_weights: (K,) of the type of z. label_smoothing in [0, 1): the share of the target
     that is spread evenly over all classes (Szegedy et al. 2016, "Rethinking the inception architecture for computer vision",
@@ -182,7 +182,7 @@ def cross_entropy(z: Tensor, labels: Any, class_weights: Any = None, label_smoot
 
 
 def binary_cross_entropy_with_logits(z: Tensor, targets: Any) -> Tensor:
-    """The mean of -t log p - (1 - t) log(1 - p), p = sigmoid(z); targets in [0, 1], of the shape of z -> scalar.
+    """y = mean of -t log p - (1 - t) log(1 - p), p = sigmoid(z); targets t in [0, 1], of the shape of z -> scalar.
 
     Raises ValueError for targets of another shape, or that require a gradient, and for z that `sigmoid` returned, TypeError for
     targets of another type than z.

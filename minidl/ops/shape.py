@@ -142,7 +142,7 @@ class BroadcastTo(Op):
 
 
 def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The elements of x, row by row, in another shape: (N,C,H,W) with shape (N,-1) -> (N,C H W); one size may be -1.
+    """y[k] = x[k], k counting row by row, in another shape: (N,C,H,W) with shape (N,-1) -> (N,C H W); one size may be -1.
 
     Raises ValueError for a shape of another number of elements, TypeError for one that is not of integers.
     """
@@ -150,7 +150,7 @@ def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def flatten(x: Tensor) -> Tensor:
-    """x (N, ...) -> (N, all the rest)."""
+    """y = x, (N, ...) -> (N, all the rest)."""
     return Reshape((x.shape[0], math.prod(x.shape[1:])))(x)
 
 
@@ -163,7 +163,7 @@ def transpose(x: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
 
 
 def concat(xs: Sequence[Tensor], axis: int = 1) -> Tensor:
-    """The tensors xs one behind the other along `axis`, the channels by default: (N,C1,H,W), (N,C2,H,W) -> (N,C1+C2,H,W).
+    """y = the tensors xs one behind the other along `axis`, the channels by default: (N,C1,H,W), (N,C2,H,W) -> (N,C1+C2,H,W).
 
     Raises ValueError where there is none, another size than that of the axis differs, or there is no such axis, TypeError for
     what is no tensor.
@@ -196,7 +196,7 @@ def split(x: Tensor, sizes: int | Sequence[int], axis: int = 1) -> list[Tensor]:
 
 
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """x with `widths[i] = (before, after)` extra elements of `value` along axis i, any shape.
+    """y = x with `widths[i] = (before, after)` extra elements of `value` along axis i, any shape.
 
     Raises ValueError unless there is one pair per axis, none negative, TypeError for what are no integers or no number.
     """
@@ -209,7 +209,7 @@ def flip(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
 
 
 def broadcast_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """x repeated to `shape` by the rules of broadcasting: (C,1,1) with shape (N,C,H,W) -> (N,C,H,W).
+    """y = x repeated to `shape` by the rules of broadcasting: (C,1,1) with shape (N,C,H,W) -> (N,C,H,W).
 
     Raises ValueError for a shape that x does not broadcast to, TypeError for one that is not of integers.
     """
