@@ -194,9 +194,9 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Gradient descent with momentum, in PyTorch's form:
+    """g' = g + weight_decay p;  v <- momentum v + g';  p <- p - lr v, or p - lr (g' + momentum v) with `nesterov`
 
-    g' = g + weight_decay p;  v <- momentum v + g';  p <- p - lr v, or p - lr (g' + momentum v) with `nesterov`
+    Gradient descent with momentum, in PyTorch's form.
 
     Raises TypeError or ValueError for a momentum below 0, or 0 with `nesterov`, and as `Optimizer` does.
 
@@ -218,10 +218,10 @@ class SGD(Optimizer):
 
 
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay:
-
-    m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr (weight_decay p + m_hat / (sqrt(v_hat) + eps)),
+    """m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr (weight_decay p + m_hat / (sqrt(v_hat) + eps)),
     m_hat = m / (1 - b1^t), v_hat = v / (1 - b2^t), t the number of updates of p
+
+    Adam with decoupled weight decay.
 
     Raises TypeError or ValueError for betas that are not two numbers in [0, 1), an eps below 0, and as `Optimizer` does.
 
@@ -259,7 +259,7 @@ def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def clip_gradients(params: Iterable[Parameter], max_norm: float) -> float:
-    """Scale all gradients by one factor so that their joint L2 norm is at most `max_norm`; returns the norm before.
+    """g <- g min(1, max_norm / |g|), |g| the joint L2 norm of all gradients g; returns |g| before.
 
     Raises ValueError, naming the first such parameter, where a gradient is not finite, TypeError or ValueError for a max_norm
     that is no number above 0.
@@ -284,13 +284,13 @@ def clip_gradients(params: Iterable[Parameter], max_norm: float) -> float:
 
 
 def constant(lr: float) -> Schedule:
-    """lr at every step. Raises TypeError or ValueError where that is no number of at least 0."""
+    """lr(k) = lr, at every step k. Raises TypeError or ValueError where that is no number of at least 0."""
     lr = number(lr, "lr", NOT_NEGATIVE)
     return lambda k: lr
 
 
 def step_decay(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Schedule:
-    """lr factor^(number of milestones that step k has reached).
+    """lr(k) = lr factor^(number of milestones that step k has reached).
 
     Raises TypeError or ValueError for an lr or a factor below 0, and for milestones that are no increasing integers from 0 on.
     """
@@ -302,7 +302,7 @@ def step_decay(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Sch
 
 
 def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
-    """Linear from 0 to lr over the first `warmup` steps, then half a cosine to 0 at step `total`.
+    """lr(k) = lr k / warmup in the first `warmup` steps, then lr / 2 (1 + cos(pi (k - warmup) / (total - warmup))), to 0.
 
     Loshchilov and Hutter 2017, "SGDR", equation 5, without restarts. Raises TypeError or ValueError for an lr below 0, a total
     below 1, and a warmup that is not from 0 to total - 1.
@@ -314,7 +314,7 @@ def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
 
 
 def one_cycle(peak: float, total: int, warmup: float = 0.3) -> Schedule:
-    """Linear from 0 to `peak` over the first 30% (`warmup`) of the steps, then half a cosine to 0 at step `total`.
+    """lr(k) = peak k / w up to step w = warmup total, 30% of all, then peak / 2 (1 + cos(pi (k - w) / (total - w))), to 0.
 
     After Smith and Topin 2019, "Super-convergence", who fall linearly. Raises TypeError or ValueError for a peak below 0, a
     total below 1, and a warmup outside [0, 1).
