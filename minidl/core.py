@@ -814,7 +814,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 def getitem(x: Tensor, index: Any) -> Tensor:
-    """`x[index]`, x of any shape, indexed as in NumPy. Elements that are named twice receive the sum of both gradients.
+    """y = x[index], x of any shape, indexed as in NumPy. Elements that are named twice receive the sum of both gradients.
 
     Raises TypeError for an index that is a Tensor, IndexError for one that x has not.
     """
