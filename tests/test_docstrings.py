@@ -63,7 +63,7 @@ SHAPE = re.compile(  # (N,C,H,W), (F,), "any shape"
 RAISES = re.compile(r"\b[Rr]aise[sd]?\b")
 ERROR = re.compile(r"\b[A-Z]\w*Error\b")
 SOURCE = re.compile(r'[A-Z]\w+[^"`]*\b(?:18|19|20)\d\d, "\w')  # Kingma and Ba 2015, "Adam"
-TOLD_BY = re.compile(r"\b(?:as|as in|as of|as for|those of|that of|in) `([\w.]+)`")  # another docstring says it
+TOLD_BY = re.compile(r"\b(?:(?:as|those|that)(?:\s+(?:in|of|for))?|in)\s+`([\w.]+)`")  # another docstring says it
 SENTENCES = re.compile(r"(?<=[.;])\s+|\n\s*\n")
 
 # ---- what must be said, and by whom
@@ -338,3 +338,11 @@ def test_what_a_docstring_points_to_is_there() -> None:
     named = {(path.name, name) for path in files for doc in _docstrings(path) for name in pointer.findall(doc)}
     assert ("curves.py", "explain.saliency") in named and not _is_there("explain.saliencies")
     assert not [f"{file}: `{name}`" for file, name in sorted(named) if not _is_there(name)]
+
+
+def test_the_formula_stands_first() -> None:
+    """Of every op, and of what changes parameters, gradients or learning rates"""
+    tools = {"ops.fusing", "ops.unfused", "optim.Optimizer", "optim.decay_groups"}
+    named = [p for p in public().values() if p.name.startswith(("ops.", "optim.")) and p.owner is None and p.name not in tools]
+    formula = re.compile(r"=|->|<-|\^")
+    assert not [p.name for p in named if not formula.search(p.doc.partition("\n")[0])]
