@@ -12,7 +12,7 @@ WINDOW = 11
 
 
 def rank_correlation(a: Array, b: Array) -> Array:
-    """Spearman's correlation (N,) of maps a and b, (N,H,W): Pearson's of their pixels' ranks.
+    """<ra, rb> / (|ra| |rb|), ra and rb the pixels' ranks less their mean: Spearman's correlation (N,) of maps a and b (N,H,W).
 
     Equal pixels share their mean rank. 1 for the same order of pixels, -1 for the reverse, 0 where one map is constant.
     Spearman 1904, "The proof and measurement of association between two things".
@@ -33,14 +33,13 @@ def ranks(values: Array) -> Array:
 
 
 def ssim(a: Array, b: Array) -> Array:
-    """The mean structural similarity (N,) of maps a and b, (N,H,W), not negative, each divided by its largest value first.
+    """mean of (2 ma mb + c1) (2 cov + c2) / ((ma^2 + mb^2 + c1) (va + vb + c2)),  c1 = 0.01^2, c2 = 0.03^2
 
-        (2 ma mb + c1) (2 cov + c2) / ((ma^2 + mb^2 + c1) (va + vb + c2)),  c1 = 0.01^2, c2 = 0.03^2
-
-    with means, variances and covariance under a Gaussian window of 11x11 pixels and sigma 1.5. Wang et al. 2004, "Image quality
+    The mean structural similarity (N,) of maps a and b, (N,H,W), not negative, each divided by its largest value first, with
+    means, variances and covariance under a Gaussian window of 11x11 pixels and sigma 1.5. Wang et al. 2004, "Image quality
     assessment", equation 13. It is made for light, which is not negative: of a map m and -m both factors would be near -1, and
-    the two as good as equal. Raises ValueError for a negative value, for maps smaller than the window, and, with
-    TypeError, as `rank_correlation` does.
+    the two as good as equal. Raises ValueError for a negative value, for maps smaller than the window, and, with TypeError, as
+    `rank_correlation` does.
     """
     a, b = _pair(a, b)
     if min(a.shape[1:]) < WINDOW:
