@@ -83,6 +83,8 @@ def gradient_check(
     Checked are: each element (a random choice of 300 in a larger input) and a random direction of each input; that every
     choice of inputs that need a gradient gives the same gradients, and none to the others (with more than 5 inputs: each on
     its own); that forward and backward leave the inputs, the cotangent and what was saved as they were.
+
+    Raises TypeError or ValueError, too, for an argument that cannot be: no inputs, an empty one, another cotangent, numbers.
     """
     if len(inputs) == 0:
         raise ValueError("inputs: expected at least one array or Tensor, got none")
@@ -128,8 +130,9 @@ def adjoint_check(f: Callable[..., Tensor], inputs: Sequence[Any], *, seed: int 
 
         |<ty, gy> - sum_i <tx_i, gx_i>| <= tolerance |tx| |gy|,    ty = jvp(y, xs, txs), gxs = gradients(y, xs, gy)
 
-    for random tx and gy, with a tangent in every input, and in each one alone. f and inputs are as for `gradient_check`, and
-    kinks do no harm. The identity holds to rounding, so that a small mistake shows; one that both have, only differences find.
+    for random tx and gy, with a tangent in every input, and in each one alone. f and inputs, of any shape, are as for
+    `gradient_check`, and kinks do no harm. The identity holds to rounding, so that a small mistake shows; one that both have,
+    only differences find. Raises TypeError or ValueError, too, for an argument that cannot be.
     """
     if len(inputs) == 0:
         raise ValueError("inputs: expected at least one array or Tensor, got none")

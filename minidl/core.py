@@ -57,6 +57,8 @@ class Tensor(Conduct):
 
     `data` is the array (NumPy or CuPy). Python numbers and lists of floats become float32. `grad` is None until a
     `backward()` reaches a leaf that requires a gradient, then an array of the shape of `data`. `op` is None at a leaf.
+
+    Raises TypeError for what are no numbers, for a Tensor, and where integers are to require a gradient.
     """
 
     is_parameter = False
@@ -70,18 +72,22 @@ class Tensor(Conduct):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The length of each axis; () of a scalar."""
         return self.data.shape  # type: ignore[no-any-return]
 
     @property
     def ndim(self) -> int:
+        """How many axes there are."""
         return self.data.ndim  # type: ignore[no-any-return]
 
     @property
     def size(self) -> int:
+        """How many elements there are."""
         return self.data.size  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> Any:
+        """The type of the elements, NumPy's."""
         return self.data.dtype
 
     @property
@@ -94,11 +100,14 @@ class Tensor(Conduct):
         return self.data.item()  # type: ignore[no-any-return]
 
     def detach(self) -> Tensor:
-        """A leaf with the same array and no history."""
+        """A leaf with the same array, so of the same shape, and no history."""
         return Tensor(self.data, name=self.name)
 
     def to(self, device: str | None = None, dtype: Any = None) -> Tensor:
-        """This tensor on `"cpu"` or `"gpu"`, or in another float type; gradients flow back through the move."""
+        """This tensor on `"cpu"` or `"gpu"`, or in another float type, of the same shape; gradients flow back.
+
+        Raises TypeError for another type, ValueError for another device, RuntimeError for "gpu" where CuPy or a GPU is missing.
+        """
         to_dtype = self.dtype if dtype is None else np.dtype(dtype)
         to_place = self.device if device is None else device
         if not is_float(self.dtype) and is_float(to_dtype):  # integers and bools, through which no gradient flows
@@ -110,6 +119,7 @@ class Tensor(Conduct):
 
         gy: the gradient that arrives here, of the shape of `data`; 1 by default, for a scalar. The graph is given back as
         it is used, so that its memory is free for the next step, unless `keep_graph`: then backward may run again.
+        What is raised is as in `walk`.
         """
         for step in walk(self, gy, keep_graph=keep_graph, apart=False):
             del step  # or its arrays would live on through the next step
@@ -197,6 +207,9 @@ class Op:
     A subclass writes `forward(*arrays) -> array`, `push(*txs) -> ty` and `backward(gy) -> one gradient per input`; what is no
     float tensor (strides, labels, indices) goes to its constructor. Of txs, one tangent per input, those are None whose input
     does not change; gradients that `needs` says nobody wants may be None. The first line of each docstring is the formula.
+
+    A call takes tensors of the shapes that the op wants. It raises TypeError where one holds no floats, or another type of them
+    than the others, and ValueError where one is empty or on another device.
     """
 
     inputs: tuple[Tensor | None, ...] = ()
@@ -214,20 +227,29 @@ class Op:
             cls.push = Op.push  # type: ignore[method-assign]  # that of its base class belongs to another forward
 
     def forward(self, *xs: Any) -> Array:
+        """y from the arrays xs of the inputs, of whatever shapes the op takes."""
         raise NotImplementedError(f"write forward in class {type(self).__name__}: y from the arrays of its inputs")
 
     def push(self, *txs: Any) -> Array:
+        """ty[m] = sum_k dy[m]/dx[k] tx[k]
+
+        Summed over all inputs x: ty has the shape of y, and txs, the tangents, have those of the inputs.
+        """
         raise NotImplementedError(
             f"write push in class {type(self).__name__}: ty = sum_i (dy/dx_i) tx_i from the tangents tx_i of its inputs"
         )
 
     def backward(self, gy: Array) -> Grads:
+        """gx[k] = sum_m dy[m]/dx[k] gy[m]
+
+        For each input x: gy has the shape of y, and each gx that of its x.
+        """
         raise NotImplementedError(
             f"write backward in class {type(self).__name__}: gx_i = (dy/dx_i)^T gy for each of its inputs"
         )
 
     def gate(self) -> Array | None:
-        """Which entries let the gradient through (a relu's open gates); None for an op that has no gates."""
+        """Which entries let the gradient through (a relu's open gates), bools of the shape of y; None: it has no gates."""
         return None
 
     def parts(self) -> tuple[type[Op], ...]:
@@ -235,7 +257,7 @@ class Op:
         return ()
 
     def tangents(self, *txs: Array | None) -> list[Array]:
-        """The tangents of all inputs, zeros in place of None; None stays for an input that is not there."""
+        """txs, of the shape of its input each, with zeros in place of None; None stays for an input that is not there."""
         return [
             array_module(x.data).zeros_like(x.data) if tx is None and x is not None else tx
             for x, tx in zip(self.inputs, txs, strict=False)
@@ -271,7 +293,10 @@ class Op:
 
 @dataclass(slots=True)
 class Step:
-    """What one step of a walk knows: the op, the gradient of its output, and those of its inputs, which may be changed."""
+    """What one step of a walk knows: the op, the gradient gy of its output, and those of its inputs, gxs, which may be changed.
+
+    Each has the shape of what it is the gradient of; None of an input that needs none.
+    """
 
     op: Op
     gy: Array
@@ -279,9 +304,9 @@ class Step:
 
 
 def tape(y: Tensor) -> list[Op]:
-    """Every op that y depends on, newest first: the order of creation is a topological one.
+    """Every op that y, of any shape, depends on, newest first: the order of creation is a topological one.
 
-    An explicit stack, no recursion: a chain of 10,000 ops is no problem.
+    An explicit stack, no recursion: a chain of 10,000 ops is no problem. Raises RuntimeError where the graph was given back.
     """
     found: set[Op] = set()
     todo = [y.op]
@@ -315,6 +340,10 @@ def walk(
     is given, stored there: an error on the way leaves every leaf as it was.
 
     apart=False: arrays are shared where that saves a copy, for a loop that changes none of them.
+
+    gy: of the shape of y; 1 by default, for a scalar. Raises ValueError where y requires no gradient, gy is missing or does not
+    fit y, or an op returns a gradient of another shape or type than its input, TypeError for gy that is no array, RuntimeError
+    where the graph was given back.
     """
     gy = inputs.first_gradient(y, gy)
     arriving: dict[Op | Tensor, Array] = {y.op or y: gy}  # at an op, or at a leaf
@@ -360,7 +389,8 @@ def walk(
 def gradients(y: Tensor, xs: Sequence[Tensor], gy: Array | None = None, keep_graph: bool = True) -> list[Array]:
     """dy/dx for each x of xs, leaf or not, as arrays; zeros where y does not depend on x. Leaves every `.grad` alone.
 
-    Without `keep_graph` the graph is given back as it is used, which takes less memory.
+    Each has the shape of its x; gy and all else that is raised are as in `walk`. Without `keep_graph` the graph is given back
+    as it is used, which takes less memory. Raises TypeError where xs are no Tensors, ValueError where one requires no gradient.
     """
     inputs.check_required("gradients(y, xs)", xs)
     leaves: dict[Tensor, Array] = {}
@@ -403,8 +433,9 @@ def jvp(y: Tensor, xs: Sequence[Tensor], txs: Sequence[Array]) -> Array:
     txs: one array for each x, of its shape and type. Zeros where y depends on none of them. It is the transpose of
     `gradients`: <jvp(y, xs, txs), gy> = sum_i <tx_i, gx_i> with gxs = gradients(y, xs, gy). The graph stays as it is.
 
-    Raises ValueError where y or an x requires no gradient (nothing was recorded then), or a tx does not fit its x, RuntimeError
-    where the graph was given back, NotImplementedError where an op on the way has no `push`.
+    Raises ValueError where y or an x requires no gradient (nothing was recorded then), or a tx does not fit its x, TypeError
+    where xs are no Tensors or a tx is no array, RuntimeError where the graph was given back, NotImplementedError where an op on
+    the way has no `push`.
     """
     if not y.requires_grad:
         raise ValueError(f"jvp(y, xs, txs): no graph leads to y, which depends on nothing that requires a gradient: {y!r}")
@@ -636,10 +667,16 @@ class To(Op):
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """y[..., i, k] = sum_j a[..., i, j] b[..., j, k]: (..., I, J) x (..., J, K) -> (..., I, K); also `a @ b`."""
+    """y[..., i, k] = sum_j a[..., i, j] b[..., j, k]: (..., I, J) x (..., J, K) -> (..., I, K); also `a @ b`.
+
+    Raises ValueError for shapes that do not fit.
+    """
     return MatMul()(a, b)
 
 
 def getitem(x: Tensor, index: Any) -> Tensor:
-    """`x[index]`, indexed as in NumPy. Elements that are named twice receive the sum of both gradients."""
+    """y = x[index], x of any shape, indexed as in NumPy. Elements that are named twice receive the sum of both gradients.
+
+    Raises TypeError for an index that is a Tensor, IndexError for one that x has not.
+    """
     return GetItem(index)(x)

@@ -64,7 +64,8 @@ def load(
     strict: with False, names that are missing or unexpected are no error, as in `Module.load_state_dict`, unless all are.
 
     bfloat16 and floats of 8 bits are read as float32. Returns (missing, unexpected) names. Raises ValueError, and changes
-    nothing, where the file is damaged or of another kind, and where the weights are those of another model.
+    nothing, where the file is damaged or of another kind, and where the weights are those of another model, OSError where it
+    cannot be read, or is a folder.
     """
     raw = _read(path)
     mine = model._state()
@@ -106,7 +107,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, 
     """Write named arrays of numbers, of any shape, and metadata of strings.
 
     The file appears as a whole or not at all: raises OSError with the reason, on a full disk for instance, and a previous
-    file stays as it was.
+    file stays as it was. Raises TypeError for what are no arrays of numbers, or no strings.
     """
     content = {name: _checked(name, a) for name, a in arrays.items()}
     words = dict(metadata or {})
@@ -124,10 +125,10 @@ def save_arrays(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, 
 
 
 def load_arrays(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    """The arrays and the metadata of a safetensors file; bfloat16 and floats of 8 bits become float32.
+    """The arrays, of any shape, and the metadata of a safetensors file; bfloat16 and floats of 8 bits become float32.
 
-    Raises FileNotFoundError where there is none, and ValueError where it is damaged, cut short or another kind of file, where
-    a newer minidl has written it, and, if it was written here, where anything has changed.
+    Raises FileNotFoundError where there is none, IsADirectoryError for a folder, and ValueError where it is damaged, cut short
+    or another kind of file, where a newer minidl has written it, and, if it was written here, where anything has changed.
     """
     try:
         return _parse(_read(path))

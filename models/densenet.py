@@ -1,4 +1,4 @@
-"""Densely connected networks: Huang, Liu, van der Maaten and Weinberger 2017.
+"""Huang, Liu, van der Maaten and Weinberger 2017, "Densely connected convolutional networks".
 
 Each layer of a block is given what all layers before it in the block have made, and adds k channels to it, k the growth:
 
@@ -12,6 +12,9 @@ training keeps all three for the way back: memory grows with the square of the d
 2017, "Memory-efficient implementation of DenseNets") keeps each channel once and computes the rest again on the way back. It
 is what a block does here (`nn.dense_block`, `minidl/ops/dense.py`), with the same numbers within rounding; it keeps everything
 where dropout is on, or inside `with ops.unfused():`. `examples/dense_or_residual.py` measures both.
+
+num_classes and in_channels below 1, a seed below 0 and a dropout outside [0, 1) raise ValueError, and what are no numbers
+TypeError. A call raises ValueError for pictures (N,C,H,W) of other channels, or too small.
 """
 
 from __future__ import annotations

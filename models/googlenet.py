@@ -7,6 +7,9 @@ In training two auxiliary heads classify the pictures halfway, and `model(x)` gi
 
     logits, aux1, aux2 = model(x)
     loss = cross_entropy(logits, labels) + 0.3 * (cross_entropy(aux1, labels) + cross_entropy(aux2, labels))
+
+num_classes and in_channels below 1, a seed below 0 and a dropout outside [0, 1) raise ValueError, and what are no numbers
+TypeError. A call raises ValueError for pictures (N,C,H,W) of other channels, or too small.
 """
 
 from __future__ import annotations
@@ -118,8 +121,8 @@ class AuxiliaryHead(nn.Module):
 class LocalResponseNorm(nn.Module):
     """y[c] = x[c] / (1 + alpha mean_{|d| <= 2} x[c+d]^2)^0.75: a channel is damped where its neighbours are strong.
 
-    Krizhevsky, Sutskever and Hinton 2012, section 3.3, with the constants of Caffe's GoogLeNet; beyond the first and last
-    channel stand zeros.
+    Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification with deep convolutional neural networks", section 3.3, with
+    the constants of Caffe's GoogLeNet; beyond the first and last channel stand zeros.
     """
 
     def __init__(self, alpha: float = 1e-4) -> None:

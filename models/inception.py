@@ -6,6 +6,9 @@ weights, torchvision's; where that differs from the paper, the docstrings say so
 
     logits, aux = model(x)
     loss = cross_entropy(logits, labels) + 0.4 * cross_entropy(aux, labels)
+
+num_classes and in_channels below 1, a seed below 0 and a dropout outside [0, 1) raise ValueError, and what are no numbers
+TypeError. A call raises ValueError for pictures (N,C,H,W) of other channels, or too small.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 The CIFAR family of section 4.2: 6n + 2 layers with weights, in three stages of n blocks with 16, 32 and 64 channels, on
 pictures of 32x32 (any size works). The ImageNet family of section 4.1 and table 1: four stages behind a stem that makes
 224x224 pixels 56x56 (any size works). The plain nets are the same without shortcuts; the paper shows what those cost.
+
+num_classes and in_channels below 1 and a seed below 0 raise ValueError, and what are no integers TypeError. A call raises
+ValueError for pictures (N,C,H,W) of other channels, or too small.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Nothing but 3x3 convolutions, in five blocks; a pooling after each halves the height and width, and the channels double.
 Two 3x3 convolutions see 5x5 pixels and three see 7x7, with fewer weights and more relus than one of that size (section 2.3).
+
+num_classes and in_channels below 1, a seed below 0 and a dropout outside [0, 1) raise ValueError, and what are no numbers
+TypeError. A call raises ValueError for pictures (N,C,H,W) of other channels, or too small.
 """
 
 from __future__ import annotations

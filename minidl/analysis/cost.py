@@ -90,7 +90,8 @@ class Cost:
     def folded(self, depth: int) -> Cost:
         """The same with one row for each call of a module whose name has `depth` parts, such as `layer1.0` for 2.
 
-        The receptive field, shape and jump are those of the call's output. Raises ValueError for a depth below 1.
+        The receptive field, shape and jump are those of the call's output. Raises ValueError for a depth below 1,
+        TypeError for one that is no integer.
         """
         depth = arguments.count(depth, "depth")
         groups: dict[Call, list[int]] = {}  # the numbers of the rows in each, the groups in the order of their last
@@ -133,7 +134,7 @@ def cost(model: Module, input_shape: Sequence[int]) -> Cost:
     - The receptive field is as large as the kernels make it: border and picture are not in its way, so that it may be larger
       than the picture. "all" is a layer that sees the whole picture, by global pooling or a linear layer. A join sees what
       its inputs see together. The jump is the distance in pixels between the fields of neighbours.
-    - Of an op that `minidl.nn.facts` does not list, one of your own, nobody knows the multiply-adds: they are `?`, and sums "at
+    - Of an op that `analysis.facts` does not list, one of your own, nobody knows the multiply-adds: they are `?`, and sums "at
       least" so many. Its receptive field is `?` too where its output has another shape; where it has the same, the field is
       that of the input with a `?` behind it, as if the op computed value by value.
 

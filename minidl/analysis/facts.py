@@ -209,7 +209,7 @@ class Facts(NamedTuple):
     name: for a list; there, back: a sentence or two each about the way there and the way back; kind, word: the colour of its
     box in a picture of the net, and what stands in it. windows, setting: its windows, or another setting in a word.
     multiply_adds: of the op and the shape of y, None where nobody knows. field: what y sees of the picture, see `receptive`.
-    constant: what its biases add to the score, see `flow.account`.
+    constant: what its biases add to the score, see `flow.ledger`.
     """
 
     name: str = ""

@@ -10,8 +10,8 @@ from minidl.inputs import layer_of
 def first_nonfinite(y: Tensor) -> str | None:
     """A phrase that names the first leaf, or output of an op, on the way to y that is not finite; None if all are.
 
-    Call it before `backward`, which gives the graph back. Nothing is computed again: the tape holds the inputs of every
-    op, and each output but y is an input of a later op.
+    y may be of any shape. Call it before `backward`, which gives the graph back. Nothing is computed again: the tape holds the
+    inputs of every op, and each output but y is an input of a later op. Raises RuntimeError where the graph was given back.
     """
     forward = tape(y)[::-1]  # oldest first
     outputs: dict[Op, Tensor] = {x.op: x for op in forward for x in op.inputs if x is not None and x.op is not None}
@@ -33,5 +33,5 @@ def first_nonfinite(y: Tensor) -> str | None:
 
 
 def count_nonfinite(x: Array) -> int:
-    """How many values of x are NaN or infinite."""
+    """How many values of x, of any shape, are NaN or infinite."""
     return int((~array_module(x).isfinite(x)).sum())

@@ -51,6 +51,7 @@ def fgsm(
 
     Raises:
         TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
+        MemoryError: `batch_size` pictures at a time do not fit into memory; the message says what would.
     """
     eps, bounds = number(eps, "eps", "[0, inf)"), check_bounds(bounds)
     net, towards = on_pictures(model, x, mean, std), 1 if targeted else -1

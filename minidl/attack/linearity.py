@@ -96,6 +96,7 @@ def linearity(
 
     Raises:
         TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
+        MemoryError: `batch_size` pictures at a time do not fit into memory; the message says what would.
     """
     reach, count = arguments.number(reach, "reach", "(0, inf)"), arguments.count(count, "count", 3)
     seed = arguments.count(seed, "seed", 0)

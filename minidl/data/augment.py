@@ -30,7 +30,11 @@ Fill = float | Sequence[float] | Array
 class RandomCrop:
     """A window of the original size, anywhere in the picture padded by `pad` on each side.
 
-    y[n,c,i,j] = padded[n, c, i + top_n, j + left_n], top and left uniform in 0..2*pad (He et al. 2016, section 4.2)
+    y[n,c,i,j] = padded[n, c, i + top_n, j + left_n], top and left uniform in 0..2*pad
+
+    He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", section 4.2. A call f(x, rng) takes and gives
+    x (N,C,H,W). Raises TypeError or ValueError where pad is no integer of at least 0, `fill` neither a finite number nor one a
+    channel, or x no batch of pictures.
     """
 
     pad: int
@@ -57,7 +61,12 @@ class RandomCrop:
 
 @dataclass(frozen=True, eq=False)
 class RandomFlip:
-    """Each picture mirrored with probability `p`, along its "horizontal" (left to right) or "vertical" axis."""
+    """Each picture mirrored with probability `p`, along its "horizontal" (left to right) or "vertical" axis.
+
+    Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification with deep convolutional neural networks", section 4.1,
+    mirror left to right. A call f(x, rng) takes and gives x (N,C,H,W). Raises TypeError or ValueError for p outside [0, 1],
+    another axis, and x that is no batch of pictures.
+    """
 
     p: float = 0.5
     axis: str = "horizontal"
@@ -83,7 +92,9 @@ class RandomFlip:
 class Cutout:
     """A square of `size` pixels, centred anywhere in the picture and cut at its border, is filled.
 
-    DeVries and Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout", section 3.
+    DeVries and Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout", section 3. A call
+    f(x, rng) takes and gives x (N,C,H,W). Raises TypeError or ValueError where size is no integer of at least 1, `fill` neither
+    a finite number nor one a channel, or x no batch of pictures.
     """
 
     size: int
@@ -107,7 +118,8 @@ class Cutout:
 class Normalize:
     """y = (x - mean) / std by channel, float32; uint8 pictures count as x / 255. Draws nothing: rng may be left out.
 
-    Raises ValueError where mean and std differ in length, a number is not finite, or a std is not positive.
+    mean, std: (C,) each; a call takes and gives x (N,C,H,W). Raises ValueError where the two differ in length, a number is not
+    finite, a std is not positive, or x is no batch of C channels, TypeError for what are no numbers.
     """
 
     mean: Sequence[float] | Array
@@ -134,7 +146,7 @@ class Normalize:
 
 @dataclass(frozen=True, eq=False)
 class Compose:
-    """The functions one after the other, first to last."""
+    """The functions one after the other, first to last, of x (N,C,H,W). Raises TypeError for one that is no function."""
 
     functions: Sequence[Augmentation]
 

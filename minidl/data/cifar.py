@@ -60,12 +60,15 @@ CIFAR100 = Layout(
 def cifar10(root: str | os.PathLike[str], train: bool = True, download: bool = False) -> Dataset:
     """CIFAR-10 from `root/cifar-10-batches-bin`: 50,000 pictures to train, or 10,000 to test, (N,3,32,32) uint8.
 
+    Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images", section 3.
+
     Args:
         root: the folder that holds the folder of the archive.
         download: where that folder is missing, fetch the official archive (170 MB) and unpack it into `root`.
 
     Raises:
         FileNotFoundError: the folder or a file in it is missing.
+        OSError: the archive could not be downloaded or written.
         ValueError: a file is not a whole number of records, or holds a label or a class list that cannot be.
     """
     return read(CIFAR10, root, train, download, label=0)
@@ -74,7 +77,7 @@ def cifar10(root: str | os.PathLike[str], train: bool = True, download: bool = F
 def cifar100(root: str | os.PathLike[str], train: bool = True, download: bool = False, labels: str = "fine") -> Dataset:
     """CIFAR-100 from `root/cifar-100-binary`, with the 100 "fine" or the 20 "coarse" classes; else as `cifar10`.
 
-    Raises ValueError for another value of `labels`, and what `cifar10` raises.
+    Raises ValueError for another value of `labels`; what else is raised, and the source, are those of `cifar10`.
     """
     one_of(labels, "labels", ("fine", "coarse"))
     return read(CIFAR100, root, train, download, label=1 if labels == "fine" else 0)

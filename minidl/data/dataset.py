@@ -64,9 +64,9 @@ class Dataset:
         return f"Dataset({self.name!r}, images {shape} {dtype}, {len(self.classes)} classes, masks {list(self.masks)})"
 
     def take(self, indices: Sequence[int] | Array) -> Dataset:
-        """The pictures at `indices` (0..N-1), in that order, copied.
+        """The pictures at `indices`, (n,) of 0..N-1, in that order, copied: n pictures (n,C,H,W).
 
-        Raises TypeError for indices that are not integers and IndexError for one out of range.
+        Raises TypeError for indices that are not integers, IndexError for one out of range, and ValueError for none.
         """
         picked = np.asarray(indices if isinstance(indices, np.ndarray) else counts(indices, "indices", None))
         if picked.ndim != 1 or (picked.size > 0 and not np.issubdtype(picked.dtype, np.integer)):
@@ -81,7 +81,8 @@ class Dataset:
     def split(self, fractions: Sequence[float], seed: int = 0) -> list[Dataset]:
         """Disjoint random parts that together are the whole, `fractions` (summing to 1) of it each.
 
-        Raises ValueError for fractions that do not sum to 1 and where a part would be empty.
+        Raises ValueError for fractions that do not sum to 1, or outside (0, 1], a seed below 0, and where a part would be
+        empty, TypeError for what are no numbers.
         """
         parts = np.asarray(numbers(fractions, "fractions", "(0, 1]"))
         if abs(parts.sum() - 1) > 1e-9:

@@ -34,6 +34,7 @@ def image_folder(root: str | os.PathLike[str], size: tuple[int, int] | None = No
         FileNotFoundError: there is no such folder, it has no class, or a class has no picture.
         ValueError: a picture is broken, sizes or channels differ, 16-bit greyscale and `channels` do not go together,
             or `size` or `channels` is none of the above.
+        TypeError: these are no integers.
     """
     root = pathlib.Path(root)
     size, channels = _form(size, channels)
@@ -76,7 +77,8 @@ def _files(root: pathlib.Path) -> list[tuple[pathlib.Path, int]]:
 def read_picture(file: str | os.PathLike[str], size: tuple[int, int] | None = None, channels: int | None = None) -> Array:
     """One picture (C,H,W), uint8 or, for 16-bit greyscale, float32 in [0, 1]; `size` and `channels` as in `image_folder`.
 
-    Raises ValueError where it cannot be read, and FileNotFoundError where there is none.
+    Raises ValueError where it cannot be read, or an argument cannot be, TypeError for sizes or channels that are no integers,
+    and FileNotFoundError where there is none.
     """
     from PIL import Image  # not with minidl: it takes its time
 

@@ -51,7 +51,7 @@ def ham10000(
 ) -> Dataset:
     """The training or the test pictures (N,3,H,W) uint8 in the folder `root`, in the order of the metadata.
 
-    masks: "lesion", (N,H,W) bool, as dermatologists outlined it.
+    masks: "lesion", (N,H,W) bool, as dermatologists outlined it. Tschandl, Rosendahl and Kittler 2018, "The HAM10000 dataset".
 
     Args:
         size: (H, W) to resize pictures and masks to (bilinear, with antialiasing); those published are 450x600.
@@ -63,6 +63,7 @@ def ham10000(
     Raises:
         FileNotFoundError: there is no metadata, or a picture or a mask that it lists is missing.
         ValueError: the metadata are not those of HAM10000, a file is damaged, or an argument cannot be.
+        TypeError: size, test or seed are no numbers.
     """
     root = pathlib.Path(root)
     arguments.one_of(labels, "labels", ("malignant", "diagnosis"))

@@ -68,7 +68,7 @@ class Loader:
             raise ValueError(f"drop_last leaves no batch: batch_size is {batch_size}, {dataset.name} has {len(dataset)}")
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next iteration is: 0, 1, ..."""
+        """The epoch that the next iteration is: 0, 1, ... Raises TypeError or ValueError for what is no such number."""
         self.epoch = count(epoch, "epoch", 0)
 
     def __len__(self) -> int:

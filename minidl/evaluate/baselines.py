@@ -9,13 +9,19 @@ from minidl.array import Array, is_array, to_cpu
 
 
 def random(x: Array, seed: int = 0) -> Array:
-    """Each pixel uniform in [0, 1)."""
+    """Each pixel uniform in [0, 1): pictures x (N,C,H,W) -> (N,H,W).
+
+    Raises ValueError for what are no pictures, TypeError or ValueError for a seed that is no integer of at least 0.
+    """
     N, _, H, W = _pictures(x).shape
     return np.random.default_rng(count(seed, "seed", 0)).random((N, H, W))
 
 
 def centre(x: Array) -> Array:
-    """exp(-d^2 / 2), d the distance from the picture's centre, in quarters of its height and width: photographers aim."""
+    """exp(-d^2 / 2), d the distance from the picture's centre, in quarters of its height and width: photographers aim.
+
+    Pictures x (N,C,H,W) -> (N,H,W). Raises ValueError for what are none.
+    """
     N, _, H, W = _pictures(x).shape
     y, x_ = (np.arange(S) + 0.5 - S / 2 for S in (H, W))
     bell = np.exp(-0.5 * ((y[:, None] / (H / 4)) ** 2 + (x_ / (W / 4)) ** 2))
@@ -23,7 +29,11 @@ def centre(x: Array) -> Array:
 
 
 def sobel(x: Array) -> Array:
-    """The size of the gradient of the picture, the largest over its channels: an edge detector."""
+    """sqrt(gh^2 + gv^2), the size of the gradient of the picture, the largest over its channels: an edge detector.
+
+    Pictures x (N,C,H,W) -> (N,H,W). Raises ValueError for what are none. Gradients gh, gv by the operator of Sobel and Feldman
+    1968, "A 3x3 isotropic gradient operator for image processing".
+    """
     p = np.pad(_pictures(x), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
     vertical = p[:, :, :, :-2] + 2 * p[:, :, :, 1:-1] + p[:, :, :, 2:]  # smoothed along the rows
     horizontal = p[:, :, :-2] + 2 * p[:, :, 1:-1] + p[:, :, 2:]
@@ -32,7 +42,10 @@ def sobel(x: Array) -> Array:
 
 
 def intensity(x: Array) -> Array:
-    """How much darker or brighter a pixel is than its picture's median, after the mean over the channels."""
+    """|grey - median grey|, grey the mean over the channels: how much darker or brighter a pixel is than its picture's median.
+
+    Pictures x (N,C,H,W) -> (N,H,W). Raises ValueError for what are none.
+    """
     grey = _pictures(x).mean(1)
     unusual: Array = np.abs(grey - np.median(grey, axis=(1, 2), keepdims=True))
     return unusual

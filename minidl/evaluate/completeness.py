@@ -20,7 +20,7 @@ def completeness(
     output: str = "logit",
     batch_size: int = 32,
 ) -> Array:
-    """sum of the contributions raw - (score_c(x) - score_c(baseline)), (N,): 0 for a method that keeps the promise.
+    """y = sum of the contributions raw - (score_c(x) - score_c(baseline)), (N,): 0 for a method that keeps the promise.
 
     Sundararajan, Taly and Yan 2017, "Axiomatic attribution for deep networks", section 3.
 
@@ -31,7 +31,7 @@ def completeness(
         target: the class c, one for all or one for each; None: the one that the model predicts for x.
         output: the score, as in `explain.saliency`.
 
-    Raises TypeError and ValueError for an argument that cannot be.
+    Raises TypeError and ValueError for an argument that cannot be, MemoryError where a batch does not fit into memory.
     """
     check_images(model, x, target)
     if not is_array(raw) or raw.ndim < 2 or len(raw) != len(x):

@@ -24,7 +24,7 @@ from minidl.nn import Module
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """share (T+1,) of the pixels that were deleted or inserted, from 0 to 1, and the scores then (N,T+1), on the CPU."""
+    """share (T+1,) of the pixels that were deleted or inserted, from 0 to 1, and score (N,T+1), the scores then, on the CPU."""
 
     share: Array
     score: Array
@@ -62,7 +62,9 @@ def deletion(
         seed: of the order of equal pixels.
         progress: False, True (a bar), or a function of (done, total).
 
-    Raises TypeError and ValueError for an argument that cannot be.
+    Petsiuk, Das and Saenko 2018, "RISE: randomized input sampling for explanation of black-box models", section 4.2.
+
+    Raises TypeError and ValueError for an argument that cannot be, MemoryError where a batch does not fit into memory.
     """
     return _curve(model, x, maps, target, baseline, steps, output, batch_size, seed, progress, "deletion", _deleted)
 
@@ -80,7 +82,10 @@ def insertion(
     seed: int = 0,
     progress: Progress = False,
 ) -> Curve:
-    """The scores of `baseline` as its pixels, those highest in `maps` first, take the values of x; else as `deletion`."""
+    """The scores of `baseline` as its pixels, those highest in `maps` first, take the values of x.
+
+    The arguments, the source, and what is raised, are those of `deletion`.
+    """
     return _curve(model, x, maps, target, baseline, steps, output, batch_size, seed, progress, "insertion", _inserted)
 
 

@@ -13,6 +13,8 @@ def mass_in_mask(maps: Array, masks: Array) -> Measured:
     """sum of the map in the mask / sum of the map, in [0, 1]; chance is the mask's share of the picture, its area.
 
     A uniform map scores exactly chance, and so does one that is 0 everywhere, which tells nothing. `enrichment` = mass / area.
+    Wang et al. 2020, "Score-CAM: score-weighted visual explanations for convolutional neural networks", as the energy-based
+    pointing game, in boxes.
 
     Args:
         maps, masks: (N,H,W). The maps hold no negative value: of a signed map, take its size or what is positive in it.

@@ -13,7 +13,8 @@ def iou(maps: Array, masks: Array) -> Measured:
     """|T and E| / |T or E|, E the mask and T as many of the map's highest pixels as E has.
 
     Pixels that are equal at the border of T belong to it in equal parts, so that a uniform map, like one at random on average,
-    has |T and E| = |E| a, a the area of E in pictures. Chance is what follows from that: a / (2 - a).
+    has |T and E| = |E| a, a the area of E in pictures. Chance is what follows from that: a / (2 - a). Jaccard 1912, "The
+    distribution of the flora in the alpine zone".
 
     maps, masks: (N,H,W). Raises TypeError and ValueError as `pointing_game` does.
     """

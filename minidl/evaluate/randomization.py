@@ -53,7 +53,10 @@ class Randomization:
         return mean
 
     def passed(self, limit: float = 0.5) -> bool:
-        """Whether the maps of the ruins are, on average, less like those of the model than `limit`."""
+        """Whether the maps of the ruins are, on average, less like those of the model than `limit`.
+
+        Raises TypeError or ValueError where that is no finite number.
+        """
         return bool(self.alike.mean() < number(limit, "limit"))
 
 
@@ -73,6 +76,8 @@ def randomization(
     A layer is destroyed by shuffling the values of each of its parameters, so that their distribution stays; running statistics
     stay too. All this happens to a copy of the model. The class that is explained stays that of the whole model.
 
+    Adebayo et al. 2018, "Sanity checks for saliency maps", section 3, where the layers get new random weights.
+
     Args:
         x: pictures (N,C,H,W) as in training.
         method: called as method(model, x, target=classes); sizes of its maps are compared, so that signs do not matter.
@@ -81,7 +86,7 @@ def randomization(
         every: compare after every so many layers only, and after the last.
         progress: False, True (a bar), or a function of (done, total), of the maps to make.
 
-    Raises TypeError and ValueError for an argument that cannot be.
+    Raises TypeError and ValueError for an argument that cannot be, MemoryError where a batch does not fit into memory.
     """
     check_images(model, x, target)
     one_of(similarity, "similarity", SIMILARITY)

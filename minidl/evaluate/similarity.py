@@ -12,9 +12,10 @@ WINDOW = 11
 
 
 def rank_correlation(a: Array, b: Array) -> Array:
-    """Spearman's correlation (N,) of maps (N,H,W): Pearson's of their pixels' ranks, equal pixels sharing their mean rank.
+    """<ra, rb> / (|ra| |rb|), ra and rb the pixels' ranks less their mean: Spearman's correlation (N,) of maps a and b (N,H,W).
 
-    1 for the same order of pixels, -1 for the reverse, 0 where one map is constant.
+    Equal pixels share their mean rank. 1 for the same order of pixels, -1 for the reverse, 0 where one map is constant.
+    Spearman 1904, "The proof and measurement of association between two things".
     Raises TypeError and ValueError for maps that are no finite (N,H,W) of the same shape.
     """
     a, b = _pair(a, b)
@@ -32,13 +33,12 @@ def ranks(values: Array) -> Array:
 
 
 def ssim(a: Array, b: Array) -> Array:
-    """The mean structural similarity (N,) of maps (N,H,W) that are not negative, each divided by its largest value first.
+    """mean of (2 ma mb + c1) (2 cov + c2) / ((ma^2 + mb^2 + c1) (va + vb + c2)),  c1 = 0.01^2, c2 = 0.03^2
 
-        (2 ma mb + c1) (2 cov + c2) / ((ma^2 + mb^2 + c1) (va + vb + c2)),  c1 = 0.01^2, c2 = 0.03^2
-
-    with means, variances and covariance under a Gaussian window of 11x11 pixels and sigma 1.5. Wang et al. 2004, "Image quality
+    The mean structural similarity (N,) of maps a and b, (N,H,W), not negative, each divided by its largest value first, with
+    means, variances and covariance under a Gaussian window of 11x11 pixels and sigma 1.5. Wang et al. 2004, "Image quality
     assessment", equation 13. It is made for light, which is not negative: of a map m and -m both factors would be near -1, and
-    the two as good as equal. Raises ValueError for a negative value, for maps smaller than the window, and as
+    the two as good as equal. Raises ValueError for a negative value, for maps smaller than the window, and, with TypeError, as
     `rank_correlation` does.
     """
     a, b = _pair(a, b)

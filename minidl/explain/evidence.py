@@ -20,10 +20,11 @@ from minidl.nn import Module
 
 
 class Head(Module):
-    """One head of a model with several, as a model of its own: (N,C,H,W) -> logits (N,K). All methods take it.
+    """One head of a model with several, as a model of its own: x (N,C,H,W) -> logits (N,K). All methods take it.
 
     A model has several heads where it returns a NamedTuple or a mapping of logits, whose fields or keys are their names, or a
-    plain tuple or list, whose heads are named "0", "1", ...; one that returns plain logits has the head "".
+    plain tuple or list, whose heads are named "0", "1", ...; one that returns plain logits has the head "". A call raises
+    ValueError where it returns something else, or has no head of that name.
     """
 
     def __init__(self, model: Module, name: str) -> None:
@@ -69,12 +70,14 @@ def evidence_maps(
     raw is the gradient, not smoothed.
 
     Args:
+        x: the pictures (N,C,H,W), as in training.
         target: classes by the name of the head, each as in `saliency`; heads that are not there, and None: what they predict.
         sigma: of the Gaussian, in pixels; by default a sixteenth of the shorter side.
         output, batch_size, progress: as in `saliency`.
 
     Raises:
         ValueError: the model returns something that has no heads (see `Head`), or `target` names a head that it has not.
+        TypeError, ValueError, MemoryError: as in `saliency`.
     """
     check_images(model, x)
     asked = dict(target or {})

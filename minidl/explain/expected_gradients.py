@@ -41,6 +41,8 @@ def expected_gradients(
         background: (B,C,H,W), some typical pictures, as the model was trained on them.
         samples: n. seed: the same numbers on every device and for every batch_size.
         target, output, reduce, batch_size, progress: as in `saliency`; the class is that of x.
+
+    Raises TypeError and ValueError for an argument that cannot be, and MemoryError, as `saliency` does.
     """
     check_images(model, x, target)
     check_images(model, background, pictures="background")

@@ -87,6 +87,7 @@ def extremal_perturbation(
     Raises:
         TypeError, ValueError: an argument that cannot be, named with what came and what was expected; so is a class whose
             probability is exactly 0, by a logit of -inf, of which no share can be kept.
+        MemoryError: as in `saliency`.
     """
     check_images(model, x, target)
     H, W = x.shape[2:]
@@ -145,7 +146,11 @@ def extremal_perturbation(
 
 
 def keep(x: Array, map: Array, levels: int = 8, blur: float = 20.0) -> Array:
-    """x (N,C,H,W), sharp where map (N,H,W) is 1, blurred where it is 0, and blurred less in between."""
+    """x (N,C,H,W), sharp where map (N,H,W) is 1, blurred where it is 0, and blurred less in between.
+
+    levels, blur: of the pyramid, as in `extremal_perturbation`. Raises ValueError for a map of another shape, TypeError or
+    ValueError where levels is no integer of at least 2, or blur no number above 0.
+    """
     if map.shape != (len(x), *x.shape[2:]):
         raise ValueError(f"map: expected (N,H,W) = {(len(x), *x.shape[2:])} for x of {x.shape}, got {map.shape}")
     levels, blur = count(levels, "levels", 2), number(blur, "blur", "(0, inf)")

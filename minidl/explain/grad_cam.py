@@ -29,15 +29,18 @@ def grad_cam(
 
     A (N,K,h,w) is what the layer returns; raw is (N,1,h,w), and the resizing is bilinear. Selvaraju et al. 2017, "Grad-CAM:
     visual explanations from deep networks", section 3. Where A goes through global average pooling into a linear layer, raw
-    is its predecessor CAM (Zhou et al. 2016), but for the factor 1/(h w).
+    is its predecessor CAM (Zhou et al. 2016, "Learning deep features for discriminative localization"), but for the factor
+    1/(h w).
 
     Args:
+        x: the pictures (N,C,H,W), as in training.
         layer: its dotted name, such as "layer3.0". Every layer that is called with its name counts, while the ops run one by
             one (`ops.unfused`); of one that is called several times, the last output. None: the last one with spatial extent.
         target, output, batch_size, progress: as in `saliency`.
 
     Raises:
         ValueError: no layer of that name has spatial extent; the message lists those that have.
+        TypeError, ValueError, MemoryError: as in `saliency`.
     """
     check_images(model, x, target)
     parts = []

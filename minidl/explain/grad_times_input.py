@@ -26,7 +26,7 @@ def grad_times_input(
 
     Shrikumar, Greenside, Shcherbina and Kundaje 2016, "Not just a black box". For a model without biases whose other parts are
     linear, ReLUs or max pools, raw sums to the score. A pixel whose value is 0, which after normalising is the mean colour,
-    gets 0 whatever it means. The arguments are those of `saliency`.
+    gets 0 whatever it means. The arguments, and what is raised, are those of `saliency`.
     """
     check_images(model, x, target)
     check_reduce(reduce)

@@ -38,6 +38,8 @@ def integrated_gradients(
             normalised. A pixel that is as in the baseline gets 0.
         nodes: of Gauss-Legendre quadrature, which is exact for polynomials in a up to degree 2 nodes - 1.
         target, output, reduce, batch_size, progress: as in `saliency`; the class is that of x.
+
+    Raises TypeError and ValueError for an argument that cannot be, and MemoryError, as `saliency` does.
     """
     check_images(model, x, target)
     check_reduce(reduce)

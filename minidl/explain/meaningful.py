@@ -105,6 +105,7 @@ def meaningful_perturbation(
 
     Raises:
         TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
+        MemoryError: as in `saliency`.
     """
     check_images(model, x, target)
     H, W = x.shape[2:]
@@ -153,7 +154,11 @@ def delete(
     constant: float | Array | None = None,
     seed: int = 0,
 ) -> Array:
-    """x (N,C,H,W) with the pixels replaced where map (N,H,W) is 1, and mixed in between: map r + (1 - map) x."""
+    """map r + (1 - map) x: the pictures x (N,C,H,W) with the pixels replaced where map (N,H,W) is 1, and mixed in between.
+
+    deletion, blur, constant, seed: what r is, as in `meaningful_perturbation`. Raises ValueError for a map of another shape,
+    TypeError or ValueError for settings that cannot be.
+    """
     if map.shape != (len(x), *x.shape[2:]):
         raise ValueError(f"map: expected (N,H,W) = {(len(x), *x.shape[2:])} for x of {x.shape}, got {map.shape}")
     constant = None if constant is None else number_or_array(constant, "constant")

@@ -39,7 +39,8 @@ def occlusion(
         target, output, batch_size, progress: as in `saliency`.
 
     Raises:
-        ValueError: a window larger than the picture, or a stride larger than the window, among others.
+        ValueError: a window larger than the picture, or a stride larger than the window.
+        TypeError, ValueError, MemoryError: as in `saliency`.
     """
     check_images(model, x, target)
     xp, (N, _, H, W) = array_module(x), x.shape

@@ -45,6 +45,8 @@ def rise(
         fill: what is seen elsewhere, a number or what broadcasts to x. The default 0 is the mean colour of normalised pictures.
         seed: the same masks on every device and for every batch_size.
         target, output, batch_size, progress: as in `saliency`.
+
+    Raises TypeError and ValueError for an argument that cannot be, and MemoryError, as `saliency` does.
     """
     check_images(model, x, target)
     samples, grid, seed = count(samples, "samples"), count(grid, "grid"), count(seed, "seed", 0)

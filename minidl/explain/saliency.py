@@ -37,6 +37,7 @@ def saliency(
 
     Raises:
         TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
+        MemoryError: `batch_size` pictures at a time do not fit into memory; the message says what would.
     """
     check_images(model, x, target)
     check_reduce(reduce)

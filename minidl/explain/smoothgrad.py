@@ -39,6 +39,8 @@ def smoothgrad(
     Args:
         samples: n. noise: the share of the range. seed: the same numbers on every device and for every batch_size.
         target, output, reduce, batch_size, progress: as in `saliency`.
+
+    Raises TypeError and ValueError for an argument that cannot be, and MemoryError, as `saliency` does.
     """
     check_reduce(reduce)
     samples, noise, seed = settings(samples, noise, seed)

@@ -28,7 +28,7 @@ def vargrad(
     """raw = 1/n sum_k (g_k - mean g)^2, g_k the gradients whose mean `smoothgrad` takes: where they depend on the noise.
 
     Adebayo, Gilmer, Goodfellow and Kim 2018, "Local explanation methods for deep neural networks lack sensitivity to parameter
-    values". Not below 0, and 0 for a linear model. The arguments are those of `smoothgrad`.
+    values". Not below 0, and 0 for a linear model. The arguments, and what is raised, are those of `smoothgrad`.
     """
     check_reduce(reduce)
     samples, noise, seed = settings(samples, noise, seed)

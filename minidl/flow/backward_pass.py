@@ -10,7 +10,10 @@ from minidl.core import Op, Parameter, Tensor, walk
 
 @dataclass(frozen=True)
 class Wire:
-    """One use of a tensor: `source` goes into op `to` as its input number `input`. to is None where it is read by us."""
+    """One use of a tensor, of any shape: `source` goes into op `to` as its input number `input`.
+
+    to is None where it is read by us.
+    """
 
     source: Tensor
     to: Op | None
@@ -59,7 +62,7 @@ class Passed:
         self.gx[Wire(y, None)] = self.gy_of[y.op] if y.op is not None else leaves[y]
 
     def gradient(self, x: Tensor) -> Array:
-        """dy/dx"""
+        """dy/dx, of the shape of x. Raises KeyError where y does not depend on x."""
         if x.op is not None:
             return self.gy_of[x.op]
         first, *rest = (self.gx[wire] for wire in self.uses[x])

@@ -49,19 +49,23 @@ class Cell:
 
     @property
     def op(self) -> Op:
+        """The op whose input this is a cell of."""
         assert self.wire.to is not None
         return self.wire.to
 
     @property
     def products(self) -> Array:
+        """factor gy, (M,): the terms of the sum."""
         return self.factor * self.gy
 
     @property
     def value(self) -> float:
+        """sum_m factor[m] gy[m]"""
         return float(self.products.sum())
 
     @property
     def arrived(self) -> float:
+        """The gradient of the cell: what came back here, and from all other uses of the tensor."""
         return self.engine + sum(self.others.values())
 
     def largest(self, count: int) -> list[int]:
@@ -104,7 +108,9 @@ class Window:
 def strongest_path(passed: Passed, x: Tensor, index: Index) -> list[Cell]:
     """The cells from x[index] up to the score, or to where nothing comes back; the pixel's first.
 
-    Of several uses of a tensor, the path takes that from which most came back.
+    x is of any shape, index one integer of each axis, from 0. Of several uses of a tensor, the path takes that from which most
+    came back. Raises ValueError where x has no such element, TypeError for an index of no integers, KeyError where the score
+    does not depend on x.
     """
     index = place(x, index)
     path: list[Cell] = []
@@ -122,7 +128,11 @@ def strongest_path(passed: Passed, x: Tensor, index: Index) -> list[Cell]:
 
 
 def arithmetic(passed: Passed, wire: Wire, index: Index, others: dict[Wire, float] | None = None) -> Cell:
-    """The sum that is the gradient of one cell of one use of a tensor."""
+    """The sum that is the gradient of one cell of one use of a tensor, as a `Cell`.
+
+    index: of the cell, one integer of each axis, from 0. Raises ValueError where the tensor has no such element, TypeError for
+    an index of no integers.
+    """
     op = wire.to
     assert op is not None
     index = place(wire.source, index)

@@ -41,6 +41,7 @@ class Line:
 
     @property
     def total(self) -> float:
+        """sum of <a, g> over the cut, plus the biases behind it"""
         return sum(self.counts.values()) + self.biases
 
 

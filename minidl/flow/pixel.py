@@ -57,7 +57,10 @@ def unit(x: Tensor, index: Index) -> Array:
 
 
 def pixel_flow(passed: Passed, x: Tensor, index: Index) -> PixelFlow:
-    """Follow the pixel x[index] forward. Raises ValueError where x has no such element, or the score does not depend on x."""
+    """Follow the pixel x[index] forward: x of any shape, index one integer of each axis, from 0.
+
+    Raises ValueError where x has no such element, or the score does not depend on x, TypeError for an index of no integers.
+    """
     if x not in passed.uses:
         raise ValueError(f"x: the score does not depend on {x!r}")
     index = place(x, index)

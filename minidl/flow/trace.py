@@ -98,7 +98,8 @@ def trace(y: Tensor, gy: Array | None = None, *, pixel: tuple[int, ...] | str | 
         with model.eval().frozen(), ops.unfused():
             print(trace(model(Tensor(x, requires_grad=True))[0, target], pixel="strongest").arithmetic())
 
-    Raises ValueError where there is not one such input, or no such element.
+    Raises ValueError where there is not one such input, or no such element, or gy does not fit y, TypeError for a pixel of what
+    are no integers.
     """
     leaves: dict[Tensor, int] = {}
     records = [_record(i, step, leaves) for i, step in enumerate(walk(y, gy, leaves={}, apart=False), start=1)]

@@ -39,7 +39,11 @@ def logits_of(model: Module, x: Array) -> Tensor:
 
 @contained
 def predict(model: Module, x: Array, batch_size: int = 32) -> Array:
-    """The logits (N,K) of pictures x (N,C,H,W), in evaluation mode, without a graph."""
+    """The logits (N,K) of pictures x (N,C,H,W), in evaluation mode, without a graph.
+
+    Raises TypeError or ValueError for a batch_size that is no integer of at least 1, ValueError for a model that returns
+    something else, and MemoryError where a batch does not fit into memory.
+    """
     parts = []
     for part in batches(len(x), batch_size):
         with evaluation_mode(model, batch_size), no_grad():
@@ -61,7 +65,8 @@ def evaluate(
 ) -> tuple[float, Array, Array]:
     """Mean cross-entropy, logits (N,K) and labels (N,), in the order of `dataset`, with the model in evaluation mode.
 
-    prepare: f(x, rng) -> x as in `minidl.data.augment`, for instance `Normalize`. Loss and arrays are on the CPU.
+    prepare: f(x, rng) -> x as in `minidl.data.augment`, for instance `Normalize`. Loss and arrays are on the CPU. Raises
+    MemoryError where a batch does not fit into memory.
     """
     device, total, parts = model.parameters()[0].device, 0.0, []
     with model.evaluating(), batch_in_memory(batch_size):

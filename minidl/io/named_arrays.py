@@ -15,7 +15,8 @@ def compare(
     """The names that are missing in `came`, and those that are unexpected there.
 
     Raises ValueError with the entries that do not fit, by name, the first 100 of them: of another shape or kind of number,
-    and, if `strict`, the missing and the unexpected ones too. `what` names the owner of the state in that message.
+    and, if `strict`, the missing and the unexpected ones too, TypeError for what is no mapping. `what` names the owner of the
+    state in these messages.
     """
     if not isinstance(came, Mapping):
         raise TypeError(f"{what}: expected a mapping of names to arrays, got {type(came).__name__}")

@@ -37,7 +37,7 @@ if _choice.default not in CHOICES:
 
 
 def of(x: Array) -> ModuleType:
-    """The kernels for x: `compiled` for NumPy's arrays, `cuda` for CuPy's, `reference` where it was chosen.
+    """The kernels for x, of any shape: `compiled` for NumPy's arrays, `cuda` for CuPy's, `reference` where it was chosen.
 
     For halves it is `halves`, but `cuda` for CuPy's of float16. Raises RuntimeError for a CuPy array where the kernels cannot
     reach a GPU, or where it holds bfloat16.

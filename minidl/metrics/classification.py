@@ -11,9 +11,9 @@ from minidl.array import Array, to_cpu
 
 
 def accuracy(logits: Array, labels: Array) -> float:
-    """Top-1: the share of pictures whose largest logit is that of their label.
+    """sum_n [argmax_k logits[n,k] = labels[n]] / N, top-1: the share of pictures whose largest logit is that of their label.
 
-    This one and the next two raise ValueError for shapes that disagree, labels outside 0 to K-1, and logits that are NaN,
+    logits (N,K), labels (N,). Raises ValueError for shapes that disagree, labels outside 0 to K-1, and logits that are NaN,
     TypeError for labels that are no integers.
     """
     logits, labels = _checked(logits, labels)
@@ -21,14 +21,21 @@ def accuracy(logits: Array, labels: Array) -> float:
 
 
 def confusion_matrix(logits: Array, labels: Array) -> Array:
-    """(K,K) int64 on the CPU: entry [t, p] counts the pictures of class t that were taken for class p."""
+    """(K,K) int64 on the CPU: entry [t, p] counts the pictures of class t that were taken for class p.
+
+    logits (N,K), labels (N,); what is raised is as of `accuracy`.
+    """
     logits, labels = _checked(logits, labels)
     K = logits.shape[1]
     return np.bincount(K * labels + logits.argmax(1), minlength=K * K).reshape(K, K)
 
 
 def balanced_accuracy(logits: Array, labels: Array) -> float:
-    """The mean over the classes that occur of the share of their pictures that is right: 1/K for one answer to everything."""
+    """mean_t confusion[t,t] / sum_p confusion[t,p] over the classes t that occur: 1/K for one answer to everything.
+
+    logits (N,K), labels (N,); what is raised is as of `accuracy`. Brodersen, Ong, Stephan and Buhmann 2010, "The balanced
+    accuracy and its posterior distribution".
+    """
     confusion = confusion_matrix(logits, labels)
     count = confusion.sum(1)
     return float((confusion.diagonal()[count > 0] / count[count > 0]).mean())
@@ -37,7 +44,8 @@ def balanced_accuracy(logits: Array, labels: Array) -> float:
 def auc(scores: Array, labels: Array) -> float:
     """P(score of a 1 > score of a 0) + P(equal) / 2 over all pairs of a picture with label 1 and one with label 0.
 
-    By ranks (Mann and Whitney 1947): AUC = (R - P (P + 1) / 2) / (P Q), with P ones, Q zeros, and R the sum of the ranks of the
+    By ranks (Mann and Whitney 1947, "On a test of whether one of two random variables is stochastically larger than the
+    other"): AUC = (R - P (P + 1) / 2) / (P Q), with P ones, Q zeros, and R the sum of the ranks of the
     ones among all scores, smallest first, ties sharing their mean rank. scores, labels (N,). Raises ValueError where a
     label is neither 0 nor 1, one of the two is absent, or a score is not finite.
     """

@@ -27,7 +27,8 @@ class Interval(NamedTuple):
 def bootstrap(values: Array, groups: Array | None = None, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:
     """The mean of `values` (N,), and the interval that holds the middle `level` of the means of `draws` samples of them.
 
-    Each sample is as large as `values` and drawn from them with replacement.
+    Each sample is as large as `values` and drawn from them with replacement. Efron 1979, "Bootstrap methods: another look at
+    the jackknife", with the interval of the percentiles.
 
     To compare two methods on the same pictures, pass the differences: they differ where the interval does not hold 0.
 

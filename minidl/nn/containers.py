@@ -11,13 +11,14 @@ from minidl.nn.module import Module
 
 
 class ModuleList(Module):
-    """Modules under the names "0", "1", ...: to index and to loop over."""
+    """Modules under the names "0", "1", ...: to index and to loop over. Raises TypeError for what is no module."""
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         for module in modules:
             self.append(module)
 
     def append(self, module: Module) -> Self:
+        """Put a module behind the last one. Raises TypeError for what is none."""
         if not isinstance(module, Module):
             raise TypeError(f"{type(self).__name__}: expected Modules, got {type(module).__name__}")
         setattr(self, str(len(self)), module)
@@ -45,9 +46,10 @@ class ModuleList(Module):
 
 
 class Sequential(ModuleList):
-    """y = f_last(... f_1(f_0(x))): each module is given what the one before it returned.
+    """y = f_last(... f_1(f_0(x))): each module is given what the one before it returned, of whatever shape.
 
     A convolution is computed together with the batch norm and the relu behind it (see `nn.fused`), unless `ops.unfused()`.
+    Raises TypeError for what is no module.
     """
 
     def __init__(self, *modules: Module) -> None:

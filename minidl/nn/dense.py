@@ -19,7 +19,10 @@ def dense_block(x: Tensor, layers: Sequence[Sequence[tuple[BatchNorm2d, Conv2d]]
             x = concat([x, y])
 
     in one op that copies nothing (see `minidl.ops.dense`): (N,C,H,W) -> (N, C + channels of all layers, H, W). The
-    convolutions must keep the size of the pictures and have no bias; all norms share eps and mode.
+    convolutions must keep the size of the pictures and have no bias; all norms share eps and mode. Raises ValueError where that
+    is not so, or a shape does not fit.
+
+    Huang, Liu, van der Maaten and Weinberger 2017, "Densely connected convolutional networks", section 3.
     """
     pairs = [pair for layer in layers for pair in layer]
     norms = [norm for norm, _ in pairs]

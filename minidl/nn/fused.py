@@ -22,7 +22,10 @@ from minidl.nn.module import Module
 
 
 def conv_relu(x: Tensor, conv: Conv2d, norm: BatchNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
-    """relu(norm(conv(x)) + residual): x (N,C,H,W), residual and the result (N,F,OH,OW)"""
+    """y = relu(norm(conv(x)) + residual): x (N,C,H,W), residual and the result (N,F,OH,OW)
+
+    Raises ValueError for a residual of another shape, and all else as of `ops.conv2d`.
+    """
     if not ops.fusing():
         y = conv(x) if norm is None else norm(conv(x))
         return ops.relu(y if residual is None else y + residual)
@@ -35,7 +38,11 @@ def conv_relu(x: Tensor, conv: Conv2d, norm: BatchNorm2d | None = None, residual
 
 
 def conv_norm(x: Tensor, conv: Conv2d, norm: BatchNorm2d) -> Tensor:
-    """norm(conv(x)): (N,C,H,W) -> (N,F,OH,OW)"""
+    """y = norm(conv(x)): (N,C,H,W) -> (N,F,OH,OW), in evaluation with the norm in the weights
+
+    Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference", section
+    3.2. Raises as `ops.conv2d`.
+    """
     if ops.fusing() and folds(x, conv, norm):
         w, b = folded(conv, norm)
         return ops.conv2d(x, w, b, *conv.geometry)

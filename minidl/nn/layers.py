@@ -20,9 +20,11 @@ from minidl.ops.norm import BatchNorm, follow
 
 
 class Conv2d(Module):
-    """`ops.conv2d` with a weight (F, C/groups, kh, kw), drawn by `init`, and a bias (F,), 0 at first: (N,C,H,W) -> (N,F,OH,OW).
+    """y = `ops.conv2d`(x) with a weight (F, C/groups, kh, kw), drawn by `init`, and a bias (F,), 0 at first.
 
-    kernel, stride, padding and dilation: an int or a (vertical, horizontal) pair, in pixels.
+    x (N,C,H,W) -> (N,F,OH,OW). kernel, stride, padding and dilation: an int or a (vertical, horizontal) pair, in pixels.
+    Raises TypeError or ValueError for sizes that are no integers, or too small, another rng, and `groups` that does not divide
+    both numbers of channels. A call raises as `ops.conv2d` does.
     """
 
     bias: Parameter | None
@@ -65,7 +67,11 @@ class Conv2d(Module):
 
 
 class Linear(Module):
-    """`ops.linear` with a weight (out, in), drawn by `init`, and a bias (out,), 0 at first: (N, in) -> (N, out)."""
+    """y = `ops.linear`(x) with a weight (out, in), drawn by `init`, and a bias (out,), 0 at first: x (N, in) -> (N, out).
+
+    Raises TypeError or ValueError for sizes that are no integers of at least 1, and another rng. A call raises as `ops.linear`
+    does.
+    """
 
     bias: Parameter | None
 
@@ -95,7 +101,10 @@ class BatchNorm2d(Module):
 
         running <- (1 - momentum) running + momentum batch
 
-    In evaluation they are the running ones. Ioffe and Szegedy 2015, algorithms 1 and 2.
+    In evaluation they are the running ones. eps is above 0, momentum in [0, 1]. Raises TypeError or ValueError for numbers that
+    are not, and channels that are no integer of at least 1. A call raises as `ops.batch_norm` does.
+
+    Ioffe and Szegedy 2015, "Batch normalization: accelerating deep network training", algorithms 1 and 2.
     """
 
     running_mean: Array
@@ -120,7 +129,10 @@ class BatchNorm2d(Module):
         return y
 
     def relu(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """relu(self(x) + residual), in one op unless `ops.unfused()`"""
+        """relu(self(x) + residual), in one op unless `ops.unfused()`: x and residual (N,C,H,W) -> (N,C,H,W)
+
+        Raises as `ops.batch_norm_relu`.
+        """
         if not ops.fusing():
             y = self(x)
             return ops.relu(y if residual is None else y + residual)
@@ -133,7 +145,7 @@ class BatchNorm2d(Module):
         return y
 
     def follow(self, mean: Array, var: Array, m: int) -> None:
-        """Move the running statistics towards those of a batch with m values a channel, the variance unbiased."""
+        """Move the running statistics towards mean and var (C,) of a batch with m values a channel, the variance unbiased."""
         self.running_mean = follow(self.running_mean, mean, self.momentum)  # new arrays: an older graph may hold the old ones
         self.running_var = follow(self.running_var, var, self.momentum, m / (m - 1))
         self.num_batches_tracked += 1
@@ -146,14 +158,17 @@ class BatchNorm2d(Module):
 
 
 class ReLU(Module):
-    """y = max(x, 0)"""
+    """y = max(x, 0): shapes and source as of `ops.relu`"""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.relu(x)
 
 
 class LeakyReLU(Module):
-    """y = x where x > 0, else slope * x"""
+    """y = x where x > 0, else slope * x: shapes and source as of `ops.leaky_relu`
+
+    Raises TypeError or ValueError for a slope that is no finite number.
+    """
 
     def __init__(self, slope: float = 0.01) -> None:
         self.slope = number(slope, "slope")
@@ -166,21 +181,21 @@ class LeakyReLU(Module):
 
 
 class Sigmoid(Module):
-    """y = 1 / (1 + exp(-x))"""
+    """y = 1 / (1 + exp(-x)), any shape"""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.sigmoid(x)
 
 
 class Tanh(Module):
-    """y = tanh(x)"""
+    """y = tanh(x), any shape"""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.tanh(x)
 
 
 class GELU(Module):
-    """y = x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))"""
+    """y = x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): shapes and source as of `ops.gelu`"""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.gelu(x)
@@ -190,7 +205,10 @@ class GELU(Module):
 
 
 class MaxPool2d(Module):
-    """`ops.max_pool2d`: the largest value of each window, (N,C,H,W) -> (N,C,OH,OW)"""
+    """y = `ops.max_pool2d`(x): the largest value of each window, x (N,C,H,W) -> (N,C,OH,OW)
+
+    Raises TypeError or ValueError for sizes that are no integers, or too small. A call raises as `ops.max_pool2d` does.
+    """
 
     def __init__(
         self, kernel: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0, ceil_mode: bool = False
@@ -206,7 +224,10 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(Module):
-    """`ops.avg_pool2d`: the mean of each window, (N,C,H,W) -> (N,C,OH,OW)"""
+    """y = `ops.avg_pool2d`(x): the mean of each window, x (N,C,H,W) -> (N,C,OH,OW)
+
+    Raises TypeError or ValueError for sizes that are no integers, or too small. A call raises as `ops.avg_pool2d` does.
+    """
 
     def __init__(
         self,
@@ -228,7 +249,10 @@ class AvgPool2d(Module):
 
 
 class AdaptiveAvgPool2d(Module):
-    """`ops.adaptive_avg_pool2d`: means over a grid of OH x OW cells, (N,C,H,W) -> (N,C,OH,OW)"""
+    """y = `ops.adaptive_avg_pool2d`(x): means over a grid of OH x OW cells, x (N,C,H,W) -> (N,C,OH,OW)
+
+    Raises TypeError or ValueError for a size that is no integer of at least 1, or a pair of them.
+    """
 
     def __init__(self, size: int | Pair) -> None:
         self.size = pair(size, "size", 1)
@@ -241,7 +265,7 @@ class AdaptiveAvgPool2d(Module):
 
 
 class GlobalAvgPool2d(Module):
-    """The mean of each channel: (N,C,H,W) -> (N,C)"""
+    """y[n,c] = sum_{i,j} x[n,c,i,j] / (H W), x (N,C,H,W) -> (N,C): source as of `ops.global_avg_pool2d`"""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.global_avg_pool2d(x)
@@ -251,7 +275,10 @@ class GlobalAvgPool2d(Module):
 
 
 class Dropout(Module):
-    """In training, each element is set to 0 with probability p and the others grow by 1 / (1 - p)."""
+    """In training y = x m / (1 - p), m = 0 with probability p, else 1; in evaluation y = x. Shape, source: as of `ops.dropout`.
+
+    rng: None: the generator that layers share. Raises TypeError for another rng, TypeError or ValueError for p outside [0, 1).
+    """
 
     def __init__(self, p: float = 0.5, rng: np.random.Generator | None = None) -> None:
         self.p, self.rng = number(p, "p", "[0, 1)"), inits.generator(rng)
@@ -264,14 +291,14 @@ class Dropout(Module):
 
 
 class Flatten(Module):
-    """(N, ...) -> (N, all the rest)"""
+    """y = x, (N, ...) -> (N, all the rest)"""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.flatten(x)
 
 
 class Identity(Module):
-    """y = x"""
+    """y = x, any shape"""
 
     def forward(self, x: Tensor) -> Tensor:
         return x

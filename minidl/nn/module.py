@@ -22,17 +22,19 @@ watchers: Setting[dict[int, tuple[str, Told | None, Told | None]]] = Setting("wa
 
 
 class Module:
-    """A subclass sets attributes in its constructor and computes in `forward`; nothing else is needed.
+    """A subclass sets attributes in its constructor and computes y from x in `forward`; nothing else is needed.
 
     Attributes that are a Parameter or a Module are found by themselves, in the order in which they were set. An array that
     belongs to the state without being trained, such as a running mean, is set by `self.buffer(name, array)`. Names are those
-    of the attributes, joined by dots: `layer1.0.conv1.weight`.
+    of the attributes, joined by dots: `layer1.0.conv1.weight`. Shapes are a matter of the subclass. Raises TypeError where a
+    list, tuple, dict or set holds modules or parameters, which would hide there.
     """
 
     buffer_names: tuple[str, ...] = ()
     _named = False  # whether the parameters have their names
 
     def forward(self, x: Tensor) -> Tensor:
+        """y from x, of the shapes that the docstring of the subclass tells. Raises NotImplementedError where there is none."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def __call__(self, x: Tensor | Array) -> Tensor:
@@ -63,7 +65,10 @@ class Module:
         object.__setattr__(self, name, value)
 
     def buffer(self, name: str, array: Array) -> None:
-        """Set an attribute that is saved, loaded and moved with the parameters, but not trained."""
+        """Set an attribute, an array of any shape, that is saved, loaded and moved with the parameters, but not trained.
+
+        Raises TypeError for what is no array.
+        """
         if not is_array(array):
             raise TypeError(f"buffer {name!r}: expected an array, got {type(array).__name__}")
         setattr(self, name, array)
@@ -72,7 +77,7 @@ class Module:
     # ---- what it is made of, each in definition order
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The modules directly below this one."""
+        """The modules directly below this one. Raises TypeError where a list, tuple, dict or set hides some."""
         for name, value in tuple(vars(self).items()):  # as they are now: another thread may give names to parameters
             if isinstance(value, Module):
                 yield name, value
@@ -96,15 +101,17 @@ class Module:
         )
 
     def named_buffers(self) -> Iterator[tuple[str, Array]]:
-        """Every array that belongs to the state without being trained."""
+        """Every array, of any shape, that belongs to the state without being trained."""
         return _each_once(
             (prefix + name, getattr(module, name)) for prefix, module in self._tree("") for name in module.buffer_names
         )
 
     def modules(self) -> list[Module]:
+        """This module and all below it, each once."""
         return [module for _, module in self.named_modules()]
 
     def parameters(self) -> list[Parameter]:
+        """Every parameter, each once."""
         return [p for _, p in self.named_parameters()]
 
     def generators(self) -> list[np.random.Generator]:
@@ -134,7 +141,10 @@ class Module:
     # ---- modes and places
 
     def train(self, mode: bool = True) -> Self:
-        """Into training: batch norm takes the statistics of the batch, dropout drops."""
+        """Into training: batch norm takes the statistics of the batch, dropout drops.
+
+        Raises RuntimeError inside `evaluating()`, in its thread.
+        """
         modules = self.modules()
         if mode and any(module._evaluates_here() for module in modules):
             raise RuntimeError(f"{type(self).__name__}.train(): {_LEAVE_FIRST}")
@@ -180,7 +190,8 @@ class Module:
     def to(self, device: str | None = None, dtype: Any = None) -> Self:
         """Parameters and buffers to `"cpu"` or `"gpu"`, those of float type to another float type; in place, returns self.
 
-        Make the optimiser afterwards: its state stays where the parameters were when it was made.
+        Make the optimiser afterwards: its state stays where the parameters were when it was made. Raises TypeError for a
+        dtype that is no float type, ValueError for another device, RuntimeError for "gpu" where CuPy or a GPU is missing.
         """
         if dtype is not None and not is_float(np.dtype(dtype)):
             raise TypeError(f"to(dtype=...): expected a float type, got {np.dtype(dtype)}")
@@ -199,14 +210,15 @@ class Module:
     # ---- states
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of parameters and buffers as NumPy arrays, by name and in PyTorch's order."""
+        """Copies of parameters and buffers as NumPy arrays of their shapes, by name and in PyTorch's order."""
         return {name: np.array(to_cpu(a)) for name, a in self._state().items()}
 
     def load_state_dict(self, state: Mapping[str, Array], strict: bool = True) -> tuple[list[str], list[str]]:
-        """Copy the arrays of `state` into parameters and buffers, cast to their types. Returns (missing, unexpected) names.
+        """Copy the arrays of `state` into parameters and buffers of the same shape, cast. Returns (missing, unexpected) names.
 
-        Everything is checked before anything changes: raises ValueError that lists entries that do not fit, with both
-        shapes. With strict=False, missing and unexpected names are no error and the rest is loaded.
+        Everything is checked before anything changes: raises ValueError that lists entries that have not the shape that they
+        must have, with both, and TypeError for a `state` that is no mapping. With strict=False, missing and unexpected names
+        are no error and the rest is loaded.
         """
         mine = self._state()
         missing, unexpected = compare(mine, state, f"state of {type(self).__name__}", strict)

@@ -144,30 +144,39 @@ class GELU(Op):
 
 
 def relu(x: Tensor) -> Tensor:
-    """y = max(x, 0), any shape; the gradient at 0 is 0."""
+    """y = max(x, 0), any shape; the gradient at 0 is 0.
+
+    Nair and Hinton 2010, "Rectified linear units improve restricted Boltzmann machines".
+    """
     return ReLU()(x)
 
 
 def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
-    """y = x where x > 0, else slope * x."""
+    """y = x where x > 0, else slope * x, any shape. Raises TypeError or ValueError for a slope that is no finite number.
+
+    Maas, Hannun and Ng 2013, "Rectifier nonlinearities improve neural network acoustic models", section 2.
+    """
     return LeakyReLU(number(slope, "slope"))(x)
 
 
 def sigmoid(x: Tensor) -> Tensor:
-    """y = 1 / (1 + exp(-x))."""
+    """y = 1 / (1 + exp(-x)), any shape."""
     return Sigmoid()(x)
 
 
 def tanh(x: Tensor) -> Tensor:
-    """y = tanh(x)."""
+    """y = tanh(x), any shape."""
     return Tanh()(x)
 
 
 def softplus(x: Tensor) -> Tensor:
-    """y = log(1 + exp(x)), without overflow."""
+    """y = log(1 + exp(x)), without overflow, any shape."""
     return Softplus()(x)
 
 
 def gelu(x: Tensor) -> Tensor:
-    """y = x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): the tanh form of Hendrycks and Gimpel 2016."""
+    """y = x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), any shape.
+
+    Hendrycks and Gimpel 2016, "Gaussian error linear units (GELUs)", section 2, in its tanh form.
+    """
     return GELU()(x)

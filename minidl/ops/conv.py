@@ -57,7 +57,9 @@ def conv2d(
 
     x (N,C,H,W), w (F,C/groups,kh,kw), b (F,) or None -> (N,F,OH,OW), OH = floor((H + 2p - d(kh-1) - 1) / s) + 1.
     stride, padding (zeros) and dilation are ints or (vertical, horizontal) pairs, in pixels; with `groups`, output channel f
-    sees only the C/groups input channels of its group. Raises ValueError where the kernel is larger than the padded picture.
+    sees only the C/groups input channels of its group. Raises ValueError where a shape does not fit, `groups` does not
+    divide C and F, or the kernel is larger than the padded picture, TypeError or ValueError for settings that are no integers,
+    or too small.
     """
     return Conv2d(*geometry(stride, padding, dilation, groups))(x, w, b)
 

@@ -76,13 +76,16 @@ class SmoothMaxConvolution(Op):
 
 
 def smooth_max_convolution(x: Tensor, kernel: Array, coldness: float) -> Tensor:
-    """The maximum over the neighbours of each pixel, of kernel times x, made smooth: (N,C,h,w) -> (N,C,h s,w s).
+    """y = sum f exp(T f) / sum exp(T f) over the neighbours of each pixel, f = kernel times x: (N,C,h,w) -> (N,C,h s,w s).
 
-        y = sum f exp(T f) / sum exp(T f),  which is max f for a large coldness T, and mean f for T = 0.
+    A maximum made smooth: max f for a large coldness T, and mean f for T = 0.
 
     kernel: (2r+1,2r+1,s,s): of a cell of s x s pixels, whose corner pixel is [0,0], the weight of the cell a - r further down
     and b - r to the right is kernel[a,b,u,v] at its pixel (u, v). Beyond the border x is 0. x is meant to lie in [0, 1]:
-    exp(T f) must be finite. Fong, Patrick and Vedaldi 2019, section 3.2.
+    exp(T f) must be finite. Raises ValueError for a kernel or x of another shape and a coldness below 0, TypeError for one that
+    is no number.
+
+    Fong, Patrick and Vedaldi 2019, "Understanding deep networks via extremal perturbations and smooth masks", section 3.2.
     """
     K, L, s, t = kernel.shape if kernel.ndim == 4 else (0, 0, 0, 0)
     if K != L or s != t or K % 2 == 0:

@@ -168,27 +168,30 @@ def _is_zero(op: Op, i: int) -> bool:
 
 
 def exp(x: Tensor) -> Tensor:
-    """y = e^x."""
+    """y = e^x, any shape."""
     return Exp()(x)
 
 
 def log(x: Tensor) -> Tensor:
-    """y = ln x."""
+    """y = ln x, any shape; -inf at 0, NaN below."""
     return Log()(x)
 
 
 def sqrt(x: Tensor) -> Tensor:
-    """y = sqrt(x)."""
+    """y = sqrt(x), any shape; NaN below 0."""
     return Sqrt()(x)
 
 
 def abs(x: Tensor) -> Tensor:
-    """y = |x|; the gradient at 0 is 0."""
+    """y = |x|, any shape; the gradient at 0 is 0."""
     return Abs()(x)
 
 
 def clip(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
-    """y = min(max(x, low), high); no gradient flows where x lies outside."""
+    """y = min(max(x, low), high), any shape; no gradient flows where x lies outside.
+
+    Raises ValueError where both limits are None, or low > high, TypeError or ValueError for one that is no number.
+    """
     if low is None and high is None:
         raise ValueError("low, high: expected at least one number, got None for both")
     low = None if low is None else number(low, "low", "[-inf, inf]")
@@ -204,7 +207,10 @@ def maximum(a: Tensor, b: Tensor) -> Tensor:
 
 
 def where(condition: Any, a: Tensor, b: Tensor) -> Tensor:
-    """y = a where `condition` (an array of bools, or a Tensor of them) holds, else b; shapes broadcast."""
+    """y = a where `condition` (an array of bools, or a Tensor of them) holds, else b; shapes broadcast.
+
+    Raises TypeError for another condition.
+    """
     condition = condition.data if isinstance(condition, Tensor) else condition
     if not is_array(condition) or condition.dtype.kind != "b":
         raise TypeError(f"condition: expected an array of bools, got {getattr(condition, 'dtype', type(condition).__name__)}")

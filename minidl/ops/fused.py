@@ -118,14 +118,21 @@ class Conv2dReLU(Conv2d):
 
 
 def batch_norm_relu(x: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor | None = None, eps: float = 1e-5) -> Tensor:
-    """relu(batch_norm(x, gamma, beta) + residual): x, residual (N,C,...), gamma, beta (C,) -> (N,C,...)"""
+    """y = relu(batch_norm(x, gamma, beta) + residual): x, residual (N,C,...), gamma, beta (C,) -> (N,C,...)
+
+    Raises ValueError for a residual of another shape, and all else, the source too, as of `batch_norm`.
+    """
     return BatchNormReLU(number(eps, "eps", "[0, inf)"))(x, gamma, beta, residual)
 
 
 def batch_norm_frozen_relu(
     x: Tensor, gamma: Tensor, beta: Tensor, mean: Array, var: Array, residual: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
-    """relu(batch_norm_frozen(x, gamma, beta, mean, var) + residual), shapes as above"""
+    """y = relu(batch_norm_frozen(x, gamma, beta, mean, var) + residual)
+
+    Shapes are as of `batch_norm_frozen`, residual as x. Raises ValueError for a residual of another shape, and all else, the
+    source too, as of `batch_norm_frozen`.
+    """
     return BatchNormFrozenReLU(mean, var, number(eps, "eps", "[0, inf)"))(x, gamma, beta, residual)
 
 
@@ -139,7 +146,11 @@ def conv2d_relu(
     dilation: int | Pair = 1,
     groups: int = 1,
 ) -> Tensor:
-    """relu(conv2d(x, w, b) + residual), of which one array is kept: arguments as of `conv2d`, residual (N,F,OH,OW)"""
+    """y = relu(conv2d(x, w, b) + residual), of which one array is kept
+
+    The arguments are as of `conv2d`, residual (N,F,OH,OW). Raises ValueError for a residual of another shape, and all else as
+    of `conv2d`.
+    """
     return Conv2dReLU(*geometry(stride, padding, dilation, groups))(x, w, b, residual)
 
 

@@ -46,5 +46,5 @@ class Linear(Op):
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-    """y = x w^T + b: x (N,I), w (O,I), b (O,) or None -> (N,O)."""
+    """y = x w^T + b: x (N,I), w (O,I), b (O,) or None -> (N,O). Raises ValueError where a shape does not fit."""
     return Linear()(x, w, b)

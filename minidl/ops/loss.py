@@ -145,20 +145,27 @@ class MSE(Op):
 
 
 def softmax(z: Tensor, axis: int = -1) -> Tensor:
-    """p_k = exp(z_k) / sum_j exp(z_j) along `axis`."""
+    """p_k = exp(z_k) / sum_j exp(z_j) along `axis`, any shape.
+
+    Raises TypeError for an axis that is no integer, ValueError for one that z has not.
+    """
     return Softmax(count(axis, "axis", None))(z)
 
 
 def log_softmax(z: Tensor, axis: int = -1) -> Tensor:
-    """log p_k = z_k - log sum_j exp(z_j) along `axis`."""
+    """log p_k = z_k - log sum_j exp(z_j) along `axis`, z of any shape; what is raised is as of `softmax`."""
     return LogSoftmax(count(axis, "axis", None))(z)
 
 
 def cross_entropy(z: Tensor, labels: Any, class_weights: Any = None, label_smoothing: float = 0.0) -> Tensor:
-    """The mean over the batch of -log softmax(z)[label], weighted by the label's class weight: logits (N,K) -> scalar.
+    """y = -sum_n v[label n] log softmax(z)[n, label n] / sum_n v[label n], v the class weights: logits (N,K) -> scalar.
 
     labels: (N,) integers in [0, K). class_weights: (K,) of the type of z. label_smoothing in [0, 1): the share of the target
-    that is spread evenly over all classes (Szegedy et al. 2016, section 7). Raises for labels of float type or out of range.
+    that is spread evenly over all classes (Szegedy et al. 2016, "Rethinking the inception architecture for computer vision",
+    section 7).
+
+    Raises TypeError for labels of float type, ValueError for labels or class weights of another shape, labels out of range,
+    labels or weights that require a gradient, and z that `softmax` returned.
     """
     smoothing = number(label_smoothing, "label_smoothing", "[0, 1)")
     if isinstance(getattr(z, "op", None), Softmax):
@@ -168,14 +175,21 @@ def cross_entropy(z: Tensor, labels: Any, class_weights: Any = None, label_smoot
 
 
 def binary_cross_entropy_with_logits(z: Tensor, targets: Any) -> Tensor:
-    """The mean of -t log p - (1 - t) log(1 - p), p = sigmoid(z); targets in [0, 1], of the shape of z -> scalar."""
+    """y = mean of -t log p - (1 - t) log(1 - p), p = sigmoid(z); targets t in [0, 1], of the shape of z -> scalar.
+
+    Raises ValueError for targets of another shape, or that require a gradient, and for z that `sigmoid` returned, TypeError for
+    targets of another type than z.
+    """
     if isinstance(getattr(z, "op", None), Sigmoid):
         raise ValueError("z: expected logits, got the probabilities that sigmoid returned; leave the sigmoid out")
     return BinaryCrossEntropyWithLogits(_array(targets, "targets"))(z)
 
 
 def mse(y: Tensor, targets: Any) -> Tensor:
-    """The mean squared difference between y and `targets`, an array of the same shape -> scalar."""
+    """The mean of (y - t)^2, t the `targets`, an array of the same shape -> scalar.
+
+    Raises ValueError for targets of another shape, or that require a gradient, TypeError for those of another type than y.
+    """
     return MSE(_array(targets, "targets"))(y)
 
 

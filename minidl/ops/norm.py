@@ -80,13 +80,22 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Ten
     """y = gamma (x - mean) / sqrt(var + eps) + beta, with the mean and the biased variance of this batch.
 
     x (N,C,...), gamma, beta (C,) -> (N,C,...). The op changes no running statistics: `nn.BatchNorm2d` does.
-    Raises ValueError where a channel has a single value.
+    Raises ValueError where a channel has a single value, a shape does not fit or eps is negative, TypeError for gamma and beta
+    of another type than x (beside halves: than float32).
+
+    Ioffe and Szegedy 2015, "Batch normalization: accelerating deep network training", algorithm 1.
     """
     return BatchNorm(number(eps, "eps", "[0, inf)"))(x, gamma, beta)
 
 
 def batch_norm_frozen(x: Tensor, gamma: Tensor, beta: Tensor, mean: Array, var: Array, eps: float = 1e-5) -> Tensor:
-    """y = gamma (x - mean) / sqrt(var + eps) + beta, with given statistics: arrays mean, var (C,), as in evaluation."""
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, with given statistics, as in evaluation.
+
+    x (N,C,...), gamma, beta and the arrays mean, var (C,) -> (N,C,...). Raises ValueError where a shape does not fit or eps is
+    negative, TypeError for another type of the four than `batch_norm` takes.
+
+    Ioffe and Szegedy 2015, "Batch normalization: accelerating deep network training", algorithm 2.
+    """
     return BatchNormFrozen(mean, var, number(eps, "eps", "[0, inf)"))(x, gamma, beta)
 
 

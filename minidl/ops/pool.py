@@ -82,11 +82,14 @@ class GlobalAvgPool2d(Op):
 def max_pool2d(
     x: Tensor, kernel: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0, ceil_mode: bool = False
 ) -> Tensor:
-    """The largest value of each window: (N,C,H,W) -> (N,C,OH,OW).
+    """y[n,c,i,j] = max_{u,v} x[n,c, i*s + u - p, j*s + v - p]: the largest value of each window, (N,C,H,W) -> (N,C,OH,OW).
 
     kernel, stride (the kernel by default) and padding (with -inf, at most half the kernel) are ints or (vertical,
     horizontal) pairs, in pixels. OH = floor((H + 2p - k) / s) + 1; `ceil_mode` rounds up instead, but no window starts
     beyond the picture and its left padding. Of equal values the first gets the gradient.
+
+    Raises ValueError where the kernel is larger than the padded picture, the padding more than half of it, or x of another
+    shape, TypeError or ValueError for sizes that are no integers, or too small.
     """
     return MaxPool2d(*_window(kernel, stride, padding), ceil_mode)(x)
 
@@ -99,22 +102,27 @@ def avg_pool2d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Tensor:
-    """The mean of each window: (N,C,H,W) -> (N,C,OH,OW); arguments as for `max_pool2d`.
+    """y[n,c,i,j] = mean_{u,v} x[n,c, i*s + u - p, j*s + v - p]: the mean of each window, (N,C,H,W) -> (N,C,OH,OW).
 
-    Padding is with zeros, which count in the mean unless `count_include_pad` is False.
+    The arguments are as for `max_pool2d`. Padding is with zeros, which count in the mean unless `count_include_pad` is False.
+    What is raised is as of `max_pool2d`.
     """
     return AvgPool2d(*_window(kernel, stride, padding), ceil_mode, count_include_pad)(x)
 
 
 def global_avg_pool2d(x: Tensor) -> Tensor:
-    """The mean of each channel: (N,C,H,W) -> (N,C)."""
+    """y[n,c] = sum_{i,j} x[n,c,i,j] / (H W): (N,C,H,W) -> (N,C). Raises ValueError for x of another shape.
+
+    Lin, Chen and Yan 2014, "Network in network", section 3.2.
+    """
     return GlobalAvgPool2d()(x)
 
 
 def adaptive_avg_pool2d(x: Tensor, size: int | Pair) -> Tensor:
-    """Means over a grid of OH x OW cells that cover the picture, whatever its size: (N,C,H,W) -> (N,C,OH,OW).
+    """y[n,c,i,j] = the mean of x[n,c] in cell (i,j) of a grid that covers the picture: (N,C,H,W) -> (N,C,OH,OW), any H and W.
 
-    Cell i runs from floor(i H / OH) to ceil((i+1) H / OH), so neighbours may overlap, as in PyTorch.
+    Cell i runs from floor(i H / OH) to ceil((i+1) H / OH), so neighbours may overlap, as in PyTorch. Raises
+    ValueError for x of another shape, TypeError or ValueError for a size that is no integer of at least 1, or a pair of them.
     """
     return RowsAndColumns("adaptive average", pair(size, "size", 1))(x)
 

@@ -30,10 +30,14 @@ class Dropout(Op):
 
 
 def dropout(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
-    """Each element is set to 0 with probability p, the others grow by 1 / (1 - p) (Srivastava et al. 2014).
+    """y = x m / (1 - p), m = 0 with probability p, else 1: each element by itself, any shape.
 
     rng: the generator, on the CPU, of one seed a call; the elements are drawn from that seed where x is, the same ones on the
-    CPU and on a GPU. In evaluation call nothing: `nn.Dropout` does that.
+    CPU and on a GPU. In evaluation call nothing: `nn.Dropout` does that. Raises ValueError for p outside [0, 1), TypeError
+    for one that is no number, or another rng.
+
+    Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, "Dropout: a simple way to prevent neural networks from
+    overfitting", here with the scaling in training, so that evaluation needs none.
     """
     p = number(p, "p", "[0, 1)")
     if not isinstance(rng, np.random.Generator):

@@ -152,25 +152,32 @@ class LogSumExp(_Reduction):
 
 
 def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The sum along the axes."""
+    """y = sum x along the axes, any shape -> the shape without them.
+
+    Raises ValueError for an axis that x has not, or that comes twice.
+    """
     return Sum(axis, keepdims)(x)
 
 
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The mean along the axes."""
+    """y = sum x / m along the axes, m values each: shapes and what is raised as of `sum`."""
     return Mean(axis, keepdims)(x)
 
 
 def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The largest value along the axes; equal maxima share the gradient."""
+    """y = max x along the axes; equal maxima share the gradient. Shapes and what is raised as of `sum`."""
     return Max(axis, keepdims)(x)
 
 
 def var(x: Tensor, axis: Axis = None, keepdims: bool = False, correction: int = 1) -> Tensor:
-    """The variance along the axes, divided by m - correction (1: unbiased, as in PyTorch; 0: biased, as in NumPy)."""
+    """y = sum (x - mean)^2 / (m - correction) along the axes, m values each: shapes as of `sum`.
+
+    correction: 1: unbiased, as in PyTorch; 0: biased, as in NumPy. Raises TypeError where it is no integer, ValueError where it
+    is below 0 or leaves nothing of m, and for axes as `sum` does.
+    """
     return Var(axis, keepdims, count(correction, "correction", 0))(x)
 
 
 def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """log sum exp(x) along the axes, without overflow."""
+    """y = log sum exp(x) along the axes, without overflow. Shapes and what is raised as of `sum`."""
     return LogSumExp(axis, keepdims)(x)

@@ -44,10 +44,12 @@ class RowsAndColumns(Op):
 
 
 def resize(x: Tensor, size: int | Pair, mode: str = "bilinear", align_corners: bool = False) -> Tensor:
-    """The pictures at another size, without antialiasing: (N,C,H,W) -> (N,C,*size).
+    """y[n,c] = A x[n,c] B^T, the pictures at another size, without antialiasing: (N,C,H,W) -> (N,C,*size).
 
-    mode "bilinear" interpolates between pixel centres, which sit at i + 1/2, or at i (H-1)/(OH-1) of the new grid with
-    `align_corners`; "nearest" repeats or skips pixels: y[i] = x[floor(i H / OH)].
+    A row of A (OH,H) holds how much each row of x counts, one of B (OW,W) each column. mode "bilinear" interpolates between
+    pixel centres, which sit at i + 1/2, or at i (H-1)/(OH-1) of the new grid with `align_corners`; "nearest" repeats or skips
+    pixels: y[i] = x[floor(i H / OH)]. Raises ValueError for another mode, `align_corners` with "nearest" or x of another shape,
+    TypeError or ValueError for a size that is no integer of at least 1, or a pair of them.
     """
     if mode not in ("bilinear", "nearest"):
         raise ValueError(f"mode: expected 'bilinear' or 'nearest', got {mode!r}")
@@ -58,10 +60,12 @@ def resize(x: Tensor, size: int | Pair, mode: str = "bilinear", align_corners: b
 
 
 def gaussian_blur(x: Tensor, sigma: float | tuple[float, float], radius: int | Pair | None = None) -> Tensor:
-    """Blurred pictures of the same size, mirrored at the border (without repeating the border pixel).
+    """y[n,c,i,j] = sum_{s,t} w[s] w[t] x[n,c,i+s,j+t], w[t] ~ exp(-t^2 / (2 sigma^2)) with sum 1: (N,C,H,W) -> (N,C,H,W).
 
-    sigma: standard deviation in pixels, one or (vertical, horizontal); the kernel reaches `radius` pixels (3 sigma, rounded
-    up, by default), and must be smaller than the picture.
+    Beyond the border the picture is mirrored, without repeating the border pixel. sigma: standard deviation in pixels, one or
+    (vertical, horizontal); the kernel reaches `radius` pixels (3 sigma, rounded up, by default), and must be smaller than the
+    picture. Raises ValueError where it is not, for x of another shape and for a sigma that is not positive, TypeError for what
+    are no numbers.
     """
     two = isinstance(sigma, tuple | list)
     vertical, horizontal = numbers(sigma, "sigma", "(0, inf)", 2) if two else 2 * (number(sigma, "sigma", "(0, inf)"),)

@@ -142,22 +142,32 @@ class BroadcastTo(Op):
 
 
 def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The same elements in another shape; one size may be -1."""
+    """y[k] = x[k], k counting row by row, in another shape: (N,C,H,W) with shape (N,-1) -> (N,C H W); one size may be -1.
+
+    Raises ValueError for a shape of another number of elements, TypeError for one that is not of integers.
+    """
     return Reshape(counts(shape, "shape", -1))(x)
 
 
 def flatten(x: Tensor) -> Tensor:
-    """(N, ...) -> (N, all the rest)."""
+    """y = x, (N, ...) -> (N, all the rest)."""
     return Reshape((x.shape[0], math.prod(x.shape[1:])))(x)
 
 
 def transpose(x: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
-    """The axes in another order, reversed by default."""
+    """y = x with axis axes[i] as axis i, reversed by default: (N,C,H,W) with axes (0, 2, 3, 1) -> (N,H,W,C).
+
+    Raises ValueError unless every axis of x comes once, TypeError for axes that are no integers.
+    """
     return Transpose(None if axes is None else counts(axes, "axes", None))(x)
 
 
 def concat(xs: Sequence[Tensor], axis: int = 1) -> Tensor:
-    """Tensors one behind the other along `axis` (the channels by default); their other sizes must agree."""
+    """y = the tensors xs one behind the other along `axis`, the channels by default: (N,C1,H,W), (N,C2,H,W) -> (N,C1+C2,H,W).
+
+    Raises ValueError where there is none, another size than that of the axis differs, or there is no such axis, TypeError for
+    what is no tensor.
+    """
     if len(xs) == 0:
         raise ValueError("xs: expected at least one tensor, got none")
     for i, x in enumerate(xs):
@@ -167,7 +177,11 @@ def concat(xs: Sequence[Tensor], axis: int = 1) -> Tensor:
 
 
 def split(x: Tensor, sizes: int | Sequence[int], axis: int = 1) -> list[Tensor]:
-    """Consecutive pieces along `axis`: of one size (which must divide the axis), or of the given sizes (which add up to it)."""
+    """Consecutive pieces along `axis`, by default of channels: (N,C,H,W) with sizes (a, b) -> (N,a,H,W), (N,b,H,W).
+
+    sizes: one, which must divide the axis, or several, which add up to it. Raises ValueError where they do not, or x has no
+    such axis, TypeError where they are no integers.
+    """
     axis = normalize_axis_index(count(axis, "axis", None), x.ndim)
     n = x.shape[axis]
     if isinstance(sizes, tuple | list):
@@ -182,15 +196,21 @@ def split(x: Tensor, sizes: int | Sequence[int], axis: int = 1) -> list[Tensor]:
 
 
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """x with `widths[i] = (before, after)` extra elements of `value` along axis i; one pair per axis, none negative."""
+    """y = x with `widths[i] = (before, after)` extra elements of `value` along axis i, any shape.
+
+    Raises ValueError unless there is one pair per axis, none negative, TypeError for what are no integers or no number.
+    """
     return Pad(pairs(widths, "widths"), number(value, "value", "[-inf, inf]"))(x)
 
 
 def flip(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
-    """x in reverse order along the axes."""
+    """y[i] = x[n - 1 - i] along the axes, any shape. Raises ValueError for an axis that x has not, TypeError for no integer."""
     return Flip(counts(axis, "axis", None) if isinstance(axis, tuple | list) else count(axis, "axis", None))(x)
 
 
 def broadcast_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """x repeated to `shape` by the rules of broadcasting."""
+    """y = x repeated to `shape` by the rules of broadcasting: (C,1,1) with shape (N,C,H,W) -> (N,C,H,W).
+
+    Raises ValueError for a shape that x does not broadcast to, TypeError for one that is not of integers.
+    """
     return BroadcastTo(counts(shape, "shape"))(x)

@@ -12,10 +12,15 @@ from minidl.optim.optimizer import Optimizer
 
 
 class AdamW(Optimizer):
-    """Adam (Kingma and Ba 2015) with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2):
-
-    m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr (weight_decay p + m_hat / (sqrt(v_hat) + eps)),
+    """m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr (weight_decay p + m_hat / (sqrt(v_hat) + eps)),
     m_hat = m / (1 - b1^t), v_hat = v / (1 - b2^t), t the number of updates of p
+
+    Adam with decoupled weight decay.
+
+    Raises TypeError or ValueError for betas that are not two numbers in [0, 1), an eps below 0, and as `Optimizer` does.
+
+    Kingma and Ba 2015, "Adam: a method for stochastic optimization", algorithm 1; Loshchilov and Hutter 2019, "Decoupled weight
+    decay regularization", algorithm 2.
     """
 
     def __init__(
@@ -30,5 +35,6 @@ class AdamW(Optimizer):
         super().__init__(params, lr, weight_decay, ["m", "v"])
 
     def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
+        """One step of the formula above, in place: p, g and `state`, (m, v), of the same shape."""
         m, v = state
         kernels.of(p).adamw_update(p, g, m, v, t, self.lr, self.betas, self.eps, weight_decay)

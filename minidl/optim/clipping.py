@@ -12,9 +12,12 @@ from minidl.optim.groups import name_of
 
 
 def clip_gradients(params: Iterable[Parameter], max_norm: float) -> float:
-    """Scale all gradients by one factor so that their joint L2 norm is at most `max_norm`; returns the norm before.
+    """g <- g min(1, max_norm / |g|), |g| the joint L2 norm of all gradients g; returns |g| before.
 
-    Raises ValueError, naming the first such parameter, where a gradient is not finite. Pascanu et al. 2013, algorithm 1.
+    Raises ValueError, naming the first such parameter, where a gradient is not finite, TypeError or ValueError for a max_norm
+    that is no number above 0.
+
+    Pascanu, Mikolov and Bengio 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
     """
     max_norm, total, params = number(max_norm, "max_norm", "(0, inf)"), 0.0, list(params)
     for i, p in enumerate(params):

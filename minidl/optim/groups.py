@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The usual two groups: weights of convolutions and linear layers decay; biases and batch norm (one axis) do not."""
+    """The usual two groups: weights of convolutions and linear layers decay; biases and batch norm (one axis) do not.
+
+    Raises TypeError or ValueError for a weight decay that is no number of at least 0.
+    """
     params, weight_decay = model.parameters(), number(weight_decay, "weight_decay", "[0, inf)")
     return [
         {"params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay},

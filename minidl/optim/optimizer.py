@@ -25,6 +25,9 @@ class Optimizer:
     their state, so that one call of a kernel updates them all. From then on `p.data` is a view of that vector, and an array
     that was `p.data` before no longer follows. A parameter that is given another array, by hand or by the next optimiser, is
     updated to the same bits, by a call for it alone.
+
+    Raises TypeError or ValueError where lr or a weight decay is no number of at least 0, params are none, no Parameters or no
+    such groups, or one comes twice.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, weight_decay: float, slots: Sequence[str]) -> None:
@@ -51,7 +54,10 @@ class Optimizer:
         self._lr = number(lr, "lr", "[0, inf)")
 
     def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
-        """Change the array p and its `state` in place; g is its gradient, and this is its t-th update."""
+        """Change the array p and its `state` in place; g is its gradient, and this is its t-th update.
+
+        p, g and each of `state` have the same shape, any. Raises NotImplementedError where a subclass has none.
+        """
         raise NotImplementedError
 
     def step(self) -> None:
@@ -113,11 +119,17 @@ class Optimizer:
             p.grad = None
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of the state by name, such as `momentum.3` of the fourth parameter; not the learning rate, which is set."""
+        """Copies of the state by name, such as `momentum.3` of the fourth parameter; not the learning rate, which is set.
+
+        Each has the shape of its parameter.
+        """
         return {name: np.array(to_cpu(a)) for name, a in self._arrays().items()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Go on from a `state_dict()`. Raises ValueError that lists every entry that does not fit, before any change."""
+        """Go on from `state`, a `state_dict()`, in which each entry has the shape of its parameter.
+
+        Raises ValueError that lists every entry that does not fit, TypeError for what is no mapping, both before any change.
+        """
         compare(self._arrays(), state, f"state of {type(self).__name__}")
         updates = to_cpu(state["updates"])
         if updates.dtype.kind == "b" or int(updates.min()) < 0 or int(updates.max()) >= 2**63:

@@ -11,13 +11,16 @@ Schedule = Callable[[int], float]  # step, counted from 0 -> learning rate
 
 
 def constant(lr: float) -> Schedule:
-    """lr at every step."""
+    """lr(k) = lr, at every step k. Raises TypeError or ValueError where that is no number of at least 0."""
     lr = number(lr, "lr", "[0, inf)")
     return lambda k: lr
 
 
 def step_decay(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Schedule:
-    """lr factor^(number of milestones that step k has reached)."""
+    """lr(k) = lr factor^(number of milestones that step k has reached).
+
+    Raises TypeError or ValueError for an lr or a factor below 0, and for milestones that are no increasing integers from 0 on.
+    """
     lr, factor = number(lr, "lr", "[0, inf)"), number(factor, "factor", "[0, inf)")
     steps = counts(milestones, "milestones", 0)
     if list(steps) != sorted(set(steps)):
@@ -26,9 +29,10 @@ def step_decay(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Sch
 
 
 def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
-    """Linear from 0 to lr over the first `warmup` steps, then half a cosine to 0 at step `total`.
+    """lr(k) = lr k / warmup in the first `warmup` steps, then lr / 2 (1 + cos(pi (k - warmup) / (total - warmup))), to 0.
 
-    Loshchilov and Hutter 2017, "SGDR", equation 5, without restarts.
+    Loshchilov and Hutter 2017, "SGDR", equation 5, without restarts. Raises TypeError or ValueError for an lr below 0, a total
+    below 1, and a warmup that is not from 0 to total - 1.
     """
     lr, total, warmup = number(lr, "lr", "[0, inf)"), count(total, "total"), count(warmup, "warmup", 0)
     if warmup >= total:
@@ -37,9 +41,10 @@ def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
 
 
 def one_cycle(peak: float, total: int, warmup: float = 0.3) -> Schedule:
-    """Linear from 0 to `peak` over the first 30% (`warmup`) of the steps, then half a cosine to 0 at step `total`.
+    """lr(k) = peak k / w up to step w = warmup total, 30% of all, then peak / 2 (1 + cos(pi (k - w) / (total - w))), to 0.
 
-    After Smith and Topin 2019, "Super-convergence", who fall linearly.
+    After Smith and Topin 2019, "Super-convergence", who fall linearly. Raises TypeError or ValueError for a peak below 0, a
+    total below 1, and a warmup outside [0, 1).
     """
     peak, total, warmup = number(peak, "peak", "[0, inf)"), count(total, "total"), number(warmup, "warmup", "[0, 1)")
     rise = warmup * total if warmup * total >= 1 else 0  # a rise of less than a step would be a single step with a rate of 0

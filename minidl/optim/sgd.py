@@ -12,9 +12,13 @@ from minidl.optim.optimizer import Optimizer
 
 
 class SGD(Optimizer):
-    """Gradient descent with momentum, in PyTorch's form of Sutskever et al. 2013:
+    """g' = g + weight_decay p;  v <- momentum v + g';  p <- p - lr v, or p - lr (g' + momentum v) with `nesterov`
 
-    g' = g + weight_decay p;  v <- momentum v + g';  p <- p - lr v, or p - lr (g' + momentum v) with `nesterov`
+    Gradient descent with momentum, in PyTorch's form.
+
+    Raises TypeError or ValueError for a momentum below 0, or 0 with `nesterov`, and as `Optimizer` does.
+
+    Sutskever, Martens, Dahl and Hinton 2013, "On the importance of initialization and momentum in deep learning", section 2.
     """
 
     def __init__(
@@ -26,5 +30,6 @@ class SGD(Optimizer):
         super().__init__(params, lr, weight_decay, ["momentum"])
 
     def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
+        """One step of the formula above, in place: p, g and `state`, (v,), of the same shape."""
         (v,) = state
         kernels.of(p).sgd_update(p, g, v, self.lr, self.momentum, self.nesterov, weight_decay)

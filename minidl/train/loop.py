@@ -112,7 +112,7 @@ def train_epoch(
     """One pass over the training pictures; `epoch` counts from 0. With a `scale`, steps whose gradients overflow are skipped;
     `captured` takes the place of forward, loss and backward.
 
-    Raises FloatingPointError where a loss is not finite.
+    Raises FloatingPointError where a loss is not finite, TypeError or ValueError for an epoch that is no integer of at least 0.
     """
     model.train()
     epoch = count(epoch, "epoch", 0)

@@ -22,7 +22,10 @@ from minidl.core import Parameter, Tensor, walk
 class LossScale:
     """`if scale.backward(loss): optimizer.step()` in the place of `loss.backward(); optimizer.step()`.
 
-    scale: the factor at first, a power of two; patience: after so many steps without an overflow in a row it is doubled.
+    scale: the factor at first, a power of two; patience: after so many steps without an overflow in a row it is doubled. Raises
+    TypeError or ValueError where scale is no power of two from 1 on, or patience no integer of at least 1.
+
+    Micikevicius et al. 2018, "Mixed precision training", section 3.2; halving and doubling came later, with the frameworks.
     """
 
     def __init__(self, scale: float = 2.0**15, patience: int = 2000) -> None:
@@ -41,7 +44,10 @@ class LossScale:
         return self._take(leaves)
 
     def unscale(self, parameters: Iterable[Parameter]) -> bool:
-        """The same for gradients of scale * loss that are in `.grad` already, where a CUDA graph puts them; or None there."""
+        """The same for gradients of scale * loss that are in `.grad` already, or None: `train.cuda_graph` puts them so.
+
+        Raises FloatingPointError as `backward` does.
+        """
         leaves: dict[Tensor, Array] = {p: p.grad for p in parameters if p.grad is not None}
         for leaf in leaves:
             leaf.grad = None

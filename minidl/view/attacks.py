@@ -30,7 +30,7 @@ def fooled(
     classes: Sequence[str],
     title: str = "",
 ) -> None:
-    """Pictures (N,C,H,W) in [0, 1], what was added to each, and the attacked pictures, as PNG, two a line.
+    """The pictures original (N,C,H,W) in [0, 1], what was added to each, and the attacked ones, as PNG, two a line.
 
     All perturbations are amplified by the same number, which is written down: grey is no change, lighter is more of that
     channel. Below each stands its size in grey levels of 255: its largest value, and its length over all values.
@@ -67,7 +67,8 @@ def accuracy_by_eps(
 ) -> None:
     """How many pictures are still right (0 to 1) under each attack, over the size of the change, as PNG.
 
-    eps: in units of pictures in [0, 1]; shown in grey levels of 255. chance: what guessing gives.
+    eps: in units of pictures in [0, 1]; shown in grey levels of 255. chance: what guessing gives. Raises TypeError or
+    ValueError for an eps below 0, a chance outside [0, 1], and what are no numbers.
     """
     eps, chance = numbers(eps, "eps", "[0, inf)"), number(chance, "chance", "[0, 1]")
     picture = figure.new(7.6, 4.0, w_pad=0.12, h_pad=0.1)
@@ -88,7 +89,7 @@ def accuracy_by_eps(
 
 
 def images_of_classes(path: Path, images: Array, captions: Sequence[str], title: str = "") -> None:
-    """Pictures (N,C,H,W) in [0, 1], each under its caption, up to five a line, as PNG.
+    """The images (N,C,H,W) in [0, 1], each under its caption, up to five a line, as PNG.
 
     Raises ValueError where the lengths disagree or there is no picture.
     """

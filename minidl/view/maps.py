@@ -35,7 +35,8 @@ def overlays(
     picture shows through. images: uint8 or in [0, 1], not normalised; of more than three channels the first three are shown.
 
     captions: a line or two for each picture. title: of the figure. unit: what the colours mean, beside the colour bar.
-    A map that is 0 everywhere gets a warning, and no colour. Raises ValueError where the shapes do not go together.
+    A map that is 0 everywhere gets a warning, and no colour. Raises ValueError where the shapes do not go together,
+    a map holds NaN or infinity, or images are beyond [0, 1], TypeError for what are no arrays.
     """
     images, (maps,) = _checked(images, {"maps": maps})
     N, columns = len(images), 2 if len(images) > 3 else 1
@@ -68,10 +69,10 @@ def comparison(
     captions: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
-    """Pictures (N,C,H,W) down, and across, for each name in `maps`, its maps (N,H,W) over the pictures in grey, as PNG.
+    """images (N,C,H,W) down, and across, for each name in `maps`, its maps (N,H,W) over the pictures in grey, as PNG.
 
     Every column has a scale of its own, the same for all pictures, because the methods speak of different things; its colour
-    bar stands below. Signs, colours, captions, title and warnings are as in `overlays`.
+    bar stands below. Signs, colours, captions, title, warnings and what is raised are as in `overlays`.
     """
     images, arrays = _checked(images, maps)
     N, (H, W) = len(images), images.shape[2:]

@@ -21,7 +21,7 @@ def gradient_pictures(
     classes: Sequence[str],
     title: str = "",
 ) -> None:
-    """Pictures (N,C,H,W), each with its prediction and whether that is right, beside its gradient map (N,H,W), as PNG.
+    """The images (N,C,H,W), each with its prediction and whether that is right, beside its gradient map (N,H,W), as PNG.
 
     All maps share one scale, symmetric about 0: red is above, blue below, white is 0, and the deepest red and blue stand for
     the largest 0.5% of all sizes. labels (N,), probabilities (N,K).
