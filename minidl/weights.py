@@ -169,5 +169,5 @@ def _digest(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
     forms = [(name, arrays[name].dtype.str, arrays[name].shape) for name in sorted(arrays)]
     digest = hashlib.sha256(json.dumps([sorted(metadata.items()), forms]).encode())
     for name, _, _ in forms:
-        digest.update(arrays[name].reshape(-1).view(np.uint8))
+        digest.update(arrays[name].reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

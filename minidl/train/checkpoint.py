@@ -74,7 +74,7 @@ def load(
     model.load_state_dict(mine)
     for rng, state in zip(generators, states, strict=True):
         rng.bit_generator.state = state
-    return facts  # type: ignore[no-any-return]
+    return facts
 
 
 def _parsed(path: str | os.PathLike[str], name: str, kind: type, metadata: Mapping[str, str]) -> Any:
