@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-Array = Any  # numpy.ndarray or cupy.ndarray
+Array = np.ndarray[Any, np.dtype[Any]]  # or one of CuPy, which is used alike
 
 DEVICES = ("cpu", "gpu")
 
@@ -140,4 +140,4 @@ def _cupy() -> ModuleType:
         raise RuntimeError(f"device 'gpu' needs a CUDA device, and CuPy finds none: {error}") from error
     if count == 0:
         raise RuntimeError("device 'gpu' needs a CUDA device, and CuPy finds none")
-    return cupy  # type: ignore[no-any-return]
+    return cupy

@@ -73,17 +73,17 @@ class Tensor(Conduct):
     @property
     def shape(self) -> tuple[int, ...]:
         """The length of each axis; () of a scalar."""
-        return self.data.shape  # type: ignore[no-any-return]
+        return self.data.shape
 
     @property
     def ndim(self) -> int:
         """How many axes there are."""
-        return self.data.ndim  # type: ignore[no-any-return]
+        return self.data.ndim
 
     @property
     def size(self) -> int:
         """How many elements there are."""
-        return self.data.size  # type: ignore[no-any-return]
+        return self.data.size
 
     @property
     def dtype(self) -> Any:
@@ -97,7 +97,7 @@ class Tensor(Conduct):
 
     def item(self) -> float:
         """The only element, as a Python number. Raises ValueError if there are several."""
-        return self.data.item()  # type: ignore[no-any-return]
+        return self.data.item()
 
     def detach(self) -> Tensor:
         """A leaf with the same array, so of the same shape, and no history."""
@@ -256,7 +256,7 @@ class Op:
         """The ops that this one is made of, in their order; () for a single op."""
         return ()
 
-    def tangents(self, *txs: Array | None) -> list[Array]:
+    def tangents(self, *txs: Array | None) -> list[Any]:
         """txs, of the shape of its input each, with zeros in place of None; None stays for an input that is not there."""
         return [
             array_module(x.data).zeros_like(x.data) if tx is None and x is not None else tx
@@ -470,7 +470,7 @@ def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
     return total(g, repeated, keepdims=True) if repeated else g
 
 
-def sum_of(*parts: Array | None) -> Array:
+def sum_of(*parts: Array | None) -> Any:
     """The sum of those that are there: of what the tangent of each input adds to that of the output."""
     there = [part for part in parts if part is not None]
     return sum(there[1:], there[0]) if there else None

@@ -69,6 +69,7 @@ def exponent(n: Any) -> float:
 
 
 def check_index(parts: tuple[Any, ...]) -> None:
+    """No part of an index is a Tensor."""
     if any(isinstance(i, Conduct) for i in parts):
         raise TypeError("x[index]: an index must be an array or a number, got a Tensor; use its .data")
 
@@ -108,6 +109,7 @@ def _odd_one(xs: tuple[Named | None, ...], i: int) -> tuple[str, Named, Named, s
 
 
 def check_required(call: str, xs: Sequence[Named]) -> None:
+    """A list of Tensors that require a gradient; `call` begins the error."""
     if isinstance(xs, Conduct):  # whose rows are tensors too, but new ones that nothing depends on
         raise TypeError(f"{call}: xs: expected a list of Tensors, got a Tensor; write [x]")
     for i, x in enumerate(xs):
@@ -138,6 +140,7 @@ def tangents(xs: Sequence[Named], txs: Sequence[Any]) -> list[Array]:
 
 
 def first_gradient(y: Named, gy: Array | None) -> Array:
+    """What a walk back from y begins with: a copy of gy, or 1 for a scalar."""
     if not y.requires_grad:
         raise ValueError(f"no gradient to compute: {y!r} depends on nothing that requires one")
     if gy is None:
@@ -167,6 +170,7 @@ def note(op: object, xs: Sequence[Named | None]) -> str:
 
 
 def place(where: Line | None) -> str:
+    """ "script.py:12 in train\""""
     return "an unknown line" if where is None else f"{where[0].co_filename}:{where[1]} in {where[0].co_name}"
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from minidl.array import Array
 
 
-def apart_from(others: list[Array], gxs: Sequence[Array | None]) -> list[Array | None]:
+def apart_from(others: list[Array], gxs: Sequence[Array | None]) -> list[Any]:
     """The arrays, those copied that share memory with another one or with one of `others`, or that cannot be written to"""
     owners = {id(_owner(a)) for a in others}
-    found = list[Array | None]()
+    found = []
     for gx in gxs:
         if gx is not None:
             if isinstance(gx, np.generic):
@@ -25,7 +25,7 @@ def apart_from(others: list[Array], gxs: Sequence[Array | None]) -> list[Array |
     return found
 
 
-def _owner(a: Array) -> Any:
+def _owner(a: Any) -> Any:
     """The array to which the memory belongs that a is a view of"""
     while getattr(a, "base", None) is not None:
         a = a.base

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,12 +22,12 @@ import numpy as np
 
 from minidl.array import Array, is_array, to_cpu
 from minidl.io import adapt, files, safetensors_file, torch_checkpoint
+from minidl.io.files import Path
 from minidl.io.notes import short, some
 
 if TYPE_CHECKING:
     from minidl.nn import Module
 
-Path = str | os.PathLike[str]
 DIGEST, FORMAT = "sha256", "minidl_format"  # keys in the metadata
 NEWEST = 1  # format
 ENDINGS = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt")  # of files of weights
@@ -170,5 +169,5 @@ def _digest(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
     forms = [(name, arrays[name].dtype.str, arrays[name].shape) for name in sorted(arrays)]
     digest = hashlib.sha256(json.dumps([sorted(metadata.items()), forms]).encode())
     for name, _, _ in forms:
-        digest.update(arrays[name].reshape(-1).view(np.uint8))
+        digest.update(arrays[name].reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -20,7 +20,7 @@ import numpy as np
 
 from minidl.analysis import receptive
 from minidl.analysis.receptive import Field, Shape
-from minidl.array import Array, dot
+from minidl.array import Array, array_module, dot
 from minidl.core import Add, Div, GetItem, MatMul, Mul, Neg, Op, Pow, Sub, To
 from minidl.ops.activation import GELU, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh
 from minidl.ops.conv import Conv2d
@@ -175,7 +175,7 @@ def _fixed_inputs(op: Op, gy: Array) -> float:
     every = copy(op)
     every.needs = (True,) * len(op.needs)
     gxs = every.backward(gy)
-    return math.fsum(dot(op.inputs[i].data, gxs[i]) for i in fixed)  # type: ignore[union-attr]
+    return math.fsum(dot(op.inputs[i].data, gxs[i]) for i in fixed)  # type: ignore[union-attr, arg-type]
 
 
 def _quotient(op: Div, gy: Array) -> float | None:
@@ -188,7 +188,7 @@ def _power(op: Pow, gy: Array) -> float | None:
 
 def _clipped(op: Clip, gy: Array) -> float:
     x: Array = op.inputs[0].data  # type: ignore[union-attr]
-    return dot(x.clip(op.low, op.high) * ~op.inside, gy)
+    return dot(array_module(x).clip(x, op.low, op.high) * ~op.inside, gy)
 
 
 def _border(op: Pad, gy: Array) -> float:

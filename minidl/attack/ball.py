@@ -63,7 +63,7 @@ def project(x: Array, d: Array, eps: float, norm: str, bounds: Bounds) -> Array:
 
 def draw(x: Array, numbers: range, eps: float, norm: str, seed: int) -> Array:
     """One d for each picture of x (N,C,H,W), uniform in the ball. Picture i of all depends on (seed, i) alone."""
-    drawn = np.empty(x.shape)
+    drawn: Array = np.empty(x.shape)
     for d, i in zip(drawn, numbers, strict=True):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
         if norm == "linf":

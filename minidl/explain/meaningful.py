@@ -126,10 +126,10 @@ def meaningful_perturbation(
             with evaluation_mode(model, batch_size), no_grad():
                 mask = Parameter(start(model, pictures, classes[part], stride, sigma))
             optimiser, history = AdamW([mask], lr, weight_decay=0.0), []
-            for shifted in pictures.shifted(iterations):
+            for shown, replaced in pictures.shifted(iterations):
                 optimiser.zero_grad()
                 with evaluation_mode(model, batch_size):
-                    loss = loss_of(model, mask, *shifted, classes[part], sigma, output, **weights)
+                    loss = loss_of(model, mask, shown, replaced, classes[part], sigma, output, **weights)
                     ops.sum(loss.total()).backward()
                 optimiser.step()
                 mask.data = xp.clip(mask.data, 0, 1)
@@ -219,7 +219,7 @@ class Pictures:
         border = (self.before, jitter - 1 - self.before)
         self.x = xp.pad(x, ((0, 0), (0, 0), border, border), mode="edge")
         if deletion == "blur":
-            self.replaced = blurred(Tensor(self.x), blur).data
+            self.replaced: Array | None = blurred(Tensor(self.x), blur).data
         elif deletion == "constant":
             self.replaced = as_images(self.mean if constant is None else constant, self.x, "constant")
         else:

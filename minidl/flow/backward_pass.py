@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from minidl.array import Array
+from minidl.array import Array, array_module
 from minidl.core import Op, Parameter, Tensor, walk
 
 
@@ -55,7 +55,7 @@ class Passed:
                     if x.op is not None:
                         self.outputs[x.op] = x
                     wire = Wire(x, op, i)
-                    self.gx[wire] = gx
+                    self.gx[wire] = array_module(x.data).zeros_like(x.data) if gx is None else gx
                     self.uses.setdefault(x, []).append(wire)
                     cut = [*cut, wire]
             self.cuts.append(cut)

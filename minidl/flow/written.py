@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from minidl.analysis.facts import formulas
+from minidl.array import Array
 from minidl.core import Tensor
 from minidl.flow.cells import Cell, Window
 
@@ -53,7 +52,7 @@ def _window(window: Window) -> list[str]:
     return [*lines, line]
 
 
-def _grid(name: str, a: Sequence[Sequence[float]]) -> list[str]:
+def _grid(name: str, a: Array) -> list[str]:
     lines = ["".join(f"{v:+10.3g}" for v in row) for row in a]
     return [name.rjust(len(lines[0])), *lines]
 

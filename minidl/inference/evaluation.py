@@ -28,7 +28,7 @@ def evaluation_mode(model: Module, batch_size: int) -> Iterator[Module]:
         yield model
 
 
-def logits_of(model: Module, x: Array) -> Tensor:
+def logits_of(model: Module, x: Array | Tensor) -> Tensor:
     """The logits (N,K) of one batch. Raises ValueError for a model that returns something else."""
     logits = model(x if isinstance(x, Tensor) else Tensor(x))
     if not isinstance(logits, Tensor) or logits.ndim != 2:

@@ -9,8 +9,10 @@ from collections.abc import Iterable
 
 from minidl.io.lock import is_alive
 
+Path = str | os.PathLike[str]  # of a file or a folder
 
-def write(path: str | os.PathLike[str], content: str | bytes) -> None:
+
+def write(path: Path, content: str | bytes) -> None:
     """Write `content` (text as UTF-8) to a temporary file beside `path`, then put it in the place of `path` in one step.
 
     Raises OSError where that fails, on a full disk for instance; `path` then is as it was, and nothing is left beside it.
@@ -28,7 +30,7 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> None:
         raise
 
 
-def remove_leftovers(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
     """Remove the temporary files that a killed process left in `folder` while it wrote one of `names`; no others."""
     ours = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.([0-9]+)\.tmp")
     for path in pathlib.Path(folder).iterdir():

@@ -313,7 +313,7 @@ class Machine:
         for pair in items:
             key, value = _of(pair, list | tuple)
             self.put([key, value])
-        return self.stack.pop()  # type: ignore[no-any-return]
+        return self.stack.pop()
 
     def default_dictionary(self, _: Any = None) -> dict[Any, Any]:
         return {}

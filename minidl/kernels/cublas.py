@@ -104,7 +104,7 @@ def _rows_or_columns(a: Array) -> tuple[int | None, int]:
     return None, 0
 
 
-def _pointer(a: Array) -> ctypes.c_void_p:
+def _pointer(a: Any) -> ctypes.c_void_p:
     return ctypes.c_void_p(a.data.ptr)
 
 

@@ -20,7 +20,7 @@ class Conv2d(Op):
     def forward(self, x: Array, w: Array, b: Array | None) -> Array:  # (N,C,H,W) (F,C/groups,kh,kw) (F,)
         _check(x, w, b, self.padding, self.dilation, self.groups)
         self.x, self.w = x, w
-        self.b: Array = b
+        self.b = b
         return kernels.of(x).conv2d(x, w, b, self.stride, self.padding, self.dilation, self.groups)  # (N,F,OH,OW)
 
     def push(self, tx: Array | None, tw: Array | None, tb: Array | None) -> Array:
@@ -28,7 +28,7 @@ class Conv2d(Op):
         k, geometry = kernels.of(self.x), (self.stride, self.padding, self.dilation, self.groups)
         of_x = None if tx is None else k.conv2d(tx, self.w, None, *geometry)
         if tw is None and tb is None:
-            return of_x
+            return sum_of(of_x)
         _, tw, tb = self.tangents(tx, tw, tb)
         return sum_of(of_x, k.conv2d(self.x, tw, tb, *geometry))
 
@@ -40,7 +40,7 @@ class Conv2d(Op):
         k, geometry = kernels.of(gy), (self.stride, self.padding, self.dilation, self.groups)
         gx = k.conv2d_grad_x(gy, self.w, self.x.shape, *geometry) if self.needs[0] else None
         gw = k.conv2d_grad_w(gy, self.x, self.w.shape, *geometry) if self.needs[1] else None
-        gb = gy.sum(axis=(0, 2, 3), dtype=self.b.dtype) if self.needs[2] else None
+        gb = gy.sum(axis=(0, 2, 3), dtype=self.b.dtype) if self.b is not None and self.needs[2] else None
         return gx, gw, gb
 
 

@@ -22,7 +22,7 @@ class Linear(Op):
         if b is not None and b.shape != (len(w),):
             raise ValueError(f"b: expected shape ({len(w)},), got {b.shape}")
         self.x, self.w = x, w
-        self.b: Array = b
+        self.b = b
         y: Array = kernels.of(x).matmul(x, w.T)
         if b is not None:
             y += b
@@ -41,7 +41,7 @@ class Linear(Op):
         k = kernels.of(gy)
         gx = k.matmul(gy, self.w) if self.needs[0] else None
         gw = k.matmul(gy.T, self.x) if self.needs[1] else None
-        gb = gy.sum(axis=0, dtype=self.b.dtype) if self.needs[2] else None
+        gb = gy.sum(axis=0, dtype=self.b.dtype) if self.b is not None and self.needs[2] else None
         return gx, gw, gb
 
 

@@ -34,7 +34,7 @@ class BatchNorm(Op):
 
     def backward(self, gy: Array) -> Grads:  # (N,C,...)
         """gx = scale (gy - mean(gy) - x_hat mean(gy x_hat)), ggamma = sum gy x_hat, gbeta = sum gy"""
-        return kernels.of(gy).batch_norm_grad(gy, self.x, self.gamma, self.mean, self.var, self.eps)  # type: ignore[no-any-return]
+        return kernels.of(gy).batch_norm_grad(gy, self.x, self.gamma, self.mean, self.var, self.eps)
 
 
 class BatchNormFrozen(Op):
@@ -47,7 +47,7 @@ class BatchNormFrozen(Op):
 
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:  # (N,C,...) (C,) (C,)
         check(x, gamma=gamma, beta=beta, mean=self.mean, var=self.var)
-        self.x = x
+        self.x: Array | None = x
         self.inv_std, self.scale, shift = kernels.of(self.var).norm_line(self.mean, self.var, gamma, beta, self.eps)
         return kernels.of(x).channel_affine(x, self.scale, shift)
 

@@ -75,8 +75,8 @@ class Optimizer:
                         _check_form(i, p, slot, arrays[i])
         for run in self._runs():
             self.updates[run] += 1
-            p, g, state = self._together(run) if len(run) > 1 else self._alone(run[0])
-            self.update(p, g, state, int(self.updates[run[0]]), self.weight_decay[run[0]])
+            data, g, state = self._together(run) if len(run) > 1 else self._alone(run[0])
+            self.update(data, g, state, int(self.updates[run[0]]), self.weight_decay[run[0]])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_places"}
@@ -110,6 +110,7 @@ class Optimizer:
 
     def _alone(self, i: int) -> tuple[Array, Array, list[Array]]:
         p = self.params[i]
+        assert p.grad is not None
         put_in_rows(p)
         return p.data, p.grad, [arrays[i] for arrays in self.state.values()]
 

@@ -11,13 +11,13 @@ The learning rate and the batches need no state: both are functions of the step,
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
 
 from minidl import weights
+from minidl.io.files import Path
 from minidl.io.named_arrays import compare
 from minidl.io.notes import short
 from minidl.nn import Module
@@ -29,7 +29,7 @@ FORMAT = "2"  # of the facts that `minidl.train` writes; 1, without settings and
 LIMITS = {"has_uint32": 1, "pos": 624, "buffer_pos": 4}  # of what NumPy does not check in the states of its generators
 
 
-def save(path: str | os.PathLike[str], model: Module, optimizer: Optimizer, facts: Mapping[str, Any]) -> None:
+def save(path: Path, model: Module, optimizer: Optimizer, facts: Mapping[str, Any]) -> None:
     """Write the checkpoint. Raises OSError where that fails, on a full disk for instance; the file that was there stays.
 
     Raises TypeError or ValueError for facts that JSON does not hold, as NaN.
@@ -42,9 +42,7 @@ def save(path: str | os.PathLike[str], model: Module, optimizer: Optimizer, fact
     weights.save_arrays(path, arrays, words)
 
 
-def load(
-    path: str | os.PathLike[str], model: Module, optimizer: Optimizer, check: Callable[[Facts], None] = lambda facts: None
-) -> Facts:
+def load(path: Path, model: Module, optimizer: Optimizer, check: Callable[[Facts], None] = lambda facts: None) -> Facts:
     """Put model, optimizer and generators into the state of the checkpoint; returns its facts.
 
     Everything is looked at before anything changes, the facts by `check`, which raises TypeError or ValueError for those that
@@ -84,10 +82,10 @@ def load(
     model.load_state_dict(mine)
     for rng, state in zip(generators, states, strict=True):
         rng.bit_generator.state = state
-    return facts  # type: ignore[no-any-return]
+    return facts
 
 
-def _parsed(path: str | os.PathLike[str], name: str, kind: type, metadata: Mapping[str, str]) -> Any:
+def _parsed(path: Path, name: str, kind: type, metadata: Mapping[str, str]) -> Any:
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"it holds {constant}")
 

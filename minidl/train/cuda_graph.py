@@ -73,7 +73,7 @@ class _Graph:
         xp.cuda.get_current_stream().synchronize()
         with xp.cuda.using_allocator(self.pool.malloc), stream:
             self.x, self.labels = x.copy(), labels.copy()
-            self.factor: Array = None if scale is None else xp.full((), scale.scale, xp.float32)  # of the loss
+            self.factor: Any = None if scale is None else xp.full((), scale.scale, xp.float32)  # of the loss
             before = [buffer.copy() for _, _, buffer in self.buffers]
             self._work(loss)  # what runs for the first time is compiled, and fills the pool
             for (_, _, buffer), value in zip(self.buffers, before, strict=True):

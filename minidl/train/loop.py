@@ -32,6 +32,7 @@ from minidl.data import Augmentation, Compose, Dataset, Loader, Normalize, Rando
 from minidl.inference.evaluation import evaluate
 from minidl.inference.memory import batch_in_memory
 from minidl.io import lock
+from minidl.io.files import Path
 from minidl.mixed import mixed
 from minidl.nn import Module
 from minidl.optim import SGD, Optimizer, Schedule, decay_groups, one_cycle
@@ -39,7 +40,7 @@ from minidl.train.cuda_graph import CapturedGradients
 from minidl.train.loss_scale import LossScale
 from minidl.train.meter import Meter
 from minidl.train.run import Row, Run, check_data, digests_of
-from minidl.train.settings import FLIPS, Path, Settings
+from minidl.train.settings import FLIPS, Settings
 
 
 def fit(

@@ -47,7 +47,7 @@ def digests_of(train_set: Dataset, test_set: Dataset) -> dict[str, str]:
     for name, a in arrays.items():
         digest = hashlib.blake2b(f"{a.dtype.str} {a.shape}".encode(), digest_size=32)
         whole: Array = np.ascontiguousarray(a)
-        digest.update(whole.reshape(-1).view(np.uint8))
+        digest.update(whole.reshape(-1).view(np.uint8).data)
         found[name] = digest.hexdigest()
     return found
 

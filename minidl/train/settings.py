@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from minidl.arguments import count, number, one_of, wrong
 from minidl.array import DEVICES
+from minidl.io.files import Path
 from minidl.mixed import PRECISIONS
-
-Path = str | os.PathLike[str]
 
 FLIPS = {"none": (), "horizontal": ("horizontal",), "both": ("horizontal", "vertical")}
 PLACES = ("root", "device", "cuda_graph")  # settings that say where, not what: they may change when a run is resumed

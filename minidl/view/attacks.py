@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from minidl.arguments import number, numbers
 from minidl.array import Array, to_cpu
+from minidl.io.files import Path
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE, RED
 from minidl.view.pictures import for_the_eye
@@ -17,7 +17,6 @@ from minidl.view.pictures import for_the_eye
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Path = str | os.PathLike[str]
 STYLES = ((GREY, "--", "^"), (BLUE, "-", "s"), (ORANGE, "-", "o"), (RED, ":", "D"))  # of curves: color, line, marker
 
 

@@ -222,6 +222,22 @@ def test_a_forgotten_bias(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- an op of one's own
 
 
+class _Sign(Op):
+    """y = sign(x), flat wherever it has a derivative: its backward returns None for 0"""
+
+    def forward(self, x: Array) -> Array:
+        return np.sign(x)
+
+    def backward(self, gy: Array) -> Grads:
+        return (None,)
+
+
+def test_a_gradient_that_is_none_is_zero() -> None:
+    x = Tensor(np.array([2.0, -3.0]), requires_grad=True)
+    np.testing.assert_array_equal(Passed(ops.sum(_Sign()(x))).gradient(x), 0)
+    np.testing.assert_array_equal(Passed(ops.sum(_Sign()(x) * 5 + x * 7)).gradient(x), 7)
+
+
 class Halved(Op):
     """y = x / 2 where x > 0, else 0"""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +108,7 @@ def strongest_pixels(g: Array, count: int, taken: Sequence[tuple[int, int]] = ()
     return found[len(taken) :]
 
 
-def _channels(a: Array) -> Array | None:
+def _channels(a: Array) -> Any:
     """(1,C,H,W) -> (C,H,W), and so on; None of what is no picture."""
     a = to_cpu(a)
     if a.ndim < 3 or a.shape[-1] * a.shape[-2] == 1:

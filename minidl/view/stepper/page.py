@@ -196,7 +196,7 @@ def _data(
     wires = list(walked.passed.gx)
     number = {wire: i for i, wire in enumerate(wires)}
     counts = {wire: n for line in walked.lines for wire, n in line.counts.items()}
-    pixels = np.uint8(255 * shrink(np.atleast_3d(picture).transpose(2, 0, 1), PICTURE, "mean") + 0.5)
+    pixels = (255 * shrink(np.atleast_3d(picture).transpose(2, 0, 1), PICTURE, "mean") + 0.5).astype(np.uint8)
     g = to_cpu(walked.passed.gradient(walked.nodes[-1].tensor))
     data = about | {
         "nodes": nodes,
