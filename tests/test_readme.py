@@ -64,11 +64,12 @@ def names(values: list[Any]) -> list[str]:
 PYTHON = [block for block in blocks("python") if not block.text.startswith("@case(")]  # test_recipe.py follows that
 
 
-def published(model: nn.Module) -> bytes:
-    """The layout of the published CIFAR ResNets: {"state_dict": {"module.conv1.weight": ...}, "best_prec1": 91}"""
-    arrays = {f"module.{n}": a for n, a in model.state_dict().items() if "num_batches" not in n}
-    tensors = {n: tensor(row(n, a.size), 0, a.shape, [s // 4 for s in a.strides]) for n, a in arrays.items()}
-    return zipped(entries(state_dict=entries(**tensors), best_prec1=number(91)), {n: a.tobytes() for n, a in arrays.items()})
+def published(model: nn.Module, prefix: str = "", **beside: Any) -> bytes:
+    """A file as PyTorch writes it: {"conv1.weight": ...}, or with `beside` {"state_dict": {...}, "best_prec1": 91}."""
+    arrays = {f"{prefix}{n}": a for n, a in model.state_dict().items() if "num_batches" not in n}
+    tensors = entries(**{n: tensor(row(n, a.size), 0, a.shape, [s // 4 for s in a.strides]) for n, a in arrays.items()})
+    whole = entries(state_dict=tensors, **beside) if beside else tensors
+    return zipped(whole, {n: a.tobytes() for n, a in arrays.items()})
 
 
 def test_they_show_examples() -> None:
@@ -84,7 +85,7 @@ def test_an_example(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if "resnet20.th" in block.text:
-        (tmp_path / "resnet20.th").write_bytes(published(models.resnet20(seed=5)))
+        (tmp_path / "resnet20.th").write_bytes(published(models.resnet20(seed=5), "module.", best_prec1=number(91)))
     scope: dict[str, Any] = {"__name__": "readme"}
     if block.text.startswith("class Square(Op)"):  # the text says that it stands in that file
         scope |= vars(importlib.import_module("minidl.ops.elementwise"))
@@ -166,7 +167,7 @@ SMALL = {  # what is run, with these settings in place of its own
     "python -m tests.benchmarks.shares": "--model resnet8 --batch 4 --steps 1",
     "python -m tests.benchmarks.saliency": f"{TINY} --pictures 4",
     "python -m tests.benchmarks.saliency_224": "--models resnet18 --rounds 1 --seconds 0.01",
-    "python -m tests.kernels.guarded --seconds 60": "--draws 1 --families pool",
+    "python -m tests.kernels.guarded --seconds 60": "--draws 1 --families loss",
     "python -m tests.train.stopped --interrupts 200 --kills 25 --pairs 20": "--interrupts 1 --kills 0 --pairs 0",
     "python -m tests.inference.askers --calls 100 --interrupts 200": "--calls 1 --interrupts 1",
     "python -m tests.io.checkpoints.fuzz --files 20000": "--files 20",
@@ -266,7 +267,7 @@ def test_commands_one_after_the_other(readme: str, tmp_path: pathlib.Path) -> No
     for name in "cat.jpg", "mole.jpg", *(f"my_pictures/{kind}/{k}.png" for kind in ("ant", "bee") for k in range(8)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(tmp_path / name)
-    (tmp_path / "resnet50.pth").write_bytes(published(models.resnet8(seed=5)).replace(b"module.", b""))
+    (tmp_path / "resnet50.pth").write_bytes(published(models.resnet8(seed=5)))
     for command in dict.fromkeys(command for command in commands(readme) if command in SMALL):
         words = [*shlex.split(command)[1:], *shlex.split(SMALL[command])]
         if words[0].startswith("examples/"):
@@ -274,9 +275,7 @@ def test_commands_one_after_the_other(readme: str, tmp_path: pathlib.Path) -> No
         done = run(words, tmp_path)
         assert done.returncode == 0, (command, done.stdout[-2000:], done.stderr[-2000:])
         if command == "python examples/train.py":
-            (log,) = (
-                text for text in re.findall(r"^```\n(.*?)^```$", TEXTS[readme], re.DOTALL | re.MULTILINE) if "epoch 8/8" in text
-            )
+            (log,) = (block.text for block in blocks("") if "epoch 8/8" in block.text)
             assert {shape(line) for line in log.splitlines()[1:9]} <= {shape(line) for line in done.stdout.splitlines()}
 
 

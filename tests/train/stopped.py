@@ -27,7 +27,7 @@ from typing import Any
 
 from minidl import weights
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "train.py"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 TINY = ["--limit", "48", "--epochs", "3", "--batch-size", "16", "--seed", "3"]
