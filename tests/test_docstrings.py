@@ -199,7 +199,7 @@ def raised(p: Public) -> frozenset[str]:
                     continue
                 elif isinstance(called, FunctionType) and called.__module__ == arguments.__name__:
                     found |= {*CHECKS[called.__name__]}
-                elif isinstance(called, FunctionType):
+                elif isinstance(called, FunctionType) and called.__module__.split(".")[0] in ("minidl", "models"):
                     todo.append((called, owner))
                 elif isinstance(called, type):
                     todo += [(g, called) for g in _own(called, "__init__", *["forward"] * issubclass(called, Op))]

@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from minidl import stable
 from minidl.array import Array, array_module
 from minidl.kernels.shapes import Pair, Shape, conv_size
-from minidl.stable import log_softmax
 
 # ---- products of matrices
 
@@ -336,7 +336,7 @@ def softmax_cross_entropy(z: Array, labels: Array, v: Array, smoothing: float) -
 
     t[n,k] = v[k] ((1 - s) [k = label n] + s/K): z (N,K), labels (N,) integers, v (K,) weights, s = smoothing -> (N,), (N,K)
     """
-    xp, K, log_p = array_module(z), z.shape[1], log_softmax(z, 1)
+    xp, K, log_p = array_module(z), z.shape[1], stable.log_softmax(z, 1)
     is_label = labels[:, None] == xp.arange(K)
     t = v * ((1 - smoothing) * is_label + smoothing / K).astype(z.dtype)
     counted = xp.where((t == 0) & (log_p == -xp.inf), t, log_p)  # 0 log 0 = 0
