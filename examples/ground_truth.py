@@ -169,15 +169,15 @@ def maps_of(e: Exhibit, method: str, settings: dict[str, Any], bar: Any) -> Arra
     parts, size = [], batch_size(e)
     for start in range(0, len(e.x), size):
         part = slice(start, start + size)
-        parts.append(np.maximum(to_cpu(ask(e, method, settings, e.x[part], e.target[part]).map), 0))
+        parts.append(np.maximum(to_cpu(ask(e, e.model, method, settings, e.x[part], e.target[part]).map), 0))
         bar.update(len(parts[-1]))
     return np.concatenate(parts)
 
 
-def ask(e: Exhibit, method: str, settings: dict[str, Any], x: Array, target: Target) -> Explanation:
+def ask(e: Exhibit, model: Module, method: str, settings: dict[str, Any], x: Array, target: Target) -> Explanation:
     function = METHODS[method][0]
     background = {"background": e.background} if "background" in signature(function).parameters else {}
-    return function(e.model, x, target=target, batch_size=batch_size(e), **background, **settings)
+    return function(model, x, target=target, batch_size=batch_size(e), **background, **settings)
 
 
 def batch_size(e: Exhibit) -> int:
@@ -190,7 +190,7 @@ def ruins(e: Exhibit, method: str, settings: dict[str, Any]) -> Array:
         return np.ones(min(FEW, len(e.x)))
 
     def again(model: Module, x: Array, *, target: Target) -> Explanation:
-        return ask(e, method, settings, x, target)
+        return ask(e, model, method, settings, x, target)
 
     return evaluate.randomization(e.model, e.x[:FEW], again, e.target[:FEW], every=4).alike
 
@@ -198,7 +198,7 @@ def ruins(e: Exhibit, method: str, settings: dict[str, Any]) -> Array:
 def gap(e: Exhibit, method: str, settings: dict[str, Any]) -> Array:
     """What the contributions lack or have too much, as a share of the change of the score that they are to add up to."""
     x, target = e.x[:FEW], e.target[:FEW]
-    raw = ask(e, method, settings, x, target).raw
+    raw = ask(e, e.model, method, settings, x, target).raw
     missing = evaluate.completeness(e.model, x, raw, target=target)
     return np.abs(to_cpu(missing / (raw.sum((1, 2, 3)) - missing)))
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from minidl.arguments import count, number, one_of
 from minidl.array import Array, array_module, device_of, to_cpu, to_device
-from minidl.contexts import contained
-from minidl.core import Parameter
+from minidl.contexts import Block, contained
+from minidl.core import Parameter, Tensor
 from minidl.evaluate.similarity import rank_correlation, ssim
 from minidl.explain.explanation import Explanation
 from minidl.inference.batches import Progress, reporting
@@ -25,6 +25,7 @@ from minidl.inference.evaluation import classes_and_scores
 from minidl.inference.images import check_images
 from minidl.inference.scores import Target
 from minidl.nn import Module
+from minidl.nn.module import watchers
 
 SIMILARITY: dict[str, Callable[[Array, Array], Array]] = {"rank": rank_correlation, "ssim": ssim}
 
@@ -80,21 +81,30 @@ def randomization(
 
     Args:
         x: pictures (N,C,H,W) as in training.
-        method: called as method(model, x, target=classes); sizes of its maps are compared, so that signs do not matter.
+        method: called as method(model, x, target=classes) with the copy, which it is to ask; sizes of its maps are compared, so
+            that signs do not matter.
         target: the class, one for all or one for each; None: the one that the model predicts for x.
         similarity: "rank", Spearman's correlation, or "ssim".
         every: compare after every so many layers only, and after the last.
         progress: False, True (a bar), or a function of (done, total), of the maps to make.
 
-    Raises TypeError and ValueError for an argument that cannot be, MemoryError where a batch does not fit into memory.
+    Raises TypeError and ValueError for an argument that cannot be, and for a method that asks another model than it is given,
+    MemoryError where a batch does not fit into memory.
     """
     check_images(model, x, target)
     one_of(similarity, "similarity", SIMILARITY)
     every, seed = count(every, "every"), count(seed, "seed", 0)
     classes = to_cpu(classes_and_scores(model, x, target, "logit")[0])
 
+    def asked(name: str, x: Tensor) -> None:
+        raise ValueError(
+            "method: it asks the model itself, and not the one that it is called with, which is being destroyed; "
+            "use its first argument"
+        )
+
     def sizes() -> Array:
-        made = method(ruin, x, target=classes).map
+        with Block(None, (watchers, {id(module): ("", asked, None) for module in model.modules()})):
+            made = method(ruin, x, target=classes).map
         return to_cpu(array_module(made).abs(made))
 
     ruin = _copy(model)

@@ -275,3 +275,13 @@ def test_progress_is_told() -> None:
 def test_bad_arguments(run: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         run(linear())
+
+
+def test_a_method_that_asks_the_model_itself_is_refused() -> None:
+    model, x = models.resnet8(2), np.random.default_rng(0).random((1, 3, 32, 32), dtype=np.float32)
+    with pytest.raises(ValueError, match="method: it asks the model itself, and not the one that it is called with"):
+        randomization(model, x, lambda ruin, x, target: explain.saliency(model, x, target))
+    assert randomization(model, x, lambda ruin, x, target: explain.saliency(ruin, x, target), every=9).similarity.shape == (
+        1,
+        3,
+    )
