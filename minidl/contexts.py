@@ -21,10 +21,10 @@ class Setting(Generic[T]):
     """A value that blocks replace in the thread that they run in.
 
     A block takes away what it brought and nothing else, so that blocks may end in any order, as those in generators do.
-    `state()` is (the value of the innermost block or the default, the entries of all blocks around), one call of C.
+    `state()` is (the value of the innermost block or the default, (value, block) of all blocks around), one call of C.
     """
 
-    state: Callable[[], tuple[T, tuple[tuple[T], ...]]]
+    state: Callable[[], tuple[T, tuple[tuple[T, object], ...]]]
 
     def __init__(self, name: str, default: T) -> None:
         self.name = name
@@ -37,15 +37,23 @@ class Setting(Generic[T]):
     def reset(self, default: T) -> None:
         """Another default, and no block around, in any thread."""
         self.default = default
-        self.variable: ContextVar[tuple[T, tuple[tuple[T], ...]]] = ContextVar(self.name, default=(default, ()))
+        self.variable: ContextVar[tuple[T, tuple[tuple[T, object], ...]]] = ContextVar(self.name, default=(default, ()))
         self.state = self.variable.get
 
-    def enter(self, entry: tuple[T]) -> None:
-        self.variable.set((entry[0], (*self.state()[1], entry)))
+    def enter(self, value: T, block: object) -> None:
+        self.variable.set((value, (*self.state()[1], (value, block))))
 
-    def leave(self, entry: tuple[T]) -> None:
-        entries = tuple([other for other in self.state()[1] if other is not entry])
-        self.variable.set((entries[-1][0] if entries else self.default, entries))
+    def leave(self, block: object) -> None:
+        """Without the innermost entry of this block, which may have been entered several times, by other threads too."""
+        entries = list(self.state()[1])
+        last = max((i for i, (_, entered) in enumerate(entries) if entered is block), default=None)
+        if last is not None:
+            del entries[last]
+        self.variable.set((entries[-1][0] if entries else self.default, tuple(entries)))
+
+    def holds(self, thing: object) -> bool:
+        """Of a setting whose values are dictionaries by id: whether a block around is about this thing."""
+        return any(id(thing) in things for things, _ in self.state()[1])  # type: ignore[operator]
 
 
 class Block(Generic[T]):
@@ -56,18 +64,15 @@ class Block(Generic[T]):
 
     def __init__(self, result: T, *values: tuple[Setting[Any], Any], name: str = "") -> None:
         self.result, self.values, self.name = result, values, name or values[0][0].name
-        self.entered: list[list[tuple[Setting[Any], tuple[Any]]]] = []  # one object may be entered several times
 
     def __enter__(self) -> T:
-        entries = [(setting, (value,)) for setting, value in self.values]
-        self.entered.append(entries)
-        for setting, entry in entries:
-            setting.enter(entry)
+        for setting, value in self.values:
+            setting.enter(value, self)
         return self.result
 
     def __exit__(self, *_: object) -> None:
-        for setting, entry in self.entered.pop():
-            setting.leave(entry)
+        for setting, _ in self.values:
+            setting.leave(self)
 
     def __call__(self, function: F) -> F:
         """Raises TypeError for a generator or a coroutine, whose body would run when the block has long been left."""
@@ -80,7 +85,7 @@ class Block(Generic[T]):
 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            with Block(self.result, *self.values):
+            with self:
                 return function(*args, **kwargs)
 
         return call  # type: ignore[return-value]

@@ -198,7 +198,7 @@ class Parameter(Tensor):
 
     def frozen_here(self) -> bool:
         """Whether this thread is inside a block that froze it"""
-        return any(id(self) in parameters for (parameters,) in frozen.state()[1])
+        return frozen.holds(self)
 
 
 class Op:

@@ -69,9 +69,10 @@ def evaluate(
     MemoryError where a batch does not fit into memory.
     """
     device, total, parts = model.parameters()[0].device, 0.0, []
-    with model.evaluating(), batch_in_memory(batch_size):
+    with batch_in_memory(batch_size):
         for x, labels in Loader(dataset, batch_size, shuffle=False, augment=prepare, device=device):
-            logits = model(x)
+            with model.evaluating():  # one batch, and not while the loader makes the next
+                logits = model(x)
             total += ops.cross_entropy(logits, labels).item() * len(x)
             parts.append(to_cpu(logits.data))
     return total / len(dataset), np.concatenate(parts), dataset.labels

@@ -18,7 +18,7 @@ BEGINNINGS = [  # (where, bytes, what it is)
     (0, b"\x89HDF\r\n\x1a\n", f"an HDF5 file (.h5 of Keras, .mat of MATLAB): {CONVERT}"),
     (512, b"\x89HDF\r\n\x1a\n", f"an HDF5 file (.mat of MATLAB): {CONVERT}"),
     (0, b"MATLAB 5.0 MAT-file", f"a .mat file of MATLAB: {CONVERT}"),
-    (128, b"DICM", "a DICOM file, that is a picture, no weights"),
+    (128, b"DICM", f"a DICOM file, that is {PICTURE}"),
     (0, b"GGUF", f"a gguf file of llama.cpp: {CONVERT}"),
     (4, b"TFL3", f"a model of TensorFlow Lite: {CONVERT}"),
     (0, b"\x89PNG", f"a PNG file, that is {PICTURE}"),

@@ -46,7 +46,7 @@ class Module:
 
     def _watched(self, x: Tensor) -> Tensor:
         """`forward(x)`, of which those are told who watch this module, see `analysis.watch`"""
-        told = [watched[id(self)] for (watched,) in watchers.state()[1] if id(self) in watched]
+        told = [watched[id(self)] for watched, _ in watchers.state()[1] if id(self) in watched]
         for name, before, _ in reversed(told):
             if before is not None:
                 before(name, x)
@@ -185,7 +185,7 @@ class Module:
 
     def _evaluates_here(self) -> bool:
         """Whether this thread is inside a `with ....evaluating():` of this module or of one above it"""
-        return any(id(self) in modules for (modules,) in _evaluating.state()[1])
+        return _evaluating.holds(self)
 
     def to(self, device: str | None = None, dtype: Any = None) -> Self:
         """Parameters and buffers to `"cpu"` or `"gpu"`, those of float type to another float type; in place, returns self.

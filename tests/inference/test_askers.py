@@ -14,6 +14,8 @@ import pytest
 from minidl import Tensor, evaluate, explain, kernels, nn, ops
 from minidl.contexts import Block, Setting, contained
 from minidl.core import no_grad, recording
+from minidl.data import Dataset
+from minidl.inference import evaluate as evaluate_loss
 from minidl.inference.gradients import gradients_at
 from minidl.mixed import half, mixed
 from tests.attack.nets import ATTACKS
@@ -167,6 +169,39 @@ def test_a_setting_is_that_of_the_innermost_block() -> None:
             assert setting.value == 3
         assert setting.value == 3
     assert setting.value == 0
+
+
+def test_one_block_serves_several_threads() -> None:
+    setting = Setting("depth", 0)
+    block, inside, leave = Block(None, (setting, 1)), threading.Event(), threading.Event()
+
+    def other() -> int:
+        with block:
+            inside.set()
+            leave.wait(10)
+        return setting.value
+
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(other()))
+    thread.start()
+    inside.wait(10)
+    with block:
+        leave.set()
+        thread.join()
+        assert found == [0] and setting.value == 1
+    assert setting.value == 0
+
+
+def test_preparing_a_batch_sees_the_model_as_it_is() -> None:
+    model, x = model_and_pictures()
+    before, seen = state(model)[0], []
+
+    def prepare(images: Any, rng: Any) -> Any:
+        seen.append([m.training for m in model.modules()] == before)
+        return images.astype(np.float32)
+
+    evaluate_loss(model, Dataset((255 * x).astype(np.uint8), np.arange(2), ("a", "b", "c")), 1, prepare)
+    assert seen == [True, True]
 
 
 def test_a_contained_call_leaves_every_setting() -> None:
