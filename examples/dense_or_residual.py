@@ -41,11 +41,11 @@ from typing import NamedTuple
 
 import compare
 import numpy as np
-from tqdm import tqdm
 
 import models
 from minidl import Tensor, ops, optim
 from minidl.array import Array, array_module, to_device
+from minidl.bar import Bar
 from minidl.io import files
 from minidl.train import Row
 from minidl.view import figure
@@ -120,7 +120,7 @@ def measure(nets: Mapping[str, compare.Maker], shape: Shape, device: str = "cpu"
     """The cost of a training step of each net, fused and op by op, in a new process each: what others held does not count."""
     costs = {}
     cases = [(name, fused) for name in nets for fused in (True, False)]
-    for name, fused in tqdm(cases, desc="time and memory", leave=False, disable=None):
+    for name, fused in Bar(cases, desc="time and memory", leave=False, disable=None):
         step_cost(nets[name], fused, (2, *shape[1:]), device, seconds=0)  # here, so that the process finds compiled kernels
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), guard.end_with_parent) as process:
             with guard.children():

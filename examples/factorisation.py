@@ -28,10 +28,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from minidl import Tensor, cost, no_grad
 from minidl.analysis import Cost
+from minidl.bar import Bar
 from minidl.io import files
 from minidl.nn import Conv2d, Module, ReLU, Sequential
 from minidl.view import figure
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def run() -> None:
         nonlocal stopped
-        with tqdm(total=len(QUESTIONS) * (asked.rounds + 1), unit="round", leave=False, disable=None) as bar:
+        with Bar(total=len(QUESTIONS) * (asked.rounds + 1), unit="round", leave=False, disable=None) as bar:
             results = {q.title: measure(q, asked.batch, asked.rounds, asked.pixels or q.pixels, bar) for q in QUESTIONS}
         text = table(results)
         stopped = "Stopped while the results were written."
@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     return guard.guarded(run, lambda: stopped)
 
 
-def measure(question: Question, batch: int, rounds: int, pixels: int, bar: tqdm) -> dict[str, Result]:
+def measure(question: Question, batch: int, rounds: int, pixels: int, bar: Bar) -> dict[str, Result]:
     """Count each way and time them in turns, so that whatever else the machine does meets all alike."""
     rng = np.random.default_rng(0)
     shape = question.channels, pixels, pixels

@@ -33,11 +33,11 @@ from typing import Any
 import common
 import numpy as np
 import truth_report
-from tqdm import tqdm
 from truth_exhibits import Exhibit, Plan, of_ham10000, of_lesions
 
 from minidl import evaluate, explain, weights
 from minidl.array import Array, check_device, device_of, to_cpu
+from minidl.bar import Bar
 from minidl.evaluate import baselines
 from minidl.explain import Explanation
 from minidl.inference.scores import Target
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace, out: pathlib.Path) -> None:
     methods = args.methods or [*METHODS, *BASELINES]
     measured, shown = {}, {}
     total = len(methods) * sum(len(e.x) for e in exhibits)
-    with tqdm(total=total, unit=" maps", disable=None) as bar:
+    with Bar(total=total, unit=" maps", disable=None) as bar:
         for method in methods:
             for e in exhibits:
                 bar.set_postfix_str(f"{method}, {e.name}")

@@ -14,11 +14,11 @@ from typing import Any
 
 import common
 import numpy as np
-from tqdm import tqdm
 
 import models
 from minidl import data, explain, train
 from minidl.array import Array, to_cpu
+from minidl.bar import Bar
 from minidl.data import Dataset, Normalize
 from minidl.nn import Module
 from minidl.train import Settings
@@ -155,7 +155,7 @@ def of_ham10000(plan: Plan, out: pathlib.Path) -> tuple[dict[str, Net], list[Exh
     """Nets that tell benign from malignant, before pictures that they are right and sure about: the truth is the outline."""
 
     def pictures(is_train: bool) -> Dataset:
-        with tqdm(desc=f"HAM10000, {'training' if is_train else 'test'} pictures", unit="", leave=False) as bar:
+        with Bar(desc=f"HAM10000, {'training' if is_train else 'test'} pictures", unit="", leave=False) as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.total = total

@@ -22,6 +22,7 @@ ROOT = Path(minidl.__file__).parents[1]
 # A room is a file or a folder of minidl, or the package models. It may import itself and the rooms on the right, and it does.
 ARROWS = {
     "array": "",
+    "bar": "",
     "contexts": "",
     "arguments": "array",
     "conduct": "array",
@@ -42,12 +43,12 @@ ARROWS = {
     "flow": "analysis arguments array core inputs kernels ops",
     "optim": "arguments array core io kernels nn",
     "weights": "array io nn",
-    "inference": "arguments array contexts core data flow nn ops",
+    "inference": "arguments array bar contexts core data flow nn ops",
     "view": "analysis arguments array contexts core flow io nn",
     "explain": "analysis arguments array contexts core flow inference nn ops optim view",
     "attack": "arguments array contexts core inference nn ops stable",
     "evaluate": "arguments array contexts core explain inference metrics nn",
-    "train": "analysis arguments array core data inference io kernels metrics mixed nn ops optim weights",
+    "train": "analysis arguments array bar core data inference io kernels metrics mixed nn ops optim weights",
     "models": "arguments array core nn ops",
 }
 
@@ -62,7 +63,7 @@ LIBRARIES = {
     "safetensors": "io",
     "threadpoolctl": "kernels",
     "torch": "",
-    "tqdm": "train inference",
+    "tqdm": "bar",
 }
 
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 
-from tqdm import tqdm
-
 from minidl.arguments import count
 from minidl.array import Array, array_module, shape_of
+from minidl.bar import Bar
 from minidl.inference.scores import Target
 
 Progress = bool | Callable[[int, int], None]  # False, True (a bar), or what is called with (done, total)
@@ -42,13 +41,15 @@ def reporting(total: int, progress: Progress, name: str = "") -> Iterator[Callab
             progress(done, total)
 
         yield tell
-    elif isinstance(progress, bool):
-        with tqdm(total=total, desc=name, leave=False, disable=not progress) as bar:
+    elif progress is True:
+        with Bar(total=total, desc=name, leave=False) as bar:
 
             def show(more: int) -> None:
                 bar.update(more)
 
             yield show
+    elif progress is False:
+        yield lambda more: None
     else:
         raise TypeError(f"progress: expected False, True or a function of (done, total), got {progress!r}")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any, Self
 
-from tqdm import tqdm
+from minidl.bar import Bar
 
-BAR = "{desc} {percentage:3.0f}% {bar:20} {remaining} left{postfix}"
+FORMAT = "{desc} {percentage:3.0f}% {bar:20} {remaining} left{postfix}"
 
 
 class Meter:
@@ -17,7 +17,7 @@ class Meter:
         self.total = images  # of an epoch
         self.images, self.loss_sum, self.hits, self.seconds = 0, 0.0, 0, 0.0
         self.epochs_left, self.start = epochs - epoch, time.perf_counter()
-        self.bar = tqdm(total=images, desc=f"epoch {epoch + 1}/{epochs}", leave=False, disable=None, bar_format=BAR)
+        self.bar = Bar(total=images, desc=f"epoch {epoch + 1}/{epochs}", leave=False, disable=None, bar_format=FORMAT)
 
     def add(self, loss: float, hits: int, images: int) -> None:
         """One batch: its mean loss, and how many of its pictures were classified as they should be."""
@@ -28,7 +28,7 @@ class Meter:
         left = (self.epochs_left * self.total - self.images) * self.seconds / self.images
         loss, accuracy, rate = self.loss_sum / self.images, self.hits / self.images, self.images / self.seconds
         so_far = f"loss {loss:.3f}, accuracy {accuracy:.1%}, {rate:,.0f} images/s"
-        self.bar.set_postfix_str(f"{so_far}, {tqdm.format_interval(left)} to the end", refresh=False)
+        self.bar.set_postfix_str(f"{so_far}, {Bar.format_interval(left)} to the end", refresh=False)
         self.bar.update(images)
 
     def row(self) -> dict[str, Any]:

@@ -180,10 +180,12 @@ def interrupted(name: str, times: int, seed: int = 0) -> tuple[int, list[str]]:
     """
     model, x = model_and_pictures()
     ask, rng, kept, wrong, came = ASKERS[name], random.Random(seed), list[BaseException](), list[str](), 0
-    answer = bits(ask(model, x))
-    start = time.perf_counter()
-    ask(model, x)
-    seconds, before = time.perf_counter() - start, state(model)
+    answer, took = bits(ask(model, x)), list[float]()
+    for _ in range(3):  # one of them may have met the collection of garbage, which takes longer than the call
+        start = time.perf_counter()
+        ask(model, x)
+        took.append(time.perf_counter() - start)
+    seconds, before = min(took), state(model)
     handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
         for _ in range(times):
