@@ -61,7 +61,9 @@ def names(values: list[Any]) -> list[str]:
 
 # ---- Python
 
-PYTHON = [block for block in blocks("python") if not block.text.startswith("@case(")]  # test_recipe.py follows that
+RECIPE = TEXTS["minidl/kernels/README.md"].split("## Add a kernel\n")[1].split("\n## ")[0]
+# test_recipe.py follows what is to be written into files
+PYTHON = [block for block in blocks("python") if not block.text.startswith("@case(") and block.text not in RECIPE]
 
 
 def published(model: nn.Module, prefix: str = "", **beside: Any) -> bytes:

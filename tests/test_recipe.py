@@ -1,10 +1,11 @@
-"""README's "Add an op", followed to the letter in a copy of the repository, and what is left out or wrong found there."""
+"""README's "Add an op" and "Add a kernel", followed to the letter in a copy of the repository; what is wrong there is found."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 RECIPE = (ROOT / "README.md").read_text(encoding="utf-8").split("## Add an op\n")[1].split("\n## ")[0]
+KERNEL = (ROOT / "minidl/kernels/README.md").read_text(encoding="utf-8").split("## Add a kernel\n")[1].split("\n## ")[0]
 CHECKS = "tests/ops/test_gradients.py tests/ops/test_push.py tests/analysis/test_facts.py tests/test_array_module.py".split()
 
 pytestmark = pytest.mark.ci
@@ -62,7 +64,7 @@ def follow(folder: pathlib.Path, recipe: str = RECIPE) -> pathlib.Path:
     shutil.copy(ROOT / "pyproject.toml", folder)
     before = 0
     for block in re.finditer(r"```python\n(.*?)```", recipe, re.DOTALL):
-        named = re.findall(r"`([\w/]+\.py)`", recipe[before : block.start()])
+        named = re.findall(r"`((?:minidl|tests)/[\w/]+\.py)`", recipe[before : block.start()])
         append(folder / named[-1], block[1])
         before = block.end()
     for path in re.findall(r"Export the function in `(.*?)`", recipe):
@@ -75,8 +77,8 @@ def append(path: pathlib.Path, text: str) -> None:
         file.write(f"\n\n{text}")
 
 
-def run(folder: pathlib.Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(folder), "MINIDL_KERNELS": "reference"}  # nothing is compiled anew
+def run(folder: pathlib.Path, *command: str, kernels: str = "reference") -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(folder), "MINIDL_KERNELS": kernels}  # by reference nothing is compiled anew
     return subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
 
 
@@ -127,3 +129,41 @@ def test_without_push_it_trains_and_explains_and_the_stepper_says_what_to_write(
     assert look.returncode == 1 and "NotImplementedError: write push in class Square: ty = " in look.stderr
     explained = without[: without.index("image = Tensor")] + without[without.index("table = ") :]
     assert run(folder, "-c", explained, str(tmp_path)).returncode == 0
+
+
+# ---- "Add a kernel"
+
+
+def run_mish(folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    """The command that the text ends with, and what else looks at each kernel or op; compiled ones are compiled anew."""
+    (command,) = re.findall(r"```sh\npython (.*?)\n```", KERNEL)
+    more = ["tests/test_structure.py", "tests/kernels/test_cuda.py", "-p", "no:cacheprovider"]
+    return run(folder, *shlex.split(command.replace(" or same", " or same or case or door")), *more, kernels="compiled")
+
+
+def test_a_kernel_needs_nothing_that_the_text_does_not_say(tmp_path: pathlib.Path) -> None:
+    tests = run_mish(follow(tmp_path, KERNEL))
+    assert tests.returncode == 0, tests.stdout[-3000:]
+    assert int(re.findall(r"(\d+) passed", tests.stdout)[0]) > 12
+    cuda = ["-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-k", "mish", "tests/kernels/cuda_simulated.py"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NUMBA_ENABLE_CUDASIM", "1")
+        simulated = run(tmp_path, *cuda, kernels="compiled")
+    assert simulated.returncode == 0 and " passed" in simulated.stdout, simulated.stdout[-3000:]
+    look = 'from minidl import ops; print(*(f"{ops.mish([x]).data[0]:.4f}" for x in (-200.0, -1.0, 0.0, 1.0, 200.0)))'
+    assert run(tmp_path, "-c", look, kernels="compiled").stdout == "-0.0000 -0.3034 0.0000 0.8651 200.0000\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("target[i] = v * tanh(max", "target[i] = v * tanh(1.01 * max", "mish"),
+        ("t + v * (1 - t * t) * s)", "t + v * (1 - t) * s)", "mish_grad"),
+        ("return kernels.of(tx).mish_grad(tx, self.x)", "return 2 * kernels.of(tx).mish_grad(tx, self.x)", "push and backward"),
+        ('__all__ += ["mish", "mish_grad"]', "", "same_names"),
+    ],
+)
+def test_a_wrong_kernel_turns_a_test_red(old: str, new: str, message: str, tmp_path: pathlib.Path) -> None:
+    assert old in KERNEL
+    tests = run_mish(follow(tmp_path, KERNEL.replace(old, new, 1)))
+    assert tests.returncode == 1 and message in tests.stdout, tests.stdout[-3000:]
