@@ -58,7 +58,7 @@ def fooled(
 
     columns = min(N, 2)
     lines = -(-N // columns)
-    wide, high = SIDE * min(2.5, max(0.7, W / H)), SIDE
+    wide, high = SIDE * min(2.5, max(1, W / H)), SIDE
     block, head = 3 * wide + 2 * GAP, NAMES * LINE + 9 * LINE + 0.05
     across = 2 * figure.MARGIN + columns * block + (columns - 1) * 0.25
     down = lines * (head + high + 0.12) - 0.12
@@ -94,7 +94,9 @@ def _answer(p: Array, names: Sequence[str]) -> tuple[str, str]:
 
 
 def _sizes(largest: float, length: float) -> str:
-    return "NaN" if np.isnan(largest) else f"largest {largest:.2g}, length {length:.3g}"
+    if np.isnan(largest):
+        return "NaN"
+    return f"largest {largest:{'.2g' if largest < 100 else '.0f'}}, length {length:{'.3g' if length < 1000 else '.0f'}}"
 
 
 def accuracy_by_eps(

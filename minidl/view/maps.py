@@ -62,7 +62,7 @@ def overlays(
     H, W = maps.shape[1:]
     wide, high = 1.75 * min(2.5, max(0.4, W / H)), 1.75
     triple = 3 * wide + 2 * GAP  # what belongs to one picture
-    masks = maps.dtype == bool
+    masks, signed = maps.dtype == bool, bool((maps < 0).any())
     beside = 0.0 if masks else 1.1
     across = 2 * figure.MARGIN + columns * triple + (columns - 1) * 0.35 + beside
     above = captions_of(captions, N, triple if scale == "shared" or masks else wide)
@@ -85,7 +85,7 @@ def overlays(
             draw(alone, None, maps[n])
             draw(over, images[n], maps[n], window=window, say=False)
         else:
-            colors = _colors(small, limits[n])
+            colors = _colors(signed, limits[n])
             shades = draw(alone, None, maps[n], colors)
             draw(over, images[n], maps[n], colors, window=window, say=False)
             if scale == "image":
@@ -132,11 +132,11 @@ def comparison(
         sheet.write(figure.MARGIN, y - 0.04, caption, CAPTION)
     for k, (name, values) in enumerate(zip(heads, arrays, strict=True), start=1):
         x = figure.MARGIN + k * (wide + GAP)
-        masks = values.dtype == bool
+        masks, signed = values.dtype == bool, bool((values < 0).any())
         small = _drawn(values, pixel * dpi)
         limits = _limits(small, scale)
         for n, y in enumerate(tops):
-            colors = None if masks else _colors(small, limits[n])
+            colors = None if masks else _colors(signed, limits[n])
             shades = draw(sheet.cell(x, y, wide, high), images[n], values[n], colors, window=window)
             if own and not masks:
                 sheet.write(x + wide / 2, y - 0.04, f"end {limits[n]:.2g}", NOTE, color=GREY, ha="center")
@@ -206,11 +206,11 @@ def note_of(images: Array, window: Window, scale: str, dots: float, which: str) 
 
 def scale(maps: Array) -> dict[str, Any]:
     """The scale of some maps, for `imshow`: colours that are the more opaque the larger a value."""
-    return _colors(maps, limit_of(maps))
+    return _colors(bool((maps < 0).any()), limit_of(maps))
 
 
-def _colors(maps: Array, limit: float) -> dict[str, Any]:
-    if (maps < 0).any():
+def _colors(signed: bool, limit: float) -> dict[str, Any]:
+    if signed:
         return {"cmap": _fading("RdBu_r", signed=True), "vmin": -limit, "vmax": limit}
     return {"cmap": _fading("YlOrRd", signed=False), "vmin": 0, "vmax": limit}
 
