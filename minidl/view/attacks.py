@@ -34,7 +34,7 @@ def fooled(
     after: Array,
     classes: Sequence[str],
     title: str = "",
-    window: Window | None = None,
+    window: tuple[float, float] | None = None,
 ) -> None:
     """The pictures original (N,C,H,W), what was added to each, and the attacked ones, two a line.
 
@@ -148,7 +148,7 @@ def accuracy_by_eps(
 
 
 def images_of_classes(
-    path: Path, images: Array, captions: Sequence[str], title: str = "", window: Window | None = None
+    path: Path, images: Array, captions: Sequence[str], title: str = "", window: tuple[float, float] | None = None
 ) -> None:
     """The images (N,C,H,W), each under its caption, up to five a line.
 

@@ -33,7 +33,7 @@ def overlays(
     captions: Sequence[str] | None = None,
     title: str = "",
     unit: str = "",
-    window: Window | None = None,
+    window: tuple[float, float] | None = None,
     scale: str = "shared",
 ) -> None:
     """Pictures (N,C,H,W), beside each its map (N,H,W) alone and over the picture in grey.
@@ -103,7 +103,7 @@ def comparison(
     maps: Mapping[str, Array],
     captions: Sequence[str] | None = None,
     title: str = "",
-    window: Window | None = None,
+    window: tuple[float, float] | None = None,
     scale: str = "shared",
 ) -> None:
     """images (N,C,H,W) down, and across, for each name in `maps`, its maps (N,H,W) over the pictures in grey.
@@ -230,7 +230,7 @@ def draw(
     image: Array | None,
     values: Array | None = None,
     colors: Mapping[str, Any] | None = None,
-    window: Window | None = None,
+    window: tuple[float, float] | None = None,
     say: bool = True,
 ) -> AxesImage:
     """A picture, a map, or a map over the picture in pale grey; of a mask (bool) the outline. Returns what was drawn last.

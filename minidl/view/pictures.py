@@ -11,7 +11,7 @@ import numpy as np
 from minidl.arguments import one_of
 from minidl.array import Array
 from minidl.view import figure
-from minidl.view.display import Window, averaged, block, images_and_window, limit_of, rows_of, values_of
+from minidl.view.display import averaged, block, images_and_window, limit_of, rows_of, values_of
 from minidl.view.figure import GREY, RED, Sheet
 from minidl.view.fit import LINE, fitted, fitted_one, height, width, wrapped
 from minidl.view.maps import GAP, NOTE, SCALES, draw, note_of, upright_bar
@@ -28,7 +28,7 @@ def gradient_pictures(
     probabilities: Array,
     classes: Sequence[str],
     title: str = "",
-    window: Window | None = None,
+    window: tuple[float, float] | None = None,
     scale: str = "shared",
 ) -> None:
     """The images (N,C,H,W), each with its prediction and whether that is right, beside its gradient map (N,H,W).
