@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from minidl.arguments import number, numbers
-from minidl.array import Array
+from minidl.array import Array, is_array
 from minidl.io.files import Path
 from minidl.view import figure
 from minidl.view.display import Window, images_and_window, limit_of, rows_of
@@ -112,7 +112,10 @@ def accuracy_by_eps(
     eps, chance = numbers(eps, "eps", "[0, inf)"), number(chance, "chance", "[0, 1]")
     if not eps or not shares:
         raise ValueError(f"eps, shares: expected at least one of each, got {len(eps)} and {len(shares)}")
-    found = {name: rows_of(list(values), f"shares[{name!r}]", (len(eps),)) for name, values in shares.items()}
+    found = {
+        name: rows_of(values if is_array(values) else list(values), f"shares[{name!r}]", (len(eps),))
+        for name, values in shares.items()
+    }
     for name, values in found.items():
         if (values < 0).any() or (values > 1).any():
             raise ValueError(f"shares[{name!r}]: expected numbers in [0, 1], got {values.tolist()}")

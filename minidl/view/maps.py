@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CAPTION, NOTE, TICK = 9.0, 7.5, 8.0  # sizes in points
 SCALES = "shared", "image"
 GAP = 0.06  # between neighbours, in inches
+FRAYED = 20_000  # pieces of an outline that is drawn as lines
 
 
 def overlays(
@@ -65,13 +66,15 @@ def overlays(
     masks, signed = maps.dtype == bool, bool((maps < 0).any())
     beside = 0.0 if masks else 1.1
     across = 2 * figure.MARGIN + columns * triple + (columns - 1) * 0.35 + beside
-    above = captions_of(captions, N, triple if scale == "shared" or masks else wide)
-    head = max([height(text, CAPTION) for text in above] + [0.0 if scale == "shared" or masks else NOTE * LINE]) + 0.03
-    down = lines * (head + high + GAP) - GAP
     pixel = min(wide / W, high / H)
-    dpi = figure.dots(across, down + 0.5, pixel)
+    dpi = figure.dots(across, lines * (high + 0.5) + 0.5, pixel)
     small = _drawn(maps, pixel * dpi)
     limits = _limits(small, scale)
+    own = scale == "image" and not masks
+    ends = [f"end {limit:.2g}" if own else "" for limit in limits]
+    above = captions_of(captions, N, triple - max(width(end, NOTE) + 0.1 * own for end in ends))
+    head = max(height(text, CAPTION) for text in [*above, *ends]) + 0.03
+    down = lines * (head + high + GAP) - GAP
     note = wrapped(
         note_of(images, window, scale if not masks else "", pixel * dpi, "all maps"), across - 2 * figure.MARGIN, NOTE
     )
@@ -88,9 +91,8 @@ def overlays(
             colors = _colors(signed, limits[n])
             shades = draw(alone, None, maps[n], colors)
             draw(over, images[n], maps[n], colors, window=window, say=False)
-            if scale == "image":
-                sheet.write(x + wide + GAP, y - 0.03, f"end {limits[n]:.2g}", NOTE, color=GREY)
         sheet.write(x, y - 0.03, above[n], CAPTION)
+        sheet.write(x + triple, y - 0.03, ends[n], NOTE, color=GREY, ha="right")
     if shades is not None:
         upright_bar(sheet, shades, across - figure.MARGIN - beside + 0.15, head, down - head, unit, scale)
     sheet.write(figure.MARGIN, down + 0.05, note, NOTE, va="top", color=GREY)
@@ -275,17 +277,24 @@ def _say(ax: Axes, text: str) -> None:
 def _outline(ax: Axes, mask: Array) -> None:
     """A line along the edges of the pixels, between those in the mask and those that are not."""
     from matplotlib.collections import LineCollection
+    from matplotlib.colors import to_rgba
 
     padded = np.pad(mask, 1)
-    lines = list[Any]()
+    pieces = list[Any]()
     for turned, flip in (padded, False), (padded.T, True):
         edges = turned[1:] != turned[:-1]  # edges[i, j]: between pixel i - 1 and i of column j - 1
         runs = np.diff(np.pad(edges, ((0, 0), (1, 1))).astype(np.int8), axis=1)
         (rows, begins), (_, ends) = np.nonzero(runs == 1), np.nonzero(runs == -1)
         along, place = np.stack([begins, ends], 1) - 1.5, np.stack([rows, rows], 1) - 0.5
-        lines += list(np.stack([place, along] if flip else [along, place], 2))
-    ax.add_collection(LineCollection(lines, colors="white", linewidths=2.4, capstyle="projecting"), autolim=False)
-    ax.add_collection(LineCollection(lines, colors=BLUE, linewidths=1.2, capstyle="projecting"), autolim=False)
+        pieces.append(np.stack([place, along] if flip else [along, place], 2))
+    lines = np.concatenate(pieces)
+    if len(lines) > FRAYED:  # no lines but the pixels along them, or they would take a minute
+        inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        ax.imshow((mask & ~inside)[..., None] * np.array(to_rgba(BLUE)), interpolation="nearest")
+        return
+    for color, thickness in ("white", 2.4), (BLUE, 1.2):
+        style: dict[str, Any] = {"colors": color, "linewidths": thickness, "capstyle": "projecting"}
+        ax.add_collection(LineCollection(list(lines), **style), autolim=False)
 
 
 def upright_bar(sheet: Sheet, shades: AxesImage, x: float, y: float, high: float, unit: str, scale: str) -> None:

@@ -56,7 +56,7 @@ def gradient_pictures(
 
     columns = min(N, 4)
     lines = -(-N // columns)
-    wide, high = SIDE * min(2.5, max(0.6, W / H)), SIDE
+    wide, high = SIDE * min(2.5, max(1, W / H)), SIDE
     pair = 2 * wide + GAP
     head = 2 * SIZE * LINE + 0.03
     across = 2 * figure.MARGIN + columns * pair + (columns - 1) * 0.2 + 1.25
