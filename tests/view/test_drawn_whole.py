@@ -179,9 +179,9 @@ WITH_NAN: dict[str, tuple[Callable[[pathlib.Path, float], None], str]] = {
 @pytest.mark.parametrize(
     ("name", "bad"),
     [
-        ("curves", np.nan),
         ("fooled", np.nan),
-        *(pytest.param(name, bad, marks=pytest.mark.ci) for name in WITH_NAN for bad in (np.nan, -np.inf)),
+        *(pytest.param(name, np.nan, marks=pytest.mark.ci) for name in WITH_NAN if name != "fooled"),
+        *(pytest.param(name, -np.inf, marks=pytest.mark.ci) for name in WITH_NAN),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*NaN or infinity for images .1., which:UserWarning")
@@ -211,6 +211,7 @@ def test_an_empty_map_says_so(tmp_path: pathlib.Path) -> None:
     assert {"0 everywhere", "empty mask"} <= set(texts(tmp_path / "c.svg").splitlines())
 
 
+@pytest.mark.ci
 def test_masks_are_drawn_as_outlines(tmp_path: pathlib.Path) -> None:
     masks = np.zeros((1, 40, 40), bool)
     masks[0, 10:30, 10:30] = True

@@ -175,7 +175,8 @@ def test_no_text_is_cut_or_lies_on_another(tmp_path: pathlib.Path, drawn: list[s
     assert (tmp_path / "figure.png").exists()
 
 
-@pytest.mark.parametrize("name", ["accuracy", *(pytest.param(name, marks=pytest.mark.ci) for name in ("confusion", "images"))])
+@pytest.mark.ci
+@pytest.mark.parametrize("name", ["accuracy", "confusion", "images"])
 def test_names_that_differ_stay_different(tmp_path: pathlib.Path, drawn: list[str], name: str) -> None:
     FIGURES[name](tmp_path / "figure.svg", names_of(64, 20))
     shown = {text.split("\n")[0] for text in drawn if "…" in text and "situ" not in text}
