@@ -39,7 +39,7 @@ def fooled(
     """The pictures original (N,C,H,W), what was added to each, and the attacked ones, two a line.
 
     All perturbations are amplified by the same number, which is written down: grey is no change, lighter is more of that
-    channel. Below each stands its size in grey levels, of which the window has 255: its largest value, and its length over
+    channel. Above each stands its size in grey levels, of which the window has 255: its largest value, and its length over
     all values. before, after: probabilities (N,K). window, NaN and the kinds of files are as in `overlays`.
     Raises ValueError where the lengths disagree or there is no picture, TypeError for what are no arrays of numbers.
     """
