@@ -184,6 +184,11 @@ def several(names: str, row: Row) -> dict[str, Row]:
     return {f"{room}.{name}": row for name in functions.split()}
 
 
+def shown_in_a_window(**more: Any) -> Row:
+    given = {"images": X, "window": (0.5, 1.5), **more}
+    return Row(lambda: {"path": FOLDER / "a.svg", **given}, signed="window", heavy=True)
+
+
 ROWS: dict[str, Row] = {
     "train.LossScale": Row(lambda: {"scale": 4.0, "patience": 3}, vars),
     "flow.trace": Row(lambda: {"y": score(), "pixel": (0, 1, 2, 3)}, lambda t: t.arithmetic()),
@@ -299,6 +304,26 @@ ROWS: dict[str, Row] = {
     "view.accuracy_by_eps": Row(
         lambda: {"path": FOLDER / "eps.svg", "eps": (0.1, 0.2), "shares": {"a": [1.0, 0.5]}, "chance": 0.1},
         lambda none: (FOLDER / "eps.svg").read_bytes(),
+    ),
+    "view.overlays": shown_in_a_window(maps=MAPS),
+    "view.comparison": shown_in_a_window(maps={"a": MAPS}),
+    "view.gradient_pictures": shown_in_a_window(maps=MAPS, labels=[0, 1], probabilities=np.eye(2), classes="ab"),
+    "view.images_of_classes": shown_in_a_window(captions="ab"),
+    "view.fooled": Row(
+        lambda: {
+            **{"path": FOLDER / "a.svg", "original": X, "attacked": X, "before": np.eye(2), "after": np.eye(2)},
+            **{"classes": "ab", "window": (0.5, 1.5)},
+        },
+        signed="window",
+        heavy=True,
+    ),
+    "explain.Explanation.plot": Row(
+        lambda: {
+            "self": explain.Explanation(MAPS[:1], X[:1], np.zeros(1, int), np.ones(1)),
+            **{"path": FOLDER / "plot.svg", "images": X[:1], "window": (0.5, 1.5)},
+        },
+        lambda none: (FOLDER / "plot.svg").read_bytes(),
+        signed="window",
     ),
     "view.stepper": Row(
         lambda: {"model": net(), "x": X[0], "target": 1, "path": FOLDER / "page.html", "picks": [(1, 2)]},

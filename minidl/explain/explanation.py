@@ -9,6 +9,8 @@ from typing import Any
 
 from minidl import view
 from minidl.array import Array, move, to_cpu
+from minidl.view.names import literal
+from minidl.view.shares import fraction
 
 NAMES = {  # of methods, for people, where it is not that of the function
     "grad_times_input": "gradient x input",
@@ -46,14 +48,21 @@ class Explanation:
         return replace(self, **{f.name: move(getattr(self, f.name), device) for f in fields(self)})
 
     def plot(
-        self, path: str | os.PathLike[str], images: Array, classes: Sequence[str] | None = None, title: str | None = None
+        self,
+        path: str | os.PathLike[str],
+        images: Array,
+        classes: Sequence[str] | None = None,
+        title: str | None = None,
+        window: tuple[float, float] | None = None,
+        scale: str = "shared",
     ) -> None:
-        """Draw the maps beside and over their pictures, as PNG: see `minidl.view.overlays`.
+        """Draw the maps beside and over their pictures: see `minidl.view.overlays`, also for `window` and `scale`.
 
-        images: (N,C,H,W) as they were before normalising, uint8 or in [0, 1]. classes: the names of the model's classes.
+        images: (N,C,H,W) as they were before normalising, integers or in [0, 1]. classes: the names of the model's classes.
         title: by default the method's name.
         """
-        view.overlays(path, images, self.map, self.captions(classes), self.name if title is None else title, self.unit)
+        title = self.name if title is None else title
+        view.overlays(path, images, self.map, self.captions(classes), title, self.unit, window, scale)
 
     @property
     def name(self) -> str:
@@ -67,7 +76,8 @@ class Explanation:
         return f"{self.name}, of the {self.params['output']}" if "output" in self.params else self.name
 
     def captions(self, classes: Sequence[str] | None = None) -> list[str]:
-        """For each picture, the class and its score."""
-        names = [f"class {t}" if classes is None else classes[t] for t in to_cpu(self.target).tolist()]
+        """For each picture, the class and its score. A probability is never rounded to 0 or 1: prob > 0.999."""
+        names = [f"class {t}" if classes is None else literal(classes[t], 200) for t in to_cpu(self.target).tolist()]
         output = self.params.get("output", "score")
-        return [f"{name}\n{output} {score:.3g}" for name, score in zip(names, to_cpu(self.score).tolist(), strict=True)]
+        written = fraction if output in ("prob", "sigmoid") else "{:.3g}".format
+        return [f"{name}\n{output} {written(score)}" for name, score in zip(names, to_cpu(self.score).tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""Plots and pictures as PNG or SVG files. matplotlib is imported when the first one is drawn."""
+"""Plots and pictures as PNG, SVG, PDF or JPEG files. matplotlib is imported when the first one is drawn."""
 
 from minidl.view.architecture import architecture
 from minidl.view.attacks import accuracy_by_eps, fooled, images_of_classes, linearity

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from minidl.analysis.cost import Call, Cost, Row
 from minidl.view import figure
-from minidl.view.figure import GREY
+from minidl.view.figure import GREY, MARGIN
+from minidl.view.fit import fitted, fitted_one, height, width, wrapped
 from minidl.view.layout import Layout, Point, layered
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ COLORS = {  # fill and line by kind: Okabe and Ito's colours, which eyes of all 
     "module": ("#fdf6cf", "#b89b00"),
     "other": ("#ececec", "#6e6e6e"),
 }
-BOX, JOIN = (1.5, 0.5), 0.22  # the size of a box, the height of a join, in inches
+BOX, JOIN = (1.5, 0.5), 0.22  # the least size of a box, the height of a join, in inches
+BESIDE, LONGEST = 0.38, 2.2  # of a box: what is beside its texts, and the longest of these
+WEIGHTS = "bold", "normal", "normal"  # of the three texts in a box
 LONG = 400  # more boxes than that are no picture
 
 
@@ -41,7 +44,7 @@ class _Box:
 
 
 def architecture(path: str | os.PathLike[str], cost: Cost, title: str = "") -> None:
-    """Draw the graph that `minidl.cost` found, as SVG (whose text can be selected) or PNG, by the end of `path`.
+    """Draw the graph that `minidl.cost` found, as SVG (whose text can be selected), PNG, PDF or JPEG, by the end of `path`.
 
     Data flow downwards, then on at the top of the next column. Norms, activations and whatever else has a single input stand
     in the box of the layer that they follow. The small plate in a box is as high as log(height of the output) and as wide as
@@ -59,25 +62,28 @@ def architecture(path: str | os.PathLike[str], cost: Cost, title: str = "") -> N
         raise ValueError(f"cost: expected 1 to {LONG} boxes to draw, got {len(boxes)}{hint}")
     of_row = {i: n for n, box in enumerate(boxes, start=1) for i in box.numbers} | {-1: 0}
     edges = sorted({(of_row[i], n) for n, box in enumerate(boxes, start=1) for i in box.inputs})
-    sizes = [(1.1, 0.3), *(box.size for box in boxes)]  # box 0 is the input
+    frames = _frames(boxes)
+    texts = _texts(boxes, frames)
+    shape = f"input  {_shape(cost.input_shape)}"
+    sizes = [(max(1.1, width(shape, 7.5, "bold")), 0.3), *(box.size for box in boxes)]  # box 0 is the input
     layout = layered(sizes, edges, aspect=1.5)
-    left, top, right, bottom = 0.25, 1.0, 0.25, 0.3
-    width, height = layout.width + left + right, layout.height + top + bottom
-    picture = figure.new(max(width, 5.5), height)
+    left, right, bottom = 0.25, 0.25, 0.3
+    across = max(layout.width + left + right, 5.5)
+    said = wrapped(title, across - 2 * MARGIN, 10, "bold")
+    top = 0.83 + height(said or "-", 10)
+    picture = figure.new(across, layout.height + top + bottom)
     picture.set_layout_engine("none")
     ax = picture.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
-    ax.set_xlim(-left - max(0, 5.5 - width) / 2, layout.width + right + max(0, 5.5 - width) / 2)
-    ax.set_ylim(layout.height + bottom, -top)  # y downwards
+    start = -left - (across - layout.width - left - right) / 2
+    ax.set_xlim(start, start + across)
+    ax.set_ylim(layout.height + bottom, -top)  # y downwards, and all in inches
 
-    frames = _frames(boxes)
-    for call, members in frames.items():
-        _frame(ax, call, members, layout, sizes)
+    _draw_frames(ax, frames, layout, sizes)
     for route in layout.routes.values():
         _edge(ax, route)
     x, y = layout.centres[0]
-    shape = _shape(cost.input_shape)
-    ax.text(x, y, f"input  {shape}", ha="center", va="center", fontsize=7.5, fontweight="bold")
+    ax.text(x, y, shape, ha="center", va="center", fontsize=7.5, fontweight="bold")
     lines = max(math.log2(1 + n) for row in cost.rows for n in _sides(row)[1:]) or 1
     channels = max(math.log2(1 + _sides(row)[0]) for row in cost.rows)
     for n, box in enumerate(boxes, start=1):
@@ -90,10 +96,9 @@ def architecture(path: str | os.PathLike[str], cost: Cost, title: str = "") -> N
                 (x - w / 2, y - h / 2), w, h, boxstyle=f"round,pad=0,rounding_size={corner}", fc=fill, ec=line, lw=0.9, zorder=3
             )
         )
-        frame = next((call for call, members in frames.items() if n in members), None)
-        _label(ax, box, frame, x, y, boxes, lines, channels)
-    ax.text(-left * 0.4, -top + 0.2, title, fontsize=10, fontweight="bold", va="center")
-    _legend(ax, {box.kind for box in boxes}, -left * 0.4, -top + 0.42)
+        _label(ax, box, texts[n - 1], x, y, lines, channels)
+    ax.text(start + MARGIN, -top + 0.1, said, fontsize=10, fontweight="bold", va="top")
+    _legend(ax, {box.kind for box in boxes}, start + MARGIN, -0.58)
     figure.save(picture, path, dpi=110)
 
 
@@ -126,7 +131,7 @@ def _boxes(rows: list[Row]) -> list[_Box]:
             boxes[i] = _Box([row], [i], list(row.inputs), kind)
     for box in boxes.values():
         if box.kind == "join":
-            box.size = 0.3 + 0.056 * max(len(_text(box)), 10), JOIN
+            box.size = max(0.86, width(_text(box), 6.5) + 0.2), JOIN
     return sorted(boxes.values(), key=lambda box: box.numbers[-1])
 
 
@@ -151,32 +156,41 @@ def _frames(boxes: list[_Box]) -> dict[Call, list[int]]:
 # ---- drawing
 
 
-def _label(
-    ax: Axes, box: _Box, frame: Call | None, x: float, y: float, boxes: list[_Box], lines: float, channels: float
-) -> None:
+def _texts(boxes: list[_Box], frames: dict[Call, list[int]]) -> list[tuple[str, str, str]]:
+    """What stands in each box, its name, what it does and its shape; the boxes get as wide as these need, up to LONGEST."""
+    texts = list[tuple[str, str, str]]()
+    for n, box in enumerate(boxes, start=1):
+        frame = next((call for call, members in frames.items() if n in members), None)
+        name, words = _name(box, boxes), _text(box)
+        if frame is not None:
+            name = name.removeprefix(f"{frame.name}.")
+        if not name or name == (frame and frame.name):
+            name, words = words, ""
+        texts.append((figure.names([name])[0], words, _shape(box.rows[-1].shape)))
+    layers = [n for n, box in enumerate(boxes) if box.kind != "join"]
+    needed = [width(text, 6.5, weight) for n in layers for text, weight in zip(texts[n], WEIGHTS, strict=True)]
+    room = min(max([BOX[0] - BESIDE, *needed]), LONGEST)
+    names = fitted([texts[n][0] for n in layers], room, 6.5, "bold")
+    for n, name in zip(layers, names, strict=True):
+        _, words, shape = texts[n]
+        texts[n] = name, fitted_one(words, room, 6.5), fitted_one(shape, room, 6.5)
+        boxes[n].size = room + BESIDE, BOX[1]
+    return texts
+
+
+def _label(ax: Axes, box: _Box, texts: tuple[str, str, str], x: float, y: float, lines: float, channels: float) -> None:
     from matplotlib.patches import Rectangle
 
     line = COLORS[box.kind][1]
-    words = _text(box)
     if box.kind == "join":
-        ax.text(x, y, words, ha="center", va="center", fontsize=6.5, zorder=4)
+        ax.text(x, y, _text(box), ha="center", va="center", fontsize=6.5, zorder=4)
         return
     C, H, W = _sides(box.rows[-1])
     w, h = 0.05 + 0.17 * math.log2(1 + C) / channels, 0.05 + 0.35 * math.log2(1 + max(H, W)) / lines
-    ax.add_patch(Rectangle((x - BOX[0] / 2 + 0.16 - w / 2, y - h / 2), w, h, fc=line, ec="none", alpha=0.75, zorder=4))
-    name, shape = _name(box, boxes), _shape(box.rows[-1].shape)
-    if frame is not None:
-        name = name.removeprefix(f"{frame.name}.")
-    if not name or name == (frame and frame.name):
-        name, words = words, ""
-    at = x - BOX[0] / 2 + 0.33
-    for text, dy, room, weight in (
-        (figure.name(name), -0.14, 20, "bold"),
-        (words, 0.01, 23, "normal"),
-        (shape, 0.155, 23, "normal"),
-    ):
-        size = 6.5 * min(1, room / max(len(text), 1))  # a long text gets smaller letters
-        ax.text(at, y + dy, text, va="center", fontsize=size, fontweight=weight, zorder=4)
+    at = x - box.size[0] / 2
+    ax.add_patch(Rectangle((at + 0.16 - w / 2, y - h / 2), w, h, fc=line, ec="none", alpha=0.75, zorder=4))
+    for text, weight, dy in zip(texts, WEIGHTS, (-0.14, 0.01, 0.155), strict=True):
+        ax.text(at + 0.33, y + dy, text, va="center", fontsize=6.5, fontweight=weight, zorder=4)
 
 
 def _name(box: _Box, boxes: list[_Box]) -> str:
@@ -226,10 +240,23 @@ def _edge(ax: Axes, route: list[Point]) -> None:
     ax.add_patch(arrow)
 
 
-def _frame(ax: Axes, call: Call, members: list[int], layout: Layout, sizes: list[Point]) -> None:
+def _draw_frames(ax: Axes, frames: dict[Call, list[int]], layout: Layout, sizes: list[Point]) -> None:
     """Round the boxes of a module, in each column that it has some in."""
     from matplotlib.patches import FancyBboxPatch
 
+    found = [(call, part) for call, members in frames.items() for part in _extents(members, layout, sizes)]
+    room = min((w for _, (_, _, w, _) in found), default=1.0) - 0.1
+    names = fitted(figure.names([call.name for call, _ in found]), room, 5.5)
+    for (_, (x, y, w, h)), name in zip(found, names, strict=True):
+        style = "round,pad=0,rounding_size=0.06"
+        ax.add_patch(FancyBboxPatch((x, y), w, h, boxstyle=style, fc="#f7f7f7", ec="#c4c4c4", lw=0.7, zorder=1))
+        around = {"fc": "#f7f7f7", "ec": "none", "pad": 0.3}  # no arrow through the words
+        ax.text(x + 0.05, y + 0.075, name, fontsize=5.5, color=GREY, va="center", bbox=around, zorder=4)
+
+
+def _extents(members: list[int], layout: Layout, sizes: list[Point]) -> list[tuple[float, float, float, float]]:
+    """x, y, width and height of the frame round these boxes, one for each column."""
+    extents = []
     for column in sorted({layout.columns[n] for n in members}):
         inside = [n for n in members if layout.columns[n] == column]
         xs = [layout.centres[n][0] + side * sizes[n][0] / 2 for n in inside for side in (-1, 1)]
@@ -238,11 +265,8 @@ def _frame(ax: Axes, call: Call, members: list[int], layout: Layout, sizes: list
             if b in inside:
                 entry = max((i for i, (_, y) in enumerate(route) if y < 0), default=0)  # from the column before
                 xs += [x for x, y in route[entry + 1 :] if min(ys) <= y <= max(ys)]
-        x, y, w, h = min(xs) - 0.07, min(ys) - 0.15, max(xs) - min(xs) + 0.14, max(ys) - min(ys) + 0.2
-        style = "round,pad=0,rounding_size=0.06"
-        ax.add_patch(FancyBboxPatch((x, y), w, h, boxstyle=style, fc="#f7f7f7", ec="#c4c4c4", lw=0.7, zorder=1))
-        around = {"fc": "#f7f7f7", "ec": "none", "pad": 0.3}  # no arrow through the words
-        ax.text(x + 0.05, y + 0.075, figure.name(call.name), fontsize=5.5, color=GREY, va="center", bbox=around, zorder=4)
+        extents.append((min(xs) - 0.07, min(ys) - 0.15, max(xs) - min(xs) + 0.14, max(ys) - min(ys) + 0.2))
+    return extents
 
 
 def _legend(ax: Axes, kinds: set[str], x: float, y: float) -> None:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.array import Array, to_cpu
+from minidl.array import Array, shape_of
 from minidl.view import figure
-from minidl.view.figure import BLUE, GREY, ORANGE
+from minidl.view.display import rows_of
+from minidl.view.figure import BLUE, GREY, ORANGE, Sheet
+from minidl.view.fit import LINE, fitted, width, wrapped
+from minidl.view.shares import share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAMED = 25  # up to so many classes have their names and counts written into the matrix
+LONGEST, SIZE = 2.4, 9  # of the names of classes: inches at most, points
 
 
 def curves(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
-    """Loss, accuracy and learning rate by epoch, as PNG. `rows` as in metrics.jsonl, one a finished epoch.
+    """Loss, accuracy and learning rate by epoch. `rows` as in metrics.jsonl, one a finished epoch.
 
-    Raises ValueError where there is no row.
+    What is NaN or infinite, as the loss of a training that went astray, is left out and named. The path's ending says which
+    kind of file: .png, .svg, .pdf, .jpg or .jpeg. Raises ValueError where there is no row, or for another ending.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -31,63 +37,74 @@ def curves(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], titl
     loss, accuracy, lr = picture.subplots(1, 3, width_ratios=(4, 4, 2))
     epochs = [row["epoch"] for row in rows]
 
+    def of(*keys: str) -> list[float]:
+        return [row[key] for key in keys for row in rows if math.isfinite(row[key])]
+
     def line(ax: Axes, key: str, name: str, color: str, scale: float = 1, **style: Any) -> None:
-        ax.plot(epochs, [scale * row[key] for row in rows], "o-", ms=3, lw=1.6, color=color, label=name, **style)
+        values = np.array([scale * row[key] for row in rows], float)
+        lost = int((~np.isfinite(values)).sum())
+        label = f"{name}{', ' if name else ''}NaN in {lost} of {len(rows)} epochs" if lost else name
+        ax.plot(epochs, np.where(np.isfinite(values), values, np.nan), "o-", ms=3, lw=1.6, color=color, label=label, **style)
 
     line(loss, "train_loss", "training", ORANGE)
     line(loss, "test_loss", "test", BLUE)
-    loss.set_ylim(0, 1.08 * max(max(row["train_loss"], row["test_loss"]) for row in rows) or 1)
+    loss.set_ylim(0, 1.08 * max(of("train_loss", "test_loss"), default=1) or 1)
     line(accuracy, "train_accuracy", "training", ORANGE, 100)
-    line(accuracy, "test_accuracy", f"test, {rows[-1]['test_accuracy']:.1%} at the end", BLUE, 100)
-    accuracy.set_ylim(100 * min(min(row["test_accuracy"], row["train_accuracy"]) for row in rows) - 5, 101)
+    line(accuracy, "test_accuracy", f"test, {share(rows[-1]['test_accuracy'])} at the end", BLUE, 100)
+    accuracy.set_ylim(100 * min(of("test_accuracy", "train_accuracy"), default=0) - 5, 101)
     line(lr, "lr", "", GREY)
-    lr.set_ylim(0, 1.08 * max(row["lr"] for row in rows) or 1)
+    lr.set_ylim(0, 1.08 * max(of("lr"), default=1) or 1)
     for ax, name in (loss, "loss (cross-entropy)"), (accuracy, "accuracy (%)"), (lr, "learning rate"):
         ax.set_title(name, fontsize=10, loc="left")
         ax.set_xlabel("epoch", color=GREY)
-        ax.set_xlim(0.5, len(rows) + 0.5)
+        ax.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.grid(color="#e6e6e6", lw=0.8)
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(colors=GREY, labelsize=9)
     for ax in loss, accuracy:
         ax.legend(frameon=False, fontsize=9)
-    picture.suptitle(title, fontsize=11, fontweight="bold")
+    figure.title(picture, title)
     figure.save(picture, path)
 
 
 def confusion(path: str | os.PathLike[str], matrix: Array, classes: Sequence[str], title: str = "") -> None:
-    """The confusion matrix (K,K) as PNG: the shade is the share of the row, which is a true class; the numbers are counts.
+    """The confusion matrix (K,K): the shade is the share of the row, which is a true class; the numbers are counts.
 
-    Raises ValueError where the matrix is not K by K for K classes.
+    Long names are shortened, and those that differ stay different. The path's ending says which kind of file: .png, .svg,
+    .pdf, .jpg or .jpeg. Raises ValueError where the matrix is not K by K for K classes or holds what is no count, TypeError
+    where it holds no numbers.
     """
     K = len(classes)
-    if matrix.shape != (K, K):
-        raise ValueError(f"matrix: expected ({K}, {K}) for {K} classes, got {matrix.shape}")
-    matrix = to_cpu(matrix)
-    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)  # (K,K), rows sum to 1, or to 0 for an absent class
-    names = [figure.name(c, 24) for c in classes] if K <= NAMED else []
-    longest = max(map(len, names), default=0)
-    side = 2.2 + 0.55 * K if K <= NAMED else 9
-    more = 0.075 * max(0, longest - 10)  # inches for long names
-    picture = figure.new(side + 1.2 + more, side + 0.7 * more, w_pad=0.1, h_pad=0.1)
-    ax = picture.subplots()
-    shades = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if K <= NAMED:
-        slanted = K > 3 or longest > 10
-        ax.set_xticks(
-            range(K), names, rotation=45 if slanted else 0, ha="right" if slanted else "center", rotation_mode="anchor"
-        )
-        ax.set_yticks(range(K), names)
-        for t, p in np.ndindex(K, K):
-            color = "white" if share[t, p] > 0.6 else "black"
-            ax.text(p, t, f"{matrix[t, p]:,}", ha="center", va="center", fontsize=9, color=color)
-    ax.tick_params(length=0, labelsize=9)
-    ax.spines[:].set_visible(False)
-    ax.set_xlabel("predicted class", color=GREY)
-    ax.set_ylabel("true class", color=GREY)
-    bar = picture.colorbar(shades, ax=ax, shrink=0.8, ticks=(0, 0.5, 1), format="{x:.0%}")
-    bar.set_label("share of the true class", color=GREY)
+    if shape_of(matrix) != (K, K):
+        raise ValueError(f"matrix: expected ({K}, {K}) for {K} classes, got {shape_of(matrix)}")
+    matrix = rows_of(matrix, "matrix", (K, K))
+    if not K or not np.isfinite(matrix).all() or (matrix < 0).any():
+        raise ValueError("matrix: expected counts of at least one class, got " + ("negative ones or NaN" if K else "none"))
+    of_row = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)  # (K,K), rows sum to 1, or to 0 for an absent class
+    counts = [[f"{n:,}" for n in row] for row in matrix.tolist()] if K <= NAMED else []
+    cell = max([0.55, 1.65 / K, *(width(n, SIZE) + 0.12 for row in counts for n in row)]) if counts else 9 / K  # inches
+    names = fitted(figure.names(classes), LONGEST, SIZE) if counts else []
+    longest = max((width(name, SIZE) for name in names), default=0.0)
+    upright = longest > cell - 0.1  # names along the lower edge
+    side, left = K * cell, figure.MARGIN + 0.3 + longest + 0.1
+    below = side + 0.05 + (longest if upright else SIZE * LINE * bool(names)) + 0.05
+    sheet = Sheet(left + side + 1.3, below + 0.25, title)
+    shades = sheet.cell(left, 0, side, side).imshow(of_row, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    for k, name in enumerate(names):
+        middle = (k + 0.5) * cell
+        sheet.write(left - 0.07, middle, name, SIZE, ha="right", va="center")
+        sheet.write(left + middle, side + 0.07, name, SIZE, ha="center", va="top", rotation=90 if upright else 0)
+        for p, count in enumerate(counts[k]):
+            color = "white" if of_row[k, p] > 0.6 else "black"
+            sheet.write(left + (p + 0.5) * cell, middle, count, SIZE, ha="center", va="center", color=color)
+    sheet.write(left + side / 2, below, "predicted class", 10, ha="center", va="top", color=GREY)
+    sheet.write(figure.MARGIN + 0.12, side / 2, "true class", 10, ha="center", va="center", rotation=90, color=GREY)
+    length = min(0.85 * side, 5.0)
+    cax = sheet.figure.add_axes(sheet.box(left + side + 0.25, (side - length) / 2, 0.15, length))
+    bar = sheet.figure.colorbar(shades, cax=cax, ticks=(0, 0.5, 1), format="{x:.0%}")
+    bar.ax.tick_params(labelsize=SIZE, labelcolor=GREY, length=0)
     bar.outline.set_visible(False)
-    picture.suptitle(title, fontsize=11, fontweight="bold")
-    figure.save(picture, path)
+    what = wrapped("share of the true class", length, SIZE)
+    sheet.write(left + side + 1.1, side / 2, what, SIZE, ha="center", va="center", rotation=90, color=GREY)
+    sheet.save(path)

@@ -111,13 +111,13 @@ def test_float_pictures_and_those_on_the_gpu(tmp_path: pathlib.Path, monkeypatch
     [
         (images(2), np.ones((3, 32, 32)), r"maps: expected a map for each picture, shape \(2, 32, 32\), got \(3, 32, 32\)"),
         (images(2), np.ones((2, 3, 32, 32)), "maps: expected a map for each picture"),
-        (images(2), np.full((2, 32, 32), np.nan), "maps: holds NaN or infinity"),
+        (images(2), np.full((2, 32, 32), "a"), "maps: expected an array of numbers, got <U1"),
         (images(2)[0], np.ones((2, 32, 32)), r"images: expected \(N,C,H,W\), none of these 0, got shape \(3, 32, 32\)"),
-        (images(2) / 100, np.ones((2, 32, 32)), r"images: expected uint8 or \[0, 1\], as they were before normalising, got 0"),
+        (images(2) / 100, np.ones((2, 32, 32)), r"images: expected integers or \[0, 1\], as .* got 0.* window=\(low, high\)"),
     ],
 )
 def test_what_does_not_go_together(tmp_path: pathlib.Path, pictures: Array, maps: Array, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         view.overlays(tmp_path / "p.png", pictures, maps)
     with pytest.raises(TypeError, match="maps: expected an array, got list"):
         view.overlays(tmp_path / "p.png", pictures, [[1.0]])

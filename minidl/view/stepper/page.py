@@ -26,8 +26,8 @@ from minidl.flow.backward_pass import Wire
 from minidl.flow.cells import Cell
 from minidl.io import files
 from minidl.nn import Module
+from minidl.view.display import for_the_eye
 from minidl.view.names import literal
-from minidl.view.pictures import for_the_eye
 from minidl.view.stepper.lanes import lanes
 from minidl.view.stepper.nodes import CHANNELS, Shown, Walked, look, strongest_pixels
 from minidl.view.stepper.tiles import Blob, block_size, shrink
