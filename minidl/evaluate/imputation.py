@@ -19,7 +19,9 @@ def imputed(x: Array, missing: Array) -> Array:
     xp = array_module(x)
     inside = xp.asarray(missing, "float64")
     degree = _around(xp.ones((1, 1, *x.shape[2:])))
-    u = x.astype("float64") * (1 - inside)
+    size = xp.abs(x.astype("float64")).max((1, 2, 3), keepdims=True)
+    units = xp.where(size > 0, size, 1)  # so that no square overflows
+    u = x / units * (1 - inside)
     residual = inside * _around(u)
     direction, size = residual, _squares(residual)
     enough = TOLERANCE**2 * size
@@ -31,7 +33,7 @@ def imputed(x: Array, missing: Array) -> Array:
         residual = residual - step * change
         before, size = size, _squares(residual)
         direction = residual + size / xp.where(working, before, 1) * direction
-    return u
+    return xp.where(missing, u * units, x)
 
 
 def _around(u: Array) -> Array:

@@ -79,7 +79,13 @@ def kernel_shap(
         map[i], raw[i] = phi[cells[i]], (phi / np.bincount(cells[i].ravel()))[cells[i]]
         delta[i] = whole - v[0] - raw[i].sum()
     map, raw, delta = (to_device(a.astype(x.dtype), device_of(x)) for a in (map, raw, delta))
-    settings = {"method": "kernel_shap", "output": output, "grid": grid, "segments": cells, "baseline": baseline}
+    settings = {
+        "method": "kernel_shap",
+        "output": output,
+        "grid": None if segments is not None else grid,
+        "segments": cells,
+        "baseline": baseline,
+    }
     params = settings | {"samples": samples, "seed": seed}
     return Explanation(map, raw[:, None], classes, scores.astype(x.dtype), delta, params=params)
 

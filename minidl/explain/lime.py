@@ -72,7 +72,14 @@ def lime(
         variance = (pi * v**2).sum()
         r2[i] = 1 - (pi * (v - z @ w) ** 2).sum() / variance if variance > 0 else 1.0
     raw, r2 = (to_device(a.astype(x.dtype), device_of(x)) for a in (raw, r2))
-    settings = {"method": "lime", "output": output, "grid": grid, "segments": cells, "baseline": baseline, "samples": samples}
+    settings = {
+        "method": "lime",
+        "output": output,
+        "grid": None if segments is not None else grid,
+        "segments": cells,
+        "baseline": baseline,
+        "samples": samples,
+    }
     params = settings | {"kernel_width": kernel_width, "ridge": ridge, "seed": seed, "r2": r2}
     return Explanation(raw[:, 0], raw, classes, scores, params=params)
 

@@ -46,7 +46,7 @@ def occlusion(
         target, output, batch_size, progress: as in `saliency`.
 
     Raises:
-        ValueError: a window larger than the picture, or a stride larger than the window.
+        ValueError: a window larger than the picture, or a stride larger than the window; the mean of one pixel.
         TypeError, ValueError, MemoryError: as in `saliency`.
     """
     check_images(model, x, target)
@@ -60,6 +60,8 @@ def occlusion(
     if isinstance(fill, str):
         if fill not in FILLS:
             wrong(ValueError, "fill", f"a number, an array that broadcasts to {x.shape}, or one of {FILLS}", fill)
+        if fill == "mean" and h * w == 1:
+            raise ValueError("window: one pixel is its own mean, which takes nothing away; take a larger window")
         local, cover = fill == "mean", _blurred(x, h, w) if fill == "blur" else x
     else:
         fill = number_or_array(fill, "fill")
