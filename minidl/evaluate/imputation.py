@@ -37,7 +37,7 @@ def imputed(x: Array, missing: Array) -> Array:
 
 
 def _around(u: Array) -> Array:
-    """sum_j w_ij u_j, 0 beyond the image: the window (1,2,1) x (1,2,1) less its middle, over 12"""
+    """u_i / 3 + sum_j w_ij u_j, 0 beyond the image: the window (1,2,1) x (1,2,1) over 12, whose middle cancels."""
     p = array_module(u).pad(u, ((0, 0), (0, 0), (1, 1), (1, 1)))
     down = 2 * p[:, :, 1:-1]
     down += p[:, :, :-2]
@@ -45,7 +45,6 @@ def _around(u: Array) -> Array:
     across = 2 * down[..., 1:-1]
     across += down[..., :-2]
     across += down[..., 2:]
-    across -= 4 * u
     across /= 12
     return across
 

@@ -120,9 +120,10 @@ def coalitions(cells: int, samples: int, seed: int) -> tuple[Array, Array]:
 def shapley_values(subsets: Array, weights: Array, gains: Array, whole: float) -> Array:
     """phi (M,) from v(S) - v({}) of the subsets (n,M), gains (n,), and of all cells, whole.
 
-    With phi = whole / M + u the constraint is sum u = 0. Less its mean, a row of subsets does not see the rest of u.
+    With phi = whole / M + u the constraint is sum u = 0. To rows less their mean u and u + 1 are the same, so that the shortest
+    u keeps the constraint.
     """
     M = subsets.shape[1]
     u = least_squares(subsets - subsets.mean(1, keepdims=True), gains - subsets.sum(1) * whole / M, weights)
-    phi: Array = whole / M + u - u.mean()
+    phi: Array = whole / M + u
     return phi

@@ -103,10 +103,10 @@ def test_drawn_subsets() -> None:
 
 def test_more_samples_come_nearer() -> None:
     model, x = Net().to(dtype="float64"), pictures(1, 3, 8, 8)
-    exact = kernel_shap(model, x, grid=(3, 4), samples=4094).map
+    exact = kernel_shap(model, x, grid=(3, 3), samples=510).map
     errors = [
-        np.mean([np.abs(kernel_shap(model, x, grid=(3, 4), samples=n, seed=s).map - exact).mean() for s in range(4)])
-        for n in (60, 400, 3000)
+        np.mean([np.abs(kernel_shap(model, x, grid=(3, 3), samples=n, seed=s).map - exact).mean() for s in range(3)])
+        for n in (20, 60, 200)
     ]
     assert errors[0] > 2 * errors[1] > 6 * errors[2] > 0, errors
 
