@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minidl import Tensor, nn, ops
 from minidl.array import Array
 from minidl.evaluate import complexity, infidelity, max_sensitivity, road, sparseness
 from minidl.evaluate.imputation import imputed
@@ -101,9 +102,21 @@ def test_imputation(share: float) -> None:
 
 
 def test_road(pair: tuple[Any, Any, Array]) -> None:
-    """Their accuracy is the share of images whose margin is still above 0."""
-    mine, theirs, _ = pair
-    x, shares = pictures(24, 3, 20, 20), (0.05, 0.25, 0.5, 0.75, 0.9)
+    """Their accuracy is the share of images whose margin is still above 0. They take images of one channel alone."""
+    x, shares = pictures(24, 1, 20, 20), (0.05, 0.25, 0.5, 0.75, 0.9)
+
+    class Grey(nn.Module):
+        def __init__(self) -> None:
+            self.net = pair[0]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(ops.concat([x, -x, 0.5 * x]))
+
+    class TheirGrey(torch.nn.Module):  # type: ignore[name-defined, misc]
+        def forward(self, x: Any) -> Any:
+            return pair[1](torch.cat([x, -x, 0.5 * x], 1).double())
+
+    mine, theirs = Grey(), TheirGrey().eval()
     with torch.no_grad():
         y = theirs(torch.tensor(x)).argmax(1).numpy()
     maps = saliency(mine, x).map
