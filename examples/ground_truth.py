@@ -85,11 +85,7 @@ PLANS = {  # (--data, --full)
 }
 TOLERANCE = 0.25  # of the pointing game, in radii
 FEW = 8  # pictures for the checks by randomisation and of sums
-SUMS = (
-    "gradient x input",
-    "integrated gradients",
-    "KernelSHAP",
-)  # they promise contributions that add up, from the mean colour on
+SUMS = ("gradient x input", "integrated gradients", "KernelSHAP")  # they promise to add up, from the mean colour on
 BATCH = {"cpu": 32, "gpu": 256}  # pictures at a time; a GPU takes as long for a few
 
 

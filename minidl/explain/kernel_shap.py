@@ -45,7 +45,7 @@ def kernel_shap(
     shares. The model is a black box: no gradients.
 
     map: (N,H,W). raw: (N,1,H,W), phi shared by the pixels of its cell, so that raw adds up to score(x) - score(baseline);
-    `delta` is what is missing from that, 0 but for rounding. params["segments"]: (N,H,W), the cell of each pixel, from 0.
+    `delta` is what is missing from that, 0 but for rounding. params["segments"]: (N,H,W) on the CPU, each pixel's cell, from 0.
 
     Args:
         grid: rows and columns of cells.
