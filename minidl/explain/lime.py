@@ -40,8 +40,9 @@ def lime(
     trust you?: explaining the predictions of any classifier", section 3, with ridge regression on all cells, as in the
     authors' code, in place of a choice of few. The model is a black box: no gradients.
 
-    map: (N,H,W), raw: the same, (N,1,H,W). params["segments"]: (N,H,W) on the CPU, each pixel's cell, from 0. params["r2"]: (N,),
-    which share of the variance of v, weighed by pi, the linear model has; where it is small the map tells little.
+    map: (N,H,W), raw: the same, (N,1,H,W). params["segments"]: (N,H,W) on the CPU, each pixel's cell, from 0.
+    params["r2"]: (N,), which share of the variance of v, weighed by pi, the linear model has; where it is small the map tells
+    little.
 
     Args:
         samples: z for each image. Images with as many cells share them.
