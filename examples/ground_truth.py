@@ -59,11 +59,15 @@ METHODS: dict[str, tuple[Callable[..., Explanation], dict[str, Any]]] = {
     "Grad-CAM, layer 2": (explain.grad_cam, {"layer": "layer2"}),
     "occlusion": (explain.occlusion, {}),
     "RISE": (explain.rise, {}),
+    "KernelSHAP": (explain.kernel_shap, {}),
+    "LIME": (explain.lime, {}),
     "meaningful mask": (explain.meaningful_perturbation, {}),
     "extremal mask": (explain.extremal_perturbation, {"areas": (0.02, 0.05), "iterations": 400}),
 }
 QUICKER: dict[str, dict[str, Any]] = {  # settings of the slow ones, without --full
     "RISE": {"samples": 500},
+    "KernelSHAP": {"samples": 300},
+    "LIME": {"samples": 300},
     "meaningful mask": {"iterations": 150},
     "extremal mask": {"areas": (0.05, 0.1), "iterations": 300},
 }
@@ -81,7 +85,7 @@ PLANS = {  # (--data, --full)
 }
 TOLERANCE = 0.25  # of the pointing game, in radii
 FEW = 8  # pictures for the checks by randomisation and of sums
-SUMS = ("gradient x input", "integrated gradients")  # they promise contributions that add up, from the mean colour on
+SUMS = ("gradient x input", "integrated gradients", "KernelSHAP")  # they promise to add up, from the mean colour on
 BATCH = {"cpu": 32, "gpu": 256}  # pictures at a time; a GPU takes as long for a few
 
 

@@ -258,6 +258,8 @@ ROWS: dict[str, Row] = {
     ),
     "explain.integrated_gradients": Row(explained(target=1, baseline=0.3, nodes=3), signed="baseline"),
     "explain.keep": Row(lambda: {"x": X, "map": MAPS, "levels": 3, "blur": 2.0}),
+    "explain.kernel_shap": Row(explained(target=1, grid=2, baseline=0.3, samples=5), signed="baseline"),
+    "explain.lime": Row(explained(target=1, grid=2, baseline=0.3, samples=5), signed="baseline"),
     "explain.meaningful_perturbation": Row(
         explained(
             target=1,
@@ -293,6 +295,9 @@ ROWS: dict[str, Row] = {
     "metrics.bootstrap": Row(lambda: {"values": draw(5), "draws": 20}),
     "evaluate.completeness": Row(explained(raw=X, baseline=0.3, target=1), signed="baseline"),
     **several("evaluate: deletion insertion", Row(explained(maps=MAPS, target=1, baseline=0.3, steps=4), signed="baseline")),
+    "evaluate.road": Row(explained(maps=MAPS, target=1, shares=(0.25, 0.5))),
+    "evaluate.infidelity": Row(explained(raw=X, target=1, baseline=0.3, samples=3), signed="baseline"),
+    "evaluate.max_sensitivity": Row(explained(method=explain.saliency, target=1, samples=3)),
     "evaluate.pointing_game": Row(lambda: {"maps": MAPS, "masks": MASK, "tolerance": 0.2}),
     "evaluate.randomization": Row(lambda: {"model": net(), "x": X, "method": explain.saliency, "target": 1}),
     "evaluate.Randomization.passed": Row(
@@ -386,6 +391,7 @@ KINDS = {  # of annotations, "| None" left out
     "int": COUNT,
     "float": NUMBER,
     "float | Array": NUMBER,
+    "float | Array | str": NUMBER,
     "float | tuple[float, float]": NUMBER,
     "Fill": NUMBER,
     "int | Pair": PAIR,
@@ -501,7 +507,8 @@ def wrong_values(a: Argument) -> Iterator[tuple[Any, type[Exception]]]:
     if a.kind == PAIR:
         yield from (((1, 1, 1), ValueError), ((1, True), TypeError), ((1, 2.0), TypeError), ((1, -1), ValueError))
     if a.kind == NUMBER:
-        yield from ((x, TypeError) for x in (True, np.True_, "1", np.array("1"), 1j))
+        yield from ((x, TypeError) for x in (True, np.True_, np.array("1"), 1j))
+        yield "1", ValueError if (a.where, a.name) == ("explain.occlusion", "fill") else TypeError  # "blur" is a string, too
         yield from ((x, ValueError) for x in (math.nan, np.float32(math.nan)))
         if a.name not in row.infinite.split():
             yield from ((x, ValueError) for x in (math.inf, -math.inf, np.array(math.inf), 10**400))

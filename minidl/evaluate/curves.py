@@ -24,7 +24,7 @@ from minidl.nn import Module
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """share (T+1,) of the pixels that were deleted or inserted, from 0 to 1, and score (N,T+1), the scores then, on the CPU."""
+    """share (T+1,) of the pixels that were deleted or inserted, from 0 on, and score (N,T+1), the scores then, on the CPU."""
 
     share: Array
     score: Array
@@ -66,7 +66,7 @@ def deletion(
 
     Raises TypeError and ValueError for an argument that cannot be, MemoryError where a batch does not fit into memory.
     """
-    return _curve(model, x, maps, target, baseline, steps, output, batch_size, seed, progress, "deletion", _deleted)
+    return _by_baseline(model, x, maps, target, baseline, steps, output, batch_size, seed, progress, "deletion")
 
 
 @contained
@@ -86,18 +86,10 @@ def insertion(
 
     The arguments, the source, and what is raised, are those of `deletion`.
     """
-    return _curve(model, x, maps, target, baseline, steps, output, batch_size, seed, progress, "insertion", _inserted)
+    return _by_baseline(model, x, maps, target, baseline, steps, output, batch_size, seed, progress, "insertion")
 
 
-def _deleted(first: Array, x: Array, baseline: Array) -> Array:
-    return array_module(x).where(first, baseline, x)
-
-
-def _inserted(first: Array, x: Array, baseline: Array) -> Array:
-    return array_module(x).where(first, x, baseline)
-
-
-def _curve(
+def _by_baseline(
     model: Module,
     x: Array,
     maps: Array,
@@ -109,35 +101,63 @@ def _curve(
     seed: int,
     progress: Progress,
     name: str,
-    changed: Callable[[Array, Array, Array], Array],
 ) -> Curve:
     check_images(model, x, target)
     steps, seed = count(steps, "steps"), count(seed, "seed", 0)
+    rank = ranks_of(x, maps, seed)
+    xp, (_, _, H, W) = array_module(x), x.shape
+    if steps > H * W:
+        raise ValueError(f"steps: there are {H * W} pixels, got {steps} steps")
+    filler = as_images(baseline, x, "baseline")
+
+    def changed(first: Array, pick: Array, t: Array) -> Array:
+        gone, there = (filler, x) if name == "deletion" else (x, filler)
+        return xp.where(first, gone[pick], there[pick])
+
+    counts = np.rint(np.linspace(0, H * W, steps + 1)).astype(np.int64)
+    return curve(model, x, rank, counts, changed, target, output, batch_size, progress, name)
+
+
+def ranks_of(x: Array, maps: Array, seed: int) -> Array:
+    """(N,1,H,W), where x is: each pixel's place when those highest in the maps come first, equal ones in random order.
+
+    All images share the draws.
+    """
     (N, _, H, W), ranked = x.shape, arguments.maps(maps)
     if ranked.shape != (N, H, W):
         raise ValueError(f"maps: expected {(N, H, W)}, one map a picture, got {ranked.shape}")
-    if steps > H * W:
-        raise ValueError(f"steps: there are {H * W} pixels, got {steps} steps")
-    counts = np.rint(np.linspace(0, H * W, steps + 1)).astype(np.int64)
-    rank = to_device(_order(ranked, seed), device_of(x))[:, None]  # (N,1,H,W)
-    filler = as_images(baseline, x, "baseline")
-    classes, _ = classes_and_scores(model, x, target, output, batch_size)
-    scores = np.empty((N, steps + 1))
-    for part in batches(N * (steps + 1), batch_size, progress, name):
-        with evaluation_mode(model, batch_size), no_grad():
-            i, t = np.divmod(np.arange(part.start, part.stop), steps + 1)
-            pick = to_device(i, device_of(x))
-            first = rank[pick] < to_device(counts[t], device_of(x))[:, None, None, None]
-            logits = logits_of(model, changed(first, x[pick], filler[pick]))
-            scores[i, t] = to_cpu(score(logits, classes[pick], output).data)
-    return Curve(counts / (H * W), scores)
-
-
-def _order(maps: Array, seed: int) -> Array:
-    """Each pixel's place (N,H,W) when the highest come first, equal ones in random order."""
-    N, H, W = maps.shape
-    tie = np.random.default_rng(seed).random((N, H * W))
-    order = np.stack([np.lexsort((t, -m)) for m, t in zip(maps.reshape(N, -1), tie, strict=True)])
+    tie = np.random.default_rng(seed).random(H * W)
+    order = np.stack([np.lexsort((tie, -m)) for m in ranked.reshape(N, -1)])
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.broadcast_to(np.arange(H * W), order.shape), 1)
-    return rank.reshape(N, H, W)
+    return to_device(rank.reshape(N, 1, H, W), device_of(x))
+
+
+def curve(
+    model: Module,
+    x: Array,
+    rank: Array,
+    counts: Array,
+    changed: Callable[[Array, Array, Array], Array],
+    target: Target,
+    output: str,
+    batch_size: int,
+    progress: Progress,
+    name: str,
+) -> Curve:
+    """The scores of x with the first of `counts` (T,) pixels of each image changed.
+
+    changed: f(first, pick, t) gives so many images, those of x at `pick` (B,), with the pixels `first` (B,1,H,W) changed;
+    t (B,), on the CPU, tells which of the counts.
+    """
+    N, pixels = len(x), rank[0].size
+    classes, _ = classes_and_scores(model, x, target, output, batch_size)
+    scores = np.empty((N, len(counts)))
+    for part in batches(N * len(counts), batch_size, progress, name):
+        with evaluation_mode(model, batch_size), no_grad():
+            i, t = np.divmod(np.arange(part.start, part.stop), len(counts))
+            pick = to_device(i, device_of(x))
+            first = rank[pick] < to_device(counts[t], device_of(x))[:, None, None, None]
+            logits = logits_of(model, changed(first, pick, t))
+            scores[i, t] = to_cpu(score(logits, classes[pick], output).data)
+    return Curve(counts / pixels, scores)

@@ -8,6 +8,8 @@ from minidl.explain.grad_cam import grad_cam
 from minidl.explain.grad_times_input import grad_times_input
 from minidl.explain.guided import deconvnet, guided_backprop
 from minidl.explain.integrated_gradients import integrated_gradients
+from minidl.explain.kernel_shap import kernel_shap
+from minidl.explain.lime import lime
 from minidl.explain.meaningful import delete, meaningful_perturbation
 from minidl.explain.occlusion import occlusion
 from minidl.explain.rise import rise
@@ -29,6 +31,8 @@ __all__ = [
     "guided_backprop",
     "integrated_gradients",
     "keep",
+    "kernel_shap",
+    "lime",
     "meaningful_perturbation",
     "occlusion",
     "predict",

@@ -17,6 +17,8 @@ NAMES = {  # of methods, for people, where it is not that of the function
     "smoothgrad": "SmoothGrad",
     "vargrad": "VarGrad",
     "grad_cam": "Grad-CAM",
+    "kernel_shap": "KernelSHAP",
+    "lime": "LIME",
     "rise": "RISE",
     "evidence_maps": "evidence",
 }

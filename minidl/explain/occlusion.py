@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from minidl.arguments import Pair, pair
+import math
+
+from minidl import ops
+from minidl.arguments import Pair, pair, wrong
 from minidl.array import Array, array_module
 from minidl.contexts import contained
-from minidl.core import no_grad
+from minidl.core import Tensor, no_grad
 from minidl.explain.explanation import Explanation
 from minidl.inference.batches import Progress, gather_runs, runs_in_batches, split_runs
 from minidl.inference.evaluation import evaluation_mode, logits_of, predict
 from minidl.inference.images import as_images, check_images, number_or_array
 from minidl.inference.scores import Target, exact_score, targets
 from minidl.nn import Module
+
+FILLS = ("mean", "blur")  # of the picture's own
 
 
 @contained
@@ -22,7 +27,7 @@ def occlusion(
     output: str = "logit",
     window: int | Pair | None = None,
     stride: int | Pair | None = None,
-    fill: float | Array = 0.0,
+    fill: float | Array | str = 0.0,
     batch_size: int = 32,
     progress: Progress = False,
 ) -> Explanation:
@@ -36,10 +41,12 @@ def occlusion(
         stride: pixels from one window to the next, half a window by default, at least 1; the last one of each row and column is
             moved in, so that windows cover every pixel. At most `window`.
         fill: a number or what broadcasts to x, such as (C,1,1). The default 0 is the mean colour of normalised pictures.
+            "mean": the mean of the window itself, in each channel, so that what it covers loses its form and keeps its colour.
+            "blur": the picture, blurred by a Gaussian whose standard deviation is half the window's height and width.
         target, output, batch_size, progress: as in `saliency`.
 
     Raises:
-        ValueError: a window larger than the picture, or a stride larger than the window.
+        ValueError: a window larger than the picture, or a stride larger than the window; the mean of one pixel.
         TypeError, ValueError, MemoryError: as in `saliency`.
     """
     check_images(model, x, target)
@@ -50,8 +57,15 @@ def occlusion(
     down, right = (max(1, h // 2), max(1, w // 2)) if stride is None else pair(stride, "stride", 1)
     if down > h or right > w:
         raise ValueError(f"stride: {down}x{right} skips pixels, the window is {h}x{w}")
-    fill = number_or_array(fill, "fill")
-    cover = as_images(fill, x, "fill")
+    if isinstance(fill, str):
+        if fill not in FILLS:
+            wrong(ValueError, "fill", f"a number, an array that broadcasts to {x.shape}, or one of {FILLS}", fill)
+        if fill == "mean" and h * w == 1:
+            raise ValueError("window: one pixel is its own mean, which takes nothing away; take a larger window")
+        local, cover = fill == "mean", _blurred(x, h, w) if fill == "blur" else x
+    else:
+        fill = number_or_array(fill, "fill")
+        local, cover = False, as_images(fill, x, "fill")
     logits = predict(model, x, batch_size)
     classes = targets(logits, target)
     scores = exact_score(logits, classes, output)
@@ -66,7 +80,8 @@ def occlusion(
             pictures = gather_runs(x, runs)
             for some, (part, k) in zip(split_runs(pictures, runs), runs, strict=True):
                 rows, columns = windows[k]
-                some[:, :, rows, columns] = cover[part, :, rows, columns]
+                filling = cover[part, :, rows, columns]
+                some[:, :, rows, columns] = filling.mean((2, 3), keepdims=True) if local else filling
             drops = gather_runs(scores, runs) - exact_score(logits_of(model, pictures).data, gather_runs(classes, runs), output)
             for drop, (part, k) in zip(split_runs(drops, runs), runs, strict=True):
                 rows, columns = windows[k]
@@ -79,3 +94,11 @@ def occlusion(
 def _starts(size: int, window: int, stride: int) -> list[int]:
     """Where windows begin, from 0 to the last that fits."""
     return [*range(0, size - window, stride), size - window]
+
+
+def _blurred(x: Array, h: int, w: int) -> Array:
+    """The picture without what is smaller than a window; where that is nearly as large as the picture, the bell is cut off."""
+    sigma = h / 2, w / 2
+    radius = tuple(min(math.ceil(3 * s), size - 1) for s, size in zip(sigma, x.shape[2:], strict=True))
+    with no_grad():
+        return ops.gaussian_blur(Tensor(x), sigma, (radius[0], radius[1])).data

@@ -317,6 +317,6 @@ def test_what_cannot_be(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[st
         patch.setitem(sys.modules, "cupy", None)
         assert ground_truth.main(["--device", "gpu", "--out", str(tmp_path / "run")]) == 1
     assert capsys.readouterr().err.startswith("error: device 'gpu' needs CuPy, which is not installed")
-    for wrong in ["--methods", "LIME"], ["--quick", "--full"], ["--data", "cifar10"]:
+    for wrong in ["--methods", "anchors"], ["--quick", "--full"], ["--data", "cifar10"]:
         with pytest.raises(SystemExit):
             ground_truth.main(wrong)

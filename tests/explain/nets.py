@@ -18,6 +18,8 @@ from minidl.explain import (
     grad_times_input,
     guided_backprop,
     integrated_gradients,
+    kernel_shap,
+    lime,
     occlusion,
     rise,
     saliency,
@@ -91,5 +93,7 @@ METHODS: dict[str, tuple[Callable[..., Explanation], dict[str, Any]]] = {
     "grad_cam": (grad_cam, {}),
     "occlusion": (occlusion, {"window": 4, "stride": 3}),
     "rise": (rise, {"samples": 9, "grid": 3}),
+    "kernel_shap": (kernel_shap, {"samples": 12, "grid": 3}),
+    "lime": (lime, {"samples": 12, "grid": 3}),
     "evidence_maps": (_only_head, {"sigma": 0.8}),
 }

@@ -11,7 +11,9 @@ import pytest
 
 from minidl import Tensor, nn, ops
 from minidl.array import Array
-from minidl.explain import deconvnet, grad_cam, guided_backprop, integrated_gradients, predict, saliency
+from minidl.data import lesions
+from minidl.explain import deconvnet, grad_cam, guided_backprop, integrated_gradients, kernel_shap, lime, predict, saliency
+from minidl.explain.lime import neighbours
 
 from .nets import pictures
 
@@ -119,3 +121,54 @@ def test_grad_cam(pair: Pair, layer: str) -> None:
     cut = oracle.attribute(torch.tensor(x), torch.tensor(target), relu_attributions=True)
     large = torch.nn.functional.interpolate(cut, (16, 12), mode="bilinear", align_corners=False)
     close(grad_cam(mine, x, target, layer).map, large[:, 0])
+
+
+SEGMENTS = np.arange(16)[:, None] // 7 % 2 * 2 + np.arange(12) // 7
+
+
+def test_kernel_shap_of_all_subsets(pair: Pair) -> None:
+    """Theirs goes through all orders of the segments."""
+    mine, theirs, x, target = pair
+    start = pictures(4, 3, 16, 12, seed=1)
+    for i in range(2):
+        one, cells = slice(i, i + 1), SEGMENTS[None]
+        e = kernel_shap(mine, x[one], target[one], segments=cells, baseline=start[one], samples=100)
+        theirs_say = attr.ShapleyValues(theirs).attribute(
+            torch.tensor(x[one]), torch.tensor(start[one]), torch.tensor(target[one]), feature_mask=torch.tensor(cells)[:, None]
+        )
+        close(e.map, theirs_say[:, 0])
+        close(e.map, theirs_say[:, 2])
+
+
+@pytest.mark.parametrize("ridge", [0.01, 1.0])
+def test_lime(pair: Pair, ridge: float) -> None:
+    """Theirs is given the same neighbours, one after the other, and the same kernel."""
+    linear_model = pytest.importorskip("captum._utils.models.linear_model")
+    mine, theirs, x, target = pair
+    for i in range(2):
+        one, cells = slice(i, i + 1), SEGMENTS[None]
+        rows = iter(neighbours(int(cells.max()) + 1, 40, 3).astype(float))
+        oracle = attr.Lime(
+            theirs,
+            interpretable_model=linear_model.SkLearnRidge(alpha=ridge),
+            similarity_func=lambda original, perturbed, z, **_: np.exp(-((1 - z.mean().sqrt().item()) ** 2) / 0.3**2),
+            perturb_func=lambda original, rows=rows, **_: torch.tensor(next(rows))[None],
+        )
+        theirs_say = oracle.attribute(
+            torch.tensor(x[one]), target=torch.tensor(target[one]), feature_mask=torch.tensor(cells)[:, None], n_samples=40
+        )
+        e = lime(mine, x[one], target[one], segments=cells, samples=40, kernel_width=0.3, ridge=ridge, seed=3)
+        close(e.map, theirs_say[:, 0])
+
+
+def test_superpixels_of_scikit_image() -> None:
+    """As the docstring of `kernel_shap` tells."""
+    slic = pytest.importorskip("skimage.segmentation", reason="scikit-image is not installed").slic
+    images = lesions(2, 32).images / 255
+    segments = np.stack([slic(image, n_segments=20, channel_axis=0) for image in images])
+    model = Mine().to(dtype="float64")
+    for method in kernel_shap, lime:
+        e = method(model, images, segments=segments, samples=60)
+        for i in range(2):
+            assert e.params["segments"][i].max() + 1 == len(np.unique(segments[i])) > 5
+            assert all(np.ptp(e.map[i][segments[i] == s]) == 0 for s in np.unique(segments[i]))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from minidl import nn
-from minidl.explain import occlusion, rise
+from minidl.array import Array
+from minidl.explain import kernel_shap, lime, occlusion, rise
 from minidl.explain.rise import random_mask
 
 from .nets import Net, linear, pictures
@@ -67,6 +69,57 @@ def test_default_window() -> None:
     assert e.params["window"] == (3, 2) and e.params["stride"] == (1, 1)
 
 
+@pytest.mark.parametrize(("window", "stride"), WINDOWS[1:])
+def test_occlusion_by_the_mean_of_the_window(window: tuple[int, int], stride: tuple[int, int]) -> None:
+    """A linear model loses sum_window w (x - mean of x in the window, of its channel)."""
+    model, w, _ = linear()
+    x, target = pictures(2, 2, 6, 6), np.array([0, 2])
+    total, count = np.zeros((2, 6, 6)), np.zeros((6, 6))
+    tops, lefts = ({*range(0, 6 - n, s), 6 - n} for n, s in zip(window, stride, strict=True))
+    for i, j in itertools.product(tops, lefts):
+        part = slice(i, i + window[0]), slice(j, j + window[1])
+        inside = x[:, :, *part]
+        lost = (w[target][:, :, *part] * (inside - inside.mean((2, 3), keepdims=True))).sum((1, 2, 3))
+        total[:, *part] += lost[:, None, None]
+        count[part] += 1
+    e = occlusion(model, x, target, window=window, stride=stride, fill="mean")
+    np.testing.assert_allclose(e.map, total / count, rtol=1e-9, atol=1e-12)
+    assert e.params["fill"] == "mean"
+
+
+def blurred(x: Array, sigma: float) -> Array:
+    """Along the last axis, the image mirrored beyond its border"""
+    size = x.shape[-1]
+    reach = min(int(np.ceil(3 * sigma)), size - 1)
+    t = np.arange(-reach, reach + 1)
+    bell = np.exp(-0.5 * (t / sigma) ** 2)
+    at = np.abs(np.arange(size)[:, None] + t)
+    at = np.where(at > size - 1, 2 * (size - 1) - at, at)
+    return (x[..., at] * bell / bell.sum()).sum(-1)
+
+
+@pytest.mark.parametrize(("window", "stride"), WINDOWS)
+def test_occlusion_by_blur(window: tuple[int, int], stride: tuple[int, int]) -> None:
+    """The same as by the image that is blurred beforehand, by half a window."""
+    model, x = linear()[0], pictures(2, 2, 6, 6)
+    blur = blurred(blurred(x, window[1] / 2).swapaxes(2, 3), window[0] / 2).swapaxes(2, 3)
+    e, beforehand = (occlusion(model, x, 1, window=window, stride=stride, fill=fill) for fill in ("blur", blur))
+    np.testing.assert_allclose(e.map, beforehand.map, rtol=1e-9, atol=1e-12)
+    assert np.abs(e.map).max() > 1e-3
+
+
+@pytest.mark.parametrize("fill", ["mean", "blur"])
+def test_an_image_of_one_color_loses_nothing_by_its_own_color(fill: str) -> None:
+    x = np.broadcast_to(pictures(2, 3, 1, 1), (2, 3, 9, 8)).copy()
+    np.testing.assert_allclose(occlusion(Net().to(dtype="float64"), x, window=2, fill=fill).map, 0, atol=1e-12)
+    assert np.abs(occlusion(Net().to(dtype="float64"), x).map).max() > 1e-3
+
+
+def test_an_image_of_one_row_is_blurred_along_it() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2, rng=np.random.default_rng(0))).to(dtype="float64")
+    assert np.isfinite(occlusion(model, pictures(1, 2, 1, 8), window=(1, 3), fill="blur").map).all()
+
+
 def rise_is_right() -> None:
     model, w, bias = linear()
     x, fill, target, n = pictures(2, 2, 6, 6), pictures(2, 6, 6, seed=1), np.array([0, 2]), 40
@@ -110,12 +163,20 @@ def sure(dtype: str, log_odds: float) -> nn.Module:
     return nn.Sequential(nn.Flatten(), layer).to(dtype=dtype)
 
 
+CELLS = {"samples": 70, "grid": 3}
+OTHERS: list[Any] = [
+    (kernel_shap, CELLS),
+    (lime, CELLS),
+    *((occlusion, {"fill": fill, "window": 3}) for fill in ("mean", "blur")),
+]
+
+
 @pytest.mark.parametrize("log_odds", [0, 8, 12, 18, -12])
 @pytest.mark.parametrize("output", ["prob", "logprob", "logit"])
 def test_of_a_very_sure_net_float32_and_float64_give_the_same_map(log_odds: float, output: str) -> None:
     """The scores through all masks differ in their last digits alone, and a sum that holds their mean has no more."""
     x = np.random.default_rng(0).random((2, 2, 6, 6), np.float32)
-    for method, settings in (rise, {"samples": 300, "grid": 3}), (occlusion, {"window": 2}):
+    for method, settings in (rise, {"samples": 300, "grid": 3}), (occlusion, {"window": 2}), *OTHERS:
         found, want = (
             method(sure(dtype, log_odds), x.astype(dtype), 1, output, **settings) for dtype in ("float32", "float64")
         )

@@ -18,7 +18,8 @@ from tests.gpu import strict_cupy
 
 from .nets import METHODS, Net, pictures
 
-RANDOM = ["smoothgrad", "vargrad", "expected_gradients", "rise"]
+RANDOM = ["smoothgrad", "vargrad", "expected_gradients", "rise", "kernel_shap", "lime"]
+CELLS, SEGMENTS = ["kernel_shap", "lime"], np.arange(64).reshape(1, 8, 8) // 16
 
 
 def ask(method: str, model: nn.Module, x: Array, **settings: Any) -> Explanation:
@@ -220,6 +221,17 @@ def test_bad_arguments(method: str, bad: dict[str, Any], error: type[Exception],
             {"fill": np.zeros(3)},
             r"fill: expected a number, or an array that broadcasts to \(1, 3, 8, 8\), got shape \(3,\)",
         ),
+        *((m, {"grid": (2, 9)}, "grid: 2x9 cells are more than the pixels of the images, which are 8x8") for m in CELLS),
+        *((m, {"grid": 0}, "grid: expected an integer of at least 1, or a pair of them, got 0") for m in CELLS),
+        *(
+            (m, {"segments": SEGMENTS[0]}, r"segments: expected \(1, 8, 8\), one number a pixel, got shape \(8, 8\)")
+            for m in CELLS
+        ),
+        *((m, {"baseline": np.inf}, "baseline: expected a finite number, got inf") for m in CELLS),
+        ("lime", {"kernel_width": 0.0}, r"kernel_width: expected a number in \(0, inf\), got 0.0"),
+        ("lime", {"ridge": -1.0}, r"ridge: expected a number in \[0, inf\), got -1.0"),
+        ("occlusion", {"window": 1, "stride": 1, "fill": "mean"}, "window: one pixel is its own mean, .* take a larger window"),
+        ("occlusion", {"fill": "median"}, r"fill: expected a number, .* or one of \('mean', 'blur'\), got 'median'"),
         ("integrated_gradients", {"nodes": 0}, "nodes: expected an integer of at least 1, got 0"),
         ("integrated_gradients", {"baseline": np.nan}, "baseline: expected a finite number, got nan"),
         ("occlusion", {"window": (4, 9)}, "window: 4x9 is larger than the pictures, which are 8x8"),
@@ -240,6 +252,13 @@ def test_bad_arguments(method: str, bad: dict[str, Any], error: type[Exception],
 def test_bad_settings(method: str, bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ask(method, net(), pictures(1, 3, 8, 8), **bad)
+
+
+@pytest.mark.parametrize("method", CELLS)
+@pytest.mark.parametrize(("segments", "got"), [(SEGMENTS.astype(float), "float64"), (SEGMENTS > 1, "bool"), ([[[1]]], "list")])
+def test_segments_are_integers(method: str, segments: Any, got: str) -> None:
+    with pytest.raises(TypeError, match=f"segments: expected an array of integers, .* got {got}"):
+        ask(method, net(), pictures(1, 3, 8, 8), segments=segments)
 
 
 @pytest.mark.parametrize("method", ["saliency", "smoothgrad", "integrated_gradients", "guided_backprop", "vargrad"])

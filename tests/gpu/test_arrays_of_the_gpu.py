@@ -21,6 +21,7 @@ from tests.gpu import strict_cupy
 RNG = np.random.default_rng(0)
 X = RNG.random((3, 3, 16, 16), np.float32)
 MAPS, MASKS = RNG.random((3, 16, 16), np.float32), RNG.random((3, 16, 16)) > 0.7
+SEGMENTS = (MAPS * 5).astype(np.int64)
 TARGET = np.array([2, 0, 1])
 COLOR = np.float32([0.4, 0.5, 0.6])
 CELL = COLOR[:, None, None]
@@ -45,6 +46,14 @@ def with_net(function: Call, **quick: Any) -> Call:
 CASES: dict[str, tuple[Call, tuple[Array, ...], dict[str, Array]]] = {
     **{name: (with_net(f, **quick), (X,), {"target": TARGET}) for name, (f, quick) in METHODS.items()},
     "occlusion, fill": (with_net(explain.occlusion), (X,), {"fill": CELL}),
+    "occlusion, mean": (with_net(explain.occlusion, fill="mean"), (X,), {"target": TARGET}),
+    "occlusion, blur": (with_net(explain.occlusion, fill="blur"), (X,), {"target": TARGET}),
+    "kernel_shap, segments": (
+        with_net(explain.kernel_shap, samples=20),
+        (X,),
+        {"segments": SEGMENTS, "baseline": CELL},
+    ),
+    "lime, segments": (with_net(explain.lime, samples=20), (X,), {"segments": SEGMENTS, "baseline": CELL}),
     "rise, fill": (with_net(explain.rise, samples=9), (X,), {"fill": CELL}),
     "integrated_gradients, baseline": (with_net(explain.integrated_gradients, nodes=3), (X,), {"baseline": X[::-1].copy()}),
     "meaningful": (with_net(explain.meaningful_perturbation, iterations=2), (X,), {"target": TARGET}),
@@ -64,6 +73,21 @@ CASES: dict[str, tuple[Call, tuple[Array, ...], dict[str, Array]]] = {
     "deletion": (with_net(evaluate.deletion, steps=4), (X,), {"maps": MAPS, "target": TARGET, "baseline": CELL}),
     "insertion": (with_net(evaluate.insertion, steps=4), (X,), {"maps": MAPS, "target": TARGET, "baseline": X[::-1].copy()}),
     "completeness": (with_net(evaluate.completeness), (X,), {"raw": X, "target": TARGET, "baseline": CELL}),
+    "road": (with_net(evaluate.road, shares=(0.2, 0.7)), (X,), {"maps": MAPS, "target": TARGET}),
+    "infidelity": (with_net(evaluate.infidelity, samples=5), (X,), {"raw": X[::-1].copy(), "target": TARGET}),
+    "infidelity, square": (
+        with_net(evaluate.infidelity, samples=5, perturbation="square"),
+        (X,),
+        {"raw": MAPS, "baseline": CELL},
+    ),
+    "infidelity, function": (
+        with_net(evaluate.infidelity, samples=5, perturbation=lambda image, rng: image * rng.random()),
+        (X,),
+        {"raw": MAPS},
+    ),
+    "max_sensitivity": (with_net(evaluate.max_sensitivity, method=explain.saliency, samples=3), (X,), {"target": TARGET}),
+    "complexity": (evaluate.complexity, (), {"maps": MAPS}),
+    "sparseness": (evaluate.sparseness, (), {"maps": MAPS}),
     "randomization": (with_net(evaluate.randomization, method=explain.saliency, every=3), (X,), {"target": TARGET}),
     "ssim": (evaluate.ssim, (), {"a": MAPS, "b": MAPS[::-1].copy()}),
     "rank_correlation": (evaluate.rank_correlation, (), {"a": MAPS, "b": MAPS[::-1].copy()}),
