@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
+
+import numpy as np
 
 from minidl import view
 from minidl.array import Array, move, to_cpu
+from minidl.contexts import contained
+from minidl.inference.scores import asking, name_of
+
+P = ParamSpec("P")
 
 NAMES = {  # of methods, for people, where it is not that of the function
     "grad_times_input": "gradient x input",
@@ -31,6 +39,7 @@ class Explanation:
     delta: (N,), for methods that promise a sum of contributions: what the score has and that sum lacks.
     history: one entry for every iteration of a method that iterates.
     params: all settings, those that were left to their defaults too.
+    logits: how many the model has, K, where a method of `minidl.explain` made this.
     """
 
     map: Array
@@ -40,6 +49,7 @@ class Explanation:
     delta: Array | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     params: dict[str, Any] = field(default_factory=dict)
+    logits: int | None = None
 
     def to(self, device: str) -> Explanation:
         """The same with all arrays on `device`, "cpu" or "gpu"."""
@@ -64,10 +74,26 @@ class Explanation:
     @property
     def unit(self) -> str:
         """What the colours of the maps stand for."""
-        return f"{self.name}, of the {self.params['output']}" if "output" in self.params else self.name
+        return f"{self.name}, of the {name_of(self.params['output'])}" if "output" in self.params else self.name
 
     def captions(self, classes: Sequence[str] | None = None) -> list[str]:
-        """For each picture, the class and its score."""
-        names = [f"class {t}" if classes is None else classes[t] for t in to_cpu(self.target).tolist()]
-        output = self.params.get("output", "score")
+        """For each picture, the class and its score. Of two names for one logit, the second is the answer that it speaks of."""
+        known = classes[1:] if classes is not None and len(classes) == 2 and self.logits == 1 else classes
+        names = [f"class {t}" if known is None else known[t] for t in to_cpu(self.target).tolist()]
+        output = name_of(self.params.get("output", "score"))
         return [f"{name}\n{output} {score:.3g}" for name, score in zip(names, to_cpu(self.score).tolist(), strict=True)]
+
+
+def explainer(method: Callable[P, Explanation]) -> Callable[P, Explanation]:
+    """What every method is: `contained`, its Explanation knows how many logits the model has, and a map of nothing warns."""
+
+    @contained
+    @wraps(method)
+    def explained(*args: P.args, **kwargs: P.kwargs) -> Explanation:
+        with asking() as asked:
+            found = method(*args, **kwargs)
+        if blank := np.flatnonzero(~to_cpu(found.map != 0).any((1, 2))).tolist():
+            warnings.warn(f"{found.name}: the map is 0 everywhere for the images {blank[:10]}: nothing was found", stacklevel=3)
+        return replace(found, logits=asked[0])
+
+    return explained

@@ -5,23 +5,22 @@ from __future__ import annotations
 from minidl import ops
 from minidl.analysis import watch
 from minidl.array import Array, array_module
-from minidl.contexts import contained
-from minidl.core import Tensor, gradients, no_grad
-from minidl.explain.explanation import Explanation
+from minidl.core import Tensor, gradients, no_grad, tape
+from minidl.explain.explanation import Explanation, explainer
 from minidl.inference.batches import Progress, batches, of_part
 from minidl.inference.evaluation import evaluation_mode, logits_of
 from minidl.inference.images import check_images
-from minidl.inference.scores import Target, score, targets
+from minidl.inference.scores import Output, Target, score, targets
 from minidl.nn import Module
 
 
-@contained
+@explainer
 def grad_cam(
     model: Module,
     x: Array,
     target: Target = None,
     layer: str | None = None,
-    output: str = "logit",
+    output: Output = "logit",
     batch_size: int = 32,
     progress: Progress = False,
 ) -> Explanation:
@@ -35,7 +34,8 @@ def grad_cam(
     Args:
         x: the pictures (N,C,H,W), as in training.
         layer: its dotted name, such as "layer3.0". Every layer that is called with its name counts, while the ops run one by
-            one (`ops.unfused`); of one that is called several times, the last output. None: the last one with spatial extent.
+            one (`ops.unfused`); of one that is called several times, the last output. None: the last one with spatial extent
+            that leads to the score: not one of another head.
         target, output, batch_size, progress: as in `saliency`.
 
     Raises:
@@ -48,9 +48,9 @@ def grad_cam(
         with evaluation_mode(model, batch_size), ops.unfused():
             picture = Tensor(x[part], requires_grad=True)
             outputs, logits = spatial_outputs(model, picture)
-            name = _choose(layer, outputs)
             classes = targets(logits.data, of_part(target, part))
             scores = score(logits, classes, output)
+            name = _choose(layer, outputs) if layer is not None else last_before(scores, picture, outputs)
             A = outputs[name]
             (gA,) = gradients(scores, [A], array_module(x).ones_like(scores.data))
             alpha = gA.mean((2, 3), keepdims=True)  # (n,K,1,1)
@@ -75,11 +75,18 @@ def spatial_outputs(model: Module, picture: Tensor) -> tuple[dict[str, Tensor], 
     return outputs, logits
 
 
-def _choose(layer: str | None, outputs: dict[str, Tensor]) -> str:
-    if not outputs:
-        raise ValueError("layer: no layer of this model has an output with spatial extent, (N,K,h,w) with h w > 1")
-    if layer is None:
-        return list(outputs)[-1]
+def last_before(scores: Tensor, picture: Tensor, outputs: dict[str, Tensor]) -> str:
+    """The last of the layers whose output is on the tape of the scores. Raises ValueError where there is none."""
+    met = {*tape(scores)}
+    leading = [name for name, y in outputs.items() if y is picture or y.op in met]
+    if not leading:
+        raise ValueError(
+            "layer: no layer of this model that leads to the score has an output with spatial extent, (N,K,h,w) with h w > 1"
+        )
+    return leading[-1]
+
+
+def _choose(layer: str, outputs: dict[str, Tensor]) -> str:
     if layer not in outputs:
         names = ", ".join(f"{name} {y.shape[1:]}" for name, y in outputs.items())
         raise ValueError(f"layer: {layer!r} is none of those with spatial extent, which are {names}")

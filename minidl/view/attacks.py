@@ -184,9 +184,14 @@ def linearity(path: Path, sweeps: Mapping[str, Linearity], classes: Sequence[str
 def _logits(ax: Axes, levels: Array, sweep: Sweep, found: Linearity, classes: Sequence[str]) -> None:
     """The explained class and its only rival, or all the others in one color."""
     others = [k for k in range(sweep.logits.shape[1]) if k != found.target]
-    r2, few = np.median(sweep.r2[others]), len(others) == 1
-    lines = ax.plot(levels, sweep.logits[:, others], color=BLUE, lw=1.4 if few else 0.8)
-    lines[0].set_label(f"{figure.name(classes[others[0]])}, R² {r2:.3f}" if few else f"the other classes, median R² {r2:.3f}")
+    if others:
+        r2, few = np.median(sweep.r2[others]), len(others) == 1
+        lines = ax.plot(levels, sweep.logits[:, others], color=BLUE, lw=1.4 if few else 0.8)
+        lines[0].set_label(
+            f"{figure.name(classes[others[0]])}, R² {r2:.3f}" if few else f"the other classes, median R² {r2:.3f}"
+        )
+    else:
+        classes = classes[-1:]  # of no and yes, the one that the only logit speaks of
     label = f"{figure.name(classes[found.target])}, R² {sweep.r2[found.target]:.3f}"
     ax.plot(levels, sweep.logits[:, found.target], color=ORANGE, lw=1.8, label=label)
 
