@@ -13,7 +13,7 @@ from minidl.attack.ball import Bounds
 from minidl.attack.result import AttackResult
 from minidl.core import Tensor, gradients, no_grad
 from minidl.inference.batches import Progress, batches, of_part, reporting
-from minidl.inference.evaluation import evaluation_mode, logits_of
+from minidl.inference.evaluation import Answering, evaluation_mode, logits_of
 from minidl.inference.images import check_images
 from minidl.inference.scores import Output, Target, decisions, score, targets
 from minidl.nn import Module
@@ -31,19 +31,6 @@ class Normalised(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model((x - self.mean) / self.std)
-
-
-class Answering(Module):
-    """Logits for each answer that there is: those of the model, or of its one logit z, (-z/2, z/2) for no and yes.
-
-    So every attack knows two classes of a net with one logit, 0 and 1: z <= 0 and z > 0.
-    """
-
-    def __init__(self, model: Module) -> None:
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return decisions(logits_of(self.model, x))
 
 
 def on_pictures(model: Module, x: Array, mean: PerChannel, std: PerChannel) -> Answering:

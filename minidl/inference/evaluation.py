@@ -14,7 +14,7 @@ from minidl.core import Tensor, no_grad
 from minidl.data import Augmentation, Dataset, Loader
 from minidl.inference.batches import batches
 from minidl.inference.memory import batch_in_memory
-from minidl.inference.scores import Output, Target, score, targets
+from minidl.inference.scores import Output, Target, decisions, score, targets
 from minidl.nn import Module
 
 
@@ -36,6 +36,20 @@ def logits_of(model: Module, x: Array | Tensor) -> Tensor:
         heads = "; of several heads ask one, explain.Head(model, name)" if isinstance(logits, tuple | list | dict) else ""
         raise ValueError(f"model: expected one row of logits a picture, (N,K), got {got}{heads}")
     return logits
+
+
+class Answering(Module):
+    """y (N,K): a logit for each answer that there is, those of the model, or of its one logit z, (-z/2, z/2) for no and yes.
+
+    So a net with one logit has two classes, 0 and 1: z <= 0 and z > 0, whose softmax is 1 - sigmoid(z) and sigmoid(z), and
+    whose margin is -z and z.
+    """
+
+    def __init__(self, model: Module) -> None:
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return decisions(logits_of(self.model, x))
 
 
 @contained

@@ -12,7 +12,7 @@ from minidl.array import Array, to_cpu
 from minidl.io.files import Path
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE, RED
-from minidl.view.pictures import for_the_eye
+from minidl.view.pictures import for_the_eye, of_both_answers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,12 +33,15 @@ def fooled(
 
     All perturbations are amplified by the same number, which is written down: grey is no change, lighter is more of that
     channel. Below each stands its size in grey levels of 255: its largest value, and its length over all values.
-    before, after: probabilities (N,K). Raises ValueError where the lengths disagree or there is no picture.
+    before, after: probabilities (N,K), or (N,1) of a sigmoid. Raises ValueError where the lengths disagree or there is no
+    picture.
     """
     if not 0 < len(original) == len(attacked) == len(before) == len(after):
         lengths = len(original), len(attacked), len(before), len(after)
         raise ValueError(f"original, attacked, before, after: expected as many of each and at least one, got {lengths}")
     original, attacked, before, after = map(to_cpu, (original, attacked, before, after))
+    before, names = of_both_answers(before, classes)
+    after, _ = of_both_answers(after, classes)
     delta = attacked.astype(np.float64) - original
     largest = float(np.quantile(np.abs(delta), 0.995)) or float(np.abs(delta).max()) or 1.0
     factor = _round_down(0.5 / largest)
@@ -52,7 +55,7 @@ def fooled(
         for ax, image in (left, original[n]), (middle, 0.5 + factor * delta[n]), (right, attacked[n]):
             ax.imshow(for_the_eye(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         for ax, p, color in (left, before[n], GREY), (right, after[n], ORANGE):
-            ax.set_title(figure.name(classes[int(p.argmax())], 16), fontsize=10, loc="left", pad=17)
+            ax.set_title(figure.name(names[int(p.argmax())], 16), fontsize=10, loc="left", pad=17)
             ax.text(0, 1.035, _percent(p.max()), fontsize=9, color=color, transform=ax.transAxes)
         size, length = 255 * np.abs(delta[n]).max(), 255 * np.sqrt((delta[n] ** 2).sum())
         middle.set_title(f"the change, × {factor:g}", fontsize=9, color=GREY, loc="left", pad=17)

@@ -24,13 +24,14 @@ def gradient_pictures(
     """The images (N,C,H,W), each with its prediction and whether that is right, beside its gradient map (N,H,W), as PNG.
 
     All maps share one scale, symmetric about 0: red is above, blue below, white is 0, and the deepest red and blue stand for
-    the largest 0.5% of all sizes. labels (N,), probabilities (N,K).
+    the largest 0.5% of all sizes. labels (N,), probabilities (N,K), or (N,1) of a sigmoid.
     Raises ValueError where the lengths disagree or there is no picture.
     """
     if not 0 < len(images) == len(maps) == len(labels) == len(probabilities):
         lengths = len(images), len(maps), len(labels), len(probabilities)
         raise ValueError(f"images, maps, labels, probabilities: expected as many of each and at least one, got {lengths}")
     images, maps, labels, probabilities = map(to_cpu, (images, maps, labels, probabilities))
+    probabilities, classes = of_both_answers(probabilities, classes)
     N, columns = len(images), min(len(images), 4)
     lines = -(-N // columns)
     limit = limit_of(maps)
@@ -54,6 +55,14 @@ def gradient_pictures(
     bar.outline.set_visible(False)
     picture.suptitle(title, fontsize=11, fontweight="bold")
     figure.save(picture, path)
+
+
+def of_both_answers(probabilities: Array, classes: Sequence[str]) -> tuple[Array, Sequence[str]]:
+    """Of one probability p of a sigmoid (N,1) both, (1 - p, p), with the names of no and yes; of several as they are."""
+    if probabilities.shape[1] != 1:
+        return probabilities, classes
+    names = classes if len(classes) == 2 else (f"not {classes[0]}", classes[0])
+    return np.concatenate([1 - probabilities, probabilities], axis=1), names
 
 
 def for_the_eye(image: Array) -> Array:
