@@ -10,6 +10,7 @@ import pytest
 
 from minidl import Tensor, attack, nn, view
 from minidl.array import Array
+from minidl.attack.passes import on_pictures, score_gradient
 from minidl.explain import predict
 from tests.attack.nets import SIZE, linear, pictures
 
@@ -207,6 +208,15 @@ def test_fgsm_and_pgd_of_one_logit_reach_the_optimum(output: str, targeted: bool
             np.testing.assert_array_equal(found.success, ((found.logits.argmax(1)) == y) == targeted)
     found = attack.fgsm(model, x, None, 0.1, **normal)
     np.testing.assert_array_equal(found.y, z > 0)
+
+
+def test_the_gradient_of_the_sigmoid_of_one_logit() -> None:
+    """p (1 - p) w for class 1, and less that for class 0."""
+    model, w, x, z = one_logit()
+    y, p = np.array([0, 1] * 4), 1 / (1 + np.exp(-z))
+    gx = score_gradient(on_pictures(model, x, None, None), x, y, "sigmoid")
+    slope = np.where(y == 1, 1, -1) * p * (1 - p)
+    np.testing.assert_allclose(gx, slope[:, None, None, None] * w, rtol=1e-9)
 
 
 def test_pgd_of_one_logit_in_the_l2_ball() -> None:

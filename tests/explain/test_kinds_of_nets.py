@@ -10,6 +10,7 @@ import pytest
 from minidl import Tensor, evaluate, explain, nn, ops
 from minidl.array import Array
 from minidl.explain import Explanation, Head, grad_cam, predict
+from minidl.explain.meaningful import Pictures, full_size, start
 from minidl.explain.rise import random_mask
 from minidl.inference.scores import COMPARE, OUTPUTS, Output
 
@@ -257,3 +258,39 @@ def test_captions_name_the_answer_that_the_logit_speaks_of() -> None:
 
 def test_all_words_are_tried() -> None:
     assert set(COMPARE) | {"logit", "sigmoid"} == set(OUTPUTS)
+
+
+def test_a_mask_for_a_score_of_ones_own_begins_as_the_disc_that_takes_it_lowest() -> None:
+    """Of a score that is below 0 no disc is the first that leaves 1% of it."""
+    model, w, _ = linear(2, 8, 1)
+    images = Pictures(pictures(2, 2, 8, 8), "constant", 1.0, 0.0, 1, 0)
+
+    def low(logits: Tensor, classes: Array) -> Tensor:
+        return logits[:, 0] - 1e4
+
+    mask = start(model, images, np.zeros(2, np.int64), 2, 0.8, low)
+    y, z = np.ogrid[-1.5:2, -1.5:2]
+    discs = [(np.hypot(y, z) > radius).astype(float)[None, None] for radius in (0, 1, 2, 3)]  # the first deletes nothing
+    M = [full_size(Tensor(disc), (8, 8), 0.8).data for disc in discs[1:]]
+    x, _ = images.unshifted()
+    scores = np.stack([(w * x * m).sum((1, 2, 3)) for m in M])  # but for the bias
+    for n in range(2):
+        np.testing.assert_array_equal(mask[n], discs[1 + scores[:, n].argmin()][0])
+    assert scores.argmin(0).any()  # not the first disc for both
+
+
+def test_a_mask_that_deletes_nothing_is_0_everywhere() -> None:
+    """And not the rounding of 1 less 1."""
+    model, x = Net(classes=1), pictures(2, 3, 16, 12).astype(np.float32)
+    with pytest.warns(UserWarning, match=r"meaningful perturbation: the map is 0 everywhere for the images \[0, 1\]") as seen:
+        e = explain.meaningful_perturbation(model, x, output="sigmoid", iterations=60, lambda1=1e3, stride=2)
+    np.testing.assert_array_equal(e.raw, 1)
+    np.testing.assert_array_equal(e.map, 0)
+    assert seen[0].filename == __file__
+
+
+def test_the_warning_of_a_rule_without_relu_points_at_the_call() -> None:
+    model, _, _ = linear()
+    with pytest.warns(UserWarning, match="the model has no ReLU for the rule to act on") as seen:
+        explain.guided_backprop(model, pictures(1, 2, 6, 6))
+    assert seen[0].filename == __file__
