@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from minidl import ops
 from minidl.analysis import watch
-from minidl.array import Array, array_module
-from minidl.core import Tensor, gradients, no_grad, tape
+from minidl.array import Array, array_module, to_cpu
+from minidl.core import Tensor, gradients, no_grad, walk
 from minidl.explain.explanation import Explanation, explainer
 from minidl.inference.batches import Progress, batches, of_part
 from minidl.inference.evaluation import evaluation_mode, logits_of
 from minidl.inference.images import check_images
 from minidl.inference.scores import Output, Target, score, targets
 from minidl.nn import Module
+from minidl.ops.shape import Concat
 
 
 @explainer
@@ -43,14 +44,16 @@ def grad_cam(
         TypeError, ValueError, MemoryError: as in `saliency`.
     """
     check_images(model, x, target)
-    parts = []
+    parts, chosen = [], dict[str, int]()  # layers, each with a class that it leads to
     for part in batches(len(x), batch_size, progress, "Grad-CAM"):
         with evaluation_mode(model, batch_size), ops.unfused():
             picture = Tensor(x[part], requires_grad=True)
             outputs, logits = spatial_outputs(model, picture)
             classes = targets(logits.data, of_part(target, part))
             scores = score(logits, classes, output)
-            name = _choose(layer, outputs) if layer is not None else last_before(scores, picture, outputs)
+            if layer is None:
+                chosen = last_layers(scores, classes, outputs) | chosen
+            name = _only(chosen) if layer is None else _choose(layer, outputs)
             A = outputs[name]
             (gA,) = gradients(scores, [A], array_module(x).ones_like(scores.data))
             alpha = gA.mean((2, 3), keepdims=True)  # (n,K,1,1)
@@ -75,15 +78,47 @@ def spatial_outputs(model: Module, picture: Tensor) -> tuple[dict[str, Tensor], 
     return outputs, logits
 
 
-def last_before(scores: Tensor, picture: Tensor, outputs: dict[str, Tensor]) -> str:
-    """The last of the layers whose output is on the tape of the scores. Raises ValueError where there is none."""
-    met = {*tape(scores)}
-    leading = [name for name, y in outputs.items() if y is picture or y.op in met]
-    if not leading:
-        raise ValueError(
-            "layer: no layer of this model that leads to the score has an output with spatial extent, (N,K,h,w) with h w > 1"
-        )
-    return leading[-1]
+def last_layers(scores: Tensor, classes: Array, outputs: dict[str, Tensor]) -> dict[str, int]:
+    """The last of the layers that leads to the scores (N,), with a class that it leads to; of several heads, those of each.
+
+    Raises ValueError where no layer does.
+    """
+    xp = array_module(classes)
+    name, joined = last_layer(scores, xp.ones_like(scores.data), outputs)
+    if not joined:
+        return {name: int(classes[0])}
+    found = dict[str, int]()
+    for c in sorted({*to_cpu(classes).tolist()}):
+        found.setdefault(last_layer(scores, (classes == c).astype(scores.dtype), outputs)[0], c)
+    return found
+
+
+def last_layer(scores: Tensor, gy: Array, outputs: dict[str, Tensor]) -> tuple[str, bool]:
+    """The first layer on the way back from the scores with gradient gy (N,), and whether something was joined behind it.
+
+    The way leads into no part of a `concat` that has no gradient: it belongs to another head, whose logits stand beside.
+    """
+    names = {y.op: name for name, y in outputs.items() if y.op is not None}
+    joined = False
+    for step in walk(scores, gy, leaves={}):
+        if step.op in names:
+            return names[step.op], joined
+        if isinstance(step.op, Concat):
+            joined = True
+            if any(g is not None and g.any() for g in step.gxs):
+                step.gxs = [g if g is not None and g.any() else None for g in step.gxs]
+    if unchanged := [name for name, y in outputs.items() if y.op is None and y.requires_grad]:
+        return unchanged[-1], joined  # it returned the picture itself, as a dropout does
+    raise ValueError(
+        "layer: no layer of this model that leads to the score has an output with spatial extent, (N,K,h,w) with h w > 1"
+    )
+
+
+def _only(chosen: dict[str, int]) -> str:
+    if len(chosen) > 1:
+        ways = ", ".join(f"class {c} by {name!r}" for name, c in chosen.items())
+        raise ValueError(f"layer: one layer was expected to lead to all classes asked for, got {ways}; name one, or ask apart")
+    return next(iter(chosen))
 
 
 def _choose(layer: str, outputs: dict[str, Tensor]) -> str:

@@ -50,6 +50,8 @@ class TwoHeads(nn.Module):
         y = ops.relu(self.trunk(x))
         a, b = (ops.global_avg_pool2d(ops.relu(head(y))) for head in (self.first, self.second))
         heads = {"one": self.one(a), "other": self.other(b)}
+        if self.form == "beside":
+            return ops.concat([*heads.values()], axis=1)
         return heads if self.form == "dict" else tuple(heads.values()) if self.form == "tuple" else heads[self.form]
 
 
@@ -226,6 +228,35 @@ def test_grad_cam_takes_the_last_layer_that_leads_to_the_score(form: str) -> Non
         assert e.raw.any((1, 2, 3)).all()
 
 
+def test_grad_cam_of_heads_whose_logits_stand_beside_each_other() -> None:
+    """Whatever the score, the batch and its chunks: a layer of the head asked for, or a sentence."""
+    x, model = pictures(3, 3, 8, 8), TwoHeads("beside").to(dtype="float64")
+    for classes, layer, head in (np.array([0, 1, 0]), "first", "one"), (np.array([2, 4, 3]), "second", "other"):
+        for size in 1, 32:
+            e = grad_cam(model, x, classes, batch_size=size)
+            want = grad_cam(TwoHeads(head).to(dtype="float64"), x, classes - (2 if head == "other" else 0))
+            assert e.params["layer"] == layer
+            np.testing.assert_allclose(e.raw, want.raw, rtol=1e-9, atol=1e-15)
+        assert grad_cam(model, x, classes, output="sigmoid").params["layer"] == layer
+    for size in 1, 32:
+        with pytest.raises(
+            ValueError,
+            match=r"layer: one layer was expected .* class . by '(first|second)', class . by '(first|second)'; name one",
+        ):
+            grad_cam(model, x, np.array([0, 1, 2]), batch_size=size)
+    assert grad_cam(model, x, np.array([0, 1, 2]), "trunk").raw.any((1, 2, 3)).all()
+    assert grad_cam(model, x, np.array([0, 1, 2]), output="prob", layer="second").raw.any((1, 2, 3)).all()
+
+
+def test_a_layer_that_returns_the_image_itself() -> None:
+    model, w, _ = linear()
+    model = nn.Sequential(nn.Dropout(0.5), model)
+    x = pictures(1, 2, 6, 6)
+    e = grad_cam(model, x, 1)
+    assert e.params["layer"] == "0"
+    np.testing.assert_allclose(e.raw[:, 0], (w[1].mean((1, 2))[:, None, None] * x).sum(1), rtol=1e-9)
+
+
 def test_heads_that_no_spatial_layer_leads_to() -> None:
     class Flat(nn.Module):
         def __init__(self) -> None:
@@ -266,7 +297,7 @@ def test_a_mask_for_a_score_of_ones_own_begins_as_the_disc_that_takes_it_lowest(
     images = Pictures(pictures(2, 2, 8, 8), "constant", 1.0, 0.0, 1, 0)
 
     def low(logits: Tensor, classes: Array) -> Tensor:
-        return logits[:, 0] - 1e4
+        return 100 * logits[:, 0] - 1e4  # where 1% of it would be left at the first disc that lowers it
 
     mask = start(model, images, np.zeros(2, np.int64), 2, 0.8, low)
     y, z = np.ogrid[-1.5:2, -1.5:2]
