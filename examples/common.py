@@ -10,19 +10,22 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import train as training  # examples/train.py
+from PIL import Image
 
 from minidl import data, weights
 from minidl.arguments import numbers
 from minidl.array import DEVICES, Array, check_device, is_array, to_device
 from minidl.data import Normalize
+from minidl.inference.evaluation import Answering
 from minidl.io import torch_checkpoint
 from minidl.nn import Module
 from minidl.train import Row, Settings
+from minidl.view.names import literal
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std of the nets that torchvision publishes
 
@@ -97,9 +100,24 @@ def load(args: argparse.Namespace, count: int = 8) -> Loaded:
 
 
 def picture(file: str, size: int, channels: int) -> Array:
-    """(channels,size,size) uint8"""
-    pixels = data.read_picture(file, (size, size), channels)
+    """(channels,size,size) uint8. Raises ValueError for what is none; of 2, or more than 4 channels files are .npy, (C,H,W)."""
+    if file.endswith(".npy"):
+        pixels = of_array(file, size, channels)
+    elif channels in (1, 3, 4):
+        pixels = data.read_picture(file, (size, size), channels)
+    else:
+        raise ValueError(f"--image: the net takes {channels} channels, expected an array (C,H,W) in a file .npy, got {file}")
     return pixels if pixels.dtype == np.uint8 else np.rint(255 * pixels).astype(np.uint8)
+
+
+def of_array(file: str, size: int, channels: int) -> Array:
+    """(channels,size,size), each channel resized as an image is"""
+    array = np.load(file, allow_pickle=False)
+    kind = array.dtype == np.uint8 or (array.dtype.kind == "f" and array.size > 0 and 0 <= array.min() and array.max() <= 1)
+    if array.ndim != 3 or len(array) != channels or 0 in array.shape or not kind:
+        raise ValueError(f"{file}: expected ({channels},H,W), uint8 or floats in [0, 1], got {array.dtype} {array.shape}")
+    floats = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
+    return np.stack([np.asarray(Image.fromarray(a).resize((size, size), Image.Resampling.BILINEAR)) for a in floats])
 
 
 def finished(run: pathlib.Path) -> pathlib.Path:
@@ -127,9 +145,11 @@ def known_of(path: pathlib.Path, metadata: Mapping[str, str], classes: int, chan
     """What `minidl.train` wrote beside the weights: "classes", "mean" and "std". Raises ValueError where that is damaged."""
     try:
         about = json.loads(metadata.get("data", "{}"))
-        names = about.setdefault("classes", [f"class {k}" for k in range(classes)])
-        if not isinstance(names, list) or len(names) != classes or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"classes: expected {classes} names, got {names!r}")
+        answers = max(classes, 2)  # one logit answers no and yes
+        names = about.setdefault("classes", [f"class {k}" for k in range(answers)])
+        if not isinstance(names, list) or len(names) not in (classes, answers) or not all(isinstance(n, str) for n in names):
+            raise ValueError(f"classes: expected {answers} names, got {names!r}")
+        about["classes"] = names if len(names) == answers else [f"not {names[0]}", names[0]]
         for name, interval in ("mean", "(-inf, inf)"), ("std", "(0, inf)"):
             if name in about:
                 numbers(about[name], name, interval, channels)
@@ -148,7 +168,8 @@ def net(
 ) -> tuple[Module, tuple[str, ...], Normalize]:
     """The net `name` with the weights in the file `path`, the names of its classes, and how its pictures are normalised.
 
-    How many classes and channels it has, the weights tell. key, prefix: as in `weights.load`.
+    How many classes and channels it has, the weights tell. One that has a single logit z comes with two, (-z/2, z/2), see
+    `Answering`: so it has two classes as others have. key, prefix: as in `weights.load`.
     """
     raw, metadata = path.read_bytes(), dict[str, str]()
     if torch_checkpoint.is_checkpoint(raw):
@@ -164,4 +185,19 @@ def net(
     weights.load(model, path, key=key, prefix=prefix)
     known = IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
     normalize = Normalize(mean or about.get("mean") or known[0], std or about.get("std") or known[1])
-    return model, tuple(about["classes"]), normalize
+    return model if classes > 1 else Answering(model).eval(), tuple(about["classes"]), normalize
+
+
+def number_of(asked: str | None, classes: Sequence[str]) -> int | None:
+    """The class that a --target asks for, by its name or else its number. Raises ValueError where there is none."""
+    if asked is None or asked in classes:
+        return None if asked is None else list(classes).index(asked)
+    if not asked.isdecimal() or int(asked) >= len(classes):
+        known = ", ".join(f"{k} {literal(name)}" for k, name in enumerate(classes))
+        raise ValueError(f"--target: expected one of the classes {known}, got {literal(asked)}")
+    return int(asked)
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", metavar="CLASS", help="the name or the number of the class to ask for; by default the "
+                        "one that the net predicts. Of a missed cancer, ask for malignant")  # fmt: skip

@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     def run() -> None:
         loaded = load(args)
         out.mkdir(parents=True, exist_ok=True)
-        fooled(out / "fooled.png", loaded, args.target)
+        fooled(out / "fooled.png", loaded, common.number_of(args.target, loaded.classes))
         accuracy(out / "accuracy.png", loaded)
         classes(out / "classes.png", loaded)
 
@@ -160,7 +160,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", choices=("lesions", "cifar10"), default="lesions", help="the pictures that --run was trained on")
     p.add_argument("--root", default="data", help="the folder that holds CIFAR-10")
     p.add_argument("--count", type=int, default=100, help="how many pictures")
-    p.add_argument("--target", type=int, help="the number of the class to see; by default the one after the right one")
+    p.add_argument(
+        "--target", metavar="CLASS", help="name or number of the class to see; by default the one after the right one"
+    )
     p.add_argument("--out", default="runs/fooling", help="the folder for the pictures")
     return p
 

@@ -6,12 +6,13 @@ takes the net of `examples/train.py` (and trains it first where it is not there)
 masks for each, and draws into runs/perturbation
 
     masks.png  what meaningful perturbation deletes, the picture without it, and how the probability of the class falls while
-               the mask is learned; what extremal perturbation keeps, and the picture with nothing else
+               the mask is learned; what extremal perturbation keeps, and the picture with nothing else. Where even the
+               picture that is blurred all over keeps its class, there is nothing to find: its p stands above the mask
     areas.png  the same question for ever larger areas: the best 2.5%, 5%, 10% and 20% of the picture to keep
 
 Both masks are shown as evidence: dark red is what the net needs, be it deleted or kept. Your own picture, and your own net:
 
-    python examples/perturbation.py --image mole.jpg
+    python examples/perturbation.py --image mole.jpg --target malignant
     python examples/perturbation.py --image cat.jpg dog.jpg --model resnet18 --weights resnet18.pth
 
 With --study 50, nothing is drawn. The masks of the first 50 test pictures of each class that the net gets right (of all
@@ -27,6 +28,7 @@ import guard  # before all others, see there
 import argparse
 import pathlib
 import sys
+import warnings
 from typing import Any
 
 import common
@@ -46,6 +48,8 @@ from minidl.view.maps import draw, scale
 from minidl.view.names import literal
 
 COLORS = scale(np.ones((1, 1, 1)))  # from 0 to 1
+NOTHING = 0.005  # a mask that deletes less, and leaves the class, found nothing
+ALL_OF_IT = {"blur": "all blurred", "constant": "all one colour", "noise": "all noise"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,10 +61,12 @@ def main(arguments: list[str] | None = None) -> int:
 def pictures(args: argparse.Namespace) -> None:
     """Learn the masks of some pictures, and draw them."""
     loaded, out = common.load(args, count=args.count), pathlib.Path(args.out)
-    model, x = loaded.model, loaded.inputs(loaded.images)
+    model, x, target = loaded.model, loaded.inputs(loaded.images), common.number_of(args.target, loaded.classes)
     how = settings_of(args)
-    needed = explain.meaningful_perturbation(model, x, deletion=args.deletion, setting=args.setting, **how)
-    enough = explain.extremal_perturbation(model, x, **how)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "meaningful perturbation: the map is 0 everywhere")  # the picture says so
+        needed = explain.meaningful_perturbation(model, x, target, args.deletion, args.setting, **how)
+    enough = explain.extremal_perturbation(model, x, target, **how)
     out.mkdir(parents=True, exist_ok=True)
     masks(out / "masks.png", loaded, x, needed, enough)
     print(f"{out / 'masks.png'}: what must go, and what suffices")
@@ -80,11 +86,12 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
 def masks(path: pathlib.Path, loaded: common.Loaded, x: Array, needed: Explanation, enough: Explanation) -> None:
     """One row for each picture: it, what is deleted, what is left, the course of that; what is kept, and that alone."""
     N, without, only = len(x), deleted(x, needed), explain.keep(x, enough.map)
+    gone_all = deleted(x, needed, everything=True)
     needed, enough = needed.to("cpu"), enough.to("cpu")
     c = needed.target
-    before, after, alone = (probability(loaded.model, pictures, c) for pictures in (x, without, only))
+    before, after, alone, least = (probability(loaded.model, some, c) for some in (x, without, only, gone_all))
     without, only = to_cpu(without), to_cpu(only)
-    picture = figure.new(12.6, 2.0 * N + 1.0, w_pad=0.05, h_pad=0.05, wspace=0.01, hspace=0)
+    picture = figure.new(12.6, 2.15 * N + 1.0, w_pad=0.05, h_pad=0.05, wspace=0.01, hspace=0)
     cells = picture.subplots(N, 7, width_ratios=(1, 1, 1, 1.35, 0.12, 1, 1), squeeze=False)
     for n, (plain, gone, rest, course, gap, kept, sufficient) in enumerate(cells):
         for ax in plain, gone, rest, gap, kept, sufficient:
@@ -92,7 +99,8 @@ def masks(path: pathlib.Path, loaded: common.Loaded, x: Array, needed: Explanati
         draw(plain, loaded.images[n])
         plain.set_title(f"{figure.name(loaded.classes[c[n]], 12)}, p {percent(before[n])}", fontsize=9, loc="left", pad=4)
         draw(gone, loaded.images[n], needed.map[n], COLORS)
-        gone.set_title(f"{needed.map[n].mean():.0%} must go", fontsize=9, loc="left", pad=4)
+        found = verdict(float(needed.map[n].mean()), before[n], after[n])
+        gone.set_title(f"{found}\n{ALL_OF_IT[needed.params['deletion']]}: p {percent(least[n])}", fontsize=9, loc="left", pad=4)
         draw(rest, shown(without[n], loaded.normalize))
         rest.set_title(f"without it, p {percent(after[n])}", fontsize=9, loc="left", pad=4)
         history(course, needed, n, last=n == N - 1)
@@ -109,6 +117,14 @@ def masks(path: pathlib.Path, loaded: common.Loaded, x: Array, needed: Explanati
         fontweight="bold",
     )
     figure.save(picture, path)
+
+
+def verdict(area: float, before: float, after: float) -> str:
+    """What meaningful perturbation found, in words: the share that must go for p to fall below half, if there is one."""
+    share = f"{100 * area:.0f}%" if area >= 0.01 else f"{100 * area:.1g}%"
+    if after < before / 2:
+        return f"{share} must go"
+    return "nothing found to delete" if area < NOTHING else f"{share} deleted, not enough"
 
 
 def history(ax: Any, e: Explanation, n: int, last: bool) -> None:
@@ -166,9 +182,10 @@ def color_bar(picture: Any, shades: Any, cells: Array) -> None:
     bar.outline.set_visible(False)
 
 
-def deleted(x: Array, e: Explanation) -> Array:
-    """The pictures without what meaningful perturbation found."""
-    return explain.delete(x, e.map, e.params["deletion"], e.params["blur"], e.params["constant"], e.params["seed"])
+def deleted(x: Array, e: Explanation, everything: bool = False) -> Array:
+    """The pictures without what meaningful perturbation found, or with all of it deleted."""
+    map = array_module(e.map).ones_like(e.map) if everything else e.map
+    return explain.delete(x, map, e.params["deletion"], e.params["blur"], e.params["constant"], e.params["seed"])
 
 
 def shown(x: Array, normalize: Normalize) -> Array:
@@ -249,6 +266,7 @@ def on_lesion(maps: Array, chosen: Dataset) -> None:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common.add_arguments(p)
+    common.add_target(p)
     p.add_argument("--count", type=int, default=4, help="how many generated lesions to look at")
     p.add_argument("--deletion", choices=DELETIONS, default="blur", help="what meaningful perturbation does")
     p.add_argument("--setting", choices=SETTINGS, default="localisation", help="the weights of its loss")

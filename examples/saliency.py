@@ -15,8 +15,11 @@ Where a net is sure, dp/dx vanishes, for any picture: with z = log p_c / (1 - p_
 and p (1 - p) is 1/4 for an undecided net, but 1/1000 for one that is 99.9% sure. The score has no such end. Your own picture,
 and your own net (weights as safetensors or as PyTorch writes them):
 
-    python examples/saliency.py --image mole.jpg
+    python examples/saliency.py --image mole.jpg --target malignant
     python examples/saliency.py --image cat.jpg dog.jpg --model resnet50 --weights resnet50.pth
+
+--target asks for another class than the predicted one: for what speaks for malignant in a cancer that the net missed. An
+image of another number of channels than 1, 3 or 4 is an array (C,H,W) in a file .npy.
 """
 
 from __future__ import annotations
@@ -49,9 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
     def run() -> None:
         loaded = common.load(args, count=200)
         out.mkdir(parents=True, exist_ok=True)
-        saturation(out / "saturation.png", loaded)
+        target = common.number_of(args.target, loaded.classes)
+        saturation(out / "saturation.png", loaded, target)
         print(f"{out / 'saturation.png'}: the gradients of score and probability")
-        methods(out / "methods.png", loaded, args)
+        methods(out / "methods.png", loaded, args, target)
         print(f"{out / 'methods.png'}: all methods beside each other")
 
     return guard.guarded(run)
@@ -60,16 +64,18 @@ def main(arguments: list[str] | None = None) -> int:
 # ---- why not the gradient of the probability
 
 
-def saturation(path: pathlib.Path, loaded: common.Loaded) -> None:
+def saturation(path: pathlib.Path, loaded: common.Loaded, target: int | None) -> None:
     """Maps of dS/dx and dp/dx for some pictures, and the size of both for all pictures, by how sure the net is.
 
     Of pictures that nobody has generated there may be few: then they are those in which the first one fades away.
     """
     images = loaded.images if loaded.labels is not None else faded(loaded.images[0], loaded.normalize.mean)
     x = loaded.inputs(images)
-    of_score, of_p = (explain.saliency(loaded.model, x, output=output).to("cpu") for output in ("logit", "prob"))
+    of_score, of_p = (explain.saliency(loaded.model, x, target, output).to("cpu") for output in ("logit", "prob"))
     sure = log_odds(to_cpu(explain.predict(loaded.model, x)), of_score.target)  # (N,)
     wanted = np.log(SHOWN) - np.log1p(-np.array(SHOWN))
+    if sure.max() < wanted[1]:  # as of a class that the net does not see
+        wanted = np.linspace(sure.min(), sure.max(), len(SHOWN))
     shown = sorted({int(np.abs(sure - z).argmin()) for z in wanted}, key=sure.__getitem__)
 
     picture = figure.new(13, 5.3, w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0)
@@ -98,10 +104,11 @@ def saturation(path: pathlib.Path, loaded: common.Loaded) -> None:
         ax.semilogy(sure[seen], length[seen], "o", ms=3, alpha=0.6, color=color, label=name)
     typical = np.median(length / (p * (1 - p)))
     z = np.linspace(min(0.0, sure.min()), sure.max(), 100)
-    ax.semilogy(z, typical * np.exp(-z) / (1 + np.exp(-z)) ** 2, color=GREY, lw=1.2, label="p (1 − p), to scale")
+    ax.semilogy(z, typical * np.exp(-abs(z)) / (1 + np.exp(-abs(z))) ** 2, color=GREY, lw=1.2, label="p (1 − p), to scale")
     what = "all pictures" if loaded.labels is not None else "as the picture fades"
     ax.set_title(f"length of the gradient, {what}", fontsize=10, loc="left")
-    ax.set_xlabel("how sure: log p / (1 − p) of the predicted class", color=GREY)
+    asked = "the predicted class" if target is None else figure.name(loaded.classes[target], 20)
+    ax.set_xlabel(f"how sure: log p / (1 − p) of {asked}", color=GREY)
     ax.grid(color="#e6e6e6", lw=0.8)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(colors=GREY, labelsize=9)
@@ -138,17 +145,17 @@ def percent(log_odds: float) -> str:
 # ---- all methods
 
 
-def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace) -> None:
-    """One row for each of the first pictures, one column for each method, all of the logit of the predicted class."""
+def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace, target: int | None) -> None:
+    """One row for each of the first pictures, one column for each method, all of the logit of the class asked for."""
     images = loaded.images[: args.count]
     model, x = loaded.model, loaded.inputs(images)
     rest = loaded.images[args.count :][:50]  # the background of expected gradients, where there are further pictures
-    bar = {"progress": sys.stderr.isatty()}
+    bar = {"target": target, "progress": sys.stderr.isatty()}
     found: dict[str, Explanation] = {
-        "gradient": explain.saliency(model, x),
-        "gradient\nx input": explain.grad_times_input(model, x),
-        "guided\nbackprop": explain.guided_backprop(model, x),
-        "deconvnet": explain.deconvnet(model, x),
+        "gradient": explain.saliency(model, x, target),
+        "gradient\nx input": explain.grad_times_input(model, x, target),
+        "guided\nbackprop": explain.guided_backprop(model, x, target),
+        "deconvnet": explain.deconvnet(model, x, target),
         "SmoothGrad": explain.smoothgrad(model, x, **bar),
         "VarGrad": explain.vargrad(model, x, **bar),
         "integrated\ngradients": explain.integrated_gradients(model, x, **bar),
@@ -156,19 +163,22 @@ def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace)
     if len(rest):
         found["expected\ngradients"] = explain.expected_gradients(model, x, loaded.inputs(rest), **bar)
     found |= {
-        "Grad-CAM": explain.grad_cam(model, x, layer=args.layer),
+        "Grad-CAM": explain.grad_cam(model, x, target, args.layer),
         "occlusion": explain.occlusion(model, x, **bar),
         "RISE": explain.rise(model, x, samples=args.masks, **bar),
     }
     classes = to_cpu(found["gradient"].target)
     sure = log_odds(to_cpu(explain.predict(model, x)), classes)
     captions = [f"{figure.name(loaded.classes[c], 16)}\np {percent(z)}" for c, z in zip(classes, sure, strict=True)]
-    view.comparison(path, images, {name: e.map for name, e in found.items()}, captions, f"What decided? {len(found)} answers")
+    asked = "What decided?" if target is None else f"What speaks for {figure.name(loaded.classes[target])}?"
+    title = f"{asked} {len(found)} answers"
+    view.comparison(path, images, {name: e.map for name, e in found.items()}, captions, title)
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common.add_arguments(p)
+    common.add_target(p)
     p.add_argument("--count", type=int, default=4, help="how many pictures methods.png shows")
     p.add_argument("--layer", help="of Grad-CAM; by default the last one with spatial extent")
     p.add_argument("--masks", type=int, default=2000, help="of RISE; fewer are faster, and noisier")

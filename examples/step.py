@@ -42,8 +42,9 @@ def run(args: argparse.Namespace) -> None:
     loaded = common.load(args, count=args.number + 1)
     picture = loaded.images[min(args.number, len(loaded.images) - 1)]  # (C,H,W)
     x = loaded.inputs(picture[None])
+    target = common.number_of(args.target, loaded.classes)
     if args.text:
-        print(text(loaded.model, x, args.target))
+        print(text(loaded.model, x, target))
     name = pathlib.Path(args.image[0]).name if args.image else f"generated lesion {args.number}"
     path = pathlib.Path(args.out)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     view.stepper(
         loaded.model,
         x,
-        args.target,
+        target,
         path,
         picture=picture,
         classes=loaded.classes,
@@ -86,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common.add_arguments(p)
     p.add_argument("--number", type=int, default=1, help="which of the generated pictures; by default 1")
-    p.add_argument("--target", type=int, help="the class that is explained, by its number; by default the predicted one")
+    common.add_target(p)
     p.add_argument("--pixel", type=int, nargs=2, action="append", default=[], metavar=("ROW", "COLUMN"),
                    help="follow this pixel too; may be given several times")  # fmt: skip
     p.add_argument("--limit", type=int, default=5_000_000, help="bytes that the page may have")

@@ -155,6 +155,7 @@ SMALL = {  # what is run, with these settings in place of its own
     "python examples/step.py --no-open --text": "",
     "python examples/saliency.py": "--count 2 --masks 20",
     "python examples/saliency.py --run runs/folder-resnet8 --image mole.jpg": "--masks 20",
+    "python examples/saliency.py --image mole.jpg --target malignant": "--masks 20",
     "python examples/saliency.py --image cat.jpg --model resnet50 --weights resnet50.pth": "--model resnet8 --size 32",
     "python examples/perturbation.py": "--count 1 --iterations 5",
     "python examples/perturbation.py --study 50": "--study 1 --iterations 5",

@@ -4,6 +4,9 @@ Every attack takes pictures (N,C,H,W) in bounds and returns an `AttackResult`; `
 
 Sizes are in the units of the pictures: where these are in [0, 1], 8/255 is eight grey levels. A model that was trained on
 (x - mean) / std is attacked through that, with `mean` and `std`.
+
+A model with one logit z answers 1 where z > 0, else 0; to change its answer is to change that sign. One with several answers
+the largest.
 """
 
 from minidl.attack.class_image import class_image

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from minidl.arguments import number
 from minidl.array import Array, array_module
 from minidl.attack.ball import Bounds, project
-from minidl.attack.passes import PerChannel, attacked, check_bounds, on_pictures
+from minidl.attack.passes import PerChannel, attacked, check_bounds, on_pictures, score_gradient
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
 from minidl.inference.batches import Progress
-from minidl.inference.gradients import input_gradient
-from minidl.inference.scores import Target
+from minidl.inference.scores import Output, Target
 from minidl.nn import Module
 
 
@@ -24,7 +23,7 @@ def fgsm(
     eps: float = 8 / 255,
     bounds: Bounds = (0, 1),
     targeted: bool = False,
-    output: str = "logprob",
+    output: Output = "logprob",
     mean: PerChannel = None,
     std: PerChannel = None,
     batch_size: int = 32,
@@ -39,10 +38,11 @@ def fgsm(
     Args:
         x: pictures (N,C,H,W) in bounds; the model is given (x - mean) / std.
         y: the class to leave, or with `targeted` the one to reach, one for all or one for each picture; None: the one that
-            the model predicts.
+            the model predicts. Of one logit z there are two, 1: z > 0, and 0.
         eps: the largest change of a value, in the units of x: never more, by no rounding (`AttackResult.norms`).
         bounds: the smallest and the largest value of a picture; what at most 4 roundings have put outside is put back first.
-        output: the score, as in `explain.saliency`. In float32 the gradient of "logprob" loses its larger part where
+        output: the score, as in `explain.saliency`; of one logit z, every word is about (-z/2, z/2), but "sigmoid" about z, and
+            a function of one's own is given z itself. In float32 the gradient of "logprob" loses its larger part where
             1 - p_y rounds to 0, above a margin of about 17; "margin" does not.
         mean, std: (C,) each, of the pictures that the model was trained on; None: it was trained on x as it is.
         batch_size: pictures in memory at a time.
@@ -57,7 +57,7 @@ def fgsm(
     net, towards = on_pictures(model, x, mean, std), 1 if targeted else -1
 
     def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:
-        gx, _, _ = input_gradient(net, x, classes, output)
+        gx = score_gradient(net, x, classes, output)
         yield project(x, towards * eps * array_module(x).sign(gx), eps, "linf", bounds)
 
     params = {"method": "fgsm", "eps": eps, "bounds": bounds, "targeted": targeted, "output": output}

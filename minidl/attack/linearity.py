@@ -102,7 +102,7 @@ def linearity(
     seed = arguments.count(seed, "seed", 0)
     if count % 2 == 0:
         raise ValueError(f"count: expected an odd number, got {count!r}")
-    net = on_pictures(model, x, mean, std)
+    net = on_pictures(model, x, mean, std).model  # one logit is one line
     check_images(net, x, target)
     if len(x) != 1:
         raise ValueError(f"x: expected one picture, (1,C,H,W), got shape {x.shape}")

@@ -13,9 +13,9 @@ from minidl.attack.ball import Bounds
 from minidl.attack.result import AttackResult
 from minidl.core import Tensor, gradients, no_grad
 from minidl.inference.batches import Progress, batches, of_part, reporting
-from minidl.inference.evaluation import evaluation_mode, logits_of
+from minidl.inference.evaluation import Answering, evaluation_mode, logits_of
 from minidl.inference.images import check_images
-from minidl.inference.scores import Target, targets
+from minidl.inference.scores import Output, Target, decisions, score, targets
 from minidl.nn import Module
 
 PerChannel = Sequence[float] | Array | None  # one number a channel
@@ -33,17 +33,17 @@ class Normalised(Module):
         return self.model((x - self.mean) / self.std)
 
 
-def on_pictures(model: Module, x: Array, mean: PerChannel, std: PerChannel) -> Module:
+def on_pictures(model: Module, x: Array, mean: PerChannel, std: PerChannel) -> Answering:
     """The model as a function of pictures like x (N,C,H,W); mean and std are what it was trained on them with, or None."""
     check_images(model, x)
     if mean is None and std is None:
-        return model
+        return Answering(model)
     C = x.shape[1]
     if mean is None or std is None:
         raise TypeError(f"mean, std: expected {C} numbers each, or None twice, got {mean!r} and {std!r}")
     shift = array_like(numbers(mean, "mean", length=C), x, x.dtype)
     scale = array_like(numbers(std, "std", "(0, inf)", C), x, x.dtype)
-    return Normalised(model, shift.reshape(1, C, 1, 1), scale.reshape(1, C, 1, 1))
+    return Answering(Normalised(model, shift.reshape(1, C, 1, 1), scale.reshape(1, C, 1, 1)))
 
 
 def check_bounds(bounds: Bounds) -> Bounds:
@@ -67,6 +67,20 @@ def inside(x: Array, bounds: Bounds) -> Array:
     return xp.clip(x, *bounds)
 
 
+def score_gradient(net: Answering, x: Array, classes: Array, output: Output) -> Array:
+    """d score_c / dx (N,C,H,W) of one batch; a function of one's own is given the model's own logits."""
+    picture = Tensor(x, requires_grad=True)
+    logits = logits_of(net.model, picture)
+    if callable(output):
+        scores = score(logits, classes, output)
+    elif output == "sigmoid" and logits.shape[1] == 1:
+        scores = score(decisions(logits), classes, "prob")  # which it is, and 1 - that for class 0
+    else:
+        scores = score(decisions(logits), classes, output)
+    (gx,) = gradients(scores, [picture], array_module(x).ones_like(scores.data), keep_graph=False)
+    return gx
+
+
 def class_gradients(net: Module, x: Array, classes: Array) -> tuple[Array, Array]:
     """The logits (N,K) of one batch, and dS_c/dx (N,k,C,H,W) of the k classes c of each picture, classes (N,k)."""
     xp, picture = array_module(x), Tensor(x, requires_grad=True)
@@ -80,12 +94,9 @@ def class_gradients(net: Module, x: Array, classes: Array) -> tuple[Array, Array
 
 
 def answers(net: Module, x: Array) -> Array:
-    """The logits (N,K) of one batch, without a graph. Raises ValueError for a model that has no second class."""
+    """The logits (N,K) of one batch, without a graph."""
     with no_grad():
-        logits = logits_of(net, x).data
-    if logits.shape[1] < 2:
-        raise ValueError(f"model: an attack needs at least two classes, got logits of shape {logits.shape}")
-    return logits
+        return logits_of(net, x).data
 
 
 def reached(logits: Array, classes: Array, targeted: bool) -> Array:

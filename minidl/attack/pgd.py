@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from minidl.arguments import count, number
 from minidl.array import Array, array_module
 from minidl.attack.ball import Bounds, check_norm, draw, project, unit
-from minidl.attack.passes import PerChannel, attacked, check_bounds, on_pictures
+from minidl.attack.passes import PerChannel, attacked, check_bounds, on_pictures, score_gradient
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
 from minidl.inference.batches import Progress
-from minidl.inference.gradients import input_gradient
-from minidl.inference.scores import Target
+from minidl.inference.scores import Output, Target
 from minidl.nn import Module
 
 
@@ -28,7 +27,7 @@ def pgd(
     step: float | None = None,
     steps: int = 40,
     random_start: bool = True,
-    output: str = "logprob",
+    output: Output = "logprob",
     mean: PerChannel = None,
     std: PerChannel = None,
     batch_size: int = 32,
@@ -64,7 +63,7 @@ def pgd(
             now = project(x, draw(x, range(part.start, part.stop), eps, norm, seed), eps, norm, bounds)
             yield now
         for _ in range(steps):
-            gx, _, _ = input_gradient(net, now, classes, output)
+            gx = score_gradient(net, now, classes, output)
             direction = array_module(x).sign(gx) if norm == "linf" else unit(gx)
             now = project(x, now + towards * length * direction - x, eps, norm, bounds)
             yield now

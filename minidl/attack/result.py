@@ -18,7 +18,8 @@ class AttackResult:
         (1,C,H,W), the one that all pictures share.
     success: (N,) bool, whether the model answers something else than y or, of a targeted attack, y.
     y: (N,) int64, the class to leave or, of a targeted attack, to reach.
-    before, logits: (N,K), of the original and of the attacked pictures.
+    before, logits: (N,K), of the original and of the attacked pictures; of a model with one logit z (N,2), (-z/2, z/2), of
+        which the softmax is the sigmoid of z, and 1 less that.
     steps: (N,) int64, in how many steps a picture moved.
     path: (T+1,N,C,H,W), the pictures at the start and after every step, where `keep_path` asked for it.
     params: all settings, those that were left to their defaults too.

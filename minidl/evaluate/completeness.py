@@ -6,7 +6,7 @@ from minidl.array import Array, device_of, is_array, to_device
 from minidl.contexts import contained
 from minidl.inference.evaluation import classes_and_scores
 from minidl.inference.images import as_images, check_images
-from minidl.inference.scores import Target
+from minidl.inference.scores import Output, Target
 from minidl.nn import Module
 
 
@@ -17,7 +17,7 @@ def completeness(
     raw: Array,
     baseline: float | Array = 0.0,
     target: Target = None,
-    output: str = "logit",
+    output: Output = "logit",
     batch_size: int = 32,
 ) -> Array:
     """y = sum of the contributions raw - (score_c(x) - score_c(baseline)), (N,): 0 for a method that keeps the promise.

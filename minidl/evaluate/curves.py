@@ -18,7 +18,7 @@ from minidl.core import no_grad
 from minidl.inference.batches import Progress, batches
 from minidl.inference.evaluation import classes_and_scores, evaluation_mode, logits_of
 from minidl.inference.images import as_images, check_images
-from minidl.inference.scores import Target, score
+from minidl.inference.scores import Output, Target, score
 from minidl.nn import Module
 
 
@@ -44,7 +44,7 @@ def deletion(
     target: Target = None,
     baseline: float | Array = 0.0,
     steps: int = 32,
-    output: str = "prob",
+    output: Output = "prob",
     batch_size: int = 32,
     seed: int = 0,
     progress: Progress = False,
@@ -77,7 +77,7 @@ def insertion(
     target: Target = None,
     baseline: float | Array = 0.0,
     steps: int = 32,
-    output: str = "prob",
+    output: Output = "prob",
     batch_size: int = 32,
     seed: int = 0,
     progress: Progress = False,
@@ -96,7 +96,7 @@ def _by_baseline(
     target: Target,
     baseline: float | Array,
     steps: int,
-    output: str,
+    output: Output,
     batch_size: int,
     seed: int,
     progress: Progress,
@@ -140,7 +140,7 @@ def curve(
     counts: Array,
     changed: Callable[[Array, Array, Array], Array],
     target: Target,
-    output: str,
+    output: Output,
     batch_size: int,
     progress: Progress,
     name: str,

@@ -13,7 +13,7 @@ from minidl.core import no_grad
 from minidl.inference.batches import Progress, gather_runs, runs_in_batches, split_runs
 from minidl.inference.evaluation import evaluation_mode, logits_of, predict
 from minidl.inference.images import as_images, check_images
-from minidl.inference.scores import Target, exact_score, targets
+from minidl.inference.scores import Output, Target, exact_score, targets
 from minidl.nn import Module
 
 Perturbation = Callable[[Array, np.random.Generator], Array]  # (C,H,W) -> (C,H,W): what is taken from an image
@@ -31,7 +31,7 @@ def infidelity(
     baseline: float | Array = 0.0,
     normalize: bool = False,
     samples: int = 100,
-    output: str = "logit",
+    output: Output = "logit",
     batch_size: int = 32,
     seed: int = 0,
     progress: Progress = False,

@@ -13,7 +13,7 @@ from minidl.evaluate.curves import Curve, curve, ranks_of
 from minidl.evaluate.imputation import imputed
 from minidl.inference.batches import Progress
 from minidl.inference.images import check_images
-from minidl.inference.scores import Target
+from minidl.inference.scores import Output, Target
 from minidl.nn import Module
 
 ORDERS = ("morf", "lerf")
@@ -28,7 +28,7 @@ def road(
     order: str = "morf",
     shares: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     noise: float = 0.01,
-    output: str = "prob",
+    output: Output = "prob",
     batch_size: int = 32,
     seed: int = 0,
     progress: Progress = False,

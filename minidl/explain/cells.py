@@ -11,7 +11,7 @@ from minidl.array import Array, array_module, device_of, is_array, to_cpu, to_de
 from minidl.core import no_grad
 from minidl.inference.batches import Progress, batches
 from minidl.inference.evaluation import evaluation_mode, logits_of
-from minidl.inference.scores import exact_score
+from minidl.inference.scores import Output, exact_score
 from minidl.nn import Module
 
 
@@ -42,7 +42,7 @@ def scores_in_sight(
     cells: Array,
     subsets: Sequence[Array],
     classes: Array,
-    output: str,
+    output: Output,
     batch_size: int,
     progress: Progress,
     name: str,

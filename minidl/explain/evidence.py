@@ -15,7 +15,7 @@ from minidl.explain.saliency import saliency
 from minidl.inference.batches import Progress
 from minidl.inference.evaluation import evaluation_mode
 from minidl.inference.images import check_images
-from minidl.inference.scores import Target
+from minidl.inference.scores import Output, Target
 from minidl.nn import Module
 
 
@@ -58,7 +58,7 @@ def evidence_maps(
     model: Module,
     x: Array,
     target: Mapping[str, Target] | None = None,
-    output: str = "logit",
+    output: Output = "logit",
     sigma: float | None = None,
     batch_size: int = 32,
     progress: Progress = False,

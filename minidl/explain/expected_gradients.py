@@ -6,24 +6,23 @@ import numpy as np
 
 from minidl.arguments import count
 from minidl.array import Array, array_module
-from minidl.contexts import contained
 from minidl.core import Tensor
-from minidl.explain.explanation import Explanation
+from minidl.explain.explanation import Explanation, explainer
 from minidl.inference.batches import Progress
 from minidl.inference.evaluation import classes_and_scores, predict
 from minidl.inference.gradients import gradients_at
 from minidl.inference.images import check_images, check_reduce, over_channels
-from minidl.inference.scores import Target, score
+from minidl.inference.scores import Output, Target, score
 from minidl.nn import Module
 
 
-@contained
+@explainer
 def expected_gradients(
     model: Module,
     x: Array,
     background: Array,
     target: Target = None,
-    output: str = "logit",
+    output: Output = "logit",
     reduce: str = "sum",
     samples: int = 100,
     batch_size: int = 32,

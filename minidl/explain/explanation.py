@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
+
+import numpy as np
 
 from minidl import view
 from minidl.array import Array, move, to_cpu
+from minidl.contexts import contained
+from minidl.inference.scores import asking, name_of
 from minidl.view.names import literal
 from minidl.view.shares import fraction
+
+P = ParamSpec("P")
 
 NAMES = {  # of methods, for people, where it is not that of the function
     "grad_times_input": "gradient x input",
@@ -35,6 +43,7 @@ class Explanation:
     delta: (N,), for methods that promise a sum of contributions: what the score has and that sum lacks.
     history: one entry for every iteration of a method that iterates.
     params: all settings, those that were left to their defaults too.
+    logits: how many the model has, K, where a method of `minidl.explain` made this.
     """
 
     map: Array
@@ -44,6 +53,7 @@ class Explanation:
     delta: Array | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     params: dict[str, Any] = field(default_factory=dict)
+    logits: int | None = None
 
     def to(self, device: str) -> Explanation:
         """The same with all arrays on `device`, "cpu" or "gpu"."""
@@ -75,11 +85,30 @@ class Explanation:
     @property
     def unit(self) -> str:
         """What the colours of the maps stand for."""
-        return f"{self.name}, of the {self.params['output']}" if "output" in self.params else self.name
+        return f"{self.name}, of the {name_of(self.params['output'])}" if "output" in self.params else self.name
 
     def captions(self, classes: Sequence[str] | None = None) -> list[str]:
-        """For each picture, the class and its score. A probability is never rounded to 0 or 1: prob > 0.999."""
-        names = [f"class {t}" if classes is None else literal(classes[t], 200) for t in to_cpu(self.target).tolist()]
-        output = self.params.get("output", "score")
+        """For each picture, the class and its score. A probability is never rounded to 0 or 1: prob > 0.999.
+
+        Of two names for one logit, the second is the answer that it speaks of.
+        """
+        known = classes[1:] if classes is not None and len(classes) == 2 and self.logits == 1 else classes
+        names = [f"class {t}" if known is None else literal(known[t], 200) for t in to_cpu(self.target).tolist()]
+        output = name_of(self.params.get("output", "score"))
         written = fraction if output in ("prob", "sigmoid") else "{:.3g}".format
         return [f"{name}\n{output} {written(score)}" for name, score in zip(names, to_cpu(self.score).tolist(), strict=True)]
+
+
+def explainer(method: Callable[P, Explanation]) -> Callable[P, Explanation]:
+    """What every method is: `contained`, its Explanation knows how many logits the model has, and a map of nothing warns."""
+
+    @contained
+    @wraps(method)
+    def explained(*args: P.args, **kwargs: P.kwargs) -> Explanation:
+        with asking() as asked:
+            found = method(*args, **kwargs)
+        if blank := np.flatnonzero(~to_cpu(found.map != 0).any((1, 2))).tolist():
+            warnings.warn(f"{found.name}: the map is 0 everywhere for the images {blank[:10]}: nothing was found", stacklevel=3)
+        return replace(found, logits=asked[0])
+
+    return explained

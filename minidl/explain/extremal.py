@@ -10,14 +10,13 @@ import numpy as np
 from minidl import ops
 from minidl.arguments import count, number, numbers, wrong
 from minidl.array import Array, array_like, array_module
-from minidl.contexts import contained
 from minidl.core import Parameter, Tensor, no_grad
-from minidl.explain.explanation import Explanation
+from minidl.explain.explanation import Explanation, explainer
 from minidl.explain.meaningful import blurred, joined
 from minidl.inference.batches import Progress, batches, reporting
-from minidl.inference.evaluation import classes_and_scores, evaluation_mode, logits_of
+from minidl.inference.evaluation import classes_and_scores, evaluation_mode, logits_of, predict
 from minidl.inference.images import check_images
-from minidl.inference.scores import Target, score
+from minidl.inference.scores import Output, Target, log_probability, score
 from minidl.nn import Module
 from minidl.optim import SGD
 
@@ -26,7 +25,7 @@ AREA_WEIGHT, AREA_GROWTH = 300.0, 1.0035  # of the area loss, and by how much th
 MOMENTUM = 0.9
 
 
-@contained
+@explainer
 def extremal_perturbation(
     model: Module,
     x: Array,
@@ -40,7 +39,7 @@ def extremal_perturbation(
     flip: bool = False,
     lr: float = 0.01,
     iterations: int = 800,
-    output: str = "logit",
+    output: Output = "logit",
     batch_size: int = 32,
     progress: Progress = False,
 ) -> Explanation:
@@ -54,7 +53,8 @@ def extremal_perturbation(
     descent with momentum 0.9, m clipped to [0, 1] after each step, from m = 1.
 
     Of several areas the smallest is chosen whose picture Phi keeps `enough` of the class probability p_c(x), or, where none
-    does, the one that keeps most of it.
+    does, the one that keeps most of it. p_c is that of the softmax, or of the sigmoid where that is the score or there is one
+    logit. A score of one's own has no 0: of it counts the share of what the sharp picture has beyond the blurred one.
 
     Fong, Patrick and Vedaldi 2019, "Understanding deep networks via extremal perturbations and smooth masks", section 3, with
     the kernel and the averaged momentum v <- 0.9 v + 0.1 g of the authors' code. Nothing in here is random.
@@ -101,8 +101,10 @@ def extremal_perturbation(
     kernel = spots(step, sigma)
     xp, A = array_module(x), len(areas)
     classes, scores = classes_and_scores(model, x, target, output, batch_size)
-    _, log_p = classes_and_scores(model, x, classes, "logprob", batch_size)  # of which p itself may be too small for a float
-    if bad := xp.nonzero(~xp.isfinite(log_p))[0].tolist():
+    own = callable(output)
+    judge = score if own else log_probability  # p itself may be too small for a float
+    whole = judge(Tensor(predict(model, x, batch_size)), classes, output).data
+    if bad := xp.nonzero(~xp.isfinite(whole))[0].tolist():
         raise ValueError(f"target: expected classes of a probability above 0, got 0 (or NaN) for the pictures {bad[:10]}")
     # every picture once for each area: N A problems that know nothing of each other
     picture, area = xp.repeat(xp.arange(len(x)), A), xp.asarray(np.tile(np.asarray(areas), len(x)))
@@ -126,9 +128,12 @@ def extremal_perturbation(
                 advance(len(mask))
             with evaluation_mode(model, batch_size), no_grad():
                 M = full_size(mask, kernel, (H, W))
-                gained = score(logits_of(model, interpolated(blurs, M)), c, "logprob").data - log_p[picture[part]]
+                alone, before = judge(logits_of(model, interpolated(blurs, M)), c, output).data, whole[picture[part]]
+                if own:
+                    kept.append(share_of_gain(alone, before, score(logits_of(model, blurs[:, 0]), c, output).data))
+                else:
+                    kept.append(xp.exp(xp.minimum(alone - before, math.log(np.finfo(x.dtype).max) - 1)))  # finite
             masks.append(M.data[:, 0])
-            kept.append(xp.exp(xp.minimum(gained, math.log(np.finfo(x.dtype).max) - 1)))  # finite
             histories.append(history)
     raw, share = xp.concatenate(masks).reshape(-1, A, H, W), xp.concatenate(kept).reshape(-1, A)
     best = choose(share, areas, enough)
@@ -201,6 +206,13 @@ def area_loss(M: Tensor, area: Array) -> Tensor:
     rank = flat.data.argsort(1, kind="stable").argsort(1)  # (N,HW), of each pixel; CuPy sorts so as well
     goal = (rank >= xp.floor(pixels * (1 - area))[:, None]).astype(M.dtype)
     return ops.mean((flat - Tensor(goal)) ** 2, axis=1)
+
+
+def share_of_gain(alone: Array, whole: Array, blurred: Array) -> Array:
+    """(S(Phi) - S(blurred x)) / (S(x) - S(blurred x)), (N,); where there is no gain, 1 if S(Phi) is as high as S(x), else 0."""
+    xp, gain = array_module(whole), whole - blurred
+    share: Array = xp.where(gain > 0, (alone - blurred) / xp.where(gain > 0, gain, 1), alone >= whole)
+    return share.astype(whole.dtype)
 
 
 def choose(kept: Array, areas: Sequence[float], enough: float) -> Array:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from minidl import ops
 from minidl.analysis import watch
-from minidl.array import Array, array_module
-from minidl.contexts import contained
-from minidl.core import Tensor, gradients, no_grad
-from minidl.explain.explanation import Explanation
+from minidl.array import Array, array_module, to_cpu
+from minidl.core import Tensor, gradients, no_grad, walk
+from minidl.explain.explanation import Explanation, explainer
 from minidl.inference.batches import Progress, batches, of_part
 from minidl.inference.evaluation import evaluation_mode, logits_of
 from minidl.inference.images import check_images
-from minidl.inference.scores import Target, score, targets
+from minidl.inference.scores import Output, Target, score, targets
 from minidl.nn import Module
+from minidl.ops.shape import Concat
 
 
-@contained
+@explainer
 def grad_cam(
     model: Module,
     x: Array,
     target: Target = None,
     layer: str | None = None,
-    output: str = "logit",
+    output: Output = "logit",
     batch_size: int = 32,
     progress: Progress = False,
 ) -> Explanation:
@@ -35,7 +35,8 @@ def grad_cam(
     Args:
         x: the pictures (N,C,H,W), as in training.
         layer: its dotted name, such as "layer3.0". Every layer that is called with its name counts, while the ops run one by
-            one (`ops.unfused`); of one that is called several times, the last output. None: the last one with spatial extent.
+            one (`ops.unfused`); of one that is called several times, the last output. None: the last one with spatial extent
+            that leads to the score: not one of another head.
         target, output, batch_size, progress: as in `saliency`.
 
     Raises:
@@ -43,14 +44,16 @@ def grad_cam(
         TypeError, ValueError, MemoryError: as in `saliency`.
     """
     check_images(model, x, target)
-    parts = []
+    parts, chosen = [], dict[str, int]()  # layers, each with a class that it leads to
     for part in batches(len(x), batch_size, progress, "Grad-CAM"):
         with evaluation_mode(model, batch_size), ops.unfused():
             picture = Tensor(x[part], requires_grad=True)
             outputs, logits = spatial_outputs(model, picture)
-            name = _choose(layer, outputs)
             classes = targets(logits.data, of_part(target, part))
             scores = score(logits, classes, output)
+            if layer is None:
+                chosen = last_layers(scores, classes, outputs) | chosen
+            name = _only(chosen) if layer is None else _choose(layer, outputs)
             A = outputs[name]
             (gA,) = gradients(scores, [A], array_module(x).ones_like(scores.data))
             alpha = gA.mean((2, 3), keepdims=True)  # (n,K,1,1)
@@ -75,11 +78,50 @@ def spatial_outputs(model: Module, picture: Tensor) -> tuple[dict[str, Tensor], 
     return outputs, logits
 
 
-def _choose(layer: str | None, outputs: dict[str, Tensor]) -> str:
-    if not outputs:
-        raise ValueError("layer: no layer of this model has an output with spatial extent, (N,K,h,w) with h w > 1")
-    if layer is None:
-        return list(outputs)[-1]
+def last_layers(scores: Tensor, classes: Array, outputs: dict[str, Tensor]) -> dict[str, int]:
+    """The last of the layers that leads to the scores (N,), with a class that it leads to; of several heads, those of each.
+
+    Raises ValueError where no layer does.
+    """
+    xp = array_module(classes)
+    name, joined = last_layer(scores, xp.ones_like(scores.data), outputs)
+    if not joined:
+        return {name: int(classes[0])}
+    found = dict[str, int]()
+    for c in sorted({*to_cpu(classes).tolist()}):
+        found.setdefault(last_layer(scores, (classes == c).astype(scores.dtype), outputs)[0], c)
+    return found
+
+
+def last_layer(scores: Tensor, gy: Array, outputs: dict[str, Tensor]) -> tuple[str, bool]:
+    """The first layer on the way back from the scores with gradient gy (N,), and whether something was joined behind it.
+
+    The way leads into no part of a `concat` that has no gradient: it belongs to another head, whose logits stand beside.
+    """
+    names = {y.op: name for name, y in outputs.items() if y.op is not None}
+    joined = False
+    for step in walk(scores, gy, leaves={}):
+        if step.op in names:
+            return names[step.op], joined
+        if isinstance(step.op, Concat):
+            joined = True
+            if any(g is not None and g.any() for g in step.gxs):
+                step.gxs = [g if g is not None and g.any() else None for g in step.gxs]
+    if unchanged := [name for name, y in outputs.items() if y.op is None and y.requires_grad]:
+        return unchanged[-1], joined  # it returned the picture itself, as a dropout does
+    raise ValueError(
+        "layer: no layer of this model that leads to the score has an output with spatial extent, (N,K,h,w) with h w > 1"
+    )
+
+
+def _only(chosen: dict[str, int]) -> str:
+    if len(chosen) > 1:
+        ways = ", ".join(f"class {c} by {name!r}" for name, c in chosen.items())
+        raise ValueError(f"layer: one layer was expected to lead to all classes asked for, got {ways}; name one, or ask apart")
+    return next(iter(chosen))
+
+
+def _choose(layer: str, outputs: dict[str, Tensor]) -> str:
     if layer not in outputs:
         names = ", ".join(f"{name} {y.shape[1:]}" for name, y in outputs.items())
         raise ValueError(f"layer: {layer!r} is none of those with spatial extent, which are {names}")

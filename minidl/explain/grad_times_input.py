@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from minidl.array import Array
-from minidl.contexts import contained
-from minidl.explain.explanation import Explanation
+from minidl.explain.explanation import Explanation, explainer
 from minidl.inference.batches import Progress
 from minidl.inference.gradients import input_gradients
 from minidl.inference.images import check_images, check_reduce, over_channels
-from minidl.inference.scores import Target
+from minidl.inference.scores import Output, Target
 from minidl.nn import Module
 
 
-@contained
+@explainer
 def grad_times_input(
     model: Module,
     x: Array,
     target: Target = None,
-    output: str = "logit",
+    output: Output = "logit",
     reduce: str = "sum",
     batch_size: int = 32,
     progress: Progress = False,

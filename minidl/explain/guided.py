@@ -5,23 +5,22 @@ from __future__ import annotations
 import warnings
 
 from minidl.array import Array
-from minidl.contexts import contained
 from minidl.core import Step
-from minidl.explain.explanation import Explanation
+from minidl.explain.explanation import Explanation, explainer
 from minidl.flow import relu_rules
 from minidl.inference.batches import Progress
 from minidl.inference.gradients import input_gradients
 from minidl.inference.images import check_images, check_reduce, over_channels
-from minidl.inference.scores import Target
+from minidl.inference.scores import Output, Target
 from minidl.nn import Module
 
 
-@contained
+@explainer
 def guided_backprop(
     model: Module,
     x: Array,
     target: Target = None,
-    output: str = "logit",
+    output: Output = "logit",
     reduce: str = "maxabs",
     batch_size: int = 32,
     progress: Progress = False,
@@ -37,12 +36,12 @@ def guided_backprop(
     return _by_rule(relu_rules.guided, "guided_backprop", model, x, target, output, reduce, batch_size, progress)
 
 
-@contained
+@explainer
 def deconvnet(
     model: Module,
     x: Array,
     target: Target = None,
-    output: str = "logit",
+    output: Output = "logit",
     reduce: str = "maxabs",
     batch_size: int = 32,
     progress: Progress = False,
@@ -62,7 +61,7 @@ def _by_rule(
     model: Module,
     x: Array,
     target: Target,
-    output: str,
+    output: Output,
     reduce: str,
     batch_size: int,
     progress: Progress,
@@ -77,6 +76,6 @@ def _by_rule(
 
     raw, classes, scores = input_gradients(model, x, target, output, batch_size, progress, method, noting)
     if not any(met):
-        warnings.warn(f"{method}: the model has no ReLU for the rule to act on: this is the plain gradient", stacklevel=4)
+        warnings.warn(f"{method}: the model has no ReLU for the rule to act on: this is the plain gradient", stacklevel=5)
     params = {"method": method, "output": output, "reduce": reduce}
     return Explanation(over_channels(raw, reduce), raw, classes, scores, params=params)

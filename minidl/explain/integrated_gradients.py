@@ -6,22 +6,21 @@ import numpy as np
 
 from minidl.arguments import count
 from minidl.array import Array, array_module
-from minidl.contexts import contained
-from minidl.explain.explanation import Explanation
+from minidl.explain.explanation import Explanation, explainer
 from minidl.inference.batches import Progress
 from minidl.inference.evaluation import classes_and_scores
 from minidl.inference.gradients import gradients_at
 from minidl.inference.images import as_images, check_images, check_reduce, number_or_array, over_channels
-from minidl.inference.scores import Target
+from minidl.inference.scores import Output, Target
 from minidl.nn import Module
 
 
-@contained
+@explainer
 def integrated_gradients(
     model: Module,
     x: Array,
     target: Target = None,
-    output: str = "logit",
+    output: Output = "logit",
     reduce: str = "sum",
     baseline: float | Array = 0.0,
     nodes: int = 50,

@@ -9,22 +9,21 @@ import numpy as np
 
 from minidl.arguments import Pair, count, pair
 from minidl.array import Array, device_of, to_cpu, to_device
-from minidl.contexts import contained
 from minidl.explain.cells import cells_of, least_squares, scores_in_sight
-from minidl.explain.explanation import Explanation
+from minidl.explain.explanation import Explanation, explainer
 from minidl.inference.batches import Progress
 from minidl.inference.evaluation import predict
 from minidl.inference.images import as_images, check_images, number_or_array
-from minidl.inference.scores import Target, exact_score, targets
+from minidl.inference.scores import Output, Target, exact_score, targets
 from minidl.nn import Module
 
 
-@contained
+@explainer
 def kernel_shap(
     model: Module,
     x: Array,
     target: Target = None,
-    output: str = "logit",
+    output: Output = "logit",
     grid: int | Pair = 7,
     segments: Array | None = None,
     baseline: float | Array = 0.0,

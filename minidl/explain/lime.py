@@ -6,22 +6,21 @@ import numpy as np
 
 from minidl.arguments import Pair, count, number, pair
 from minidl.array import Array, device_of, to_device
-from minidl.contexts import contained
 from minidl.explain.cells import cells_of, least_squares, scores_in_sight
-from minidl.explain.explanation import Explanation
+from minidl.explain.explanation import Explanation, explainer
 from minidl.inference.batches import Progress
 from minidl.inference.evaluation import classes_and_scores
 from minidl.inference.images import as_images, check_images, number_or_array
-from minidl.inference.scores import Target
+from minidl.inference.scores import Output, Target
 from minidl.nn import Module
 
 
-@contained
+@explainer
 def lime(
     model: Module,
     x: Array,
     target: Target = None,
-    output: str = "logit",
+    output: Output = "logit",
     grid: int | Pair = 7,
     segments: Array | None = None,
     baseline: float | Array = 0.0,

@@ -11,13 +11,12 @@ import numpy as np
 from minidl import ops
 from minidl.arguments import count, number, one_of
 from minidl.array import Array, array_like, array_module
-from minidl.contexts import contained
 from minidl.core import Parameter, Tensor, no_grad
-from minidl.explain.explanation import Explanation
+from minidl.explain.explanation import Explanation, explainer
 from minidl.inference.batches import Progress, batches, reporting
 from minidl.inference.evaluation import classes_and_scores, evaluation_mode, logits_of
 from minidl.inference.images import as_images, check_images, number_or_array
-from minidl.inference.scores import Target, score
+from minidl.inference.scores import Output, Target, log_probability, score
 from minidl.nn import Module
 from minidl.optim import AdamW
 
@@ -41,7 +40,7 @@ class Loss:
         return self.l1 + self.score + self.tv
 
 
-@contained
+@explainer
 def meaningful_perturbation(
     model: Module,
     x: Array,
@@ -58,7 +57,7 @@ def meaningful_perturbation(
     jitter: int | None = None,
     lr: float = 0.1,
     iterations: int = 300,
-    output: str = "prob",
+    output: Output = "prob",
     batch_size: int = 32,
     seed: int = 0,
     progress: Progress = False,
@@ -71,7 +70,7 @@ def meaningful_perturbation(
     cells of m, and dx, dy are the differences of neighbouring cells. M is m interpolated and blurred, and the gradient goes
     back through all of that. Adam minimises, m is clipped to [0, 1] after each step, and each step sees the picture shifted by
     a few pixels. m begins as the smallest centred disc whose deletion takes p_c below 1% of p_c(x), or, where no disc does, as
-    the one that takes it lowest.
+    the one that takes it lowest, which is also where it begins for a score of one's own.
 
     Fong and Vedaldi 2017, "Interpretable explanations of black boxes by meaningful perturbation", sections 4.2 and 4.3.
 
@@ -124,7 +123,7 @@ def meaningful_perturbation(
         for part in batches(len(x), batch_size):
             pictures = Pictures(x[part], deletion, blur, constant, jitter, seed)
             with evaluation_mode(model, batch_size), no_grad():
-                mask = Parameter(start(model, pictures, classes[part], stride, sigma))
+                mask = Parameter(start(model, pictures, classes[part], stride, sigma, output))
             optimiser, history = AdamW([mask], lr, weight_decay=0.0), []
             for shown, replaced in pictures.shifted(iterations):
                 optimiser.zero_grad()
@@ -141,8 +140,8 @@ def meaningful_perturbation(
     params = {"method": "meaningful_perturbation", "deletion": deletion, "setting": setting, **weights, "blur": blur,
               "constant": constant, "stride": stride, "sigma": sigma, "jitter": jitter, "lr": lr, "iterations": iterations,
               "output": output, "seed": seed}  # fmt: skip
-    M = full_size(Tensor(raw), (H, W), sigma).data[:, 0]
-    deleted = xp.clip(1 - M, 0, 1)  # which it is, but for rounding
+    M = full_size(Tensor(1 - raw), (H, W), sigma).data[:, 0]  # 1 - M, and 0 where nothing is deleted, not the rounding of 1
+    deleted = xp.clip(M, 0, 1)  # which it is, but for rounding
     return Explanation(deleted, raw, classes, scores, history=joined(histories), params=params)
 
 
@@ -174,7 +173,7 @@ def loss_of(
     replaced: Array,
     target: Array,
     sigma: float,
-    output: str,
+    output: Output,
     lambda1: float,
     lambda2: float,
     beta: float,
@@ -243,22 +242,28 @@ class Pictures:
             yield self.at(int(top), int(left))
 
 
-def start(model: Module, pictures: Pictures, target: Array, stride: int, sigma: float) -> Array:
+def start(model: Module, pictures: Pictures, target: Array, stride: int, sigma: float, output: Output = "prob") -> Array:
     """The masks (N,1,h,w) to begin with: a centred disc is deleted; inside `no_grad`."""
+    own = callable(output)  # such a score has no 0 of which 1% could be left: the disc that takes it lowest
+
+    def level(x: Array) -> Array:
+        logits = logits_of(model, x)
+        return (score if own else log_probability)(logits, target, output).data  # p_c itself may be too small for a float
+
     x, _ = pictures.unshifted()
     xp, (N, _, H, W) = array_module(x), x.shape
     h, w = -(-H // stride), -(-W // stride)
     y, z = np.arange(h)[:, None] - (h - 1) / 2, np.arange(w) - (w - 1) / 2
     distance = np.hypot(y, z)  # (h,w), in cells, from the centre
-    enough = math.log(0.01) + score(logits_of(model, x), target, "logprob").data  # p_c itself may be too small for a float
+    enough = xp.full(N, -np.inf, x.dtype) if own else math.log(0.01) + level(x)
     mask, lowest = xp.ones((N, 1, h, w), x.dtype), xp.full(N, np.inf, x.dtype)
     for radius in range(1, math.ceil(float(distance.max())) + 1):
         x, replaced = pictures.unshifted()  # new noise each time
         disc = xp.broadcast_to(xp.asarray(distance > radius, x.dtype), mask.shape)
         M = full_size(Tensor(disc), (H, W), sigma).data
-        log_p = score(logits_of(model, M * x + (1 - M) * replaced), target, "logprob").data
-        better = (log_p < lowest) & (lowest >= enough)  # a disc that is large enough stays
-        mask, lowest = xp.where(better[:, None, None, None], disc, mask), xp.where(better, log_p, lowest)
+        now = level(M * x + (1 - M) * replaced)
+        better = (now < lowest) & (lowest >= enough)  # a disc that is large enough stays
+        mask, lowest = xp.where(better[:, None, None, None], disc, mask), xp.where(better, now, lowest)
     return mask
 
 

@@ -7,24 +7,23 @@ import math
 from minidl import ops
 from minidl.arguments import Pair, pair, wrong
 from minidl.array import Array, array_module
-from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
-from minidl.explain.explanation import Explanation
+from minidl.explain.explanation import Explanation, explainer
 from minidl.inference.batches import Progress, gather_runs, runs_in_batches, split_runs
 from minidl.inference.evaluation import evaluation_mode, logits_of, predict
 from minidl.inference.images import as_images, check_images, number_or_array
-from minidl.inference.scores import Target, exact_score, targets
+from minidl.inference.scores import Output, Target, exact_score, targets
 from minidl.nn import Module
 
 FILLS = ("mean", "blur")  # of the picture's own
 
 
-@contained
+@explainer
 def occlusion(
     model: Module,
     x: Array,
     target: Target = None,
-    output: str = "logit",
+    output: Output = "logit",
     window: int | Pair | None = None,
     stride: int | Pair | None = None,
     fill: float | Array | str = 0.0,

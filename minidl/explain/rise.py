@@ -7,22 +7,21 @@ import numpy as np
 from minidl import ops
 from minidl.arguments import count, number
 from minidl.array import Array, array_module
-from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
-from minidl.explain.explanation import Explanation
+from minidl.explain.explanation import Explanation, explainer
 from minidl.inference.batches import Progress, gather_runs, runs_in_batches, split_runs
 from minidl.inference.evaluation import classes_and_scores, evaluation_mode, logits_of
 from minidl.inference.images import as_images, check_images, number_or_array
-from minidl.inference.scores import Target, exact_score
+from minidl.inference.scores import Output, Target, exact_score
 from minidl.nn import Module
 
 
-@contained
+@explainer
 def rise(
     model: Module,
     x: Array,
     target: Target = None,
-    output: str = "prob",
+    output: Output = "prob",
     samples: int = 2000,
     grid: int = 7,
     p: float = 0.5,

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from minidl.array import Array
-from minidl.contexts import contained
-from minidl.explain.explanation import Explanation
+from minidl.explain.explanation import Explanation, explainer
 from minidl.inference.batches import Progress
 from minidl.inference.gradients import input_gradients
 from minidl.inference.images import check_images, check_reduce, over_channels
-from minidl.inference.scores import Target
+from minidl.inference.scores import Output, Target
 from minidl.nn import Module
 
 
-@contained
+@explainer
 def saliency(
     model: Module,
     x: Array,
     target: Target = None,
-    output: str = "logit",
+    output: Output = "logit",
     reduce: str = "maxabs",
     batch_size: int = 32,
     progress: Progress = False,
@@ -28,9 +27,14 @@ def saliency(
     normalised as in training; no weight gradient is computed, and batch norm uses its running statistics.
 
     Args:
-        target: the class c, one for all or one for each picture; None: the one that the model predicts.
+        target: the class c, one for all or one for each picture; None: the one that the model predicts. One logit has
+            the only class 0.
         output: the score: "logit" S_c, "prob" p_c, "logprob" log p_c or "margin" S_c - max S_k of the others. The gradient of
-            p_c = p_c (dS_c - sum_k p_k dS_k) vanishes where the model is sure, and no longer tells why it is.
+            p_c = p_c (dS_c - sum_k p_k dS_k) vanishes where the model is sure, and no longer tells why it is. "sigmoid",
+            1 / (1 + exp(-S_c)), is the probability of a model with one logit, or with labels that do not compete; its
+            gradient, p_c (1 - p_c) dS_c, vanishes likewise. Or a function of your own, f(logits (N,K), classes (N,)) ->
+            scores (N,), in minidl's ops and each of its own row: `lambda logits, classes: logits[:, 0] - logits[:, 1]`. Some
+            methods give it logits in float64.
         reduce: over the channels: "maxabs", "sumabs", or "sum", which keeps the sign.
         batch_size: pictures in memory at a time.
         progress: False, True (a bar), or a function of (done, total).

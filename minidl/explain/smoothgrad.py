@@ -8,22 +8,21 @@ import numpy as np
 
 from minidl.arguments import count, number
 from minidl.array import Array, array_module
-from minidl.contexts import contained
-from minidl.explain.explanation import Explanation
+from minidl.explain.explanation import Explanation, explainer
 from minidl.inference.batches import Progress
 from minidl.inference.evaluation import classes_and_scores
 from minidl.inference.gradients import gradients_at
 from minidl.inference.images import check_images, check_reduce, over_channels
-from minidl.inference.scores import Target
+from minidl.inference.scores import Output, Target
 from minidl.nn import Module
 
 
-@contained
+@explainer
 def smoothgrad(
     model: Module,
     x: Array,
     target: Target = None,
-    output: str = "logit",
+    output: Output = "logit",
     reduce: str = "maxabs",
     samples: int = 50,
     noise: float = 0.15,
@@ -63,7 +62,7 @@ def noisy_gradients(
     model: Module,
     x: Array,
     target: Target,
-    output: str,
+    output: Output,
     samples: int,
     noise: float,
     batch_size: int,

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from minidl.array import Array, array_module
-from minidl.contexts import contained
-from minidl.explain.explanation import Explanation
+from minidl.explain.explanation import Explanation, explainer
 from minidl.explain.smoothgrad import noisy_gradients, settings
 from minidl.inference.batches import Progress
 from minidl.inference.images import check_reduce, over_channels
-from minidl.inference.scores import Target
+from minidl.inference.scores import Output, Target
 from minidl.nn import Module
 
 
-@contained
+@explainer
 def vargrad(
     model: Module,
     x: Array,
     target: Target = None,
-    output: str = "logit",
+    output: Output = "logit",
     reduce: str = "maxabs",
     samples: int = 50,
     noise: float = 0.15,

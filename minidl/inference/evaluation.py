@@ -14,7 +14,7 @@ from minidl.core import Tensor, no_grad
 from minidl.data import Augmentation, Dataset, Loader
 from minidl.inference.batches import batches
 from minidl.inference.memory import batch_in_memory
-from minidl.inference.scores import Target, score, targets
+from minidl.inference.scores import Output, Target, decisions, score, targets
 from minidl.nn import Module
 
 
@@ -33,8 +33,23 @@ def logits_of(model: Module, x: Array | Tensor) -> Tensor:
     logits = model(x if isinstance(x, Tensor) else Tensor(x))
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         got = f"shape {logits.shape}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"model: expected one row of logits a picture, (N,K), got {got}")
+        heads = "; of several heads ask one, explain.Head(model, name)" if isinstance(logits, tuple | list | dict) else ""
+        raise ValueError(f"model: expected one row of logits a picture, (N,K), got {got}{heads}")
     return logits
+
+
+class Answering(Module):
+    """y (N,K): a logit for each answer that there is, those of the model, or of its one logit z, (-z/2, z/2) for no and yes.
+
+    So a net with one logit has two classes, 0 and 1: z <= 0 and z > 0, whose softmax is 1 - sigmoid(z) and sigmoid(z), and
+    whose margin is -z and z.
+    """
+
+    def __init__(self, model: Module) -> None:
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return decisions(logits_of(self.model, x))
 
 
 @contained
@@ -51,7 +66,7 @@ def predict(model: Module, x: Array, batch_size: int = 32) -> Array:
     return array_module(x).concatenate(parts)
 
 
-def classes_and_scores(model: Module, x: Array, target: Target, output: str, batch_size: int = 32) -> tuple[Array, Array]:
+def classes_and_scores(model: Module, x: Array, target: Target, output: Output, batch_size: int = 32) -> tuple[Array, Array]:
     """The classes (N,) that `target` means for the pictures x, and their scores (N,)."""
     logits = predict(model, x, batch_size)
     classes = targets(logits, target)

@@ -10,12 +10,12 @@ from minidl.core import Tensor, walk
 from minidl.flow.relu_rules import Rule, plain
 from minidl.inference.batches import Progress, batches, gather_runs, of_part, runs_in_batches, split_runs
 from minidl.inference.evaluation import evaluation_mode, logits_of
-from minidl.inference.scores import Target, score, targets
+from minidl.inference.scores import Output, Target, score, targets
 from minidl.nn import Module
 from minidl.ops import unfused
 
 
-def input_gradient(model: Module, x: Array, target: Target, output: str, rule: Rule = plain) -> tuple[Array, Array, Array]:
+def input_gradient(model: Module, x: Array, target: Target, output: Output, rule: Rule = plain) -> tuple[Array, Array, Array]:
     """d score / d x (N,C,H,W) of one batch, and target (N,) and score (N,); inside `evaluation_mode`.
 
     No picture's score depends on another picture, so that one walk from their sum serves all; `rule` acts on its steps.
@@ -35,7 +35,7 @@ def input_gradients(
     model: Module,
     x: Array,
     target: Target,
-    output: str,
+    output: Output,
     batch_size: int,
     progress: Progress = False,
     name: str = "",
@@ -55,7 +55,7 @@ def gradients_at(
     point: Callable[[slice, int], Array],
     samples: int,
     classes: Array,
-    output: str,
+    output: Output,
     batch_size: int,
     progress: Progress = False,
     name: str = "",

@@ -11,7 +11,7 @@ from minidl.arguments import number, numbers
 from minidl.array import Array, is_array
 from minidl.io.files import Path
 from minidl.view import figure
-from minidl.view.display import Window, images_and_window, limit_of, rows_of
+from minidl.view.display import Window, images_and_window, limit_of, of_both_answers, rows_of
 from minidl.view.figure import BLUE, GREY, ORANGE, RED, Sheet
 from minidl.view.fit import LINE, fitted, fitted_one, height, width, wrapped
 from minidl.view.maps import GAP, NOTE, captions_of, draw, note_of
@@ -40,7 +40,8 @@ def fooled(
 
     All perturbations are amplified by the same number, which is written down: grey is no change, lighter is more of that
     channel. Above each stands its size in grey levels, of which the window has 255: its largest value, and its length over
-    all values. before, after: probabilities (N,K). window, NaN and the kinds of files are as in `overlays`.
+    all values. before, after: probabilities (N,K), or (N,1) of a sigmoid. window, NaN and the kinds of files are as in
+    `overlays`.
     Raises ValueError where the lengths disagree or there is no picture, TypeError for what are no arrays of numbers.
     """
     lengths = len(original), len(attacked), len(before), len(after)
@@ -51,6 +52,8 @@ def fooled(
     attacked, _ = images_and_window(attacked, None if asked is None else window, "attacked")
     if attacked.shape != original.shape:
         raise ValueError(f"attacked: expected the shape of the originals, {original.shape}, got {attacked.shape}")
+    before, _ = of_both_answers(before, classes)
+    after, classes = of_both_answers(after, classes)
     (N, _, H, W), K = original.shape, len(classes)
     before, after = rows_of(before, "before", (N, K)), rows_of(after, "after", (N, K))
     delta = (attacked.astype(np.float64) - original) / (window[1] - window[0])
@@ -268,6 +271,7 @@ def linearity(path: Path, sweeps: Mapping[str, Linearity], classes: Sequence[str
 def _logits(ax: Axes, levels: Array, sweep: Sweep, found: Linearity, classes: Sequence[str]) -> None:
     """The explained class and its only rival, or all the others in one color."""
     K = sweep.logits.shape[1]
+    classes = classes[-1:] if K == 1 else classes  # of no and yes, the one that the only logit speaks of
     others = [k for k in range(K) if k != found.target]
     shown = np.where(np.isfinite(sweep.logits), sweep.logits, np.nan)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -107,3 +108,11 @@ def averaged(values: Array, k: int) -> Array:
     known = np.isfinite(blocks)
     counts = known.sum(axes)
     return np.where(counts > 0, np.where(known, blocks, 0).sum(axes) / np.maximum(counts, 1), np.nan)
+
+
+def of_both_answers(probabilities: Any, classes: Sequence[str]) -> tuple[Any, Sequence[str]]:
+    """Of one probability p of a sigmoid (N,1) both, (1 - p, p), with the names of no and yes; all else as it is."""
+    if not is_array(probabilities) or probabilities.shape[1:] != (1,):
+        return probabilities, classes
+    p = to_cpu(probabilities)
+    return np.concatenate([1 - p, p], axis=1), classes if len(classes) == 2 else (f"not {classes[0]}", classes[0])

@@ -11,7 +11,7 @@ import numpy as np
 from minidl.arguments import one_of
 from minidl.array import Array
 from minidl.view import figure
-from minidl.view.display import averaged, block, images_and_window, limit_of, rows_of, values_of
+from minidl.view.display import averaged, block, images_and_window, limit_of, of_both_answers, rows_of, values_of
 from minidl.view.figure import GREY, RED, Sheet
 from minidl.view.fit import LINE, fitted, fitted_one, height, width, wrapped
 from minidl.view.maps import GAP, NOTE, SCALES, draw, note_of, upright_bar
@@ -34,14 +34,15 @@ def gradient_pictures(
     """The images (N,C,H,W), each with its prediction and whether that is right, beside its gradient map (N,H,W).
 
     All maps share one scale, symmetric about 0: red is above, blue below, white is 0, and the deepest red and blue stand for
-    the largest 0.5% of all sizes; with scale="image" each has its own. labels (N,), probabilities (N,K), K classes.
-    window, NaN, averages and the kinds of files are as in `overlays`.
+    the largest 0.5% of all sizes; with scale="image" each has its own. labels (N,), probabilities (N,K), K classes, or
+    (N,1) of a sigmoid. window, NaN, averages and the kinds of files are as in `overlays`.
     Raises ValueError where the lengths disagree or there is no picture, TypeError for what are no arrays of numbers.
     """
     lengths = len(images), len(maps), len(labels), len(probabilities)
     if len(set(lengths)) > 1 or 0 in lengths:
         raise ValueError(f"images, maps, labels, probabilities: expected as many of each and at least one, got {lengths}")
     images, window = images_and_window(images, window)
+    probabilities, classes = of_both_answers(probabilities, classes)
     one_of(scale, "scale", SCALES)
     N, _, H, W = images.shape
     K = len(classes)

@@ -372,7 +372,7 @@ def test_bad_input(name: str, x: Array, more: dict[str, Any], error: type[Except
         (lambda m: attack.deepfool(m, X, candidates=0), ValueError, "candidates: expected an integer of at least 1, got 0"),
         (lambda m: attack.universal(m, X, passes=-1), ValueError, "passes: expected an integer of at least 0, got -1"),
         (lambda m: attack.fgsm(m, X, output="loss"), ValueError, "output: expected one of"),
-        (lambda m: attack.fgsm(linear(3, 1)[0], X), ValueError, r"model: an attack needs at least two classes.*\(2, 1\)"),
+        (lambda m: attack.fgsm(linear(3, 1)[0], X, 2), ValueError, "y: expected one of the classes 0 to 1, got 2"),
         (lambda m: attack.fgsm(m, X.astype("float32")), ValueError, "x: the model is float64 on the cpu, x is float32"),
         (lambda m: attack.class_image(m, (3, 6), 1), ValueError, r"shape: expected 3 integers of at least 1, got \(3, 6\)"),
         (lambda m: attack.class_image(m, (3, 6, 6), 9), ValueError, "y: expected one of the classes 0 to 3"),

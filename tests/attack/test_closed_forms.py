@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import pathlib
 
 import numpy as np
 import pytest
 
-from minidl import attack
+from minidl import Tensor, attack, nn, view
 from minidl.array import Array
+from minidl.attack.passes import on_pictures, score_gradient
 from minidl.explain import predict
 from tests.attack.nets import SIZE, linear, pictures
 
@@ -158,6 +160,128 @@ def test_a_class_image_is_smoother_where_it_is_blurred_or_shifted() -> None:
         x = attack.class_image(model, (2, SIZE, SIZE), 1, jitter=jitter, blur_every=blur, steps=50, bounds=WIDE).x
         rough[name] = (np.diff(x, axis=3) ** 2).mean() / x.var()
     assert rough["blurred"] < 0.8 * rough["plain"] and rough["shifted"] < 0.8 * rough["plain"]
+
+
+# ---- one logit z = w x + b, which answers 1 where z > 0, else 0
+
+
+def signed(z: Array, y: Array) -> Array:
+    """How far z is on the side of y"""
+    return np.where(y == 1, z, -z)
+
+
+def one_logit(C: int = 2) -> tuple[nn.Module, Array, Array, Array]:
+    """The model, w, images on both sides of its border, and their z"""
+    model, w = linear(C, 1)
+    x = pictures(8, C)
+    bias = model.parameters()[1].data
+    bias -= np.median(predict(model, x)[:, 0])
+    return model, w[0], x, predict(model, x)[:, 0]
+
+
+def test_deepfool_of_one_logit_goes_to_its_border() -> None:
+    """|r| = (1 + overshoot) |z| / ||w||_2"""
+    model, w, x, z = one_logit()
+    for y, targeted in (None, False), ((z > 0).astype(int), False), ((z <= 0).astype(int), True):
+        found = attack.deepfool(model, x, y, WIDE, targeted, overshoot=0.02)
+        assert found.success.all() and (found.steps == 1).all()
+        np.testing.assert_allclose(found.norms["l2"], 1.02 * np.abs(z) / np.sqrt((w**2).sum()), rtol=1e-9)
+        np.testing.assert_allclose(predict(model, found.x)[:, 0], -0.02 * z, rtol=1e-6)
+        np.testing.assert_array_equal(found.y, z > 0 if not targeted else z <= 0)
+        np.testing.assert_allclose(found.before, np.stack([-z / 2, z / 2], 1), rtol=1e-12)
+    stays = attack.deepfool(model, x, (z <= 0).astype(int), WIDE)  # it does not answer that
+    assert not stays.delta.any() and stays.success.all()
+
+
+@pytest.mark.parametrize("output", ["logprob", "prob", "margin", "logit", "sigmoid"])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_fgsm_and_pgd_of_one_logit_reach_the_optimum(output: str, targeted: bool) -> None:
+    model, w, x, z = one_logit()
+    normal = {"mean": MEAN[:2], "std": STD[:2]}
+    z = predict(model, (x - np.array(MEAN[:2])[:, None, None]) / np.array(STD[:2])[:, None, None])[:, 0]
+    for y in np.zeros(8, int), np.ones(8, int), (z > 0).astype(int):
+        up = np.where(y == 1, 1, -1)[:, None, None, None] * w * (1 if targeted else -1)
+        best = np.where(up > 0, np.minimum(x + 0.1, 1), np.maximum(x - 0.1, 0))
+        for method in attack.fgsm, attack.pgd:
+            found = method(model, x, y, 0.1, targeted=targeted, output=output, **normal)
+            np.testing.assert_allclose(found.x, best, rtol=1e-12)
+            np.testing.assert_array_equal(found.success, ((found.logits.argmax(1)) == y) == targeted)
+    found = attack.fgsm(model, x, None, 0.1, **normal)
+    np.testing.assert_array_equal(found.y, z > 0)
+
+
+def test_the_gradient_of_the_sigmoid_of_one_logit() -> None:
+    """p (1 - p) w for class 1, and less that for class 0."""
+    model, w, x, z = one_logit()
+    y, p = np.array([0, 1] * 4), 1 / (1 + np.exp(-z))
+    gx = score_gradient(on_pictures(model, x, None, None), x, y, "sigmoid")
+    slope = np.where(y == 1, 1, -1) * p * (1 - p)
+    np.testing.assert_allclose(gx, slope[:, None, None, None] * w, rtol=1e-9)
+
+
+def test_pgd_of_one_logit_in_the_l2_ball() -> None:
+    model, w, x, z = one_logit()
+    found = attack.pgd(model, x, None, 0.3, WIDE, norm="l2", output="sigmoid")
+    best = np.abs(z) - 0.3 * np.sqrt((w**2).sum())
+    np.testing.assert_allclose(signed(predict(model, found.x)[:, 0], found.y), best, rtol=1e-6)
+
+
+def test_fool_and_class_image_of_one_logit_go_both_ways() -> None:
+    model, w, x, z = one_logit()
+    for y in 0, 1:
+        found = attack.fool(model, x, y, WIDE, step=0.05)
+        away = np.maximum(-signed(z, np.full(8, y)), 0)  # from the border
+        assert found.success.all()
+        np.testing.assert_array_equal(found.steps, np.ceil(away / (0.05 * np.sqrt((w**2).sum()))))
+        image = attack.class_image(model, (2, SIZE, SIZE), y, WIDE, steps=20, blur_every=0, jitter=0, decay=0)
+        moved = image.delta[0] / np.sqrt((image.delta[0] ** 2).sum())
+        np.testing.assert_allclose(moved, (1 if y else -1) * w / np.sqrt((w**2).sum()), rtol=1e-9, atol=1e-12)
+        assert image.success.all()
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_a_universal_perturbation_of_one_logit(targeted: bool) -> None:
+    """All on the side of 0: the furthest from the border tells how large v must be."""
+    model, w, x, z = one_logit()
+    model.parameters()[1].data -= z.max() + 0.2
+    needed = -predict(model, x).min() / np.sqrt((w**2).sum())
+    y = 1 if targeted else None
+    found = attack.universal(model, x, y, 1.001 * needed, WIDE, targeted, norm="l2", rate=1)
+    assert found.success.all() and (predict(model, found.x) > 0).all() and found.norms["l2"][0] > 0
+    assert attack.universal(model, x, y, 0.999 * needed, WIDE, targeted, norm="l2", rate=1).success.sum() == 7
+
+
+def test_the_one_line_of_one_logit(tmp_path: pathlib.Path) -> None:
+    model, w, x, _ = one_logit()
+    found = attack.linearity(model, x[:1], count=5)
+    assert found.along.logits.shape == (5, 1) and found.target == 0
+    np.testing.assert_allclose(found.slope, np.abs(w).sum(), rtol=1e-12)
+    np.testing.assert_allclose(np.diff(found.along.logits[:, 0]), np.abs(w).sum() * np.diff(found.eps), rtol=1e-9)
+    for names in ["malignant"], ["benign", "malignant"]:
+        view.linearity(tmp_path / "lines.png", {"one logit": found}, names)
+    assert (tmp_path / "lines.png").stat().st_size > 10_000
+
+
+# ---- scores of one's own
+
+
+@pytest.mark.parametrize("K", [1, 4])
+def test_an_attack_goes_down_a_score_of_ones_own(K: int) -> None:
+    """Of one logit, and of labels that do not compete: the function is given what the model returned."""
+    model, w = linear(2, K)
+    x, shapes = pictures(4, 2), set()
+
+    def last(logits: Tensor, classes: Array) -> Tensor:
+        shapes.add(logits.shape[1])
+        return 3 * logits[:, K - 1]
+
+    for output in (last, "sigmoid") if K == 1 else (last,):
+        y = 1 if output == "sigmoid" else None
+        for method, more in (attack.fgsm, {}), (attack.pgd, {"seed": 3}):
+            np.testing.assert_allclose(method(model, x, y, 0.1, WIDE, output=output, **more).x, x - 0.1 * np.sign(w[-1]))
+    assert shapes == {K}
+    for c in range(K) if K > 1 else ():
+        np.testing.assert_allclose(attack.fgsm(model, x, c, 0.1, WIDE, output="sigmoid").x, x - 0.1 * np.sign(w[c]))
 
 
 def test_a_universal_perturbation_of_a_linear_model() -> None:

@@ -69,7 +69,7 @@ def test_quarters() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (["--target", "7"], "y: expected one of the classes 0 to 1, got"),
+        (["--target", "7"], "--target: expected one of the classes 0 benign, 1 malignant, got 7"),
         (["--image", "no-such.png"], "no-such.png"),
         (["--data", "cifar10"], "was trained on lesions; train one with examples/train.py --data cifar10"),
     ],

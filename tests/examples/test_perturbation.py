@@ -47,6 +47,25 @@ def test_a_picture_of_ones_own(run: pathlib.Path, tmp_path: pathlib.Path) -> Non
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["areas.png", "masks.png"]
 
 
+def test_what_was_found_in_words() -> None:
+    assert example.verdict(0.0, 0.99, 0.99) == example.verdict(0.004, 0.99, 0.98) == "nothing found to delete"
+    assert example.verdict(0.004, 0.99, 0.01) == "0.4% must go"
+    assert example.verdict(0.12, 0.9, 0.05) == "12% must go"
+    assert example.verdict(0.12, 0.9, 0.5) == "12% deleted, not enough"
+
+
+@pytest.mark.ci
+def test_a_class_asked_for(run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--run", str(run), "--count", "1", "--iterations", "3", "--out", str(tmp_path)]
+    shown = []
+    for target in "benign", "malignant", "1":
+        assert example.main([*asked, "--target", target]) == 0
+        shown.append((tmp_path / "masks.png").read_bytes())
+    assert shown[0] != shown[1] == shown[2]
+    assert example.main([*asked, "--target", "nevus"]) == 1
+    assert "--target: expected one of the classes 0 benign, 1 malignant, got nevus" in capsys.readouterr().err
+
+
 def test_the_study(run: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert example.main(["--run", str(run), "--study", "2", "--iterations", "5"]) == 0
     printed = capsys.readouterr().out

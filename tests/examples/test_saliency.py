@@ -171,9 +171,79 @@ def test_the_example(run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.C
     assert all((out / name).read_bytes() != before for name, before in pictures.items())
 
 
+def one_logit(path: pathlib.Path, names: object = None) -> pathlib.Path:
+    about = {} if names is None else {"data": json.dumps({"classes": names})}
+    weights.save_arrays(path, models.resnet8(num_classes=1, seed=1).state_dict(), about)
+    return path
+
+
+def test_a_net_with_one_logit_has_two_classes(tmp_path: pathlib.Path) -> None:
+    """z <= 0 and z > 0: p is the sigmoid's, and 1 less that."""
+    path, x = tmp_path / "w.safetensors", np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
+    for names, want in (
+        (None, ("class 0", "class 1")),
+        (["benign", "malignant"], ("benign", "malignant")),
+        (["malignant"], ("not malignant", "malignant")),
+    ):
+        model, classes, _ = common.net(one_logit(path, names), "resnet8")
+        assert classes == want and not model.training
+    z = predict(models.resnet8(num_classes=1, seed=1), x)
+    logits = predict(model, x)
+    np.testing.assert_allclose(np.exp(logits[:, 1]) / np.exp(logits).sum(1), 1 / (1 + np.exp(-z[:, 0])), rtol=1e-5)
+    np.testing.assert_allclose(example.log_odds(logits, np.array([0, 1, 1])), z[:, 0] * [-1, 1, 1], rtol=1e-5)
+    with pytest.raises(ValueError, match="classes: expected 2 names, got "):
+        common.net(one_logit(path, ["a", "b", "c"]), "resnet8")
+
+
+def test_number_of() -> None:
+    names = ("benign", "1", "malignant")
+    assert [common.number_of(asked, names) for asked in (None, "benign", "1", "malignant", "2", "0")] == [None, 0, 1, 2, 2, 0]
+    for wrong in "nevus", "3", "-1", "1.0", "":
+        with pytest.raises(ValueError, match=f"--target: expected one of the classes 0 benign, 1 1, 2 malignant, got {wrong}"):
+            common.number_of(wrong, names)
+
+
+@pytest.mark.parametrize("C", [2, 5])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_any_number_of_channels(C: int, dtype: str, tmp_path: pathlib.Path) -> None:
+    weights.save(models.resnet8(num_classes=2, in_channels=C), tmp_path / "w.safetensors")
+    pixels = np.random.default_rng(0).integers(0, 256, (C, 40, 50)).astype(np.uint8)
+    np.save(tmp_path / "scan.npy", pixels if dtype == "uint8" else (pixels / 255).astype(np.float32))
+    asked = ["--weights", tmp_path / "w.safetensors", "--model", "resnet8", "--size", 32, "--image"]
+    images = load(*asked, tmp_path / "scan.npy").images
+    assert images.shape == (1, C, 32, 32) and images.dtype == np.uint8
+    for image, channel in zip(images[0], pixels, strict=True):
+        Image.fromarray(channel).save(tmp_path / "channel.png")
+        resized = data.read_picture(tmp_path / "channel.png", (32, 32), 1)[0]
+        assert np.abs(image.astype(int) - resized).max() <= 1
+    with pytest.raises(ValueError, match=rf"--image: the net takes {C} channels, expected an array \(C,H,W\) in a file .npy"):
+        load(*asked, png(tmp_path / "p.png"))
+    for wrong in pixels[:1], pixels[0], pixels.astype(np.int64), 2.0 * pixels:
+        np.save(tmp_path / "wrong.npy", wrong)
+        with pytest.raises(ValueError, match=rf"wrong.npy: expected \({C},H,W\), uint8 or floats in \[0, 1\], got "):
+            load(*asked, tmp_path / "wrong.npy")
+
+
+@pytest.mark.ci
+def test_the_example_on_five_channels_and_on_one_logit(tmp_path: pathlib.Path) -> None:
+    quick = ["--model", "resnet8", "--size", "32", "--masks", "20", "--out", str(tmp_path)]
+    weights.save(models.resnet8(num_classes=2, in_channels=5), tmp_path / "five.safetensors")
+    np.save(tmp_path / "scan.npy", np.random.default_rng(0).integers(0, 256, (5, 40, 50)).astype(np.uint8))
+    five = ["--weights", str(tmp_path / "five.safetensors"), "--image", str(tmp_path / "scan.npy")]
+    assert example.main([*five, *quick]) == 0
+    one = ["--weights", str(one_logit(tmp_path / "one.safetensors", ["benign", "malignant"])), "--image",
+           str(png(tmp_path / "p.png"))]  # fmt: skip
+    shown = []
+    for target in "malignant", "0", "1":
+        assert example.main([*one, *quick, "--target", target]) == 0
+        shown.append((tmp_path / "methods.png").read_bytes())
+    assert shown[0] == shown[2] != shown[1]
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
+        (["--target", "nevus"], "--target: expected one of the classes 0 benign, 1 malignant, got nevus"),
         (["--weights", "w.pth"], "--weights needs --model, the name of the net that the weights are of"),
         (["--model", "vgg16"], "--model needs --weights"),
         (["--run", "nowhere"], "--run: nowhere holds no finished training; examples/train.py --out nowhere makes one"),

@@ -53,7 +53,7 @@ def test_the_terminal(net: list[str], monkeypatch: pytest.MonkeyPatch, capsys: p
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--target", "3"], "target: expected one of the classes 0 to 2, got 3"),
+        (["--target", "3"], "--target: expected one of the classes 0 class 0, 1 class 1, 2 class 2, got 3"),
         (["--pixel", "16", "0"], "picks: expected a row below 16 and a column below 16, got (16, 0)"),
         (["--limit", "1000"], "limit: expected at most 1,000 bytes"),
         (["--image", "no/such.png"], "no/such.png"),

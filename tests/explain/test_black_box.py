@@ -150,7 +150,8 @@ def test_a_constant_score_has_no_map() -> None:
     """Which pixels were in sight more often than others does not show."""
     model, _, bias = linear()
     x = np.zeros((1, 2, 6, 6))  # the mask of a black picture changes nothing
-    e = rise(model, x, 1, "logit", samples=30, grid=3)
+    with pytest.warns(UserWarning, match=r"RISE: the map is 0 everywhere for the images \[0\]: nothing was found"):
+        e = rise(model, x, 1, "logit", samples=30, grid=3)
     np.testing.assert_allclose(e.map, 0, atol=1e-12)
     assert np.ptp(e.raw) > 1e-3 * abs(bias[1])
 

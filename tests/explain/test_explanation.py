@@ -39,6 +39,7 @@ def test_captions() -> None:
     assert bare.captions() == ["class 1\nscore 2.35", "class 0\nscore -0.5"] and bare.name == bare.unit == ""
 
 
+@pytest.mark.filterwarnings("ignore:VarGrad. the map is 0 everywhere")
 def test_names() -> None:
     x = np.ones((1, 3, 8, 8), np.float32)
     known = {name: ask(Net(), x, **quick).name for name, (ask, quick) in METHODS.items()}

@@ -128,7 +128,9 @@ def test_the_last_layer_of_the_models(name: str, layer: str) -> None:
 
 def test_a_model_without_spatial_layers() -> None:
     model, _, _ = linear()
-    with pytest.raises(ValueError, match="layer: no layer of this model has an output with spatial extent"):
+    with pytest.raises(
+        ValueError, match="layer: no layer of this model that leads to the score has an output with spatial extent"
+    ):
         grad_cam(model, pictures(1, 2, 6, 6))
     small = nn.Sequential(nn.GlobalAvgPool2d(), nn.Linear(2, 3)).to(dtype="float64")
     with pytest.raises(ValueError, match="no layer of this model"):
@@ -144,5 +146,8 @@ def test_a_layer_that_the_score_does_not_use() -> None:
             self.idle(x)
             return ops.global_avg_pool2d(self.used(x))
 
-    e = grad_cam(Idle().to(dtype="float64"), pictures(1, 2, 6, 6), layer="idle")
+    model, x = Idle().to(dtype="float64"), pictures(1, 2, 6, 6)
+    with pytest.warns(UserWarning, match=r"Grad-CAM: the map is 0 everywhere for the images \[0\]: nothing was found"):
+        e = grad_cam(model, x, layer="idle")
     assert not e.raw.any() and not e.map.any()
+    assert grad_cam(model, x).params["layer"] == "used"

@@ -147,6 +147,7 @@ def test_total_variation(beta: float) -> None:
 # ---- masks that are known in advance
 
 
+@pytest.mark.filterwarnings("ignore:meaningful perturbation. the map is 0 everywhere")  # where nothing is worth its price
 @pytest.mark.parametrize("deletion", ["blur", "constant"])
 def test_a_linear_score_has_a_mask_that_is_known(deletion: str) -> None:
     """S is linear in m: a cell is deleted where that lowers S by more than it costs, and the cells do not interact."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from minidl import attack, kernels, view
+from minidl.view.display import of_both_answers
 from minidl.view.figure import BLUE, GREY, ORANGE, RED
 from tests.attack.nets import convolutional, pictures
 
@@ -60,3 +61,19 @@ def test_linearity(tmp_path: pathlib.Path) -> None:
     assert all_fits(x) and min(count(x, BLUE), count(x, ORANGE)) > 2_000 and count(x, RED, 8) == 0  # there is no sigmoid
     with pytest.raises(ValueError, match="sweeps: no net to draw"):
         view.linearity(tmp_path / "none.png", {}, ["a", "b"])
+
+
+def test_one_probability_of_a_sigmoid(tmp_path: pathlib.Path) -> None:
+    """Is drawn as both: p below one half answers no, with 1 - p."""
+    x, p, after = np.full((2, 3, 6, 6), 0.5), np.array([[0.083], [0.9]]), np.array([[0.6], [0.2]])
+    two = [np.concatenate([1 - a, a], 1) for a in (p, after)]
+    names = ["benign", "malignant"]
+    view.fooled(tmp_path / "two.png", x, x + 0.1, *two, names)
+    view.fooled(tmp_path / "one.png", x, x + 0.1, p, after, names)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    labels, maps = np.array([0, 1]), np.random.default_rng(0).normal(size=(2, 6, 6))
+    for name, given in ("one", p), ("two", two[0]):
+        view.gradient_pictures(tmp_path / f"{name}.png", x, maps, labels, given, names)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    assert of_both_answers(p, ["malignant"])[1] == ("not malignant", "malignant")
+    assert of_both_answers(two[0], names) == (two[0], names)
