@@ -15,6 +15,13 @@ NAMES = {  # of methods, for people, where it is not that of the function
     "smoothgrad": "SmoothGrad",
     "vargrad": "VarGrad",
     "grad_cam": "Grad-CAM",
+    "grad_cam_plus_plus": "Grad-CAM++",
+    "hires_cam": "HiResCAM",
+    "layer_cam": "LayerCAM",
+    "score_cam": "Score-CAM",
+    "guided_grad_cam": "guided Grad-CAM",
+    "lrp": "LRP",
+    "smooth": "smoothed",
     "rise": "RISE",
     "evidence_maps": "evidence",
 }
@@ -58,8 +65,9 @@ class Explanation:
     @property
     def name(self) -> str:
         """Of the method, and of the head where there are several, for people."""
-        method, head = str(self.params.get("method", "")), self.params.get("head")
-        return NAMES.get(method, method.replace("_", " ")) + (f" for {head}" if head else "")
+        head = self.params.get("head")
+        methods = [str(self.params[key]) for key in ("method", "of") if key in self.params]
+        return " ".join(NAMES.get(m, m.replace("_", " ")) for m in methods) + (f" for {head}" if head else "")
 
     @property
     def unit(self) -> str:
