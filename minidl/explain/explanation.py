@@ -65,8 +65,10 @@ class Explanation:
     @property
     def name(self) -> str:
         """Of the method, and of the head where there are several, for people."""
-        head = self.params.get("head")
-        methods = [str(self.params[key]) for key in ("method", "of") if key in self.params]
+        head, methods, params = self.params.get("head"), list[str](), self.params
+        while params:  # of `smooth`, those of the method that it is around
+            methods.append(str(params.get("method", "")))
+            params = params.get("of", {})
         return " ".join(NAMES.get(m, m.replace("_", " ")) for m in methods) + (f" for {head}" if head else "")
 
     @property

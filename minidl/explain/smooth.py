@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from minidl.arguments import wrong
 from minidl.array import Array, array_module
@@ -66,6 +67,7 @@ def check_method(method: Method) -> None:
         wrong(TypeError, "method", "a function (model, x, target=, batch_size=) such as explain.saliency", method)
 
 
-def around(plain: Explanation, method: str) -> dict[str, object]:
-    """The settings of what a method says, with `method` around it."""
-    return plain.params | {"method": method, "of": plain.params.get("method", "")}
+def around(plain: Explanation, method: str) -> dict[str, Any]:
+    """The settings of `method` around another one, whose own stand under "of"."""
+    output = {key: value for key, value in plain.params.items() if key == "output"}
+    return output | {"method": method, "of": plain.params}
