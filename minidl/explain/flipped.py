@@ -7,7 +7,7 @@ from minidl.array import Array, array_module
 from minidl.contexts import contained
 from minidl.explain.explanation import Explanation
 from minidl.explain.saliency import saliency
-from minidl.explain.smooth import Method, around, check_method
+from minidl.explain.smooth import Method, around, ask
 from minidl.inference.batches import Progress, gather_runs, runs_in_batches, split_runs
 from minidl.inference.images import check_images
 from minidl.inference.scores import Target
@@ -40,14 +40,13 @@ def flipped(
     Raises TypeError and ValueError for an argument that cannot be, and what the method raises.
     """
     check_images(model, x, target)
-    check_method(method)
     ways = AXES[one_of(flips, "flips", AXES)]
-    plain = method(model, x, target=target, batch_size=batch_size)
+    plain = ask(method, model, x, target, batch_size)
     xp = array_module(x)
     map, raw = xp.zeros_like(plain.map), xp.zeros_like(plain.raw)
     for runs in runs_in_batches(len(x), len(ways), batch_size, progress, "flips"):
         images = xp.concatenate([xp.flip(x[part], ways[k]) for part, k in runs])
-        e = method(model, images, target=gather_runs(plain.target, runs), batch_size=batch_size)
+        e = ask(method, model, images, gather_runs(plain.target, runs), batch_size)
         for (part, k), some_map, some_raw in zip(runs, split_runs(e.map, runs), split_runs(e.raw, runs), strict=True):
             map[part] += xp.flip(some_map, [axis - 1 for axis in ways[k]]) / len(ways)
             raw[part] += xp.flip(some_raw, ways[k]) / len(ways)

@@ -47,14 +47,13 @@ def smooth(
     Raises TypeError and ValueError for an argument that cannot be, and what the method raises.
     """
     check_images(model, x, target)
-    check_method(method)
     samples, noise, seed = settings(samples, noise, seed)
-    plain = method(model, x, target=target, batch_size=batch_size)
+    plain = ask(method, model, x, target, batch_size)
     xp, draw = array_module(x), noise_of(x, noise, seed)
     map, raw = xp.zeros_like(plain.map), xp.zeros_like(plain.raw)
     for runs in runs_in_batches(len(x), samples, batch_size, progress, "smoothing"):
         noisy = xp.concatenate([x[part] + draw(part, k) for part, k in runs])
-        e = method(model, noisy, target=gather_runs(plain.target, runs), batch_size=batch_size)
+        e = ask(method, model, noisy, gather_runs(plain.target, runs), batch_size)
         for (part, _), some_map, some_raw in zip(runs, split_runs(e.map, runs), split_runs(e.raw, runs), strict=True):
             map[part] += some_map / samples
             raw[part] += some_raw / samples
@@ -62,9 +61,15 @@ def smooth(
     return Explanation(map, raw, plain.target, plain.score, params=params)
 
 
-def check_method(method: Method) -> None:
+def ask(method: Method, model: Module, x: Array, target: Target, batch_size: int) -> Explanation:
+    """What the method says, if it is one."""
+    expected = "a function (model, x, target=, batch_size=) that returns an Explanation, such as explain.saliency"
     if not callable(method):
-        wrong(TypeError, "method", "a function (model, x, target=, batch_size=) such as explain.saliency", method)
+        wrong(TypeError, "method", expected, method)
+    e = method(model, x, target=target, batch_size=batch_size)
+    if not isinstance(e, Explanation):
+        raise TypeError(f"method: expected {expected}; this one returned {type(e).__name__}")
+    return e
 
 
 def around(plain: Explanation, method: str) -> dict[str, Any]:

@@ -28,8 +28,8 @@ All other ops do the same whatever the rule:
   beta with s = gamma / sqrt(var + eps), where nothing else reads that layer. Elsewhere it is a layer of its own, w = s for each
   channel.
 - Joins and means are shared by contribution, as by the rule epsilon: of y = a + b, R_a = a R / (a + b + e), and what is fixed
-  counts as a bias. So are differences, products with what is fixed, resizing, and a product of matrices. A concatenation gives
-  back to each part its own.
+  counts as a bias. So are differences, resizing, and products with what is fixed, but for x @ w with a matrix w, which is a
+  linear layer. A concatenation gives back to each part its own.
 - An activation (a ReLU or what says by its `gate()` that it is one, tanh, gelu) passes R on as it is. Of a max pooling the
   winner takes all. Moves move it back.
 - An op of which none of this is known is an error.
@@ -48,7 +48,7 @@ from minidl import inputs, kernels
 from minidl.analysis.facts import facts
 from minidl.arguments import number, one_of
 from minidl.array import Array, array_like, array_module
-from minidl.core import GetItem, Op, Step, Tensor, To, tape
+from minidl.core import GetItem, MatMul, Op, Step, Tensor, To, tape
 from minidl.flow.backward_pass import Passed
 from minidl.flow.ledger import Line
 from minidl.flow.relu_rules import gated
@@ -148,7 +148,7 @@ class Relevance:
         x, w, b = layer.x, layer.w, layer.b
         rule = self.rule
         if rule == "composite":
-            rule = "input" if op in self.first else "epsilon" if isinstance(op, Linear) else "gamma"
+            rule = "input" if op in self.first else "epsilon" if isinstance(op, Linear | MatMul) else "gamma"
         if rule == "epsilon":
             return _share(layer, R, self.epsilon, (x, w, b))
         if rule == "zplus":
@@ -244,6 +244,8 @@ def _moved(op: Clip) -> bool:
 
 def _is_layer(op: Op) -> bool:
     """Whether it has weights, which are fixed"""
+    if type(op) is MatMul:
+        return op.needs == (True, False) and op.b.ndim == 2
     return type(op) in (Conv2d, Linear, BatchNormFrozen) and op.needs[0] and not any(op.needs[1:])
 
 
@@ -262,6 +264,8 @@ def _layer(op: Any, norm: tuple[Array, Array] | None) -> Layer:
     if isinstance(op, BatchNormFrozen):
         scale, shift = (_by_channel(a, x.ndim) for a in _line(op))
         return Layer(x, scale, shift, _times, _times)
+    if isinstance(op, MatMul):
+        return Layer(x, op.b, 0.0, k.matmul, lambda s, w: k.matmul(s, w.T))
     w, b = op.w, 0.0 if op.b is None else op.b
     if norm is not None:
         scale, shift = norm

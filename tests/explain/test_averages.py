@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minidl import Tensor, nn, ops
+from minidl import Tensor, explain, nn, ops
 from minidl.array import Array
 from minidl.explain import Explanation, flipped, grad_cam, grad_times_input, rise, saliency, smooth, smoothgrad
 from minidl.explain.flipped import AXES
@@ -111,6 +111,8 @@ def test_around_each_other_and_around_what_draws() -> None:
 def test_what_is_no_method(around: Any) -> None:
     with pytest.raises(TypeError, match=r"method: expected a function \(model, x, target=, batch_size=\) .*, got 'saliency'"):
         around(net(), pictures(1, 3, 8, 8), method="saliency")
+    with pytest.raises(TypeError, match=r"method: expected .* that returns an Explanation, .*; this one returned ndarray"):
+        around(net(), pictures(1, 3, 8, 8), method=lambda model, x, target, batch_size: explain.predict(model, x))
 
 
 def test_other_flips() -> None:

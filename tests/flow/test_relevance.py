@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl import Tensor, nn, ops, walk
-from minidl.array import Array
+from minidl import Tensor, kernels, nn, ops, walk
+from minidl.array import Array, to_cpu, to_gpu
 from minidl.core import Op
 from minidl.explain import grad_times_input, lrp
 from minidl.flow import Passed, relevance
 from minidl.flow.relevance import RULES, NoRuleError, Relevance, account
 from tests.explain.nets import Net, linear, pictures
+from tests.gpu import strict_cupy
 
 from .nets import scores
 from .test_ledger import MODELS, of_model
@@ -164,6 +166,28 @@ def test_a_linear_model() -> None:
     below = more.sum((1, 2, 3)) + b + 0.5 * np.sign(e.score) * np.maximum(np.sign(e.score) * b, 0)
     gamma = lrp(model, x, target, rule="gamma", gamma=0.5, epsilon=0.0)
     np.testing.assert_allclose(gamma.raw, more * (e.score / below)[:, None, None, None], rtol=1e-9)
+
+
+def test_a_product_with_a_matrix_is_a_linear_layer() -> None:
+    rng = np.random.default_rng(2)
+    w, v, x = rng.normal(size=(4, 6)), rng.normal(size=(6, 3)), rng.normal(size=(2, 4))
+    for rule in RULES:
+        a, b = Tensor(x, requires_grad=True), Tensor(x, requires_grad=True)
+        one = ops.relu(a @ Tensor(w)) @ Tensor(v)
+        other = ops.linear(ops.relu(ops.linear(b, Tensor(w.T))), Tensor(v.T))
+        found = (at(y[np.arange(2), np.array([0, 2])], leaf, rule=rule) for y, leaf in ((one, a), (other, b)))
+        np.testing.assert_allclose(*found, rtol=1e-12)
+
+
+@pytest.mark.parametrize("settings", [*({"rule": rule} for rule in RULES), {"bounds": (-6, np.full((3, 1, 1), 6.0))}])
+def test_rules_on_the_gpu(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    x = pictures(2, 3, 8, 8).astype(np.float32)
+    with kernels.use("reference"):
+        on_cpu = lrp(Net(), x, **settings)
+        monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
+        on_gpu = lrp(Net().to("gpu"), to_gpu(x), **settings)
+    assert isinstance(on_gpu.raw, strict_cupy.ndarray) and isinstance(on_gpu.delta, strict_cupy.ndarray)
+    np.testing.assert_allclose(to_cpu(on_gpu.raw), on_cpu.raw, rtol=1e-3, atol=1e-4 * np.abs(on_cpu.raw).max())
 
 
 def test_the_padding_of_a_first_layer_gets_nothing() -> None:
