@@ -229,7 +229,7 @@ def _down(a: Any) -> Any:
 
 def _activation(step: Step) -> list[int]:
     """Which input an activation g with g(0) = 0 has, [0] or [1]; [] of another op."""
-    if isinstance(step.op, ACTIVATIONS):
+    if type(step.op) in ACTIVATIONS:
         return [0]
     return [] if isinstance(step.op, Clip) and _moved(step.op) else gated(step)
 

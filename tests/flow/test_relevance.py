@@ -16,6 +16,7 @@ from minidl.core import Op
 from minidl.explain import grad_times_input, lrp
 from minidl.flow import Passed, relevance
 from minidl.flow.relevance import RULES, NoRuleError, Relevance, account
+from minidl.ops.activation import Tanh
 from tests.explain.nets import Net, linear, pictures
 from tests.gpu import strict_cupy
 
@@ -324,6 +325,32 @@ def test_an_op_without_a_rule_is_named(gate: Any, op: str | None) -> None:
         return
     with pytest.raises(NoRuleError, match=rf"relevance: {op} \(called at .*in forward\) has no rule: .*; explain a logit"):
         lrp(model, x)
+
+
+@pytest.mark.parametrize("f", [ops.tanh, ops.gelu, ops.relu, lambda x: ops.leaky_relu(x, 0.1), lambda x: ops.clip(x, -1, 1)])
+def test_an_activation_passes_relevance_on(f: Any) -> None:
+    x = Tensor(np.array([[-2.0, -0.5, 0.3, 4.0]]), requires_grad=True)
+    h = f(x)
+    R = at(ops.sum(h), x, epsilon=0.0)
+    np.testing.assert_allclose(R, h.data, rtol=1e-12)
+
+
+def test_a_clip_that_makes_something_of_0_is_no_activation() -> None:
+    """max(0.5, 2) = 2 is the constant's, all of it; max(3, 2) = 3 is the input's"""
+    x = Tensor(np.array([[0.5, 3.0]]), requires_grad=True)
+    np.testing.assert_allclose(at(ops.sum(ops.clip(x, 2.0, 9.0)), x, epsilon=0.0), [[0, 3]], rtol=1e-12)
+
+
+def test_an_activation_that_is_changed_needs_a_rule_of_its_own() -> None:
+    class Raised(Tanh):
+        """y = 1 + tanh x"""
+
+        def forward(self, x: Array) -> Array:
+            return 1 + super().forward(x)
+
+    x = Tensor(np.ones((1, 2)), requires_grad=True)
+    with pytest.raises(NoRuleError, match="relevance: Raised"):
+        at(ops.sum(Raised()(x)), x)
 
 
 def test_an_op_of_ones_own_without_a_rule_is_named() -> None:
