@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import models
 from minidl import Tensor, kernels, nn, ops, walk
 from minidl.array import Array, to_cpu, to_gpu
 from minidl.core import Op
@@ -276,6 +277,26 @@ def test_the_map_of_a_fused_net(rule: str, fused: bool) -> None:
     took = sum(hook.biases.values()) + sum(hook.stabilisers.values())
     assert error < 1e-12 and e.delta[0] == pytest.approx(took, rel=1e-9, abs=1e-12)
     np.testing.assert_allclose(e.map, e.raw.sum(1))
+
+
+@pytest.mark.parametrize("rule", ["composite", "epsilon"])
+@pytest.mark.parametrize("name", ["resnet8", "densenet_bc", pytest.param("googlenet", marks=pytest.mark.ci)])
+def test_the_maps_of_fused_models(name: str, rule: str) -> None:
+    """Real nets as they run, with fused ops, and one op after the other; beside the account of the graph"""
+    size, settings = MODELS[name]
+    y, image = of_model(name, size, settings)  # one op after the other, with other statistics than the model's own
+    model = getattr(models, name)(num_classes=4, **settings).to(dtype="float64")
+    rng = np.random.default_rng(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            C = module.weight.size
+            module.running_mean[:], module.running_var[:] = 0.2 * rng.normal(size=C), 0.5 + rng.random(C)
+            module.bias.data[:] = 0.2 * rng.normal(size=C)
+    e = lrp(model, image.data, 2, rule=rule)
+    error, hook, passed = kept(y, rule=rule)
+    assert e.score[0] == pytest.approx(y.item(), rel=1e-9) and error < 1e-10
+    np.testing.assert_allclose(e.raw, passed.gradient(image), rtol=1e-6, atol=1e-9 * np.abs(e.raw).max())
+    assert e.delta[0] == pytest.approx(sum(hook.biases.values()) + sum(hook.stabilisers.values()), rel=1e-6)
 
 
 def test_a_first_layer_behind_moves_gets_its_bounds() -> None:
