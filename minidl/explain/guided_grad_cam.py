@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from minidl.array import Array, array_module
+from minidl.array import Array
 from minidl.contexts import contained
 from minidl.explain.explanation import Explanation
 from minidl.explain.grad_cam import grad_cam
 from minidl.explain.guided import guided_backprop
-from minidl.inference.batches import Progress, batches, of_part
+from minidl.inference.batches import Progress
 from minidl.inference.images import check_images, check_reduce, over_channels
 from minidl.inference.scores import Target
 from minidl.nn import Module
@@ -36,11 +36,8 @@ def guided_grad_cam(
     """
     check_images(model, x, target)
     check_reduce(reduce)
-    parts = []
-    for part in batches(len(x), batch_size, progress, "guided Grad-CAM"):
-        cam = grad_cam(model, x[part], of_part(target, part), layer, output, batch_size)
-        guided = guided_backprop(model, x[part], cam.target, output, batch_size=batch_size)
-        parts.append((guided.raw * cam.map[:, None], cam.target, cam.score))
-    raw, classes, scores = (array_module(x).concatenate(arrays) for arrays in zip(*parts, strict=True))
+    cam = grad_cam(model, x, target, layer, output, batch_size)
+    guided = guided_backprop(model, x, cam.target, output, batch_size=batch_size, progress=progress)
+    raw = guided.raw * cam.map[:, None]
     params = {"method": "guided_grad_cam", "layer": cam.params["layer"], "output": output, "reduce": reduce}
-    return Explanation(over_channels(raw, reduce), raw, classes, scores, params=params)
+    return Explanation(over_channels(raw, reduce), raw, cam.target, cam.score, params=params)
