@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from minidl.arguments import one_of
 from minidl.array import Array, array_module
 from minidl.contexts import contained
@@ -50,4 +52,5 @@ def flipped(
         for (part, k), some_map, some_raw in zip(runs, split_runs(e.map, runs), split_runs(e.raw, runs), strict=True):
             map[part] += xp.flip(some_map, [axis - 1 for axis in ways[k]]) / len(ways)
             raw[part] += xp.flip(some_raw, ways[k]) / len(ways)
-    return Explanation(map, raw, plain.target, plain.score, params=around(plain, "flipped") | {"flips": flips})
+    params = around(plain, "flipped") | {"flips": flips}
+    return replace(plain, map=map, raw=raw, delta=None, history=[], params=params)

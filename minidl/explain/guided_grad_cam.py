@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from minidl.array import Array
 from minidl.contexts import contained
 from minidl.explain.explanation import Explanation
@@ -40,4 +42,4 @@ def guided_grad_cam(
     guided = guided_backprop(model, x, cam.target, output, batch_size=batch_size, progress=progress)
     raw = guided.raw * cam.map[:, None]
     params = {"method": "guided_grad_cam", "layer": cam.params["layer"], "output": output, "reduce": reduce}
-    return Explanation(over_channels(raw, reduce), raw, cam.target, cam.score, params=params)
+    return replace(cam, map=over_channels(raw, reduce), raw=raw, params=params)

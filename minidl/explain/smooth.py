@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from minidl.arguments import wrong
@@ -58,7 +59,7 @@ def smooth(
             map[part] += some_map / samples
             raw[part] += some_raw / samples
     params = around(plain, "smooth") | {"samples": samples, "noise": noise, "seed": seed}
-    return Explanation(map, raw, plain.target, plain.score, params=params)
+    return replace(plain, map=map, raw=raw, delta=None, history=[], params=params)
 
 
 def ask(method: Method, model: Module, x: Array, target: Target, batch_size: int) -> Explanation:
