@@ -1,4 +1,4 @@
-"""Ask a net what part of a picture decided, in eleven ways, and see why the gradient of a probability is the wrong question.
+"""Ask a net what part of a picture decided, in fourteen ways, and see why the gradient of a probability is the wrong question.
 
     python examples/saliency.py
 
@@ -6,7 +6,7 @@ takes the net of `examples/train.py` (and trains it first where it is not there)
 runs/saliency
 
     saturation.png  the gradient of the score S_c of the predicted class c, beside that of its probability p_c
-    methods.png     all methods beside each other: pictures down, methods across
+    methods.png     the methods beside each other: pictures down, methods across
 
 Where a net is sure, dp/dx vanishes, for any picture: with z = log p_c / (1 - p_c), the log-odds,
 
@@ -37,6 +37,7 @@ import numpy as np
 from minidl import explain, view
 from minidl.array import Array, to_cpu
 from minidl.explain import Explanation
+from minidl.flow.relevance import NoRuleError
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE
 from minidl.view.maps import draw, scale
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         saturation(out / "saturation.png", loaded, target)
         print(f"{out / 'saturation.png'}: the gradients of score and probability")
         methods(out / "methods.png", loaded, args, target)
-        print(f"{out / 'methods.png'}: all methods beside each other")
+        print(f"{out / 'methods.png'}: the methods beside each other")
 
     return guard.guarded(run)
 
@@ -142,7 +143,7 @@ def percent(log_odds: float) -> str:
     return "> 99.99%" if p > 0.9999 else f"= {p:.2%}" if p > 0.99 else f"= {p:.0%}"
 
 
-# ---- all methods
+# ---- the methods
 
 
 def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace, target: int | None) -> None:
@@ -162,8 +163,14 @@ def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace,
     }
     if len(rest):
         found["expected\ngradients"] = explain.expected_gradients(model, x, loaded.inputs(rest), **bar)
+    try:
+        found["LRP"] = explain.lrp(model, x, target)
+    except NoRuleError as error:  # such as a local response normalisation
+        print(f"methods.png comes without LRP: {error}")
     found |= {
         "Grad-CAM": explain.grad_cam(model, x, target, args.layer),
+        "guided\nGrad-CAM": explain.guided_grad_cam(model, x, target, args.layer),
+        "Score-CAM": explain.score_cam(model, x, target, args.layer, **bar),
         "occlusion": explain.occlusion(model, x, **bar),
         "RISE": explain.rise(model, x, samples=args.masks, **bar),
     }

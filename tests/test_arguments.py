@@ -248,7 +248,11 @@ ROWS: dict[str, Row] = {
     "data.read_picture": Row(lambda: {"file": FOLDER / "classes" / "a" / "1.png", "size": (4, 5), "channels": 3}),
     "data.lesions": Row(lambda: {"n": 2, "mark": (0.5, 1.0), "evidence_channel": 1}),
     # explain
-    **several("explain: deconvnet grad_cam grad_times_input guided_backprop saliency", Row(explained(target=1))),
+    **several(
+        "explain: deconvnet flipped grad_cam grad_cam_plus_plus grad_times_input guided_backprop guided_grad_cam hires_cam "
+        "layer_cam saliency score_cam",
+        Row(explained(target=1)),
+    ),
     "inference.predict": Row(explained()),
     "explain.delete": Row(lambda: {"x": X, "map": MAPS, "deletion": "constant", "constant": 0.3}, signed="constant"),
     "explain.evidence_maps": Row(explained(sigma=1.0)),
@@ -277,7 +281,8 @@ ROWS: dict[str, Row] = {
     ),
     "explain.occlusion": Row(explained(target=1, window=4, stride=2, fill=0.3), signed="fill"),
     "explain.rise": Row(explained(target=1, samples=3, grid=2, fill=0.3), signed="fill"),
-    **several("explain: smoothgrad vargrad", Row(explained(target=1, samples=3))),
+    "explain.lrp": Row(explained(target=1, gamma=0.3, epsilon=0.01, bounds=(-1.0, 2.0)), signed="bounds"),
+    **several("explain: smooth smoothgrad vargrad", Row(explained(target=1, samples=3))),
     # attack
     "attack.fgsm": Row(attacked(), signed="bounds mean"),
     "attack.pgd": Row(attacked(step=0.01, steps=2), signed="bounds mean"),

@@ -27,6 +27,13 @@ NAMES = {  # of methods, for people, where it is not that of the function
     "grad_cam": "Grad-CAM",
     "kernel_shap": "KernelSHAP",
     "lime": "LIME",
+    "grad_cam_plus_plus": "Grad-CAM++",
+    "hires_cam": "HiResCAM",
+    "layer_cam": "LayerCAM",
+    "score_cam": "Score-CAM",
+    "guided_grad_cam": "guided Grad-CAM",
+    "lrp": "LRP",
+    "smooth": "smoothed",
     "rise": "RISE",
     "evidence_maps": "evidence",
 }
@@ -79,8 +86,11 @@ class Explanation:
     @property
     def name(self) -> str:
         """Of the method, and of the head where there are several, for people."""
-        method, head = str(self.params.get("method", "")), self.params.get("head")
-        return NAMES.get(method, method.replace("_", " ")) + (f" for {head}" if head else "")
+        head, methods, params = self.params.get("head"), list[str](), self.params
+        while params:  # of `smooth`, those of the method that it is around
+            methods.append(str(params.get("method", "")))
+            params = params.get("of", {})
+        return " ".join(NAMES.get(m, m.replace("_", " ")) for m in methods) + (f" for {head}" if head else "")
 
     @property
     def unit(self) -> str:
@@ -109,6 +119,6 @@ def explainer(method: Callable[P, Explanation]) -> Callable[P, Explanation]:
             found = method(*args, **kwargs)
         if blank := np.flatnonzero(~to_cpu(found.map != 0).any((1, 2))).tolist():
             warnings.warn(f"{found.name}: the map is 0 everywhere for the images {blank[:10]}: nothing was found", stacklevel=3)
-        return replace(found, logits=asked[0])
+        return replace(found, logits=asked[0] if asked else found.logits)
 
     return explained

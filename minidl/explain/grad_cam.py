@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from minidl import ops
 from minidl.analysis import watch
 from minidl.array import Array, array_module, to_cpu
 from minidl.core import Tensor, gradients, no_grad, walk
-from minidl.explain.explanation import Explanation, explainer
+from minidl.explain.explanation import NAMES, Explanation, explainer
 from minidl.inference.batches import Progress, batches, of_part
 from minidl.inference.evaluation import evaluation_mode, logits_of
 from minidl.inference.images import check_images
@@ -43,25 +45,59 @@ def grad_cam(
         ValueError: no layer of that name has spatial extent; the message lists those that have.
         TypeError, ValueError, MemoryError: as in `saliency`.
     """
+    return class_activation(_weighted, "grad_cam", model, x, target, layer, output, batch_size, progress)
+
+
+def _weighted(A: Array, gA: Array) -> Array:
+    alpha = gA.mean((2, 3), keepdims=True)  # (n,K,1,1)
+    return (alpha * A).sum(1, keepdims=True)
+
+
+def class_activation(
+    combine: Callable[[Array, Array], Array],
+    method: str,
+    model: Module,
+    x: Array,
+    target: Target,
+    layer: str | None,
+    output: Output,
+    batch_size: int,
+    progress: Progress,
+) -> Explanation:
+    """raw = combine(A, gA) (N,1,h,w) of what the layer returns and the gradient of the score there, both (N,K,h,w), and
+    map = max(raw, 0), resized to the picture."""
     check_images(model, x, target)
-    parts, chosen = [], dict[str, int]()  # layers, each with a class that it leads to
-    for part in batches(len(x), batch_size, progress, "Grad-CAM"):
+    parts, chosen = [], dict[str, int]()
+    for part in batches(len(x), batch_size, progress, NAMES[method]):
         with evaluation_mode(model, batch_size), ops.unfused():
-            picture = Tensor(x[part], requires_grad=True)
-            outputs, logits = spatial_outputs(model, picture)
-            classes = targets(logits.data, of_part(target, part))
-            scores = score(logits, classes, output)
-            if layer is None:
-                chosen = last_layers(scores, classes, outputs) | chosen
-            name = _only(chosen) if layer is None else _choose(layer, outputs)
-            A = outputs[name]
+            name, A, classes, scores = at_layer(model, x[part], of_part(target, part), layer, output, chosen)
             (gA,) = gradients(scores, [A], array_module(x).ones_like(scores.data))
-            alpha = gA.mean((2, 3), keepdims=True)  # (n,K,1,1)
-            parts.append(((alpha * A.data).sum(1, keepdims=True), classes, scores.data))
+            parts.append((combine(A.data, gA), classes, scores.data))
     raw, classes, scores = (array_module(x).concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Explanation(enlarged(raw, x), raw, classes, scores, params={"method": method, "layer": name, "output": output})
+
+
+def at_layer(
+    model: Module, x: Array, target: Target, layer: str | None, output: Output, chosen: dict[str, int]
+) -> tuple[str, Tensor, Array, Tensor]:
+    """The name of the layer, what it returns (N,K,h,w), classes and scores (N,) of one batch.
+
+    chosen: the layers of the batches before, each with a class that it leads to; that of this one is added.
+    """
+    outputs, logits = spatial_outputs(model, Tensor(x, requires_grad=True))
+    classes = targets(logits.data, target)
+    scores = score(logits, classes, output)
+    if layer is None:
+        for name, c in last_layers(scores, classes, outputs).items():
+            chosen.setdefault(name, c)
+    name = _only(chosen) if layer is None else _choose(layer, outputs)
+    return name, outputs[name], classes, scores
+
+
+def enlarged(raw: Array, x: Array) -> Array:
+    """max(raw, 0) of (N,1,h,w), resized to the pictures x (N,C,H,W): (N,H,W)"""
     with no_grad():
-        maps = ops.resize(ops.relu(Tensor(raw)), x.shape[2:]).data[:, 0]
-    return Explanation(maps, raw, classes, scores, params={"method": "grad_cam", "layer": name, "output": output})
+        return ops.resize(ops.relu(Tensor(raw)), x.shape[2:]).data[:, 0]
 
 
 def spatial_outputs(model: Module, picture: Tensor) -> tuple[dict[str, Tensor], Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -72,12 +72,22 @@ def noisy_gradients(
 ) -> tuple[Array, Array, Iterator[tuple[slice, int, Array]]]:
     """Classes and scores of the pictures x, and (part, k, gradients of these pictures under the k-th draw of the noise)."""
     check_images(model, x, target)
-    xp = array_module(x)
     classes, scores = classes_and_scores(model, x, target, output, batch_size)
-    sigma = noise * (x.max((1, 2, 3), keepdims=True) - x.min((1, 2, 3), keepdims=True))  # (N,1,1,1)
+    draw = noise_of(x, noise, seed)
 
     def point(part: slice, k: int) -> Array:
-        e = np.random.default_rng((seed, k)).standard_normal(x.shape[1:]).astype(x.dtype)
-        return x[part] + sigma[part] * xp.asarray(e)
+        return x[part] + draw(part, k)
 
     return classes, scores, gradients_at(model, point, samples, classes, output, batch_size, progress, name)
+
+
+def noise_of(x: Array, noise: float, seed: int) -> Callable[[slice, int], Array]:
+    """(part, k) -> the k-th draw e_k for these of the pictures x, with sigma = noise * (max x - min x) of each."""
+    xp = array_module(x)
+    sigma = noise * (x.max((1, 2, 3), keepdims=True) - x.min((1, 2, 3), keepdims=True))  # (N,1,1,1)
+
+    def draw(part: slice, k: int) -> Array:
+        e = np.random.default_rng((seed, k)).standard_normal(x.shape[1:]).astype(x.dtype)
+        return sigma[part] * xp.asarray(e)
+
+    return draw

@@ -3,6 +3,7 @@
 - `Passed` is a backward pass that is kept: the graph, the gradient on each of its wires, and the cuts between them;
 - `ledger` adds up activation times gradient at every cut: with the biases of the steps behind, it is the score;
 - `pixel_flow` follows one pixel forward: what arrives, what counts for the score, and what closed gates stop;
+- `relu_rules` and `relevance` hold other rules for the way back: guided backprop, the deconvnet, relevance propagation;
 - `strongest_path` and `arithmetic` show the numbers that a single cell's gradient is the sum of.
 
 All need a graph in which no parameter requires a gradient. A fused op is one step; to see its parts run the model as in

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from minidl.array import Array, array_module
 from minidl.core import Op, Parameter, Tensor, walk
+from minidl.flow.relu_rules import Rule, plain
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,10 @@ class Wire:
 class Passed:
     """The walk from y back to the leaves, with every gradient.
 
-    y, gy: the score and its gradient, 1 for a scalar. ops: newest first, as the walk meets them. outputs: of each op its
-    tensor. uses: of each tensor its wires. gy_of: of each op the gradient of its output. gx: of each wire the gradient that
-    came back along it; those of all uses of a tensor add up to the gradient of the tensor.
+    y, gy: the score and its gradient, 1 for a scalar. rule: what acts on each step first, see `relu_rules`. ops: newest first,
+    as the walk meets them. outputs: of each op its tensor. uses: of each tensor its wires. gy_of: of each op the gradient of
+    its output. gx: of each wire the gradient that came back along it; those of all uses of a tensor add up to the gradient of
+    the tensor.
 
     cuts: what separates the steps already taken from those to come. cuts[0] is y itself; cuts[k] holds the wires from what is
     still in front to the first k ops of the walk. A tensor that is used on both sides (a shortcut) lies in the cut with one of
@@ -34,7 +36,7 @@ class Passed:
     Raises ValueError where a parameter requires a gradient: it would be a second picture.
     """
 
-    def __init__(self, y: Tensor, gy: Array | None = None) -> None:
+    def __init__(self, y: Tensor, gy: Array | None = None, rule: Rule = plain) -> None:
         self.y, self.ops = y, list[Op]()
         self.gy_of: dict[Op, Array] = {}
         self.gx: dict[Wire, Array] = {}
@@ -44,6 +46,7 @@ class Passed:
         self.cuts = [cut]
         leaves: dict[Tensor, Array] = {}
         for step in walk(y, gy, leaves=leaves, apart=False):
+            rule(step)
             op = step.op
             self.ops.append(op)
             self.gy_of[op] = step.gy

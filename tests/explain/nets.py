@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,23 @@ from minidl.explain import (
     deconvnet,
     evidence_maps,
     expected_gradients,
+    flipped,
     grad_cam,
+    grad_cam_plus_plus,
     grad_times_input,
     guided_backprop,
+    guided_grad_cam,
+    hires_cam,
     integrated_gradients,
     kernel_shap,
+    layer_cam,
     lime,
+    lrp,
     occlusion,
     rise,
     saliency,
+    score_cam,
+    smooth,
     smoothgrad,
     vargrad,
 )
@@ -81,6 +90,15 @@ def _only_head(model: nn.Module, x: Array, target: Any = None, **settings: Any) 
     return found
 
 
+def _around(how: Callable[..., Explanation]) -> Callable[..., Explanation]:
+    """A method around Grad-CAM; `output` is a setting of that."""
+
+    def ask(model: nn.Module, x: Array, output: str = "logit", **settings: Any) -> Explanation:
+        return how(model, x, method=partial(grad_cam, output=output), **settings)
+
+    return ask
+
+
 METHODS: dict[str, tuple[Callable[..., Explanation], dict[str, Any]]] = {
     "saliency": (saliency, {}),
     "grad_times_input": (grad_times_input, {}),
@@ -91,6 +109,14 @@ METHODS: dict[str, tuple[Callable[..., Explanation], dict[str, Any]]] = {
     "integrated_gradients": (integrated_gradients, {"nodes": 5}),
     "expected_gradients": (_background, {"samples": 5}),
     "grad_cam": (grad_cam, {}),
+    "grad_cam_plus_plus": (grad_cam_plus_plus, {}),
+    "hires_cam": (hires_cam, {}),
+    "layer_cam": (layer_cam, {}),
+    "score_cam": (score_cam, {}),
+    "guided_grad_cam": (guided_grad_cam, {}),
+    "lrp": (lrp, {}),
+    "smooth": (_around(smooth), {"samples": 5}),
+    "flipped": (_around(flipped), {}),
     "occlusion": (occlusion, {"window": 4, "stride": 3}),
     "rise": (rise, {"samples": 9, "grid": 3}),
     "kernel_shap": (kernel_shap, {"samples": 12, "grid": 3}),

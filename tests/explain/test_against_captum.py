@@ -12,7 +12,18 @@ import pytest
 from minidl import Tensor, nn, ops
 from minidl.array import Array
 from minidl.data import lesions
-from minidl.explain import deconvnet, grad_cam, guided_backprop, integrated_gradients, kernel_shap, lime, predict, saliency
+from minidl.explain import (
+    deconvnet,
+    grad_cam,
+    guided_backprop,
+    guided_grad_cam,
+    integrated_gradients,
+    kernel_shap,
+    lime,
+    lrp,
+    predict,
+    saliency,
+)
 from minidl.explain.lime import neighbours
 
 from .nets import pictures
@@ -172,3 +183,39 @@ def test_superpixels_of_scikit_image() -> None:
         for i in range(2):
             assert e.params["segments"][i].max() + 1 == len(np.unique(segments[i])) > 5
             assert all(np.ptp(e.map[i][segments[i] == s]) == 0 for s in np.unique(segments[i]))
+
+
+def test_guided_grad_cam(pair: Pair) -> None:
+    mine, theirs, x, target = pair
+    oracle = attr.GuidedGradCam(theirs, theirs.bn2)
+    theirs_say = oracle.attribute(torch.tensor(x), torch.tensor(target), interpolate_mode="bilinear")
+    close(1e3 * guided_grad_cam(mine, x, target, "bn2").raw, 1e3 * theirs_say)
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "gamma", "zplus"])
+def test_relevance(rule: str) -> None:
+    """Where the two mean the same: layers one after the other, nothing below 0 but weights and biases, and no batch norm.
+
+    Captum gives gamma no part of a bias, which is none of a negative one; zplus all of it; and negative sums no other formula.
+    """
+    captum_rules = pytest.importorskip("captum.attr._utils.lrp_rules")
+    rng, t = np.random.default_rng(3), torch.nn
+    layers: list[nn.Module] = [nn.Conv2d(3, 8, 3, padding=1, rng=rng), nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Conv2d(8, 6, 3, stride=2, rng=rng), nn.ReLU(), nn.Flatten(), nn.Linear(24, 5, rng=rng)]
+    layers += [nn.ReLU(), nn.Linear(5, 4, rng=rng)]
+    mine = nn.Sequential(*layers).to(dtype="float64")
+    theirs = t.Sequential(t.Conv2d(3, 8, 3, padding=1), t.ReLU(), t.MaxPool2d(2), t.Conv2d(8, 6, 3, stride=2), t.ReLU())
+    theirs = theirs.extend([t.Flatten(), t.Linear(24, 5), t.ReLU(), t.Linear(5, 4)]).double().eval()
+    for layer in mine[0], mine[3], mine[6], mine[8]:
+        layer.bias.data[:] = 0 if rule == "zplus" else -0.02 * rng.random(layer.bias.size)
+    theirs.load_state_dict({name: torch.tensor(a) for name, a in mine.state_dict().items()})
+    x = rng.random((4, 3, 10, 10))
+    chosen = {"epsilon": captum_rules.EpsilonRule, "gamma": captum_rules.GammaRule, "zplus": captum_rules.Alpha1_Beta0_Rule}
+    for module in theirs:
+        if isinstance(module, t.Conv2d | t.Linear):
+            module.rule = chosen[rule]()
+        elif isinstance(module, t.Flatten):
+            module.rule = captum_rules.EpsilonRule()
+    e = lrp(mine, x, rule=rule, epsilon=1e-9)
+    assert (e.score > 0).all()
+    close(e.raw, attr.LRP(theirs).attribute(torch.tensor(x, requires_grad=True), torch.tensor(e.target)))

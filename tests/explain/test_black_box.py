@@ -17,6 +17,8 @@ from minidl.explain.rise import random_mask
 
 from .nets import Net, linear, pictures
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*the map is 0 everywhere")  # as it has to be
+
 
 def occlusion_is_right(window: tuple[int, int], stride: tuple[int, int]) -> None:
     """Raises AssertionError unless each pixel has the mean over its windows of sum_window w (x - fill)."""

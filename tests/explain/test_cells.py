@@ -18,6 +18,8 @@ from minidl.explain.lime import neighbours
 
 from .nets import Net, linear, pictures
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*the map is 0 everywhere")  # as it has to be
+
 
 def shapley(model: nn.Module, x: Array, baseline: float, cells: Array, target: int) -> Array:
     """phi_c = sum over S without c of |S|! (M - |S| - 1)! / M! (v(S + c) - v(S)), (M,), of one image"""

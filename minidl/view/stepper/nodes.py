@@ -18,9 +18,10 @@ from minidl.flow.backward_pass import Passed
 from minidl.flow.cells import Cell, strongest_path
 from minidl.flow.ledger import Line, ledger
 from minidl.flow.pixel import Index, PixelFlow, Pushed, collect, stopped, unit
+from minidl.flow.relevance import NoRuleError, Relevance, account
 from minidl.flow.relu_rules import deconvnet, guided
 
-RULES: dict[str, Callable[[Step], None]] = {"guided": guided, "deconvnet": deconvnet}  # besides the gradient itself
+RULES: dict[str, Callable[[Step], None]] = {"guided": guided, "deconvnet": deconvnet}  # besides the gradient and relevance
 CHANNELS = 8  # single channels that are shown of each node
 UNITS = 24  # of a vector
 
@@ -33,9 +34,9 @@ class Shown:
 
     op: what made it, None at the picture. gates: the share that is open, None without gates. channels: those that count most
     for the score, by |sum a g|; units: the same of a vector. Maps have one over all channels first, then these channels:
-    activation (mean), gradient by rule (mean), and their product by rule (sum, so that it adds up to <a, g>). Of a vector they
-    are (units,). reach, counts, stops: by picked pixel sum |t|, sum t g, and sum |t| that goes no further, all (H,W), or
-    (units,) of a vector; empty where the pixel has no way here.
+    activation (mean), gradient by rule (mean), and their product by rule (sum, so that it adds up to <a, g>). Relevance, "lrp",
+    stands in place of the product. Of a vector they are (units,). reach, counts, stops: by picked pixel sum |t|, sum t g, and
+    sum |t| that goes no further, all (H,W), or (units,) of a vector; empty where the pixel has no way here.
     """
 
     op: Op | None
@@ -47,7 +48,7 @@ class Shown:
     gradient: dict[str, Maps] = field(default_factory=dict)
     product: dict[str, Maps] = field(default_factory=dict)
     norm: dict[str, float] = field(default_factory=dict)
-    score: dict[str, float] = field(default_factory=dict)  # <a, g>
+    score: dict[str, float] = field(default_factory=dict)  # <a, g>, or sum R
     reach: dict[int, Array] = field(default_factory=dict)
     counts: dict[int, Array] = field(default_factory=dict)
     stops: dict[int, Array] = field(default_factory=dict)
@@ -56,13 +57,17 @@ class Shown:
 
 @dataclass
 class Walked:
-    """All of it. row: the number of each op's node, of the picture under None."""
+    """All of it. row: the number of each op's node, of the picture under None.
+
+    relevance: the account of relevance, or why there is none.
+    """
 
     passed: Passed
     nodes: list[Shown]
     row: Mapping[Op | None, int]
     lines: list[Line]
     flows: list[PixelFlow]
+    relevance: list[Line] | str
 
 
 def look(y: Tensor, x: Tensor, picks: Sequence[Index]) -> Walked:
@@ -82,6 +87,15 @@ def look(y: Tensor, x: Tensor, picks: Sequence[Index]) -> Walked:
             rule(step)
             _add_gradient(nodes[row[step.op]], name, step.gy)
         _add_gradient(nodes[-1], name, leaves[x])
+    relevance: list[Line] | str
+    try:
+        rule = Relevance(y)
+        shared = Passed(y, y.data, rule)
+        relevance = account(shared, rule)
+        for node in nodes:
+            _add_relevance(node, shared.gradient(node.tensor))
+    except NoRuleError as error:
+        relevance = str(error)
     flows = []
     for number, index in enumerate(picks):
         e = unit(x, index)
@@ -90,7 +104,7 @@ def look(y: Tensor, x: Tensor, picks: Sequence[Index]) -> Walked:
         flows.append(collect(passed, x, index, steps))
         for cell in strongest_path(passed, x, index):
             nodes[row[cell.op]].cells[number] = cell
-    return Walked(passed, nodes, row, ledger(passed), flows)
+    return Walked(passed, nodes, row, ledger(passed), flows, relevance)
 
 
 def strongest_pixels(g: Array, count: int, taken: Sequence[tuple[int, int]] = ()) -> list[tuple[int, int]]:
@@ -143,6 +157,17 @@ def _add_gradient(node: Shown, rule: str, g: Array) -> None:
         p = a * g
         node.gradient[rule] = np.concatenate([g.mean(0, keepdims=True), g[node.channels]])
         node.product[rule] = np.concatenate([p.sum(0, keepdims=True), p[node.channels]])
+
+
+def _add_relevance(node: Shown, R: Array) -> None:
+    R = to_cpu(R)
+    node.norm["lrp"] = float(np.sqrt(dot(R, R)))
+    node.score["lrp"] = float(R.sum(dtype="float64"))
+    if node.units:
+        node.product["lrp"] = R.ravel()[node.units]
+    else:
+        R = _channels(R)
+        node.product["lrp"] = np.concatenate([R.sum(0, keepdims=True), R[node.channels]])
 
 
 def _noted(node: Shown, number: int, step: Pushed, passed: Passed) -> Pushed:

@@ -57,8 +57,9 @@ def stepper(
     """Write a page that walks from the logit of `target` back to the picture x (C,H,W) or (1,C,H,W), and return its path.
 
     The page shows every op with its activation a, gradient g and product a g, by the rule of the gradient, of guided
-    backpropagation and of the deconvnet; the ledger of the score and the way of nine pixels (see `minidl.flow`); and the
-    arithmetic of single cells. It is one file that loads nothing. The model comes back as it was.
+    backpropagation and of the deconvnet; its relevance, by the rule "composite" of `minidl.flow.relevance`, where all ops have
+    a rule for it; the ledger of the score and the way of nine pixels (see `minidl.flow`); and the arithmetic of single cells.
+    It is one file that loads nothing. The model comes back as it was.
 
     Args:
         x: as the model takes it, in the type of its parameters.
@@ -198,8 +199,11 @@ def _data(
     counts = {wire: n for line in walked.lines for wire, n in line.counts.items()}
     pixels = (255 * shrink(np.atleast_3d(picture).transpose(2, 0, 1), PICTURE, "mean") + 0.5).astype(np.uint8)
     g = to_cpu(walked.passed.gradient(walked.nodes[-1].tensor))
+    refused = walked.relevance if isinstance(walked.relevance, str) else None
+    accounts = walked.relevance if isinstance(walked.relevance, list) else [None] * len(walked.lines)
     data = about | {
         "nodes": nodes,
+        "refused": None if refused is None else literal(refused, 2 * LONG),
         "width": width,
         "ops": {name: _op(op) for name, op in {type(n.op).__name__: n.op for n in walked.nodes if n.op is not None}.items()},
         "wires": [
@@ -217,8 +221,10 @@ def _data(
                 "biases": _number(line.biases),
                 "bias": None if line.bias is None else _number(line.bias),
                 "open": None if line.open is None else walked.row[line.open],
+                "relevance": None if shared is None else _number(sum(shared.counts.values())),
+                "taken": None if shared is None else _number(shared.biases),
             }
-            for line in walked.lines
+            for line, shared in zip(walked.lines, accounts, strict=True)
         ],
         "picks": [
             {

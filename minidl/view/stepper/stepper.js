@@ -4,7 +4,10 @@ const RULES = { // by name, what it changes
   gradient: "",
   guided: "The rule “guided” changes one thing: a relu also stops every gradient below zero, so that only what speaks for the score goes on. It draws clearer pictures, which say less about this net.",
   deconvnet: "The rule “deconvnet” changes one thing: a relu stops every gradient below zero, and does not ask whether its own gate was open.",
+  lrp: "The rule “lrp” sends relevance back in place of gradients. It begins as the score itself, and each step shares it out among what went in, by what each contributed: evenly in the layers nearest the picture, with more weight on what agrees (gamma) in convolutions above, and as it is in linear layers.",
 };
+const offered = (rule) => rule !== "lrp" || data.refused === null;
+const relevance = () => state.rule === "lrp"; // then there are no gradients to show
 const state = { row: 0, rule: "gradient", pick: 0, channel: -1 };
 const last = data.nodes.length - 1;
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -163,14 +166,18 @@ function lead(node) {
   const rule = state.rule;
   const facts = [
     [node.of === 1 ? "1" : shape(node.shape.slice(1)), node.of === 1 ? "number" : node.shape.length === 4 ? "channels × rows × columns" : "numbers"],
-    [number(node.norm[rule]), "size of all gradients, ‖g‖"],
+    [number(node.norm[rule]), relevance() ? "size of all relevance, ‖R‖" : "size of all gradients, ‖g‖"],
   ];
   if (node.gates !== null) facts.push([percent(node.gates), "of the gates are open"]);
-  facts.push([signed(node.score[rule]), "sum of a·g"]);
+  facts.push([signed(node.score[rule]), relevance() ? "sum of R" : "sum of a·g"]);
   const words = [];
   if (state.row === 0) {
     words.push(make("p", {}, "The number that is explained: the net’s score for ", make("b", {}, data.classes[data.target]),
-      ", before any softmax. Its own gradient is 1: were it larger by a little, it would be larger by just that."));
+      relevance() ? ", before any softmax. All relevance is still here: the score itself."
+        : ", before any softmax. Its own gradient is 1: were it larger by a little, it would be larger by just that."));
+  } else if (state.row === last && relevance()) {
+    words.push(make("p", {}, "The walk has arrived, and every pixel has its share of the score: red speaks for it, blue against it. ",
+      "All shares, and what biases and stabilisers took on the way, add up to the score."));
   } else if (state.row === last) {
     words.push(make("p", {}, "The walk has arrived, and every pixel has its gradient. Where it is red, a little more light raises ",
       "the score; where it is blue, it lowers it; where it is pale, the net hardly looks. This is the saliency map."));
@@ -191,11 +198,11 @@ function mapsOf(node) {
   const c = state.channel < node.channels.length ? state.channel : -1;
   const which = c < 0 ? "" : `channel ${node.channels[c]}`;
   const out = ringAt(node);
-  const tiles = make("div", { class: "tiles" },
+  const tiles = make("div", { class: "tiles" }, [
     tile("a", state.row === last ? "Picture x" : "Activation a", which || "mean of all channels", values(node.a[c + 1], node.size), node.size, "signed", out),
-    tile("g", "Gradient g", which || "mean of all channels", values(node.g[state.rule][c + 1], node.size), node.size, "signed", out),
-    tile("p", "Product a·g", which || "sum of all channels", values(node.p[state.rule][c + 1], node.size), node.size, "signed", out),
-  );
+    relevance() ? null : tile("g", "Gradient g", which || "mean of all channels", values(node.g[state.rule][c + 1], node.size), node.size, "signed", out),
+    tile("p", relevance() ? "Relevance R" : "Product a·g", which || "sum of all channels", values(node.p[state.rule][c + 1], node.size), node.size, "signed", out),
+  ].filter(Boolean));
   const parts = [make("h3", {}, state.row === last ? "The picture, as the net is given it, and how much it matters" : "What came out of this step, and how much it matters"), tiles];
   if (out) parts.push(make("p", { class: "small" }, "The ring marks the cell through which the strongest path of the picked pixel goes."));
   if (node.channels.length) {
@@ -220,13 +227,14 @@ function ringAt(node) { // where the path of the picked pixel enters this node's
 }
 
 function unitsOf(node) {
-  const limits = [node.a, node.g[state.rule], node.p[state.rule]].map(limitOf);
+  const columns = relevance() ? [node.a, node.p.lrp] : [node.a, node.g[state.rule], node.p[state.rule]];
+  const limits = columns.map(limitOf);
   const named = (u) => (data.nodes[0].sources[0] === state.row ? data.classes[u] : `${u}`);
   const rows = node.units.map((u, k) => make("tr", {}, make("td", { class: "name" }, node.of === 1 ? "" : named(u)),
-    [node.a[k], node.g[state.rule][k], node.p[state.rule][k]].map((v, m) => [
-      make("td", {}, signed(v)), make("td", { class: "bar" }, track(v, limits[m]))])));
+    columns.map((column, m) => [
+      make("td", {}, signed(column[k])), make("td", { class: "bar" }, track(column[k], limits[m]))])));
   const head = make("tr", {}, make("th", { class: "name" }, node.of === 1 ? "" : "number"),
-    ["activation a", "gradient g", "product a·g"].map((t) => make("th", { colspan: 2, class: "name" }, t)));
+    (relevance() ? ["activation a", "relevance R"] : ["activation a", "gradient g", "product a·g"]).map((t) => make("th", { colspan: 2, class: "name" }, t)));
   const few = node.units.length < node.of ? `${node.units.length} of ${node.of} numbers: those that count most.` : "";
   return make("section", {}, make("h3", {}, "What came out of this step, and how much it matters"), few ? make("p", { class: "small" }, few) : null,
     make("div", { class: "scroll" }, make("table", { class: "bars" }, head, rows)));
@@ -238,6 +246,12 @@ function ledger() {
   const score = data.cuts[0].wires.reduce((sum, k) => sum + data.wires[k].count, 0);
   const total = wires.reduce((sum, w) => sum + w.count, 0) + cut.biases;
   const parts = [make("h3", {}, "The account: where the score is now")];
+  if (relevance()) {
+    parts.push(make("p", {}, "Cut the net where we stand, along the dashed line. The relevance that crosses the cut, and what the biases of the steps above and ",
+      "the small numbers that keep them from dividing by zero have taken, are the score. A step that is a batch norm belongs to the layer below it."));
+    parts.push(equation([[cut.relevance, "relevance here"], [cut.taken, "biases and stabilisers above"]], [cut.relevance + cut.taken, "the score"]));
+    return make("section", { id: "ledger" }, parts);
+  }
   if (state.rule !== "gradient") {
     parts.push(make("p", { class: "warning" }, `The rule “${state.rule}” is no derivative, and keeps no account. Switch to “gradient” to see it.`));
     return make("section", { id: "ledger" }, parts);
@@ -452,7 +466,7 @@ function buildHead() {
   document.getElementById("logits").append(make("table", { class: "bars" }, shown.map((k) => make("tr", {},
     make("td", { class: "name" }, data.classes[k]), make("td", {}, signed(data.logits[k])), make("td", { class: "bar" }, track(data.logits[k], limit))))));
   document.getElementById("rules").append(make("span", { class: "small wide" }, "rule"), ...Object.keys(RULES).map((rule) =>
-    make("button", { type: "button", "data-rule": rule, onclick: () => { state.rule = rule; draw(); } }, rule)));
+    make("button", { type: "button", "data-rule": rule, disabled: offered(rule) ? null : "", title: offered(rule) ? null : data.refused, onclick: () => { state.rule = rule; draw(); } }, rule)));
   const [C, H, W] = data.picture.shape;
   const canvas = document.getElementById("picture");
   canvas.width = W;
@@ -504,7 +518,7 @@ function listen() {
     if (event.key in rows) go(rows[event.key]);
     else if (/^[1-9]$/.test(event.key) && Number(event.key) <= data.picks.length) { state.pick = Number(event.key) - 1; draw(); }
     else if (event.key === "r" || event.key === "R") {
-      const names = Object.keys(RULES);
+      const names = Object.keys(RULES).filter(offered);
       state.rule = names[(names.indexOf(state.rule) + 1) % names.length];
       draw();
     } else return;

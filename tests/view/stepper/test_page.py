@@ -16,7 +16,7 @@ import pytest
 
 import minidl
 import models
-from minidl import Tensor, gradients, nn, no_grad, ops, view, walk
+from minidl import Tensor, explain, gradients, nn, no_grad, ops, view, walk
 from minidl.ops.pool import MaxPool2d
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
@@ -98,6 +98,9 @@ def test_what_the_page_is_told(tmp_path: pathlib.Path) -> None:
     assert data["nodes"][relu]["gates"] == pytest.approx(float((steps[relu].op.gate()).mean()))  # type: ignore[arg-type, union-attr]
     guided = [n["norm"]["guided"] for n in data["nodes"]]
     assert guided[0] == 1 and guided != [n["norm"]["gradient"] for n in data["nodes"]]
+    relevance = explain.lrp(Joined(), x.data, 1).raw[0].sum(0)
+    assert np.abs(tile(data, blob, len(steps), "p", rule="lrp") - relevance).max() <= np.abs(relevance).max() / 250
+    assert data["nodes"][0]["score"]["lrp"] == pytest.approx(y.item()) and "lrp" not in data["nodes"][-1]["g"]
     assert {n["where"].partition(":")[0] for n in data["nodes"][1:-1]} == {"stepper/test_page.py"}
     assert data["nodes"][1]["layer"] == "linear" and data["ops"]["Conv2d"]["file"].startswith("minidl/ops/conv.py:")
     assert "conv2d_grad_x" in data["ops"]["Conv2d"]["code"]
@@ -176,7 +179,9 @@ def test_every_architecture(name: str, settings: dict[str, Any], size: int, tmp_
     for cut in closed:
         terms = [data["wires"][w]["count"] for w in cut["wires"]]
         assert sum(terms) + cut["biases"] == pytest.approx(score, abs=2e-5 * sum(map(abs, [*terms, 1.0])))
-    assert (len(closed) < len(data["cuts"])) == ("paper" in settings)
+    assert (len(closed) < len(data["cuts"])) == ("paper" in settings) == (data["refused"] is not None)
+    for cut in data["cuts"] if data["refused"] is None else []:
+        assert cut["relevance"] + cut["taken"] == pytest.approx(score, abs=2e-4 * max(1, abs(cut["relevance"])))
     derivatives = np.array([pick["derivative"] for pick in data["picks"]])
     assert np.abs(displayed_flows(data) - derivatives).max() < 1e-4 * np.abs(derivatives).max()
     for node in data["nodes"]:
@@ -355,7 +360,7 @@ def test_keys_clicks_and_touch(open_page: Open, path: pathlib.Path) -> None:
     assert current(page) == 4 and page.inner_text("#panel h2").startswith(data["nodes"][4]["name"])
     page.keyboard.press("ArrowDown")  # with the focus in the list, which goes along
     assert current(page) == 5 and page.evaluate("document.activeElement.dataset.row") == "5"
-    for rule in ("guided", "deconvnet", "gradient"):
+    for rule in ("guided", "deconvnet", "lrp", "gradient"):
         page.keyboard.press("r")
         assert page.get_attribute(f"[data-rule={rule}]", "aria-pressed") == "true"
     page.click("[data-rule=guided]")
@@ -421,7 +426,7 @@ def test_pixels_have_the_colour_of_their_value(theme: str, open_page: Open, path
     for row in range(3, len(data["nodes"])):
         page.evaluate(f"go({row})")
         for kind in "agp":
-            for rule in ("gradient", "guided"):
+            for rule in ("gradient", "guided", "lrp") if kind == "p" else ("gradient", "guided"):
                 page.evaluate(f"state.rule = '{rule}'; draw()")
                 values = tile(data, blob, row, kind, rule=rule)
                 sizes = np.sort(np.abs(values), axis=None)
@@ -433,6 +438,36 @@ def test_pixels_have_the_colour_of_their_value(theme: str, open_page: Open, path
                 expected = [colour(np.clip(v / limit, -1, 1), theme) for v in values.ravel()]
                 np.testing.assert_allclose(np.reshape(got, (h * w, 4))[:, :3], expected, atol=1.01)
     page.evaluate("state.rule = 'gradient'; draw()")
+
+
+@pytest.mark.oracle
+def test_relevance_in_the_switch(open_page: Open, path: pathlib.Path) -> None:
+    """At every node the relevance is shown in place of gradients, and its account adds up to the score."""
+    page, (data, _) = open_page(path), content(path)
+    page.click("[data-rule=lrp]")
+    score = data["logits"][data["target"]]
+    for row, node in enumerate(data["nodes"]):
+        page.evaluate(f"go({row})")
+        assert "“lrp” sends relevance back" in page.inner_text(".lead") and "sum of R" in page.inner_text(".lead")
+        shown = page.inner_text("#panel")
+        assert ("Relevance R" if "size" in node else "relevance R") in shown and "Gradient g" not in shown
+        equation = page.inner_text("#ledger")
+        assert "relevance here" in equation and "no derivative" not in equation
+        cut = data["cuts"][row]
+        assert cut["relevance"] + cut["taken"] == pytest.approx(score, rel=1e-8)
+        assert node["score"]["lrp"] == pytest.approx(cut["relevance"]) or len(cut["wires"]) > 1
+    assert "its share of the score" in page.inner_text(".lead")
+
+
+@pytest.mark.oracle
+def test_relevance_that_is_refused_says_why(open_page: Open, tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path, "sigmoid")
+    page, (data, _) = open_page(path), content(path)
+    assert page.is_disabled("[data-rule=lrp]")
+    assert page.get_attribute("[data-rule=lrp]", "title") == data["refused"] and "Sigmoid" in data["refused"]
+    for rule in ("guided", "deconvnet", "gradient"):  # it is passed over
+        page.keyboard.press("r")
+        assert page.get_attribute(f"[data-rule={rule}]", "aria-pressed") == "true"
 
 
 def check_displayed_flows(page: Any, data: dict[str, Any]) -> None:
@@ -566,7 +601,7 @@ def test_a_small_screen(theme: str, open_page: Open, path: pathlib.Path) -> None
         page.evaluate(f"go({row})")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, f"row {row}"
     buttons = [button.bounding_box() for button in page.locator(".controls button").all()]
-    assert len(buttons) == 5 and all(b["x"] >= 0 and b["x"] + b["width"] <= 390 and b["height"] >= 30 for b in buttons)
+    assert len(buttons) == 6 and all(b["x"] >= 0 and b["x"] + b["width"] <= 390 and b["height"] >= 30 for b in buttons)
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", dark)[:3])) < 200) == (theme == "dark")
 
