@@ -50,6 +50,9 @@ def carlini_wagner(
     takes max_{k != y} S_k - S_y. The tanh keeps x' in bounds. Carlini and Wagner 2017, "Towards evaluating the robustness of
     neural networks", section VI.A.
 
+    Where c is said to succeed, an image of the second half of its steps did: the first step of Adam changes each value of w by
+    lr, whatever c is, and may well succeed by chance.
+
     Returns the nearest image that succeeds, by l2; those that do not succeed come back as they were, and so do those that
     succeed without an attack. Of a linear model the size of the change is |margin| / ||w_y - w_k||_2, where no bound is in the
     way, and by how much more tells how far Adam is from its minimum.
@@ -58,7 +61,8 @@ def carlini_wagner(
         kappa: the margin that is asked for, in units of the logits: success in the search is S_k - S_y >= kappa. 0: any.
         searches: values of c.
         steps: of Adam, for each of them; the paper takes 10,000.
-        lr: of Adam, in units of w: 0.01 moves a value in the middle of [0, 1] by about 0.005 a step.
+        lr: of Adam at first, in units of w: 0.01 moves a value in the middle of [0, 1] by about 0.005 a step. It falls to 0 on
+            a line, which makes up for fewer steps; in the paper it stays.
 
     The other arguments, and what is raised, are those of `fgsm`.
     """
@@ -77,7 +81,8 @@ def carlini_wagner(
         for _ in range(searches):
             w, success = Parameter(xp.arctanh(INSIDE * (start - middle) / half).astype(x.dtype)), xp.zeros(len(at), bool)
             optimiser = AdamW([w], lr, weight_decay=0.0)
-            for _ in range(steps):
+            for t in range(steps):
+                optimiser.lr = lr * (1 - t / steps)
                 optimiser.zero_grad()
                 image = ops.clip(half * ops.tanh(w) + middle, low, high)  # clipped for the sake of its rounding
                 logits = logits_of(net, image)
@@ -90,7 +95,8 @@ def carlini_wagner(
                 there = distance <= -kappa if kappa else reached(logits.data, aim, targeted)
                 size = sizes(now - start, "l2").reshape(-1).astype("float64")
                 better = there & (size < length)
-                found[better], length[better], success = now[better], size[better], success | there
+                found[better], length[better] = now[better], size[better]
+                success = success | there if 2 * t >= steps else success
                 yield put(x, at, now)
             most, least = xp.where(success, c, most), xp.where(success, least, c)
             c = xp.where(xp.isfinite(most), (least + most) / 2, TEN_TIMES * c)
