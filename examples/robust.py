@@ -10,7 +10,7 @@ runs/robust
 
 On CIFAR-10, with published weights:
 
-    python examples/robust.py --data cifar10 --root data --model resnet20 --weights resnet20.th --prefix module.
+    python examples/robust.py --data cifar10 --model resnet20 --weights resnet20.th --key state_dict --prefix module.
 """
 
 from __future__ import annotations

@@ -157,6 +157,7 @@ SMALL = {  # what is run, with these settings in place of its own
     "python examples/perturbation.py": "--count 1 --iterations 5",
     "python examples/perturbation.py --study 50": "--study 1 --iterations 5",
     "python examples/fooling.py": "--count 4",
+    "python examples/robust.py": "--count 4 --eps 2 --steps 2 --candidates 1 --squares 2",
     "python examples/linearity.py": "--pictures 200 --epochs 1 --count 2",
     "python examples/architectures.py": "--nets googlenet",
     "python examples/factorisation.py": "--batch 1 --rounds 1 --pixels 9",
@@ -175,6 +176,9 @@ SMALL = {  # what is run, with these settings in place of its own
 PARSED = {  # what its script's own parser reads to the end, and why it is not run
     "python examples/train.py --data cifar10 --model resnet20": "fetches CIFAR-10",
     "python examples/fooling.py --data cifar10 --run runs/cifar10-resnet20": "wants the net that takes an hour",
+    "python examples/robust.py --data cifar10 --model resnet20 --weights resnet20.th --key state_dict --prefix module.": (
+        "wants CIFAR-10 and published weights"
+    ),
     "python examples/residual_or_plain.py --data cifar10": "fetches CIFAR-10",
     "python examples/dense_or_residual.py --data cifar10": "fetches CIFAR-10",
     "python examples/dense_or_residual.py": "a minute at the smallest",

@@ -63,7 +63,8 @@ def pgd(
     eps, bounds = number(eps, "eps", "[0, inf)"), check_bounds(bounds)
     steps, seed = count(steps, "steps", 0), count(seed, "seed", 0)
     length = eps / 4 if step is None else number(step, "step", "[0, inf)")
-    restarts, best = count(restarts, "restarts"), best or restarts > 1
+    restarts = count(restarts, "restarts")
+    best = best or restarts > 1
     check_output(output)
     if restarts > 1 and not random_start:
         wrong(ValueError, "restarts", "1 where random_start is False: all would be the same", restarts)
