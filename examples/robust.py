@@ -89,7 +89,7 @@ def attacked(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace
         for name, interval in zip(shares, (found.clean, found.accuracy), strict=True):
             shares[name].append(interval.mean)
     title = f"Right answers on {len(x)} images, and under the worst of several attacks"
-    view.accuracy_by_eps(path, tuple(size / unit for size in args.eps), shares, 1 / len(loaded.classes), title)
+    view.accuracy_by_eps(path, tuple(size / unit for size in args.eps), shares, 1 / len(loaded.classes), title, args.norm)
     print(f"{path}: right answers over eps")
 
 

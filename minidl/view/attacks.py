@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from minidl.arguments import number, numbers
+from minidl.arguments import number, numbers, one_of
 from minidl.array import Array, to_cpu
 from minidl.io.files import Path
 from minidl.view import figure
@@ -62,24 +62,44 @@ def fooled(
 
 
 def accuracy_by_eps(
-    path: Path, eps: Sequence[float], shares: Mapping[str, Sequence[float]], chance: float, title: str = ""
+    path: Path,
+    eps: Sequence[float],
+    shares: Mapping[str, Sequence[float]],
+    chance: float,
+    title: str = "",
+    norm: str = "linf",
 ) -> None:
     """How many pictures are still right (0 to 1) under each attack, over the size of the change, as PNG.
 
-    eps: in units of pictures in [0, 1]; shown in grey levels of 255. chance: what guessing gives. Raises TypeError or
-    ValueError for an eps below 0, a chance outside [0, 1], and what are no numbers.
+    eps: in units of pictures in [0, 1], in any order; with the norm "linf" shown in grey levels of 255, with "l2" as it is.
+    chance: what guessing gives. Raises TypeError or ValueError for an eps below 0, a chance outside [0, 1], another norm, and
+    what are no numbers.
     """
+    unit, label = {
+        "linf": (255, "largest change of a value, in grey levels of 255"),
+        "l2": (1, "length of the change, in units of [0, 1]"),
+    }[one_of(norm, "norm", ("linf", "l2"))]
     eps, chance = numbers(eps, "eps", "[0, inf)"), number(chance, "chance", "[0, 1]")
     picture = figure.new(7.6, 4.0, w_pad=0.12, h_pad=0.1)
     ax = picture.subplots()
-    levels = 255 * np.asarray(eps)
+    levels = unit * np.asarray(eps)
+    order, most = levels.argsort(kind="stable"), levels.max()
     for (name, share), (color, line, marker) in zip(shares.items(), STYLES, strict=False):
-        ax.plot(levels, 100 * np.asarray(share), line, marker=marker, ms=4, lw=1.6, color=color, label=figure.name(name))
+        ax.plot(
+            levels[order],
+            100 * np.asarray(share)[order],
+            line,
+            marker=marker,
+            ms=4,
+            lw=1.6,
+            color=color,
+            label=figure.name(name),
+        )
     ax.axhline(100 * chance, color=GREY, lw=0.8, ls=(0, (1, 3)))
-    ax.text(levels[-1], 100 * chance + 1.5, "guessing", color=GREY, fontsize=8.5, ha="right")
+    ax.text(most, 100 * chance + 1.5, "guessing", color=GREY, fontsize=8.5, ha="right")
     ax.set_ylim(-2, 102)
-    ax.set_xlim(-0.02 * levels[-1], 1.02 * levels[-1])
-    ax.set_xlabel("largest change of a value, in grey levels of 255", color=GREY)
+    ax.set_xlim(-0.02 * most, 1.02 * most)
+    ax.set_xlabel(label, color=GREY)
     ax.set_ylabel("right answers (%)", color=GREY)
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))  # beside the lines, not on them
     _house_style(ax)
