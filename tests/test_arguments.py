@@ -286,6 +286,10 @@ ROWS: dict[str, Row] = {
     # attack
     "attack.fgsm": Row(attacked(), signed="bounds mean"),
     "attack.pgd": Row(attacked(step=0.01, steps=2), signed="bounds mean"),
+    "attack.apgd": Row(attacked(steps=3), signed="bounds mean"),
+    "attack.square": Row(attacked(steps=3), signed="bounds mean"),
+    "attack.carlini_wagner": Row(attacked(steps=2, searches=2), signed="bounds mean"),
+    "attack.robust_accuracy": Row(attacked(steps=2, candidates=2, squares=2), signed="bounds mean"),
     "attack.deepfool": Row(attacked(steps=2, candidates=2), signed="bounds mean"),
     "attack.fool": Row(attacked(steps=2), signed="bounds mean"),
     "attack.universal": Row(attacked(passes=2, steps=2), signed="bounds mean"),

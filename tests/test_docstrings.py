@@ -77,8 +77,8 @@ METHODS = {  # and these of other rooms
     "smooth_max_convolution",
 }
 OF_NO_PAPER = {
-    "what a method returns": "attack.AttackResult attack.Linearity evaluate.Curve evaluate.Measured evaluate.Randomization "
-    "explain.Explanation metrics.Interval",
+    "what a method returns": "attack.AttackResult attack.Linearity attack.RobustAccuracy evaluate.Curve evaluate.Measured "
+    "evaluate.Randomization explain.Explanation metrics.Interval",
     "no method, but a tool": "explain.Head explain.delete explain.keep explain.predict nn.init.generator optim.Optimizer "
     "optim.decay_groups",
     "nobody's": "metrics.accuracy metrics.confusion_matrix optim.constant optim.step_decay",

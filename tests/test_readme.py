@@ -160,6 +160,7 @@ SMALL = {  # what is run, with these settings in place of its own
     "python examples/perturbation.py": "--count 1 --iterations 5",
     "python examples/perturbation.py --study 50": "--study 1 --iterations 5",
     "python examples/fooling.py": "--count 4",
+    "python examples/robust.py": "--count 4 --eps 2 --steps 2 --candidates 1 --squares 2",
     "python examples/linearity.py": "--pictures 200 --epochs 1 --count 2",
     "python examples/architectures.py": "--nets googlenet",
     "python examples/factorisation.py": "--batch 1 --rounds 1 --pixels 9",
@@ -178,6 +179,9 @@ SMALL = {  # what is run, with these settings in place of its own
 PARSED = {  # what its script's own parser reads to the end, and why it is not run
     "python examples/train.py --data cifar10 --model resnet20": "fetches CIFAR-10",
     "python examples/fooling.py --data cifar10 --run runs/cifar10-resnet20": "wants the net that takes an hour",
+    "python examples/robust.py --data cifar10 --model resnet20 --weights resnet20.th --key state_dict --prefix module.": (
+        "wants CIFAR-10 and published weights"
+    ),
     "python examples/residual_or_plain.py --data cifar10": "fetches CIFAR-10",
     "python examples/dense_or_residual.py --data cifar10": "fetches CIFAR-10",
     "python examples/dense_or_residual.py": "a minute at the smallest",
@@ -192,6 +196,9 @@ PARSED = {  # what its script's own parser reads to the end, and why it is not r
     "python -m tests.benchmarks.gpu --root FOLDER_OF_CIFAR10 --quick": "wants a GPU",
     "python -m tests.benchmarks.gpu --rehearse": "takes minutes; tests/benchmarks/test_gpu.py runs its parts",
     "python -m tests.benchmarks.cifar_peer --root data": "wants CIFAR-10 and PyTorch",
+    "python -m tests.benchmarks.robust_peer --root data --weights resnet20.th --key state_dict --prefix module.": (
+        "wants CIFAR-10 and PyTorch"
+    ),
 }
 BY_OTHERS = {  # what another test or .ci/run runs, and where
     "python -m tests.pictures": ("tests/kernels/test_readable.py", "pictures.main()"),

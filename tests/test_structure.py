@@ -46,7 +46,7 @@ ARROWS = {
     "inference": "arguments array bar contexts core data flow nn ops",
     "view": "analysis arguments array contexts core flow io nn",
     "explain": "analysis arguments array contexts core flow inference nn ops optim view",
-    "attack": "arguments array contexts core inference nn ops stable",
+    "attack": "arguments array contexts core inference metrics nn ops optim stable",
     "evaluate": "arguments array contexts core explain inference metrics nn",
     "train": "analysis arguments array bar core data inference io kernels metrics mixed nn ops optim weights",
     "models": "arguments array core nn ops",

@@ -1,6 +1,7 @@
 """How little must change before a model sees something else?
 
-Every attack takes pictures (N,C,H,W) in bounds and returns an `AttackResult`; `linearity` shows why they succeed.
+Every attack takes pictures (N,C,H,W) in bounds and returns an `AttackResult`; `linearity` shows why they succeed,
+and `robust_accuracy` how often a model stays right under the strongest of them.
 
 Sizes are in the units of the pictures: where these are in [0, 1], 8/255 is eight grey levels. A model that was trained on
 (x - mean) / std is attacked through that, with `mean` and `std`.
@@ -9,6 +10,8 @@ A model with one logit z answers 1 where z > 0, else 0; to change its answer is 
 the largest.
 """
 
+from minidl.attack.apgd import apgd
+from minidl.attack.carlini_wagner import carlini_wagner
 from minidl.attack.class_image import class_image
 from minidl.attack.deepfool import deepfool
 from minidl.attack.fgsm import fgsm
@@ -16,6 +19,23 @@ from minidl.attack.fool import fool
 from minidl.attack.linearity import Linearity, linearity
 from minidl.attack.pgd import pgd
 from minidl.attack.result import AttackResult
+from minidl.attack.robust import RobustAccuracy, robust_accuracy
+from minidl.attack.square import square
 from minidl.attack.universal import universal
 
-__all__ = ["AttackResult", "Linearity", "class_image", "deepfool", "fgsm", "fool", "linearity", "pgd", "universal"]
+__all__ = [
+    "AttackResult",
+    "Linearity",
+    "RobustAccuracy",
+    "apgd",
+    "carlini_wagner",
+    "class_image",
+    "deepfool",
+    "fgsm",
+    "fool",
+    "linearity",
+    "pgd",
+    "robust_accuracy",
+    "square",
+    "universal",
+]

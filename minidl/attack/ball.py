@@ -5,6 +5,7 @@ linf   max_i |d_i| <= eps         l2   sqrt(sum_i d_i^2) <= eps         over all
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -61,11 +62,16 @@ def project(x: Array, d: Array, eps: float, norm: str, bounds: Bounds) -> Array:
     return array_module(x).clip(add(x, shrink(d, eps, norm)), *bounds)
 
 
-def draw(x: Array, numbers: range, eps: float, norm: str, seed: int) -> Array:
-    """One d for each picture of x (N,C,H,W), uniform in the ball. Picture i of all depends on (seed, i) alone."""
+def rng_of(seed: int, i: int, run: int = 0) -> np.random.Generator:
+    """The generator of image i of all, in one of several runs."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i, run) if run else (i,)))
+
+
+def draw(x: Array, numbers: Iterable[int], eps: float, norm: str, seed: int, run: int = 0) -> Array:
+    """One d for each picture of x (N,C,H,W), uniform in the ball. Picture i of all depends on (seed, i, run) alone."""
     drawn: Array = np.empty(x.shape)
     for d, i in zip(drawn, numbers, strict=True):
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
+        rng = rng_of(seed, i, run)
         if norm == "linf":
             d[:] = rng.uniform(-eps, eps, d.shape)
         else:  # a direction, and a radius r with P(r < t) = (t / eps)^size

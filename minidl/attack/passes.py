@@ -67,16 +67,19 @@ def inside(x: Array, bounds: Bounds) -> Array:
     return xp.clip(x, *bounds)
 
 
-def score_gradient(net: Answering, x: Array, classes: Array, output: Output) -> Array:
-    """d score_c / dx (N,C,H,W) of one batch; a function of one's own is given the model's own logits."""
-    picture = Tensor(x, requires_grad=True)
-    logits = logits_of(net.model, picture)
+def scores_of(logits: Tensor, classes: Array, output: Output) -> Tensor:
+    """The scores (N,) of the model's own logits (N,K); of one logit as those of the two answers that it decides between."""
     if callable(output):
-        scores = score(logits, classes, output)
-    elif output == "sigmoid" and logits.shape[1] == 1:
-        scores = score(decisions(logits), classes, "prob")  # which it is, and 1 - that for class 0
-    else:
-        scores = score(decisions(logits), classes, output)
+        return score(logits, classes, output)
+    if output == "sigmoid" and logits.shape[1] == 1:
+        output = "prob"  # which it is, and 1 - that for class 0
+    return score(decisions(logits), classes, output)
+
+
+def score_gradient(net: Answering, x: Array, classes: Array, output: Output) -> Array:
+    """d score_c / dx (N,C,H,W) of one batch."""
+    picture = Tensor(x, requires_grad=True)
+    scores = scores_of(logits_of(net.model, picture), classes, output)
     (gx,) = gradients(scores, [picture], array_module(x).ones_like(scores.data), keep_graph=False)
     return gx
 

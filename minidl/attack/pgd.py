@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minidl.arguments import count, number
+from minidl.arguments import count, number, wrong
 from minidl.array import Array, array_module
 from minidl.attack.ball import Bounds, check_norm, draw, project, unit
-from minidl.attack.passes import PerChannel, attacked, check_bounds, on_pictures, score_gradient
+from minidl.attack.best import Best, check_output, loss_gradient, put
+from minidl.attack.passes import PerChannel, answers, attacked, check_bounds, on_pictures
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
 from minidl.inference.batches import Progress
@@ -27,6 +28,8 @@ def pgd(
     step: float | None = None,
     steps: int = 40,
     random_start: bool = True,
+    restarts: int = 1,
+    best: bool = False,
     output: Output = "logprob",
     mean: PerChannel = None,
     std: PerChannel = None,
@@ -46,27 +49,53 @@ def pgd(
             the whole change with "l2" (where 0.5 is usual on pictures of 32x32).
         step: of one step; None: eps / 4, which makes 2/255 of 8/255.
         random_start: False: start at the picture itself.
-        seed: of the start; that of picture i depends on (seed, i) alone.
-        keep_path: keep the pictures of every step: steps + 2 times the memory of x, as the start in the ball is one of them.
+        restarts: how often to start anew, with what did not succeed before; more than once implies `best`.
+        best: return the first image that succeeds, or, where none does, the one whose margin came nearest to that; False: the
+            image after the last step, as in the paper. Those that succeed at once, without an attack, stay as they are.
+        output: the score, as in `explain.saliency`, or "dlr", see `apgd`.
+        seed: of the starts; that of picture i depends on (seed, i, restart) alone.
+        keep_path: keep the pictures of every step: steps + 2 times the memory of x, as the start in the ball is one of them;
+            with `restarts` so much for each.
 
-    The other arguments, and what is raised, are those of `fgsm`.
+    The other arguments, and what is raised, are those of `fgsm`. ValueError also for `restarts` without a random start.
     """
     check_norm(norm)
     eps, bounds = number(eps, "eps", "[0, inf)"), check_bounds(bounds)
     steps, seed = count(steps, "steps", 0), count(seed, "seed", 0)
     length = eps / 4 if step is None else number(step, "step", "[0, inf)")
-    net, towards = on_pictures(model, x, mean, std), 1 if targeted else -1
+    restarts = count(restarts, "restarts")
+    best = best or restarts > 1
+    check_output(output)
+    if restarts > 1 and not random_start:
+        wrong(ValueError, "restarts", "1 where random_start is False: all would be the same", restarts)
+    net = on_pictures(model, x, mean, std)
 
     def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:
-        now = x
-        if random_start:
-            now = project(x, draw(x, range(part.start, part.stop), eps, norm, seed), eps, norm, bounds)
-            yield now
-        for _ in range(steps):
-            gx = score_gradient(net, now, classes, output)
-            direction = array_module(x).sign(gx) if norm == "linf" else unit(gx)
-            now = project(x, now + towards * length * direction - x, eps, norm, bounds)
-            yield now
+        xp, now = array_module(x), x
+        kept = Best(net, x, classes, targeted) if best else None
+        for run in range(restarts):
+            at = xp.arange(len(x)) if kept is None else kept.todo
+            here = x[at]
+            if random_start and len(at):
+                numbers = (at + part.start).tolist()
+                here = project(here, draw(here, numbers, eps, norm, seed, run), eps, norm, bounds)
+                now = put(now, at, here)
+                yield now
+            for _ in range(steps if len(at) else 0):
+                logits, _, gx = loss_gradient(net, here, classes[at], targeted, output)
+                if kept is not None:
+                    stand = kept.see(at, here, logits)
+                    at, here, gx = at[stand], here[stand], gx[stand]
+                    if len(at) == 0:
+                        break
+                up = xp.sign(gx) if norm == "linf" else unit(gx)
+                here = project(x[at], here + length * up - x[at], eps, norm, bounds)
+                now = put(now, at, here)
+                yield now
+            if kept is not None and len(at):
+                kept.see(at, here, answers(net, here))
+        if kept is not None:
+            yield kept.x
 
     params = {
         "method": "pgd",
@@ -77,7 +106,10 @@ def pgd(
         "step": length,
         "steps": steps,
         "random_start": random_start,
+        "restarts": restarts,
+        "best": best,
         "output": output,
         "seed": seed,
     }
-    return attacked(net, x, y, core, steps + random_start, bounds, targeted, batch_size, progress, keep_path, params)
+    most = restarts * (steps + random_start) + best
+    return attacked(net, x, y, core, most, bounds, targeted, batch_size, progress, keep_path, params)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from minidl.arguments import number, numbers
+from minidl.arguments import number, numbers, one_of
 from minidl.array import Array, is_array
 from minidl.io.files import Path
 from minidl.view import figure
@@ -103,15 +103,25 @@ def _sizes(largest: float, length: float) -> str:
 
 
 def accuracy_by_eps(
-    path: Path, eps: Sequence[float], shares: Mapping[str, Sequence[float]], chance: float, title: str = ""
+    path: Path,
+    eps: Sequence[float],
+    shares: Mapping[str, Sequence[float]],
+    chance: float,
+    title: str = "",
+    norm: str = "linf",
 ) -> None:
     """How many pictures are still right (0 to 1) under each attack, over the size of the change.
 
-    eps: in units of pictures in [0, 1]; shown in grey levels of 255. chance: what guessing gives. A share that is NaN is left
-    out, and the legend says so. The kinds of files are as in `overlays`.
-    Raises TypeError or ValueError for an eps below 0, a chance or a share outside [0, 1], what are no numbers, no eps, no
-    attack, and an attack with another number of shares.
+    eps: in units of images in [0, 1], in any order; with the norm "linf" shown in grey levels of 255, with "l2" as it is.
+    chance: what guessing gives. A share that is NaN is left out, and the legend says so. The kinds of files are as in
+    `overlays`.
+    Raises TypeError or ValueError for an eps below 0, a chance or a share outside [0, 1], another norm, what are no numbers, no
+    eps, no attack, and an attack with another number of shares.
     """
+    unit, below = {
+        "linf": (255, "largest change of a value, in grey levels of 255"),
+        "l2": (1, "length of the change, in units of [0, 1]"),
+    }[one_of(norm, "norm", ("linf", "l2"))]
     eps, chance = numbers(eps, "eps", "[0, inf)"), number(chance, "chance", "[0, 1]")
     if not eps or not shares:
         raise ValueError(f"eps, shares: expected at least one of each, got {len(eps)} and {len(shares)}")
@@ -130,8 +140,8 @@ def accuracy_by_eps(
         5.6 + max(width(label, 9) for label in labels) + 0.6, max(4.0, 0.8 + 0.2 * len(found)), w_pad=0.12, h_pad=0.1
     )
     ax = picture.subplots()
-    levels = 255 * np.asarray(eps)
-    most = levels.max() or 1.0
+    levels = unit * np.asarray(eps)
+    order, most = levels.argsort(kind="stable"), levels.max() or 1.0
     for i, (values, label) in enumerate(zip(found.values(), labels, strict=True)):
         again, one = divmod(i, len(COLORS))
         style: dict[str, Any] = {
@@ -139,13 +149,13 @@ def accuracy_by_eps(
             "marker": MARKERS[(one + 3 * again) % len(MARKERS)],
             "ls": LINES[(one + again) % len(LINES)],
         }
-        ax.plot(levels, 100 * np.asarray(values, float), ms=4, lw=1.6, label=label, **style)
+        ax.plot(levels[order], 100 * np.asarray(values, float)[order], ms=4, lw=1.6, label=label, **style)
     ax.axhline(100 * chance, color=GREY, lw=0.8, ls=(0, (1, 3)))
     side: Any = "bottom" if chance < 0.9 else "top"
     ax.text(most, 100 * chance + (1.5 if chance < 0.9 else -1.5), "guessing", color=GREY, fontsize=8.5, ha="right", va=side)
     ax.set_ylim(-2, 102)
     ax.set_xlim(-0.02 * most, 1.02 * most)
-    ax.set_xlabel("largest change of a value, in grey levels of 255", color=GREY)
+    ax.set_xlabel(below, color=GREY)
     ax.set_ylabel("right answers (%)", color=GREY)
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))  # beside the lines, not on them
     _house_style(ax)

@@ -53,12 +53,23 @@ def attack_once(
         return attack.deepfool(model, x, 1, targeted=targeted, steps=6, **more), x
     if method == "fool":
         return attack.fool(model, x, 1, step=eps, steps=6, **more), x
-    return attack.pgd(model, x, 1, eps, targeted=targeted, norm=method, steps=6, seed=seed, **more), x
+    if method == "carlini_wagner":
+        return attack.carlini_wagner(model, x, 1, targeted=targeted, searches=2, steps=4, lr=0.5, **more), x
+    name, norm = method.split()
+    more |= {"eps": eps, "norm": norm, "targeted": targeted, "seed": seed}
+    if name == "square":
+        return attack.square(model, x, 1, steps=8, **more), x
+    if name == "apgd":
+        return attack.apgd(model, x, 1, steps=6, restarts=2, **more), x
+    return attack.pgd(model, x, 1, steps=6, restarts=2 if name == "restarts" else 1, **more), x
 
 
-@settings(max_examples=60)
+BALLS = [f"{name} {norm}" for name in ("pgd", "restarts", "apgd", "square") for norm in ball.NORMS]
+
+
+@settings(max_examples=80)
 @given(
-    method=st.sampled_from(["fgsm", "linf", "l2", "deepfool", "fool"]),
+    method=st.sampled_from(["fgsm", "deepfool", "fool", "carlini_wagner", *BALLS]),
     C=st.integers(1, 4),
     dtype=st.sampled_from(["float32", "float64"]),
     eps=st.floats(0, 2) | st.floats(0, 0.05),
@@ -74,8 +85,8 @@ def test_every_step_stays_in_ball_and_bounds(
     assert found.path is not None and found.x.dtype == dtype
     np.testing.assert_array_equal(found.path[0], x)
     np.testing.assert_array_equal(found.path[-1], found.x)
-    norm = "linf" if method == "fgsm" else method
-    check_inside(found.path, x, eps if norm in ball.NORMS else None, norm, bounds)
+    norm = method.split()[-1] if method in BALLS else "linf"
+    check_inside(found.path, x, eps if method in BALLS or method == "fgsm" else None, norm, bounds)
 
 
 def no_ball(x: Array, d: Array, eps: float, norm: str, bounds: ball.Bounds) -> Array:
@@ -94,7 +105,7 @@ def only_the_last(x: Array, d: Array, eps: float, norm: str, bounds: ball.Bounds
 @pytest.mark.parametrize("norm", ball.NORMS)
 @pytest.mark.parametrize("broken", [no_ball, no_bounds, only_the_last])
 def test_a_broken_projection_is_noticed(norm: str, broken: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = (norm, 3, "float64", 0.3 if norm == "linf" else 3.0, (0.0, 1.0), False, 0)
+    case = (f"pgd {norm}", 3, "float64", 0.3 if norm == "linf" else 3.0, (0.0, 1.0), False, 0)
     check = (case[3], norm, case[4])
     found, x = attack_once(*case)
     check_inside(found.path, x, *check)
@@ -150,7 +161,7 @@ def test_pictures_a_rounding_outside_of_the_bounds_are_put_back(name: str) -> No
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.array, np.float16])
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "pgd l2", "universal"])
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in ("deepfool", "fool", "carlini_wagner")])
 def test_the_size_of_a_change_is_no_larger_than_eps(name: str, kind: Callable[[float], Any]) -> None:
     """Exactly, whatever type eps has, and of images in float32"""
     model, x = convolutional(3, 4, dtype="float32"), pictures(3, 3, dtype="float32")
@@ -158,7 +169,7 @@ def test_the_size_of_a_change_is_no_larger_than_eps(name: str, kind: Callable[[f
         eps = kind(value)
         found = ATTACKS[name](model, x, 1, **{"eps": eps, "bounds": (np.float64(0), np.array(1.0))})
         assert found.x.dtype == found.delta.dtype == np.float32 and type(found.params["eps"]) is float
-        assert (found.norms["l2" if name == "pgd l2" else "linf"].astype(np.float64) <= float(eps)).all()
+        assert (found.norms["l2" if name.endswith("l2") else "linf"].astype(np.float64) <= float(eps)).all()
 
 
 def test_sizes_of_tiny_numbers() -> None:
@@ -179,13 +190,13 @@ def test_the_start_is_uniform_in_the_ball(norm: str) -> None:
 # ---- batches, seeds, types
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "universal"])
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in ("universal", "pgd restarts")])
 def test_a_batch_of_n_equals_n_singles(name: str) -> None:
-    """Without a random start, which depends on the number of the picture"""
+    """Without a random start, which depends on the number of the picture; the squares of the first are those of one alone"""
     model, x, y = convolutional(3, 4), pictures(5, 3), np.array([0, 1, 2, 3, 1])
-    fixed = {"random_start": False} if name.startswith("pgd") else {}
+    fixed = {"random_start": False} if name.startswith(("pgd", "apgd")) else {}
     together = ATTACKS[name](model, x, y, **fixed)
-    for n in range(5):
+    for n in range(1 if name.startswith("square") else 5):
         alone = ATTACKS[name](model, x[n : n + 1], y[n : n + 1], **fixed)
         np.testing.assert_allclose(alone.x, together.x[n : n + 1], rtol=1e-9, atol=1e-12)
         assert (alone.success[0], alone.y[0], alone.steps[0]) == (together.success[n], together.y[n], together.steps[n])
@@ -203,7 +214,7 @@ def test_the_size_of_the_batches_does_not_matter(name: str) -> None:
         np.testing.assert_allclose(parts.path, whole.path, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["pgd", "pgd l2", "universal"])
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in ("fgsm", "deepfool", "fool", "carlini_wagner")])
 def test_the_seed_decides(name: str) -> None:
     model, x = convolutional(3, 4), pictures(6, 3)
     state = np.random.get_state()[1].tobytes()  # type: ignore[index,union-attr]
@@ -229,13 +240,19 @@ def test_all_numbers_of_channels_in_both_types(name: str, C: int) -> None:
     np.testing.assert_allclose(found["float32"].before, found["float64"].before, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "apgd candidates"])
 def test_the_targeted_class_is_made_likelier(name: str) -> None:
     model, x = convolutional(3, 4), pictures(8, 3)
     more = {
         "fgsm": {"eps": 0.3},
         "pgd": {"eps": 0.3},
         "pgd l2": {"eps": 3},
+        "pgd restarts": {"eps": 0.3},
+        "apgd": {"eps": 0.3},
+        "apgd l2": {"eps": 3},
+        "square": {"eps": 0.3, "steps": 300},
+        "square l2": {"eps": 3, "steps": 300},
+        "carlini_wagner": {"searches": 5, "steps": 40, "lr": 0.1},
         "deepfool": {"steps": 20},
         "universal": {"eps": 0.5, "rate": 1},
         "fool": {"steps": 50},

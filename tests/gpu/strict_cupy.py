@@ -367,9 +367,9 @@ def cupy(devices: int = 1) -> ModuleType:
     """A module to put into `sys.modules["cupy"]`, on a machine with so many GPUs."""
     module = ModuleType("cupy")
     for name in (
-        "abs absolute add ceil cos divide equal exp expm1 floor floor_divide fmax fmin greater greater_equal isfinite isinf "
-        "isnan less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or maximum minimum multiply "
-        "negative nextafter not_equal power remainder rint sign sin sqrt square subtract tanh true_divide"
+        "abs absolute add arctanh ceil cos divide equal exp expm1 floor floor_divide fmax fmin greater greater_equal isfinite "
+        "isinf isnan less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or maximum minimum "
+        "multiply negative nextafter not_equal power remainder rint sign sin sqrt square subtract tanh true_divide"
     ).split():
         setattr(module, name, ufunc(name))
     for name in (

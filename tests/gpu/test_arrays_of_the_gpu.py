@@ -69,6 +69,8 @@ CASES: dict[str, tuple[Call, tuple[Array, ...], dict[str, Array]]] = {
     "delete, constant": (partial(explain.delete, deletion="constant"), (X,), {"map": MAPS, "constant": CELL}),
     "keep": (explain.keep, (X,), {"map": MAPS}),
     **{name: (with_net(f), (X,), {"y": TARGET, "mean": COLOR, "std": COLOR}) for name, f in ATTACKS.items()},
+    "robust_accuracy": (with_net(attack.robust_accuracy, eps=0.2, steps=3, candidates=2, squares=4), (X,),
+                        {"y": TARGET, "mean": COLOR, "std": COLOR}),
     "linearity": (with_net(attack.linearity, count=5), (X[:1],), {"target": TARGET[:1], "mean": COLOR, "std": COLOR}),
     "deletion": (with_net(evaluate.deletion, steps=4), (X,), {"maps": MAPS, "target": TARGET, "baseline": CELL}),
     "insertion": (with_net(evaluate.insertion, steps=4), (X,), {"maps": MAPS, "target": TARGET, "baseline": X[::-1].copy()}),

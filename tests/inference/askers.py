@@ -77,6 +77,9 @@ ASKERS: dict[str, Ask] = {
     "extremal_perturbation": partial(explain.extremal_perturbation, iterations=3, areas=(0.2, 0.5), levels=2, blur=2.0),
     "predict": explain.predict,
     **{name: lambda model, x, attacked=attacked: attacked(model, x, 1) for name, attacked in ATTACKS.items()},
+    "robust_accuracy": lambda model, x: attack.robust_accuracy(
+        model, x, 1, norm="l2", eps=0.5, steps=2, candidates=2, squares=3, batch_size=1
+    ),
     "class_image": lambda model, x: attack.class_image(model, x.shape[1:], 1, steps=3),
     "linearity": lambda model, x: attack.linearity(model, x[:1], count=5),
     "deletion": lambda model, x: evaluate.deletion(model, x, MAPS, steps=4),

@@ -77,3 +77,15 @@ def test_one_probability_of_a_sigmoid(tmp_path: pathlib.Path) -> None:
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert of_both_answers(p, ["malignant"])[1] == ("not malignant", "malignant")
     assert of_both_answers(two[0], names) == (two[0], names)
+
+
+def test_sizes_in_any_order_and_of_either_norm(tmp_path: pathlib.Path) -> None:
+    """The same figure as in order; a length is not drawn as grey levels."""
+    up, down = [0.9, 0.4, 0.1], [0.1, 0.4, 0.9]
+    view.accuracy_by_eps(tmp_path / "up.png", (0.1, 0.2, 0.3), {"a": up}, 0.1)
+    view.accuracy_by_eps(tmp_path / "down.png", (0.3, 0.2, 0.1), {"a": down}, 0.1)
+    view.accuracy_by_eps(tmp_path / "l2.png", (0.1, 0.2, 0.3), {"a": up}, 0.1, norm="l2")
+    files = [(tmp_path / f"{name}.png").read_bytes() for name in ("up", "down", "l2")]
+    assert files[0] == files[1] != files[2]
+    with pytest.raises(ValueError, match=r"norm: expected one of \('linf', 'l2'\), got 'l1'"):
+        view.accuracy_by_eps(tmp_path / "l1.png", (0.1,), {"a": [1.0]}, 0.1, norm="l1")
