@@ -88,7 +88,7 @@ def test_squares_break_as_many_as_those_of_torchattacks(norm: str, eps: float) -
     assert found.success.sum() >= broken(images, y).sum() - 3  # both are chance
 
 
-def test_carlini_and_wagner_go_no_further_than_those_of_foolbox() -> None:
+def test_carlini_and_wagner_go_at_most_a_hundredth_further_than_those_of_foolbox() -> None:
     model, x, y = (a[:8] if isinstance(a, np.ndarray) else a for a in trained())
     peer = foolbox.attacks.L2CarliniWagnerAttack(steps=100)
     fmodel = foolbox.PyTorchModel(theirs(), bounds=(0, 1))
@@ -96,4 +96,4 @@ def test_carlini_and_wagner_go_no_further_than_those_of_foolbox() -> None:
     found = attack.carlini_wagner(model, x, y, steps=100)
     ratio = found.norms["l2"] / np.sqrt(((images.numpy() - x) ** 2).sum((1, 2, 3)))
     assert found.success.all() and success.numpy().all()
-    assert ratio.mean() < 1.005 and ratio.max() < 1.05
+    assert ratio.mean() < 1.01 and ratio.max() < 1.05
