@@ -50,7 +50,7 @@ def ratio(logits: Tensor, classes: Array, targeted: bool) -> Tensor:
 
 
 def loss_gradient(net: Answering, x: Array, classes: Array, targeted: bool, output: Output) -> tuple[Array, Array, Array]:
-    """The logits (N,K) of one batch, two of a model with one; the losses (N,); d loss / dx (N,C,H,W). Inside `evaluation_mode`."""
+    """The logits (N,K) of one batch, two of a model with one; losses (N,); d loss / dx (N,C,H,W). In `evaluation_mode`."""
     image = Tensor(x, requires_grad=True)
     logits = logits_of(net.model, image)
     losses = losses_of(logits, classes, targeted, output)
