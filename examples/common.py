@@ -10,39 +10,51 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import train as training  # examples/train.py
 
 from minidl import data, weights
-from minidl.arguments import numbers
 from minidl.array import DEVICES, Array, check_device, is_array, to_device
-from minidl.data import Normalize
 from minidl.io import torch_checkpoint
 from minidl.nn import Module
-from minidl.train import Row, Settings
+from minidl.train import Contract, Row, Settings, TrainedNet, load_run
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std of the nets that torchvision publishes
 
 
 class Loaded(NamedTuple):
-    """A net, and pictures for it: images (N,C,H,W) uint8, labels (N,) or None where nobody knows, the names of the classes.
+    """A net, and images for it: (N,C,H,W) as it was trained on them, labels (N,) or None where nobody knows.
 
-    The net takes normalize(images), which is (images / 255 - mean) / std, channel by channel. It may be on a GPU, the pictures
-    are not.
+    The net may be on a GPU, the images are not.
     """
 
-    model: Module
+    net: TrainedNet
     images: Array
     labels: Array | None
-    classes: tuple[str, ...]
-    normalize: Normalize
+
+    @property
+    def model(self) -> Module:
+        return self.net.model
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.net.classes
+
+    @property
+    def contract(self) -> Contract:
+        return self.net.contract
+
+    @property
+    def shown(self) -> Array:
+        """The images for the eye."""
+        return self.contract.shown(self.images)
 
     def inputs(self, images: Array) -> Array:
-        """Pictures as the net takes them, and where it is."""
-        return beside(self.model, self.normalize(images))
+        """Images as the net takes them, and where it is."""
+        return self.net.inputs(images)
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:
@@ -64,7 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help=f"the net that --weights belongs to, one of {', '.join(training.MODELS)}")  # fmt: skip
     group.add_argument("--key", help="the entry of a PyTorch checkpoint that holds the weights, where there are several")
     group.add_argument("--prefix", default="", help="what the names of the weights begin with there, such as module.")
-    group.add_argument("--size", type=int, help="resize the pictures to SIZE x SIZE; by default as the net was trained, or 224")
+    group.add_argument("--size", type=training.size, metavar="HxW",
+                       help="resize the images, 48 to 48x48; by default as the net was trained, or 224")  # fmt: skip
     group.add_argument("--mean", type=float, nargs="+", help="of each channel in [0, 1], where --weights does not tell")
     group.add_argument("--std", type=float, nargs="+", help="by default mean and std of ImageNet, or 0.5 and 0.5")
     add_device(group)
@@ -81,30 +94,43 @@ def load(args: argparse.Namespace, count: int = 8) -> Loaded:
         raise ValueError("--weights needs --model, the name of the net that the weights are of")
     if args.model and not args.weights:
         raise ValueError("--model needs --weights; train one with examples/train.py, and pass its folder as --run")
-    path = pathlib.Path(args.weights or finished(pathlib.Path(args.run)) / "model.safetensors")
-    settings = Settings.of_run(path.parent) if (path.parent / "settings.json").exists() else None
-    if not args.image and (settings is None or settings.data != "lesions"):
+    if (args.key or args.prefix) and not args.weights:
+        raise ValueError("--key and --prefix need --weights: they tell which entries of that file are the weights")
+    path = pathlib.Path(args.weights or finished(pathlib.Path(args.run)))
+    net = of_weights(path, args.model, args.key, args.prefix) if args.weights else load_run(path, training.MODELS)
+    net = TrainedNet(net.model.to(args.device), asked_for(net.contract, args))
+    if args.image:
+        return Loaded(net, np.stack([net.contract.image(file) for file in args.image]), None)
+    if not trained_on_lesions(path):
         raise ValueError(f"--image is needed: {path} was not trained on lesions, which alone can be generated")
-    name = args.model or settings.model  # type: ignore[union-attr]
-    model, classes, normalize = net(path, name, args.mean, args.std, args.key, args.prefix)
-    model.to(args.device)
-    if not args.image:
-        pictures = data.lesions(count, args.size or settings.size or 32, len(normalize.mean), seed=1)  # type: ignore[union-attr]
-        return Loaded(model, pictures.images, pictures.labels, classes, normalize)
-    size = args.size or (224 if settings is None else settings.size or 32)
-    images = [picture(file, size, len(normalize.mean)) for file in args.image]
-    return Loaded(model, np.stack(images), None, classes, normalize)
+    contract = net.contract
+    if contract.height != contract.width:
+        raise ValueError(
+            f"--size {training.size_text((contract.height, contract.width))}: lesions are drawn square, such as --size 48"
+        )
+    lesions = data.lesions(count, contract.height, contract.channels, seed=1)
+    return Loaded(net, lesions.images, lesions.labels)
 
 
-def picture(file: str, size: int, channels: int) -> Array:
-    """(channels,size,size) uint8"""
-    pixels = data.read_picture(file, (size, size), channels)
-    return pixels if pixels.dtype == np.uint8 else np.rint(255 * pixels).astype(np.uint8)
+def trained_on_lesions(path: pathlib.Path) -> bool:
+    folder = path if path.is_dir() else path.parent
+    return (folder / "settings.json").exists() and Settings.of_run(folder).data == "lesions"
+
+
+def asked_for(contract: Contract, args: argparse.Namespace) -> Contract:
+    """The contract with what the command line puts in its place."""
+    changed = {name: tuple(value) for name in ("mean", "std") if (value := getattr(args, name)) is not None}
+    if args.size is not None:
+        H, W = args.size if isinstance(args.size, tuple) else (args.size, args.size)
+        changed |= {"height": H, "width": W}
+    return replace(contract, **changed)
 
 
 def finished(run: pathlib.Path) -> pathlib.Path:
     """The folder of a training with all its epochs done; those of the default folder are done here where they are missing."""
     begun = (run / "settings.json").exists()
+    if not begun and (run.is_file() or (run / "model.safetensors").exists()):
+        return run  # a net without its training
     if not begun or len(rows_of(run)) < Settings.of_run(run).epochs:
         if run != pathlib.Path("runs/lesions-resnet8"):
             raise ValueError(f"--run: {run} holds no finished training; examples/train.py --out {run} makes one")
@@ -123,45 +149,26 @@ def rows_of(run: pathlib.Path) -> list[Row]:
     return rows if (run / "model.safetensors").exists() and all(isinstance(row, dict) for row in rows) else []
 
 
-def known_of(path: pathlib.Path, metadata: Mapping[str, str], classes: int, channels: int) -> dict[str, Any]:
-    """What `minidl.train` wrote beside the weights: "classes", "mean" and "std". Raises ValueError where that is damaged."""
-    try:
-        about = json.loads(metadata.get("data", "{}"))
-        names = about.setdefault("classes", [f"class {k}" for k in range(classes)])
-        if not isinstance(names, list) or len(names) != classes or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"classes: expected {classes} names, got {names!r}")
-        for name, interval in ("mean", "(-inf, inf)"), ("std", "(0, inf)"):
-            if name in about:
-                numbers(about[name], name, interval, channels)
-    except (AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: what it says of its pictures is damaged: {error}") from error
-    return about
+def of_weights(path: pathlib.Path, name: str, key: str | None = None, prefix: str = "") -> TrainedNet:
+    """The net `name` with the weights in the file `path`; key, prefix: as in `weights.load`.
 
-
-def net(
-    path: pathlib.Path,
-    name: str,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
-    key: str | None = None,
-    prefix: str = "",
-) -> tuple[Module, tuple[str, ...], Normalize]:
-    """The net `name` with the weights in the file `path`, the names of its classes, and how its pictures are normalised.
-
-    How many classes and channels it has, the weights tell. key, prefix: as in `weights.load`.
+    What a run left says what it takes. Of others the weights tell how many classes and channels there are, and their images are
+    taken to be of 224x224 pixels and 8 bits, with the mean and std of ImageNet.
     """
     raw, metadata = path.read_bytes(), dict[str, str]()
     if torch_checkpoint.is_checkpoint(raw):
         arrays = {name: a for name, a in torch_checkpoint.state_dict(raw, key).items() if is_array(a)}
     else:
         arrays, metadata = weights.load_arrays(path)
+    if metadata.keys() & {"contract", "data"} and not key and not prefix:  # "data": of older runs, which load_run refuses
+        return load_run(path, {name: training.MODELS[name]})
     if not {2, 4} <= {a.ndim for a in arrays.values()}:
         raise ValueError(f"{path}: expected the weights of a convolutional net, got {', '.join(list(arrays)[:5]) or 'none'}")
     channels = min(a.shape[1] for a in arrays.values() if a.ndim == 4)  # no convolution takes fewer than the first
     classes = [a for a in arrays.values() if a.ndim == 2][-1].shape[0]  # of the last linear layer
-    about = known_of(path, metadata, classes, channels)
     model = training.make(name, classes, channels).eval()
     weights.load(model, path, key=key, prefix=prefix)
-    known = IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
-    normalize = Normalize(mean or about.get("mean") or known[0], std or about.get("std") or known[1])
-    return model, tuple(about["classes"]), normalize
+    mean, std = IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
+    names, arguments = tuple(f"class {k}" for k in range(classes)), training.arguments_of(name, classes, channels)
+    contract = Contract(name, arguments, names, channels, 224, 224, "uint8", (0, 255), mean, std)
+    return TrainedNet(model, contract)

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
         x,
         args.target,
         path,
-        picture=picture,
+        picture=loaded.contract.shown(picture),
         classes=loaded.classes,
         picks=[tuple(pixel) for pixel in args.pixel],
         title=f"{name}: the way back",

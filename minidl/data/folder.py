@@ -11,6 +11,7 @@ import numpy as np
 from minidl.arguments import count, counts, wrong
 from minidl.array import Array
 from minidl.data.dataset import Dataset
+from minidl.data.resizing import resize
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -95,12 +96,11 @@ def read_picture(file: str | os.PathLike[str], size: tuple[int, int] | None = No
     if picture.mode in GREY16:
         if channels not in (None, 1):
             raise ValueError(f"{file} is 16-bit greyscale, which has 1 channel, but channels={channels}")
-        return _read_grey16(file, picture, size)
-    picture = picture.convert(MODES[channels] if channels else _plain_mode(file, picture))
-    if size is not None:
-        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    pixels = np.asarray(picture)  # (H,W) or (H,W,C)
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        pixels = _read_grey16(file, picture)
+    else:
+        pixels = np.asarray(picture.convert(MODES[channels] if channels else _plain_mode(file, picture)))  # (H,W) or (H,W,C)
+    pixels = pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return pixels if size is None else resize(pixels, size)
 
 
 def _form(size: Any, channels: Any) -> tuple[tuple[int, int] | None, int | None]:
@@ -115,16 +115,12 @@ def _form(size: Any, channels: Any) -> tuple[tuple[int, int] | None, int | None]
     return size, channels
 
 
-def _read_grey16(file: str | os.PathLike[str], picture: Image.Image, size: tuple[int, int] | None) -> Array:
+def _read_grey16(file: str | os.PathLike[str], picture: Image.Image) -> Array:
     grey = np.asarray(picture).astype(np.float32)  # (H,W)
     if grey.min() < 0 or grey.max() > 65535:
         raise ValueError(f"{file} has grey values from {grey.min():.0f} to {grey.max():.0f}, expected 0..65535")
     grey /= np.float32(65535)
-    if size is not None:
-        from PIL import Image
-
-        grey = np.asarray(Image.fromarray(grey).resize((size[1], size[0]), Image.Resampling.BILINEAR))
-    return grey[None]
+    return grey
 
 
 def _plain_mode(file: str | os.PathLike[str], picture: Image.Image) -> str:
