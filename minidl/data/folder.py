@@ -11,7 +11,7 @@ import numpy as np
 from minidl.arguments import count, counts, wrong
 from minidl.array import Array
 from minidl.data.dataset import Dataset
-from minidl.data.resizing import resize
+from minidl.data.resizing import as_held
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,7 +49,8 @@ def image_folder(root: str | os.PathLike[str], size: tuple[int, int] | None = No
             raise ValueError(f"{file} has {last[0]} channels, {files[0][0]} has {first[0]}; pass channels= to convert them")
         if first != last:
             raise ValueError(
-                f"{file} is {last[1]}x{last[2]} (HxW), {files[0][0]} is {first[1]}x{first[2]}; pass size= to resize them"
+                f"{file} is {last[1]}x{last[2]} (HxW), {files[0][0]} is {first[1]}x{first[2]}; pass size= (--size on the "
+                "command line) to resize them"
             )
     if any(picture.dtype == np.float32 for picture in pictures):
         pictures = [p if p.dtype == np.float32 else p.astype(np.float32) / np.float32(255) for p in pictures]
@@ -99,8 +100,7 @@ def read_picture(file: str | os.PathLike[str], size: tuple[int, int] | None = No
         pixels = _read_grey16(file, picture)
     else:
         pixels = np.asarray(picture.convert(MODES[channels] if channels else _plain_mode(file, picture)))  # (H,W) or (H,W,C)
-    pixels = pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    return pixels if size is None else resize(pixels, size)
+    return as_held(pixels[..., None] if pixels.ndim == 2 else pixels, size)
 
 
 def _form(size: Any, channels: Any) -> tuple[tuple[int, int] | None, int | None]:

@@ -24,7 +24,7 @@ import numpy as np
 from minidl.arguments import count, numbers, one_of, wrong
 from minidl.array import Array
 from minidl.data import Dataset, Normalize, read_picture
-from minidl.data.resizing import resize
+from minidl.data.resizing import as_held
 from minidl.io.notes import cut
 from minidl.train.settings import check_keys
 
@@ -143,16 +143,17 @@ class Contract:
         pixels = source if isinstance(source, np.ndarray) else _read(source, self.channels)
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         if pixels.dtype.name not in (*DTYPES, "uint16"):
-            raise TypeError(f"{name}: expected uint8, uint16 or float32, got {pixels.dtype}")
+            error = TypeError if pixels is source else ValueError
+            raise error(f"{name}: expected uint8, uint16 or float32, got {pixels.dtype}")
         if pixels.ndim != 3 or pixels.shape[2] != self.channels or not pixels.size:
             raise ValueError(f"{name}: expected (H,W) or (H,W,C) with {self.channels} channels, got shape {pixels.shape}")
         if not np.isfinite(pixels).all():
             raise ValueError(f"{name}: holds NaN or infinity")
         if self.dtype == "uint8" and pixels.dtype != np.uint8:
             raise ValueError(f"{name}: expected 8 bits a pixel, as the net was trained on, got more; convert it to 8 bits")
-        if pixels.dtype == np.uint16:
-            pixels = pixels.astype(np.float32) / np.float32(BITS16)
-        image = resize(np.ascontiguousarray(pixels.transpose(2, 0, 1)), (self.height, self.width))
+        if self.levels is None and pixels.dtype != np.float32:
+            raise ValueError(f"{name}: expected float32, as the net was trained on numbers beyond [0, 1], got {pixels.dtype}")
+        image = as_held(pixels, (self.height, self.width))
         if self.dtype == "uint8":
             return image
         if image.dtype == np.uint8:
@@ -224,6 +225,10 @@ def range_of(images: Array) -> tuple[float, float]:
 def _read(file: str | os.PathLike[str], channels: int) -> Array:
     """(H,W,C) as the file holds them."""
     if os.fsdecode(file).endswith(".npy"):
-        pixels: Array = np.load(file, allow_pickle=False)
+        try:
+            pixels: Array = np.load(file, allow_pickle=False)
+        except (EOFError, ValueError) as error:
+            raise ValueError(f"{os.fsdecode(file)} is no array that can be read: {error}") from error
         return pixels
-    return read_picture(file, channels=channels if channels in (1, 3, 4) else None).transpose(1, 2, 0)
+    pixels = read_picture(file, channels=channels if channels in (1, 3, 4) else None).transpose(1, 2, 0)
+    return pixels if pixels.dtype == np.uint8 else np.rint(BITS16 * pixels).astype(np.uint16)

@@ -70,7 +70,7 @@ def load_run(path: Path, nets: Mapping[str, Callable[..., Module]]) -> TrainedNe
     try:
         contract = Contract.of_metadata(metadata)
         model = _built(nets, contract)
-        model.load_state_dict(arrays)
+        _fill(model, arrays, contract)
         _check_head(model, contract)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -88,6 +88,14 @@ def _built(nets: Mapping[str, Callable[..., Module]], contract: Contract) -> Mod
         return nets[name](**arguments)
     except (ArithmeticError, MemoryError, TypeError, ValueError) as error:
         raise ValueError(f"its net {short(name)} cannot be built with {cut(str(arguments))}: {error}") from error
+
+
+def _fill(model: Module, arrays: Mapping[str, Array], contract: Contract) -> None:
+    try:
+        model.load_state_dict(arrays)
+    except ValueError as error:
+        what = cut("; ".join(line.strip() for line in str(error).splitlines()[1:]) or str(error))
+        raise ValueError(f"its weights are not those of the {short(contract.architecture)} that it names: {what}") from error
 
 
 def _check_head(model: Module, contract: Contract) -> None:
