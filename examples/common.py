@@ -89,16 +89,7 @@ def load(args: argparse.Namespace, count: int = 8) -> Loaded:
     Raises ValueError or OSError for arguments, pictures or weights that do not go together, RuntimeError for a GPU that is not
     there, and SystemExit where the net had to be trained and the training was interrupted.
     """
-    check_device(args.device)
-    if args.weights and not args.model:
-        raise ValueError("--weights needs --model, the name of the net that the weights are of")
-    if args.model and not args.weights:
-        raise ValueError("--model needs --weights; train one with examples/train.py, and pass its folder as --run")
-    if (args.key or args.prefix) and not args.weights:
-        raise ValueError("--key and --prefix need --weights: they tell which entries of that file are the weights")
-    path = pathlib.Path(args.weights or finished(pathlib.Path(args.run)))
-    net = of_weights(path, args.model, args.key, args.prefix) if args.weights else load_run(path, training.MODELS)
-    net = TrainedNet(net.model.to(args.device), asked_for(net.contract, args))
+    net, path = net_of(args)
     if args.image:
         return Loaded(net, np.stack([net.contract.image(file) for file in args.image]), None)
     if not trained_on_lesions(path):
@@ -110,6 +101,30 @@ def load(args: argparse.Namespace, count: int = 8) -> Loaded:
         )
     lesions = data.lesions(count, contract.height, contract.channels, seed=1)
     return Loaded(net, lesions.images, lesions.labels)
+
+
+def load_cifar10(args: argparse.Namespace) -> Loaded:
+    """The net that `args` ask for, which must be of CIFAR-10, and the first `args.count` test images in `args.root`."""
+    net, path = net_of(args)
+    if not args.weights and (of := Settings.of_run(path).data) != "cifar10":
+        raise ValueError(f"--run: {path} was trained on {of}; train one with examples/train.py --data cifar10")
+    images = data.cifar10(args.root, train=False, download=True)
+    images = images.take(np.arange(min(args.count, len(images))))
+    return Loaded(net, images.images, images.labels)
+
+
+def net_of(args: argparse.Namespace) -> tuple[TrainedNet, pathlib.Path]:
+    """The net that `args` ask for, and where it was found."""
+    check_device(args.device)
+    if args.weights and not args.model:
+        raise ValueError("--weights needs --model, the name of the net that the weights are of")
+    if args.model and not args.weights:
+        raise ValueError("--model needs --weights; train one with examples/train.py, and pass its folder as --run")
+    if (args.key or args.prefix) and not args.weights:
+        raise ValueError("--key and --prefix need --weights: they tell which entries of that file are the weights")
+    path = pathlib.Path(args.weights) if args.weights else finished(pathlib.Path(args.run))
+    net = of_weights(path, args.model, args.key, args.prefix) if args.weights else load_run(path, training.MODELS)
+    return TrainedNet(net.model.to(args.device), asked_for(net.contract, args)), path
 
 
 def trained_on_lesions(path: pathlib.Path) -> bool:
@@ -169,6 +184,6 @@ def of_weights(path: pathlib.Path, name: str, key: str | None = None, prefix: st
     model = training.make(name, classes, channels).eval()
     weights.load(model, path, key=key, prefix=prefix)
     mean, std = IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
-    names, arguments = tuple(f"class {k}" for k in range(classes)), training.arguments_of(name, classes, channels)
-    contract = Contract(name, arguments, names, channels, 224, 224, "uint8", (0, 255), mean, std)
+    names = tuple(f"class {k}" for k in range(classes))
+    contract = Contract(name, {}, names, channels, 224, 224, "uint8", (0, 255), mean, std)
     return TrainedNet(model, contract)

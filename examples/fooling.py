@@ -31,13 +31,11 @@ from typing import Any
 
 import common
 import numpy as np
-import train as training
 
-from minidl import attack, data, view
-from minidl.array import Array, check_device, to_cpu
+from minidl import attack, view
+from minidl.array import Array, to_cpu
 from minidl.attack import AttackResult
 from minidl.explain import predict
-from minidl.train import Settings, load_run
 from minidl.view import figure
 
 EPS = tuple(level / 255 for level in (0, 0.5, 1, 2, 3, 4, 6, 8, 12, 16))
@@ -59,19 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def load(args: argparse.Namespace) -> common.Loaded:
-    """The net and the pictures that were asked for."""
-    if args.data == "lesions" or args.image:
-        return common.load(args, args.count)
-    check_device(args.device)
-    run = common.finished(pathlib.Path(args.run))
-    settings = Settings.of_run(run)
-    if settings.data != args.data:
-        raise ValueError(f"--run: {run} was trained on {settings.data}; train one with examples/train.py --data {args.data}")
-    net = load_run(run, training.MODELS)
-    net.model.to(args.device)
-    pictures = data.cifar10(args.root, train=False, download=True)
-    pictures = pictures.take(np.arange(min(args.count, len(pictures))))
-    return common.Loaded(net, pictures.images, pictures.labels)
+    """The net and the images that were asked for."""
+    return common.load(args, args.count) if args.data == "lesions" or args.image else common.load_cifar10(args)
 
 
 def settings_of(loaded: common.Loaded) -> dict[str, Any]:

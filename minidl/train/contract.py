@@ -141,10 +141,11 @@ class Contract:
         """
         name = "the image" if isinstance(source, np.ndarray) else os.fsdecode(source)
         pixels = source if isinstance(source, np.ndarray) else _read(source, self.channels)
-        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         if pixels.dtype.name not in (*DTYPES, "uint16"):
-            error = TypeError if pixels is source else ValueError
-            raise error(f"{name}: expected uint8, uint16 or float32, got {pixels.dtype}")
+            if pixels is not source:
+                raise ValueError(f"{name}: expected uint8, uint16 or float32, got {pixels.dtype}")
+            raise TypeError(f"{name}: expected uint8, uint16 or float32, got {pixels.dtype}")
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         if pixels.ndim != 3 or pixels.shape[2] != self.channels or not pixels.size:
             raise ValueError(f"{name}: expected (H,W) or (H,W,C) with {self.channels} channels, got shape {pixels.shape}")
         if not np.isfinite(pixels).all():

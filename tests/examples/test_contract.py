@@ -170,7 +170,10 @@ def test_every_example_decides_as_in_training(
     assert right > 0.9, "the task is one that a net learns"
     cells = []
     for name, (main, more) in EXAMPLES.items():
-        files = it.files[:1] if name == "step" else it.files
+        few = (
+            1 if name == "step" else 12 if (name, kind) == ("fooling", DRAWN[2]) else 4
+        )  # from ten on it counts answers over eps
+        files = it.files[:few]
         out = tmp_path / name / ("step.html" if name == "step" else "")
         with listening() as asked:
             assert main(["--run", str(it.run), "--image", *files, *more, "--out", str(out)]) == 0, capsys.readouterr().err
