@@ -20,7 +20,7 @@ import train as training
 from PIL import Image
 
 import models.net
-from minidl import Tensor, data, explain, inference
+from minidl import Tensor, attack, data, explain, inference
 from minidl.array import Array
 from minidl.data import Dataset
 from minidl.data.resizing import as_held
@@ -183,6 +183,21 @@ def test_every_example_decides_as_in_training(
         cells.append(f"{name} {same:.0%}")
         assert same == 1
     tell(f"{named(kind)}: {right:.0%} right in training; decided as there: {', '.join(cells)}")
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_attacks_stay_in_the_range_of_the_images(dtype: str, tmp_path: pathlib.Path) -> None:
+    """8 grey levels of 255 are 8/255 from black to white, of 12 bits and of CT numbers as of 8 bits."""
+    it = trained((dtype, 1, (12, 20)), tmp_path, epochs=1)
+    some = loaded("--run", str(it.run), "--image", *it.files)
+    u = some.contract.unit(some.images)
+    assert (u.min(), u.max()) == (0, 1) == fooling.bounds_of(u) and fooling.bounds_of(2 * u - 0.5) == (-0.5, 1.5)
+    found = attack.fgsm(some.model, u, eps=8 / 255, **fooling.settings_of(some))
+    np.testing.assert_allclose(found.before, it.asked[0].logits, rtol=1e-3, atol=1e-4)
+    assert np.abs(found.x - u).max() == pytest.approx(8 / 255) and found.x.min() >= 0 and found.x.max() <= 1
+    answers = fooling.answers_to(some, some.images)
+    assert (answers == it.asked[0].logits.argmax(1)).all() and (fooling.answers_in_range(some, u) == answers).all()
+    assert some.shown.min() == 0 and some.shown.max() == 1  # and none is drawn black
 
 
 # ---- from the command line
