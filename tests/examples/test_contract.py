@@ -159,7 +159,9 @@ def test_x_and_logits_are_those_of_the_training(kind: Kind, tmp_path: pathlib.Pa
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("kind", DRAWN, ids=named)
+@pytest.mark.parametrize(
+    "kind", [*DRAWN, *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS if k not in DRAWN)], ids=named
+)
 def test_every_example_decides_as_in_training(
     kind: Kind, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], tell: Callable[[str], None]
 ) -> None:
