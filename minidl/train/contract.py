@@ -32,6 +32,7 @@ KEY = "contract"  # in the metadata
 FORMAT = 1
 DTYPES = ("uint8", "float32")
 BITS16 = 65535
+LARGEST = 65535  # side of an image
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class Contract:
             wrong(ValueError, "classes", "at least one", self.classes)
         object.__setattr__(self, "classes", tuple(self.classes))
         for name in "channels", "height", "width":
-            if (value := count(getattr(self, name), name)) > BITS16:
-                wrong(ValueError, name, f"at most {BITS16}", value)
+            if (value := count(getattr(self, name), name)) > LARGEST:
+                wrong(ValueError, name, f"at most {LARGEST}", value)
             object.__setattr__(self, name, value)
         for name, built_for in ("num_classes", len(self.classes)), ("in_channels", self.channels):
             if (given := self.arguments.get(name, built_for)) != built_for:
