@@ -100,7 +100,8 @@ def pixels_of(kind: Kind, label: int, seed: int) -> Array:
 class Trained(NamedTuple):
     run: pathlib.Path
     files: list[str]
-    asked: list[Asked]  # in the last evaluation of the training
+    asked: list[Asked]  # in the last evaluation of the training, all its batches as one
+    batch_size: int  # of that evaluation
     test_set: Dataset
 
 
@@ -117,7 +118,11 @@ def trained(kind: Kind, folder: pathlib.Path, epochs: int = 6) -> Trained:
     settings = Settings(epochs=epochs, batch_size=8, lr=0.05, crop=0, flip="none", model="resnet8", data="stripes")
     with listening() as asked:
         fit(training.make("resnet8", 2, kind[1]), *sets, settings, folder / "run")
-    return Trained(folder / "run", files, asked[-1:], sets[1])
+    first = len(asked)
+    while sum(len(a.x) for a in asked[first:]) < len(files):
+        first -= 1
+    x, logits = (np.concatenate(arrays) for arrays in zip(*asked[first:], strict=True))
+    return Trained(folder / "run", files, [Asked(x, logits)], len(asked[first].x), sets[1])
 
 
 def written(image: Array, path: pathlib.Path) -> str:
@@ -146,9 +151,9 @@ def test_x_and_logits_are_those_of_the_training(kind: Kind, tmp_path: pathlib.Pa
     some = loaded("--run", str(it.run), "--image", *it.files)
     x = some.inputs(some.images)
     assert x.tobytes() == evaluated.x.tobytes() == some.net.prepare(*it.files).tobytes()
-    logits = explain.predict(some.model, x, len(x))
+    logits = explain.predict(some.model, x, it.batch_size)
     assert logits.tobytes() == evaluated.logits.tobytes()
-    _, again, _ = inference.evaluate(some.model, it.test_set, prepare=some.contract.normalize)
+    _, again, _ = inference.evaluate(some.model, it.test_set, it.batch_size, some.contract.normalize)
     assert again.tobytes() == evaluated.logits.tobytes()
     largest = np.abs(evaluated.logits).max()
     for batch_size in 1, 5:
