@@ -10,42 +10,54 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import train as training  # examples/train.py
-from PIL import Image
 
 from minidl import data, weights
-from minidl.arguments import numbers
 from minidl.array import DEVICES, Array, check_device, is_array, to_device
-from minidl.data import Normalize
 from minidl.inference.evaluation import Answering
 from minidl.io import torch_checkpoint
 from minidl.nn import Module
-from minidl.train import Row, Settings
+from minidl.train import Contract, Row, Settings, TrainedNet, load_run
 from minidl.view.names import literal
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std of the nets that torchvision publishes
 
 
 class Loaded(NamedTuple):
-    """A net, and pictures for it: images (N,C,H,W) uint8, labels (N,) or None where nobody knows, the names of the classes.
+    """A net, and images for it: (N,C,H,W) as it was trained on them, labels (N,) or None where nobody knows.
 
-    The net takes normalize(images), which is (images / 255 - mean) / std, channel by channel. It may be on a GPU, the pictures
-    are not.
+    The net may be on a GPU, the images are not.
     """
 
-    model: Module
+    net: TrainedNet
     images: Array
     labels: Array | None
-    classes: tuple[str, ...]
-    normalize: Normalize
+
+    @property
+    def model(self) -> Module:
+        return self.net.model
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.net.classes
+
+    @property
+    def contract(self) -> Contract:
+        return self.net.contract
+
+    @property
+    def shown(self) -> Array:
+        """The images for the eye."""
+        return self.contract.shown(self.images)
 
     def inputs(self, images: Array) -> Array:
-        """Pictures as the net takes them, and where it is."""
-        return beside(self.model, self.normalize(images))
+        """Images as the net takes them, and where it is."""
+        return self.net.inputs(images)
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:
@@ -67,7 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help=f"the net that --weights belongs to, one of {', '.join(training.MODELS)}")  # fmt: skip
     group.add_argument("--key", help="the entry of a PyTorch checkpoint that holds the weights, where there are several")
     group.add_argument("--prefix", default="", help="what the names of the weights begin with there, such as module.")
-    group.add_argument("--size", type=int, help="resize the pictures to SIZE x SIZE; by default as the net was trained, or 224")
+    group.add_argument("--size", type=training.size, metavar="HxW",
+                       help="resize the images, 48 to 48x48; by default as the net was trained, or 224")  # fmt: skip
     group.add_argument("--mean", type=float, nargs="+", help="of each channel in [0, 1], where --weights does not tell")
     group.add_argument("--std", type=float, nargs="+", help="by default mean and std of ImageNet, or 0.5 and 0.5")
     add_device(group)
@@ -79,50 +92,63 @@ def load(args: argparse.Namespace, count: int = 8) -> Loaded:
     Raises ValueError or OSError for arguments, pictures or weights that do not go together, RuntimeError for a GPU that is not
     there, and SystemExit where the net had to be trained and the training was interrupted.
     """
+    net, path = net_of(args)
+    if args.image:
+        return Loaded(net, np.stack([net.contract.image(file) for file in args.image]), None)
+    if not trained_on_lesions(path):
+        raise ValueError(f"--image is needed: {path} was not trained on lesions, which alone can be generated")
+    contract = net.contract
+    if contract.height != contract.width:
+        raise ValueError(
+            f"--size {training.size_text((contract.height, contract.width))}: lesions are drawn square, such as --size 48"
+        )
+    lesions = data.lesions(count, contract.height, contract.channels, seed=1)
+    return Loaded(net, lesions.images, lesions.labels)
+
+
+def load_cifar10(args: argparse.Namespace) -> Loaded:
+    """The net that `args` ask for, which must be of CIFAR-10, and the first `args.count` test images in `args.root`."""
+    net, path = net_of(args)
+    if not args.weights and (of := Settings.of_run(path).data) != "cifar10":
+        raise ValueError(f"--run: {path} was trained on {of}; train one with examples/train.py --data cifar10")
+    images = data.cifar10(args.root, train=False, download=True)
+    images = images.take(np.arange(min(args.count, len(images))))
+    return Loaded(net, images.images, images.labels)
+
+
+def net_of(args: argparse.Namespace) -> tuple[TrainedNet, pathlib.Path]:
+    """The net that `args` ask for, and where it was found."""
     check_device(args.device)
     if args.weights and not args.model:
         raise ValueError("--weights needs --model, the name of the net that the weights are of")
     if args.model and not args.weights:
         raise ValueError("--model needs --weights; train one with examples/train.py, and pass its folder as --run")
-    path = pathlib.Path(args.weights or finished(pathlib.Path(args.run)) / "model.safetensors")
-    settings = Settings.of_run(path.parent) if (path.parent / "settings.json").exists() else None
-    if not args.image and (settings is None or settings.data != "lesions"):
-        raise ValueError(f"--image is needed: {path} was not trained on lesions, which alone can be generated")
-    name = args.model or settings.model  # type: ignore[union-attr]
-    model, classes, normalize = net(path, name, args.mean, args.std, args.key, args.prefix)
-    model.to(args.device)
-    if not args.image:
-        pictures = data.lesions(count, args.size or settings.size or 32, len(normalize.mean), seed=1)  # type: ignore[union-attr]
-        return Loaded(model, pictures.images, pictures.labels, classes, normalize)
-    size = args.size or (224 if settings is None else settings.size or 32)
-    images = [picture(file, size, len(normalize.mean)) for file in args.image]
-    return Loaded(model, np.stack(images), None, classes, normalize)
+    if (args.key or args.prefix) and not args.weights:
+        raise ValueError("--key and --prefix need --weights: they tell which entries of that file are the weights")
+    path = pathlib.Path(args.weights) if args.weights else finished(pathlib.Path(args.run))
+    net = of_weights(path, args.model, args.key, args.prefix) if args.weights else load_run(path, training.MODELS)
+    return TrainedNet(net.model.to(args.device), asked_for(net.contract, args)), path
 
 
-def picture(file: str, size: int, channels: int) -> Array:
-    """(channels,size,size) uint8. Raises ValueError for what is none; of 2, or more than 4 channels files are .npy, (C,H,W)."""
-    if file.endswith(".npy"):
-        pixels = of_array(file, size, channels)
-    elif channels in (1, 3, 4):
-        pixels = data.read_picture(file, (size, size), channels)
-    else:
-        raise ValueError(f"--image: the net takes {channels} channels, expected an array (C,H,W) in a file .npy, got {file}")
-    return pixels if pixels.dtype == np.uint8 else np.rint(255 * pixels).astype(np.uint8)
+def trained_on_lesions(path: pathlib.Path) -> bool:
+    folder = path if path.is_dir() else path.parent
+    return (folder / "settings.json").exists() and Settings.of_run(folder).data == "lesions"
 
 
-def of_array(file: str, size: int, channels: int) -> Array:
-    """(channels,size,size), each channel resized as an image is"""
-    array = np.load(file, allow_pickle=False)
-    kind = array.dtype == np.uint8 or (array.dtype.kind == "f" and array.size > 0 and 0 <= array.min() and array.max() <= 1)
-    if array.ndim != 3 or len(array) != channels or 0 in array.shape or not kind:
-        raise ValueError(f"{file}: expected ({channels},H,W), uint8 or floats in [0, 1], got {array.dtype} {array.shape}")
-    floats = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
-    return np.stack([np.asarray(Image.fromarray(a).resize((size, size), Image.Resampling.BILINEAR)) for a in floats])
+def asked_for(contract: Contract, args: argparse.Namespace) -> Contract:
+    """The contract with what the command line puts in its place."""
+    changed = {name: tuple(value) for name in ("mean", "std") if (value := getattr(args, name)) is not None}
+    if args.size is not None:
+        H, W = args.size if isinstance(args.size, tuple) else (args.size, args.size)
+        changed |= {"height": H, "width": W}
+    return replace(contract, **changed)
 
 
 def finished(run: pathlib.Path) -> pathlib.Path:
     """The folder of a training with all its epochs done; those of the default folder are done here where they are missing."""
     begun = (run / "settings.json").exists()
+    if not begun and (run.is_file() or (run / "model.safetensors").exists()):
+        return run  # a net without its training
     if not begun or len(rows_of(run)) < Settings.of_run(run).epochs:
         if run != pathlib.Path("runs/lesions-resnet8"):
             raise ValueError(f"--run: {run} holds no finished training; examples/train.py --out {run} makes one")
@@ -141,51 +167,30 @@ def rows_of(run: pathlib.Path) -> list[Row]:
     return rows if (run / "model.safetensors").exists() and all(isinstance(row, dict) for row in rows) else []
 
 
-def known_of(path: pathlib.Path, metadata: Mapping[str, str], classes: int, channels: int) -> dict[str, Any]:
-    """What `minidl.train` wrote beside the weights: "classes", "mean" and "std". Raises ValueError where that is damaged."""
-    try:
-        about = json.loads(metadata.get("data", "{}"))
-        answers = max(classes, 2)  # one logit answers no and yes
-        names = about.setdefault("classes", [f"class {k}" for k in range(answers)])
-        if not isinstance(names, list) or len(names) not in (classes, answers) or not all(isinstance(n, str) for n in names):
-            raise ValueError(f"classes: expected {answers} names, got {names!r}")
-        about["classes"] = names if len(names) == answers else [f"not {names[0]}", names[0]]
-        for name, interval in ("mean", "(-inf, inf)"), ("std", "(0, inf)"):
-            if name in about:
-                numbers(about[name], name, interval, channels)
-    except (AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: what it says of its pictures is damaged: {error}") from error
-    return about
+def of_weights(path: pathlib.Path, name: str, key: str | None = None, prefix: str = "") -> TrainedNet:
+    """The net `name` with the weights in the file `path`; key, prefix: as in `weights.load`.
 
-
-def net(
-    path: pathlib.Path,
-    name: str,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
-    key: str | None = None,
-    prefix: str = "",
-) -> tuple[Module, tuple[str, ...], Normalize]:
-    """The net `name` with the weights in the file `path`, the names of its classes, and how its pictures are normalised.
-
-    How many classes and channels it has, the weights tell. One that has a single logit z comes with two, (-z/2, z/2), see
-    `Answering`: so it has two classes as others have. key, prefix: as in `weights.load`.
+    What a run left says what it takes. Of others the weights tell how many classes and channels there are, and their images are
+    taken to be of 224x224 pixels and 8 bits, with the mean and std of ImageNet. A net with one logit z comes with two,
+    (-z/2, z/2), see `Answering`: so it has two classes as others have.
     """
     raw, metadata = path.read_bytes(), dict[str, str]()
     if torch_checkpoint.is_checkpoint(raw):
         arrays = {name: a for name, a in torch_checkpoint.state_dict(raw, key).items() if is_array(a)}
     else:
         arrays, metadata = weights.load_arrays(path)
+    if metadata.keys() & {"contract", "data"} and not key and not prefix:  # "data": of older runs, which load_run refuses
+        return load_run(path, {name: training.MODELS[name]})
     if not {2, 4} <= {a.ndim for a in arrays.values()}:
         raise ValueError(f"{path}: expected the weights of a convolutional net, got {', '.join(list(arrays)[:5]) or 'none'}")
     channels = min(a.shape[1] for a in arrays.values() if a.ndim == 4)  # no convolution takes fewer than the first
     classes = [a for a in arrays.values() if a.ndim == 2][-1].shape[0]  # of the last linear layer
-    about = known_of(path, metadata, classes, channels)
     model = training.make(name, classes, channels).eval()
     weights.load(model, path, key=key, prefix=prefix)
-    known = IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
-    normalize = Normalize(mean or about.get("mean") or known[0], std or about.get("std") or known[1])
-    return model if classes > 1 else Answering(model).eval(), tuple(about["classes"]), normalize
+    mean, std = IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
+    names = tuple(f"class {k}" for k in range(max(classes, 2)))  # one logit answers no and yes
+    contract = Contract(name, {}, names, channels, 224, 224, "uint8", (0, 255), mean, std)
+    return TrainedNet(model if classes > 1 else Answering(model).eval(), contract)
 
 
 def number_of(asked: str | None, classes: Sequence[str]) -> int | None:

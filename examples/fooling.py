@@ -9,7 +9,8 @@ runs/fooling
     accuracy.png  how many answers are still right when every value may change by up to eps: FGSM, PGD, and random signs
     classes.png   for each class a picture, made from noise, that the net is surest of
 
-and prints how large the changes are, in grey levels of 255. On the same for CIFAR-10, with the net of a training on it:
+and prints how large the changes are, in grey levels of 255, which are those of the range of its images whatever their depth. On
+the same for CIFAR-10, with the net of a training on it:
 
     python examples/fooling.py --data cifar10 --root data --run runs/cifar10-resnet20
 
@@ -26,15 +27,15 @@ import guard  # before all others, see there
 import argparse
 import pathlib
 import sys
+from typing import Any
 
 import common
 import numpy as np
 
-from minidl import attack, data, view
-from minidl.array import Array, check_device, to_cpu
+from minidl import attack, view
+from minidl.array import Array, to_cpu
 from minidl.attack import AttackResult
 from minidl.explain import predict
-from minidl.train import Settings
 from minidl.view import figure
 
 EPS = tuple(level / 255 for level in (0, 0.5, 1, 2, 3, 4, 6, 8, 12, 16))
@@ -56,35 +57,36 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def load(args: argparse.Namespace) -> common.Loaded:
-    """The net and the pictures that were asked for."""
-    if args.data == "lesions" or args.image:
-        return common.load(args, args.count)
-    check_device(args.device)
-    run = common.finished(pathlib.Path(args.run))
-    settings = Settings.of_run(run)
-    if settings.data != args.data:
-        raise ValueError(f"--run: {run} was trained on {settings.data}; train one with examples/train.py --data {args.data}")
-    model, names, normalize = common.net(run / "model.safetensors", settings.model)
-    pictures = data.cifar10(args.root, train=False, download=True)
-    pictures = pictures.take(np.arange(min(args.count, len(pictures))))
-    return common.Loaded(model.to(args.device), pictures.images, pictures.labels, names, normalize)
+    """The net and the images that were asked for."""
+    return common.load(args, args.count) if args.data == "lesions" or args.image else common.load_cifar10(args)
 
 
-def settings_of(loaded: common.Loaded) -> dict[str, object]:
-    """What every attack is told: the net takes (x - mean) / std."""
-    mean, std = loaded.normalize.mean, loaded.normalize.std
-    return {"mean": mean, "std": std, "batch_size": 50, "progress": sys.stderr.isatty()}
+def settings_of(loaded: common.Loaded) -> dict[str, Any]:
+    """What every attack is told: the net takes (u - mean) / std of images u in their own range, which is [0, 1]."""
+    normalize = loaded.contract.normalize_unit
+    return {"mean": normalize.mean, "std": normalize.std, "batch_size": 50, "progress": sys.stderr.isatty()}
+
+
+def bounds_of(u: Array) -> tuple[float, float]:
+    """[0, 1]; a little more where an image goes beyond all of those that the net was trained on."""
+    return min(0.0, float(u.min())), max(1.0, float(u.max()))
 
 
 def answers_to(loaded: common.Loaded, images: Array) -> Array:
-    """The classes (N,) that the net sees in pictures as they were before normalising, both on the CPU."""
+    """The classes (N,) that the net sees in images as they were before normalising, both on the CPU."""
     return to_cpu(predict(loaded.model, loaded.inputs(images)).argmax(1))
+
+
+def answers_in_range(loaded: common.Loaded, u: Array) -> Array:
+    """The same for images u in their own range."""
+    return to_cpu(predict(loaded.model, common.beside(loaded.model, loaded.contract.normalize_unit(u))).argmax(1))
 
 
 def fooled(path: pathlib.Path, loaded: common.Loaded, target: int | None) -> None:
     """Every picture made to look like another class: by gradient ascent, by DeepFool, and by both kinds of steps in a ball."""
-    model, images, more = loaded.model, loaded.images.astype(np.float32) / 255, settings_of(loaded)
+    model, images, more = loaded.model, loaded.contract.unit(loaded.images), settings_of(loaded)
     x, K, answers = common.beside(model, images), len(loaded.classes), answers_to(loaded, loaded.images)
+    more["bounds"] = bounds_of(images)
     wrong = (answers + 1) % K if target is None else np.full(len(x), target)
     ascent = attack.fool(model, x, wrong, **more).to("cpu")
     print(f"{len(x)} pictures; the sizes are means, in grey levels of 255 (the length is over all {x[0].size} values)")
@@ -93,13 +95,14 @@ def fooled(path: pathlib.Path, loaded: common.Loaded, target: int | None) -> Non
     report("FGSM, eps 8", attack.fgsm(model, x, answers, **more))
     report("PGD, eps 8", attack.pgd(model, x, answers, **more))
     report("PGD in a ball of length 127.5", attack.pgd(model, x, answers, eps=0.5, norm="l2", **more))
-    whole = answers_to(loaded, np.rint(255 * ascent.x).astype(np.uint8))
-    print(f"Rounded to whole grey levels, {(whole == wrong).mean():.0%} of the first ones still fool the net.")
+    if levels := loaded.contract.levels:
+        whole = answers_in_range(loaded, np.rint(levels * ascent.x) / np.float32(levels))
+        print(f"Rounded to whole grey levels, {(whole == wrong).mean():.0%} of the first ones still fool the net.")
     first = slice(6)
     view.fooled(
         path,
-        images[first],
-        ascent.x[first],
+        np.clip(images[first], 0, 1),
+        np.clip(ascent.x[first], 0, 1),
         softmax(ascent.before[first]),
         softmax(ascent.logits[first]),
         loaded.classes,
@@ -119,17 +122,18 @@ def report(name: str, found: AttackResult) -> None:
 
 def accuracy(path: pathlib.Path, loaded: common.Loaded) -> None:
     """The share of right answers under each attack, over its size; of pictures without labels, of answers that stay."""
-    model, images, more = loaded.model, loaded.images.astype(np.float32) / 255, settings_of(loaded)
+    model, images, more = loaded.model, loaded.contract.unit(loaded.images), settings_of(loaded)
     if len(images) < 10:
         print(f"{path}: not drawn, {len(images)} pictures are too few to speak of shares")
         return
     x, y = common.beside(model, images), answers_to(loaded, loaded.images) if loaded.labels is None else loaded.labels
+    more["bounds"] = bounds_of(images)
     signs = np.random.default_rng(0).choice(np.float32([-1, 1]), images.shape)
     shares: dict[str, list[float]] = {"random signs": [], "FGSM": [], "PGD, 40 steps": []}
     print("eps      " + "".join(f"{name:>15}" for name in shares))
     for eps in EPS:
-        noisy = np.clip(images + np.float32(eps) * signs, 0, 1)
-        shares["random signs"].append(float((answers_to(loaded, noisy) == y).mean()))
+        noisy = np.clip(images + np.float32(eps) * signs, *more["bounds"])
+        shares["random signs"].append(float((answers_in_range(loaded, noisy) == y).mean()))
         shares["FGSM"].append(float(1 - attack.fgsm(model, x, y, eps, **more).success.mean()))
         shares["PGD, 40 steps"].append(float(1 - attack.pgd(model, x, y, eps, **more).success.mean()))
         print(f"{255 * eps:5.1f}/255" + "".join(f"{share[-1]:15.1%}" for share in shares.values()))

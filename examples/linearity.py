@@ -27,9 +27,10 @@ import common
 import numpy as np
 
 from minidl import Tensor, attack, data, inference, nn, ops, view
-from minidl.array import Array, check_device
-from minidl.data import Dataset, Loader, Normalize
+from minidl.array import Array, check_device, to_cpu
+from minidl.data import Dataset, Loader
 from minidl.optim import AdamW
+from minidl.train import Contract
 
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
 ACTIVATIONS = {"ReLU": nn.ReLU, "sigmoid": nn.Sigmoid}
@@ -43,13 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
     def run() -> None:
         if args.image or args.weights:
             loaded = common.load(args)
-            nets, images = {args.model or "the net": loaded.model}, loaded.images
-            classes, normalize, targets = loaded.classes, loaded.normalize, [None] * len(loaded.images)
+            nets, images, contract = {args.model or "the net": loaded.model}, loaded.images, loaded.contract
+            targets = to_cpu(inference.predict(loaded.model, loaded.inputs(images)).argmax(1)).tolist()
         else:
-            nets, test_set, normalize = two_nets(args)
-            images, classes, targets = test_set.images, test_set.classes, test_set.labels.tolist()
+            nets, test_set, contract = two_nets(args)
+            images, targets = test_set.images, test_set.labels.tolist()
         out.mkdir(parents=True, exist_ok=True)
-        look(out / "linearity.png", nets, images[: args.count], targets, classes, normalize, args.reach / 255)
+        look(out / "linearity.png", nets, images[: args.count], targets, contract, args.reach / 255)
 
     return guard.guarded(run)
 
@@ -58,18 +59,18 @@ def look(
     path: pathlib.Path,
     nets: dict[str, nn.Module],
     images: Array,
-    targets: list[int | None],
-    classes: tuple[str, ...],
-    normalize: Normalize,
+    targets: list[int],
+    contract: Contract,
     reach: float,
 ) -> None:
-    """Sweep every picture with every net, draw the first, and print the means of all."""
+    """Sweep every image with every net, draw the first, and print the means of all."""
+    normalize = contract.normalize_unit
     given = {"reach": reach, "mean": normalize.mean, "std": normalize.std, "batch_size": 50}
     first = {}
     for name, net in nets.items():
         found = []
         for image, target in zip(images, targets, strict=False):
-            x = common.beside(net, image[None].astype(np.float32) / 255)
+            x = common.beside(net, contract.unit(image[None]))
             found.append(attack.linearity(net, x, target, **given))
         first[name] = found[0]
         r2 = [np.mean([getattr(f, way).r2[f.target] for f in found]) for way in ("along", "random")]
@@ -86,7 +87,9 @@ def look(
                 said = "slope, of the steepest:" if what == "sigmoids" else "changed:"
                 print(f"{'':10} {count:,} {what}, {said} {middle:.1%} at eps = 0, {ends:.1%} at both ends")
     title = "Far along one direction: a net of ReLUs stays nearly straight, one of sigmoids saturates"
-    view.linearity(path, first, classes, title if len(first) > 1 else "Along the sign of the gradient, and along random signs")
+    view.linearity(
+        path, first, contract.classes, title if len(first) > 1 else "Along the sign of the gradient, and along random signs"
+    )
     print(f"{path}: the scores of the first picture")
 
 
@@ -110,25 +113,25 @@ class Net(nn.Module):
         return self.out(self.second(self.hidden(ops.flatten(h))))
 
 
-def two_nets(args: argparse.Namespace) -> tuple[dict[str, nn.Module], Dataset, Normalize]:
+def two_nets(args: argparse.Namespace) -> tuple[dict[str, nn.Module], Dataset, Contract]:
     """The same training for both: same start, same pictures in the same order."""
     check_device(args.device)
     train_set, test_set = quarters(data.lesions(args.pictures, seed=0)), quarters(data.lesions(500, seed=1))
-    normalize = Normalize(*train_set.mean_std())
+    contract = Contract.of(train_set, "Net")
     nets: dict[str, nn.Module] = {}
     for name, activation in ACTIVATIONS.items():
         net = nets[name] = Net(activation).to(args.device)
         optimizer = AdamW(net.parameters(), 3e-3)
-        loader = Loader(train_set, 50, augment=normalize, seed=0, drop_last=True, device=args.device)
+        loader = Loader(train_set, 50, augment=contract.normalize, seed=0, drop_last=True, device=args.device)
         for epoch in range(args.epochs):
             loader.set_epoch(epoch)
             for x, labels in loader:
                 optimizer.zero_grad()
                 ops.cross_entropy(net(x), labels).backward()
                 optimizer.step()
-        _, logits, labels = inference.evaluate(net, test_set, prepare=normalize)
+        _, logits, labels = inference.evaluate(net, test_set, prepare=contract.normalize)
         print(f"{name:10} {(logits.argmax(1) == labels).mean():.1%} right after {args.epochs} epochs", flush=True)
-    return nets, test_set, normalize
+    return nets, test_set, contract
 
 
 def quarters(lesions: Dataset) -> Dataset:

@@ -37,11 +37,11 @@ import train as training
 
 from minidl import evaluate, explain, metrics
 from minidl.array import Array, array_module, check_device, to_cpu
-from minidl.data import Dataset, Normalize
+from minidl.data import Dataset
 from minidl.explain import Explanation
 from minidl.explain.meaningful import DELETIONS, SETTINGS
 from minidl.nn import Module
-from minidl.train import Settings
+from minidl.train import Settings, TrainedNet, load_run
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE
 from minidl.view.maps import draw, scale
@@ -90,24 +90,24 @@ def masks(path: pathlib.Path, loaded: common.Loaded, x: Array, needed: Explanati
     needed, enough = needed.to("cpu"), enough.to("cpu")
     c = needed.target
     before, after, alone, least = (probability(loaded.model, some, c) for some in (x, without, only, gone_all))
-    without, only = to_cpu(without), to_cpu(only)
+    without, only, images = to_cpu(without), to_cpu(only), loaded.shown
     picture = figure.new(12.6, 2.15 * N + 1.0, w_pad=0.05, h_pad=0.05, wspace=0.01, hspace=0)
     cells = picture.subplots(N, 7, width_ratios=(1, 1, 1, 1.35, 0.12, 1, 1), squeeze=False)
     for n, (plain, gone, rest, course, gap, kept, sufficient) in enumerate(cells):
         for ax in plain, gone, rest, gap, kept, sufficient:
             ax.set_axis_off()
-        draw(plain, loaded.images[n])
+        draw(plain, images[n])
         plain.set_title(f"{figure.name(loaded.classes[c[n]], 12)}, p {percent(before[n])}", fontsize=9, loc="left", pad=4)
-        draw(gone, loaded.images[n], needed.map[n], COLORS)
+        draw(gone, images[n], needed.map[n], COLORS)
         found = verdict(float(needed.map[n].mean()), before[n], after[n])
         gone.set_title(f"{found}\n{ALL_OF_IT[needed.params['deletion']]}: p {percent(least[n])}", fontsize=9, loc="left", pad=4)
-        draw(rest, shown(without[n], loaded.normalize))
+        draw(rest, loaded.contract.to_image(without[n]))
         rest.set_title(f"without it, p {percent(after[n])}", fontsize=9, loc="left", pad=4)
         history(course, needed, n, last=n == N - 1)
-        shades = draw(kept, loaded.images[n], enough.map[n], COLORS)
+        shades = draw(kept, images[n], enough.map[n], COLORS)
         holds = "suffice" if alone[n] >= enough.params["enough"] * before[n] else "keep most"
         kept.set_title(f"{100 * enough.params['chosen'][n]:g}% {holds}", fontsize=9, loc="left", pad=4)
-        draw(sufficient, shown(only[n], loaded.normalize))
+        draw(sufficient, loaded.contract.to_image(only[n]))
         sufficient.set_title(f"these alone, p {percent(alone[n])}", fontsize=9, loc="left", pad=4)
     color_bar(picture, shades, cells)
     picture.suptitle(
@@ -150,19 +150,19 @@ def history(ax: Any, e: Explanation, n: int, last: bool) -> None:
 def areas(path: pathlib.Path, loaded: common.Loaded, x: Array, e: Explanation) -> None:
     """One row for each picture, one column for each area: what is kept, with the probability of the class."""
     e = e.to("cpu")
-    sizes, N = e.params["areas"], len(x)
+    sizes, N, images = e.params["areas"], len(x), loaded.shown
     before = probability(loaded.model, x, e.target)
     picture = figure.new(1.75 * (len(sizes) + 1) + 1.0, 1.95 * N + 0.7, w_pad=0.05, h_pad=0.05, wspace=0, hspace=0)
     cells = picture.subplots(N, len(sizes) + 1, squeeze=False)
     for n, row in enumerate(cells):
         for ax in row:
             ax.set_axis_off()
-        draw(row[0], loaded.images[n])
+        draw(row[0], images[n])
         row[0].set_title(
             f"{figure.name(loaded.classes[e.target[n]], 16)}\np {percent(before[n])}", fontsize=9, loc="left", pad=4
         )
         for a, (ax, size) in enumerate(zip(row[1:], sizes, strict=True)):
-            shades = draw(ax, loaded.images[n], e.raw[n, a], COLORS)
+            shades = draw(ax, images[n], e.raw[n, a], COLORS)
             chosen = e.params["chosen"][n] == size
             ax.set_title(
                 f"{100 * size:g}% kept{', chosen' if chosen else ''}\np {percent(before[n] * e.params['kept'][n, a])}",
@@ -188,12 +188,6 @@ def deleted(x: Array, e: Explanation, everything: bool = False) -> Array:
     return explain.delete(x, map, e.params["deletion"], e.params["blur"], e.params["constant"], e.params["seed"])
 
 
-def shown(x: Array, normalize: Normalize) -> Array:
-    """A picture (C,H,W) as the net sees it -> in [0, 1], for the eye"""
-    mean, std = (np.asarray(a)[:, None, None] for a in (normalize.mean, normalize.std))
-    return np.clip(x * std + mean, 0, 1)
-
-
 def probability(model: Module, x: Array, target: Array) -> Array:
     """Of the class `target` (N,) in the pictures x: (N,). Class and probability are on the CPU."""
     logits = to_cpu(explain.predict(model, x)).astype(np.float64)
@@ -214,11 +208,11 @@ def study(args: argparse.Namespace) -> None:
     check_device(args.device)
     folder = common.finished(pathlib.Path(args.run))
     settings = Settings.of_run(folder)
-    model, classes, normalize = common.net(folder / "model.safetensors", settings.model)
-    model.to(args.device)
+    net = load_run(folder, training.MODELS)
+    model, classes = net.model.to(args.device), net.classes
     _, test_set = training.load(settings)
     first = test_set.take(np.arange(min(len(test_set), 40 * args.study)))
-    right = to_cpu(explain.predict(model, common.beside(model, normalize(first.images)), 256).argmax(1)) == first.labels
+    right = to_cpu(explain.predict(model, net.inputs(first.images), 256).argmax(1)) == first.labels
     each = range(len(classes)) if len(classes) == 2 else [None]
     for k in each:
         wanted = right if k is None else right & (first.labels == k)
@@ -228,11 +222,11 @@ def study(args: argparse.Namespace) -> None:
             continue
         chosen = first.take(np.flatnonzero(wanted)[: args.study])
         print(f"\n{settings.model} on {test_set.name}, {name}: {len(chosen)} test pictures that the net gets right")
-        measure(model, chosen, normalize, args.deletion, settings_of(args))
+        measure(net, chosen, args.deletion, settings_of(args))
 
 
-def measure(model: Module, chosen: Dataset, normalize: Normalize, deletion: str, how: dict[str, Any]) -> None:
-    x, y = common.beside(model, normalize(chosen.images)), chosen.labels
+def measure(net: TrainedNet, chosen: Dataset, deletion: str, how: dict[str, Any]) -> None:
+    model, x, y = net.model, net.inputs(chosen.images), chosen.labels
     everything = explain.delete(x, array_module(x).ones((len(x), *x.shape[2:]), x.dtype), deletion)
     print(f"  deleting everything ({deletion}) takes p below 10% on {(probability(model, everything, y) < 0.1).mean():.0%}")
     for setting in SETTINGS:

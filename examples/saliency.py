@@ -70,8 +70,8 @@ def saturation(path: pathlib.Path, loaded: common.Loaded, target: int | None) ->
 
     Of pictures that nobody has generated there may be few: then they are those in which the first one fades away.
     """
-    images = loaded.images if loaded.labels is not None else faded(loaded.images[0], loaded.normalize.mean)
-    x = loaded.inputs(images)
+    images = loaded.images if loaded.labels is not None else faded(loaded.images[0], loaded.contract.mean)
+    x, images = loaded.inputs(images), loaded.contract.shown(images)
     of_score, of_p = (explain.saliency(loaded.model, x, target, output).to("cpu") for output in ("logit", "prob"))
     sure = log_odds(to_cpu(explain.predict(loaded.model, x)), of_score.target)  # (N,)
     wanted = np.log(SHOWN) - np.log1p(-np.array(SHOWN))
@@ -121,10 +121,11 @@ def saturation(path: pathlib.Path, loaded: common.Loaded, target: int | None) ->
 
 
 def faded(image: Array, mean: Array, steps: int = 40) -> Array:
-    """A picture (C,H,W) uint8 in so many degrees of contrast, from a tenth of its own to its own: (steps,C,H,W) uint8."""
-    grey = 255 * np.asarray(mean)[:, None, None]
+    """An image (C,H,W) in so many degrees of contrast, from a tenth of its own to its own: (steps,C,H,W) of the same type."""
+    grey = np.asarray(mean)[:, None, None] * (255 if image.dtype == np.uint8 else 1)
     contrast = np.linspace(0.1, 1, steps)[:, None, None, None]
-    return np.clip(np.rint(grey + contrast * (image - grey)), 0, 255).astype(np.uint8)
+    images = grey + contrast * (image - grey)
+    return (np.clip(np.rint(images), 0, 255) if image.dtype == np.uint8 else images).astype(image.dtype)
 
 
 def log_odds(logits: Array, target: Array) -> Array:
@@ -179,7 +180,7 @@ def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace,
     captions = [f"{figure.name(loaded.classes[c], 16)}\np {percent(z)}" for c, z in zip(classes, sure, strict=True)]
     asked = "What decided?" if target is None else f"What speaks for {figure.name(loaded.classes[target])}?"
     title = f"{asked} {len(found)} answers"
-    view.comparison(path, images, {name: e.map for name, e in found.items()}, captions, title)
+    view.comparison(path, loaded.shown[: args.count], {name: e.map for name, e in found.items()}, captions, title)
 
 
 def parser() -> argparse.ArgumentParser:

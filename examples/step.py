@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
         x,
         target,
         path,
-        picture=picture,
+        picture=loaded.contract.shown(picture),
         classes=loaded.classes,
         picks=[tuple(pixel) for pixel in args.pixel],
         title=f"{name}: the way back",

@@ -14,7 +14,7 @@ Then look into runs/lesions-resnet8:
 Press Ctrl-C at any time: the same command with --resume goes on after the last finished epoch. Other pictures:
 
     python examples/train.py --data cifar10 --model resnet20                 # fetches 170 MB into data/, if it is not there
-    python examples/train.py --data folder --root my_pictures --size 32      # my_pictures/CLASS/*.png
+    python examples/train.py --data folder --root my_pictures --size 32      # my_pictures/CLASS/*.png; or --size 24x32, HxW
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ import numpy as np
 import models
 from minidl import data, explain, inference, metrics, train, view
 from minidl.arguments import one_of
-from minidl.array import to_cpu, to_device
-from minidl.data import Dataset, Normalize
+from minidl.array import to_cpu
+from minidl.data import Dataset
 from minidl.io import files, lock
 from minidl.mixed import PRECISIONS
 from minidl.nn import Module
-from minidl.train import Settings
+from minidl.train import Settings, TrainedNet
 
 # every constructor that can do without further arguments
 MODELS = {name: getattr(models, name) for name in models.__all__}
@@ -88,33 +88,39 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
         view.curves(out / "curves.png", rows, title)
 
     files.remove_leftovers(out, PICTURES)
-    train.fit(model, train_set, test_set, settings, out, resume, after_epoch)
+    arguments = arguments_of(settings.model, len(train_set.classes), C)
+    train.fit(model, train_set, test_set, settings, out, resume, after_epoch, arguments)
 
-    normalize = Normalize(*train_set.mean_std())
-    _, logits, labels = inference.evaluate(model, test_set, prepare=normalize)
+    net = train.load_run(out, MODELS)  # as everybody loads it from now on
+    net.model.to(settings.device)
+    _, logits, labels = inference.evaluate(net.model, test_set, prepare=net.contract.normalize)
     right = f"{metrics.accuracy(logits, labels):.1%} of the test pictures right"
     view.confusion(out / "confusion.png", metrics.confusion_matrix(logits, labels), test_set.classes, f"{title}\n{right}")
-    look(model, test_set.take(np.arange(min(8, len(test_set)))), normalize, f"{title}: predictions, and their gradients", out)
+    look(net, test_set.take(np.arange(min(8, len(test_set)))), f"{title}: predictions, and their gradients", out)
     print(f"{right}; now look at {', '.join(str(out / name) for name in PICTURES)}")
 
 
 def make(name: str, classes: int, channels: int, seed: int = 0) -> Module:
     """The net of that name, without auxiliary heads. Raises ValueError for an unknown name."""
-    constructor = MODELS[one_of(name, "model", MODELS)]
-    plain = {"aux": False} if "aux" in signature(constructor).parameters else {}
-    return constructor(num_classes=classes, in_channels=channels, seed=seed, **plain)
+    return MODELS[one_of(name, "model", MODELS)](**arguments_of(name, classes, channels), seed=seed)
 
 
-def look(model: Module, pictures: Dataset, normalize: Normalize, title: str, out: pathlib.Path) -> None:
-    """Draw pictures and d logit / d picture. The net sees x = (picture - mean) / std, so d x / d picture is 1 / std."""
-    x = to_device(normalize(pictures.images), model.parameters()[0].device)  # (N,C,H,W)
-    logits, gx = to_cpu(explain.predict(model, x)), to_cpu(explain.saliency(model, x).raw)  # (N,K) (N,C,H,W)
-    maps = (gx / np.asarray(normalize.std)[:, None, None]).sum(1)  # (N,H,W): all channels lighten together
+def arguments_of(name: str, classes: int, channels: int) -> dict[str, Any]:
+    """What the net of that name is made with, but for its seed."""
+    plain = {"aux": False} if "aux" in signature(MODELS[name]).parameters else {}
+    return {"num_classes": classes, "in_channels": channels, **plain}
+
+
+def look(net: TrainedNet, pictures: Dataset, title: str, out: pathlib.Path) -> None:
+    """Draw images and d logit / d image. The net sees x = (image - mean) / std, so d x / d image is 1 / std."""
+    x = net.inputs(pictures.images)  # (N,C,H,W)
+    logits, gx = to_cpu(explain.predict(net.model, x)), to_cpu(explain.saliency(net.model, x).raw)  # (N,K) (N,C,H,W)
+    maps = (gx / np.asarray(net.contract.normalize_unit.std)[:, None, None]).sum(1)  # (N,H,W): all channels lighten together
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)  # softmax
     view.gradient_pictures(
         out / "gradients.png",
-        pictures.images,
+        net.contract.shown(pictures.images),
         maps,
         pictures.labels,
         p,
@@ -141,7 +147,7 @@ def choose(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> Settings:
 def load(settings: Settings) -> tuple[Dataset, Dataset]:
     """Training and test pictures. Raises ValueError for unknown data."""
     if settings.size is not None and settings.data.startswith("cifar"):
-        raise ValueError(f"--size {settings.size}: the pictures of {settings.data} are 32x32")
+        raise ValueError(f"--size {size_text(settings.size)}: the pictures of {settings.data} are 32x32")
     train_set, test_set = DATA[one_of(settings.data, "data", DATA)](settings)
     if settings.limit is not None:
         train_set, test_set = (d.take(np.arange(min(settings.limit, len(d)))) for d in (train_set, test_set))
@@ -151,6 +157,8 @@ def load(settings: Settings) -> tuple[Dataset, Dataset]:
 def lesions(settings: Settings) -> tuple[Dataset, Dataset]:
     train_count, test_count = (min(n, settings.limit or n) for n in (8000, 2000))
     size = settings.size or 32
+    if isinstance(size, tuple):
+        raise ValueError(f"--size {size_text(size)}: lesions are drawn square, such as --size 48")
     return data.lesions(train_count, size, seed=0), data.lesions(test_count, size, seed=1)
 
 
@@ -164,7 +172,8 @@ def cifar100(settings: Settings) -> tuple[Dataset, Dataset]:
 
 def folder(settings: Settings) -> tuple[Dataset, Dataset]:
     """ROOT/train/CLASS and ROOT/test/CLASS or, with ROOT/CLASS alone, a fifth of the pictures to test; in random order."""
-    root, size = pathlib.Path(settings.root), None if settings.size is None else (settings.size, settings.size)
+    root, size = pathlib.Path(settings.root), settings.size
+    size = (size, size) if isinstance(size, int) else size
     if (root / "train").is_dir() and (root / "test").is_dir():
         (train_set,), (test_set,) = (data.image_folder(root / part, size).split([1.0]) for part in ("train", "test"))
         return train_set, test_set
@@ -180,12 +189,26 @@ DATA: dict[str, Callable[[Settings], tuple[Dataset, Dataset]]] = {
 }
 
 
+def size(text: str) -> int | tuple[int, int]:
+    """48, or 12x20, which is HxW."""
+    sides = text.lower().split("x")
+    if not all(side.isdecimal() and int(side) for side in sides) or len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"expected pixels, such as 48, or HxW, such as 12x20, got {text!r}")
+    H, W = int(sides[0]), int(sides[-1])
+    return H if H == W else (H, W)
+
+
+def size_text(size: int | tuple[int, int]) -> str:
+    return f"{size}" if isinstance(size, int) else "{}x{}".format(*size)
+
+
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", choices=MODELS, metavar="NAME", help=f"one of {', '.join(MODELS)}")
     p.add_argument("--data", choices=DATA, metavar="NAME", help=f"one of {', '.join(DATA)}")
     p.add_argument("--root", help="the folder that holds the data; by default data")
-    p.add_argument("--size", type=int, help="pixels: draw lesions, or resize the pictures of a folder, to SIZE x SIZE")
+    p.add_argument("--size", type=size, metavar="HxW",
+                   help="48 is 48x48: draw lesions, or resize a folder's images; by default 32, their own")  # fmt: skip
     p.add_argument("--limit", type=int, help="take only the first LIMIT pictures of each set, for a quick try")
     p.add_argument("--epochs", type=int)
     p.add_argument("--batch-size", type=int)

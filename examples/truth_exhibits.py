@@ -14,14 +14,15 @@ from typing import Any
 
 import common
 import numpy as np
+import train as training
 
 import models
 from minidl import data, explain, train
 from minidl.array import Array, to_cpu
 from minidl.bar import Bar
-from minidl.data import Dataset, Normalize
+from minidl.data import Dataset
 from minidl.nn import Module
-from minidl.train import Settings
+from minidl.train import Settings, TrainedNet
 
 MARKS = {"M0": (0.5, 0.5), "M1": (0.05, 0.95)}  # how often benign and malignant pictures have one
 CANDIDATES = 6  # for each picture that is wanted, so many are drawn
@@ -65,13 +66,16 @@ class Exhibit:
 
 @dataclass(frozen=True, eq=False)
 class Net:
-    model: Module
-    normalize: Normalize
+    trained: TrainedNet
     scores: dict[str, float]  # on the test pictures
+
+    @property
+    def model(self) -> Module:
+        return self.trained.model
 
     def inputs(self, images: Array) -> Array:
         """Pictures (N,C,H,W) uint8 as the net takes them, the same bits wherever it is."""
-        return common.beside(self.model, self.normalize(images))
+        return self.trained.inputs(images)
 
     def probability(self, d: Dataset, target: Array) -> Array:
         """(N,) of the class `target` (N,)"""
@@ -208,6 +212,7 @@ def trained(out: pathlib.Path, settings: Settings, train_set: Callable[[], Datas
         C = first.images.shape[1]
         model = getattr(models, settings.model)(num_classes=len(first.classes), in_channels=C, seed=settings.seed)
         rows = train.fit(model, first, test, settings, out, resume=begun)
-    model, _, normalize = common.net(out / "model.safetensors", settings.model)
+    net = train.load_run(out, training.MODELS)
+    net.model.to(settings.device)
     scores = {key.removeprefix("test_"): rows[-1][key] for key in rows[-1] if key.startswith("test_")}
-    return Net(model.to(settings.device), normalize, scores)
+    return Net(net, scores)

@@ -11,6 +11,7 @@ import numpy as np
 from minidl.arguments import count, counts, wrong
 from minidl.array import Array
 from minidl.data.dataset import Dataset
+from minidl.data.resizing import as_held
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,7 +49,8 @@ def image_folder(root: str | os.PathLike[str], size: tuple[int, int] | None = No
             raise ValueError(f"{file} has {last[0]} channels, {files[0][0]} has {first[0]}; pass channels= to convert them")
         if first != last:
             raise ValueError(
-                f"{file} is {last[1]}x{last[2]} (HxW), {files[0][0]} is {first[1]}x{first[2]}; pass size= to resize them"
+                f"{file} is {last[1]}x{last[2]} (HxW), {files[0][0]} is {first[1]}x{first[2]}; pass size= (--size on the "
+                "command line) to resize them"
             )
     if any(picture.dtype == np.float32 for picture in pictures):
         pictures = [p if p.dtype == np.float32 else p.astype(np.float32) / np.float32(255) for p in pictures]
@@ -95,12 +97,10 @@ def read_picture(file: str | os.PathLike[str], size: tuple[int, int] | None = No
     if picture.mode in GREY16:
         if channels not in (None, 1):
             raise ValueError(f"{file} is 16-bit greyscale, which has 1 channel, but channels={channels}")
-        return _read_grey16(file, picture, size)
-    picture = picture.convert(MODES[channels] if channels else _plain_mode(file, picture))
-    if size is not None:
-        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    pixels = np.asarray(picture)  # (H,W) or (H,W,C)
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        pixels = _read_grey16(file, picture)
+    else:
+        pixels = np.asarray(picture.convert(MODES[channels] if channels else _plain_mode(file, picture)))  # (H,W) or (H,W,C)
+    return as_held(pixels[..., None] if pixels.ndim == 2 else pixels, size)
 
 
 def _form(size: Any, channels: Any) -> tuple[tuple[int, int] | None, int | None]:
@@ -115,16 +115,12 @@ def _form(size: Any, channels: Any) -> tuple[tuple[int, int] | None, int | None]
     return size, channels
 
 
-def _read_grey16(file: str | os.PathLike[str], picture: Image.Image, size: tuple[int, int] | None) -> Array:
+def _read_grey16(file: str | os.PathLike[str], picture: Image.Image) -> Array:
     grey = np.asarray(picture).astype(np.float32)  # (H,W)
     if grey.min() < 0 or grey.max() > 65535:
         raise ValueError(f"{file} has grey values from {grey.min():.0f} to {grey.max():.0f}, expected 0..65535")
     grey /= np.float32(65535)
-    if size is not None:
-        from PIL import Image
-
-        grey = np.asarray(Image.fromarray(grey).resize((size[1], size[0]), Image.Resampling.BILINEAR))
-    return grey[None]
+    return grey
 
 
 def _plain_mode(file: str | os.PathLike[str], picture: Image.Image) -> str:

@@ -8,7 +8,7 @@ trains with SGD and leaves in the folder `out`
     settings.json           what was asked for
     metrics.jsonl           one line an epoch, see `fit`
     checkpoint.safetensors  all that it takes to go on after the last finished epoch, see `minidl.train.checkpoint`
-    model.safetensors       the weights, with the classes and the mean and std of the pictures in its metadata
+    model.safetensors       the weights, and what it takes to use them on a new file, see `minidl.train.contract`
 
 Whatever ends the run (Ctrl-C, `kill -9`, a full disk, a loss that is not finite), the files of the last finished epoch stay,
 and `fit(..., resume=True)` goes on from there to the same numbers, bit for bit, as if nothing had happened. One process at a
@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from minidl.analysis.nonfinite import first_nonfinite
 from minidl.arguments import count
 from minidl.array import Array
 from minidl.core import Tensor
-from minidl.data import Augmentation, Compose, Dataset, Loader, Normalize, RandomCrop, RandomFlip
+from minidl.data import Augmentation, Compose, Dataset, Loader, RandomCrop, RandomFlip
 from minidl.inference.evaluation import evaluate
 from minidl.inference.memory import batch_in_memory
 from minidl.io import lock
@@ -36,6 +37,7 @@ from minidl.io.files import Path
 from minidl.mixed import mixed
 from minidl.nn import Module
 from minidl.optim import SGD, Optimizer, Schedule, decay_groups, one_cycle
+from minidl.train.contract import Contract
 from minidl.train.cuda_graph import CapturedGradients
 from minidl.train.loss_scale import LossScale
 from minidl.train.meter import Meter
@@ -51,9 +53,13 @@ def fit(
     out: Path,
     resume: bool = False,
     after_epoch: Callable[[list[Row]], None] = lambda rows: None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> list[Row]:
     """Train `model`, in place, and return what metrics.jsonl holds; `after_epoch` is called with it after every epoch,
     and at the start of a run that is resumed, because what it made of the last epoch may be missing.
+
+    `settings.model`, or the name of the model's class, and `arguments` are what `load_run` builds the net by: those that the
+    model was made with, without a seed; by default num_classes and in_channels.
 
     A row has `epoch` (from 1), `lr` (at its last step), `train_loss` and `train_accuracy` (over the augmented batches as they
     were trained on), `test_loss`, `test_accuracy`, `test_balanced_accuracy` and, for two classes, `test_auc`, `seconds` and
@@ -70,8 +76,8 @@ def fit(
         OSError: a file could not be written; those of the last finished epoch are as they were.
     """
     check_data(train_set, test_set, settings)
-    mean, std = train_set.mean_std()
-    normalize = Normalize(mean, std)
+    contract = Contract.of(train_set, settings.model or type(model).__name__, arguments)
+    mean, std, normalize = contract.mean, contract.std, contract.normalize
     flips = [RandomFlip(axis=axis) for axis in FLIPS[settings.flip]]
     augment = Compose([RandomCrop(settings.crop, fill=mean), *flips, normalize])
     loader = Loader(train_set, settings.batch_size, augment=augment, seed=settings.seed, drop_last=True, device=settings.device)
@@ -82,9 +88,9 @@ def fit(
     scale = LossScale() if settings.precision == "float16" else None
     captured = CapturedGradients(model, ops.cross_entropy, scale) if settings.cuda_graph else None
 
-    about = {"classes": train_set.classes, "mean": mean.tolist(), "std": std.tolist(), "pictures": len(train_set)}
+    about = {"classes": train_set.classes, "mean": mean, "std": std, "pictures": len(train_set)}
     digests = digests_of(train_set, test_set)
-    run = Run(pathlib.Path(out), model, optimizer, scale, settings, about, digests, len(loader))
+    run = Run(pathlib.Path(out), model, optimizer, scale, settings, contract, about, digests, len(loader))
     # a loss that is not finite gets an error that says more than NumPy's warnings
     with lock.hold(run.out), np.errstate(all="ignore"):
         rows = run.resume() if resume else run.begin()

@@ -20,6 +20,7 @@ from minidl.io import files
 from minidl.nn import Module
 from minidl.optim import Optimizer
 from minidl.train import checkpoint
+from minidl.train.contract import Contract
 from minidl.train.loss_scale import LossScale
 from minidl.train.settings import Settings, check_keys, same_settings
 
@@ -37,6 +38,9 @@ def check_data(train_set: Dataset, test_set: Dataset, settings: Settings) -> Non
         raise ValueError(
             f"train_set has pictures of {train_set.images.shape[1:]} (C,H,W), test_set of {test_set.images.shape[1:]}"
         )
+    if train_set.images.dtype != test_set.images.dtype:
+        came = f"{train_set.images.dtype}, test_set {test_set.images.dtype}"
+        raise ValueError(f"train_set is {came}: expected images of the same depth; convert those of one of them")
 
 
 def digests_of(train_set: Dataset, test_set: Dataset) -> dict[str, str]:
@@ -61,6 +65,7 @@ class Run:
     optimizer: Optimizer
     scale: LossScale | None
     settings: Settings
+    contract: Contract
     data: Row  # the classes, the mean and std of the pictures, and how many there are
     digests: dict[str, str]
     steps: int  # of an epoch
@@ -117,7 +122,7 @@ class Run:
 
     def _publish(self, rows: list[Row]) -> None:
         """What the checkpoint holds, in files that are easier to use; metrics.jsonl last, so that its rows have weights."""
-        weights.save_arrays(self.out / "model.safetensors", self.model.state_dict(), {"data": json.dumps(self.data)})
+        weights.save_arrays(self.out / "model.safetensors", self.model.state_dict(), self.contract.metadata())
         files.write(self.out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def _check_finite(self, row: Row) -> None:

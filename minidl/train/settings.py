@@ -7,7 +7,7 @@ import pathlib
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from minidl.arguments import count, number, one_of, wrong
+from minidl.arguments import count, number, one_of, pair, wrong
 from minidl.array import DEVICES
 from minidl.io.files import Path
 from minidl.mixed import PRECISIONS
@@ -36,13 +36,16 @@ class Settings:
     model: str = ""
     data: str = ""
     root: str = "data"
-    size: int | None = None
+    size: int | tuple[int, int] | None = None  # of the images: (H, W), one number where they are square
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in {"epochs": 1, "batch_size": 1, "crop": 0, "seed": 0, "size": 1, "limit": 1}.items():
-            if getattr(self, name) is not None or name not in ("size", "limit"):
+        for name, least in {"epochs": 1, "batch_size": 1, "crop": 0, "seed": 0, "limit": 1}.items():
+            if getattr(self, name) is not None or name != "limit":
                 object.__setattr__(self, name, count(getattr(self, name), name, least))
+        if self.size is not None:
+            H, W = pair(self.size, "size")
+            object.__setattr__(self, "size", H if H == W else (H, W))
         for name, interval in {"lr": "(0, inf)", "warmup": "[0, 1)", "weight_decay": "[0, inf)"}.items():
             object.__setattr__(self, name, number(getattr(self, name), name, interval))
         for name, choices in {"precision": PRECISIONS, "flip": FLIPS, "device": DEVICES}.items():
@@ -74,7 +77,8 @@ class Settings:
 
     def what(self) -> dict[str, Any]:
         """Those that a resumed run keeps: all that say what is done, and not where."""
-        return {name: value for name, value in asdict(self).items() if name not in PLACES}
+        found = {name: value for name, value in asdict(self).items() if name not in PLACES}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}  # as JSON has them
 
 
 def check_keys(found: Any, name: str, expected: list[str]) -> None:

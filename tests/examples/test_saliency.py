@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 
 import common
@@ -16,7 +15,7 @@ from PIL import Image
 import models
 from minidl import data, weights
 from minidl.explain import predict
-from minidl.train import Settings
+from minidl.train import Settings, load_run
 
 TINY = ["--limit", "32", "--epochs", "1", "--batch-size", "16"]
 
@@ -41,12 +40,11 @@ def png(path: pathlib.Path, channels: int = 3) -> pathlib.Path:
 
 
 def test_generated_lesions(run: pathlib.Path) -> None:
-    model, images, labels, classes, normalize = load("--run", run, count=5)
-    assert not model.training and classes == ("benign", "malignant")
+    net, images, labels = load("--run", run, count=5)
+    assert not net.model.training and net.classes == ("benign", "malignant")
     lesions = data.lesions(5, seed=1)
     assert (images == lesions.images).all() and labels is not None and (labels == lesions.labels).all()
-    about = json.loads(weights.load_arrays(run / "model.safetensors")[1]["data"])
-    assert np.allclose(normalize.mean, about["mean"]) and np.allclose(normalize.std, about["std"])
+    assert net.contract == load_run(run, training.MODELS).contract
     assert load("--run", run, "--size", 48).images.shape == (8, 3, 48, 48)
 
 
@@ -61,27 +59,22 @@ def test_pictures_and_weights_of_ones_own(run: pathlib.Path, tmp_path: pathlib.P
     grey = models.resnet8(num_classes=4, in_channels=1, seed=3)
     weights.save(grey, tmp_path / "grey.safetensors")
     asked = ["--weights", tmp_path / "grey.safetensors", "--model", "resnet8", "--image", mine]
-    model, images, _, classes, normalize = load(*asked, "--size", 24)
-    assert images.shape == (1, 1, 24, 24) and classes == ("class 0", "class 1", "class 2", "class 3")
-    x = normalize(images)
-    np.testing.assert_allclose(x, (images / 255 - 0.5) / 0.5, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(predict(model, x), predict(grey, x))
-    assert load(*asked).images.shape == (1, 1, 224, 224)
-    assert load(*asked, "--mean", "0.1", "--std", "0.2").normalize.mean == [0.1]
-
-
-def test_a_picture_of_16_bits_becomes_one_of_8(tmp_path: pathlib.Path) -> None:
-    Image.fromarray(np.array([[0, 65535], [32768, 257]], np.uint16)).save(tmp_path / "p.png")
-    assert common.picture(str(tmp_path / "p.png"), 2, 1).tolist() == [[[0, 255], [128, 1]]]
+    loaded = load(*asked, "--size", 24)
+    assert loaded.images.shape == (1, 1, 24, 24) and loaded.classes == ("class 0", "class 1", "class 2", "class 3")
+    x = loaded.inputs(loaded.images)
+    np.testing.assert_allclose(x, (loaded.images / 255 - 0.5) / 0.5, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(predict(loaded.model, x), predict(grey, x))
+    assert load(*asked).images.shape == (1, 1, 224, 224) and load(*asked, "--size", "24x32").images.shape == (1, 1, 24, 32)
+    assert load(*asked, "--mean", "0.1", "--std", "0.2").contract.mean == (0.1,)
 
 
 @pytest.mark.parametrize(("name", "classes", "channels"), [("resnet18", 7, 3), ("densenet40_12", 3, 4), ("googlenet", 5, 3)])
 def test_classes_and_channels_are_read_off_the_weights(name: str, classes: int, channels: int, tmp_path: pathlib.Path) -> None:
     plain = {"aux": False} if name == "googlenet" else {}
     weights.save(getattr(models, name)(num_classes=classes, in_channels=channels, **plain), tmp_path / "w.safetensors")
-    model, names, normalize = common.net(tmp_path / "w.safetensors", name)
-    assert len(names) == classes and len(normalize.mean) == channels
-    assert predict(model, np.zeros((1, channels, 32, 32), np.float32)).shape == (1, classes)
+    net = common.of_weights(tmp_path / "w.safetensors", name)
+    assert len(net.classes) == classes and len(net.contract.mean) == channels
+    assert predict(net.model, np.zeros((1, channels, 32, 32), np.float32)).shape == (1, classes)
 
 
 @pytest.mark.oracle
@@ -94,25 +87,23 @@ def test_a_checkpoint_of_pytorch(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="pass key='state_dict'"):
         load(*asked)
     loaded = load(*asked, "--key", "state_dict")
-    x = loaded.normalize(loaded.images)
+    x = loaded.inputs(loaded.images)
     np.testing.assert_array_equal(predict(loaded.model, x), predict(model, x))
-    assert len(loaded.classes) == 6 and loaded.normalize.mean == common.IMAGENET[0]
+    assert len(loaded.classes) == 6 and loaded.contract.mean == common.IMAGENET[0]
 
 
-@pytest.mark.parametrize(
-    "damage",
-    ["{", "[1]", "[" * 100_000, '{"classes": 3}', '{"classes": [1, 2]}', '{"classes": ["a"]}', '{"mean": ["a", "b", "c"]}',
-     '{"mean": [0.5]}', '{"std": [1, 0, 1]}', '{"std": [1, NaN, 1]}'],
-)  # fmt: skip
-def test_what_weights_say_of_their_pictures(tmp_path: pathlib.Path, damage: str) -> None:
-    path = tmp_path / "m.safetensors"
-    weights.save_arrays(path, models.resnet8(num_classes=2).state_dict(), {"data": damage})
-    with pytest.raises(ValueError, match=r"m\.safetensors: what it says of its pictures is damaged"):
-        common.net(path, "resnet8")
-    weights.save_arrays(path, models.resnet8(num_classes=2).state_dict(), {"data": '{"classes": ["a", "\\udce9"]}'})
-    assert common.net(path, "resnet8")[1] == ("a", "\udce9")
-    with pytest.raises(ValueError, match="model: expected one of"):
-        common.net(path, "resnet9")
+def test_the_weights_of_a_run_say_what_they_take(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    arrays, words = weights.load_arrays(run / "model.safetensors")
+    path = tmp_path / "w.safetensors"
+    weights.save_arrays(path, arrays, words)
+    assert common.of_weights(path, "resnet8").contract == load_run(run, training.MODELS).contract
+    with pytest.raises(ValueError, match=r"w\.safetensors: its net is 'resnet8', which nets does not hold, but 'resnet20'"):
+        common.of_weights(path, "resnet20")
+    assert load("--run", tmp_path / "w.safetensors", "--image", png(tmp_path / "mine.png")).images.shape == (1, 3, 32, 32)
+    weights.save_arrays(path, arrays, {"data": '{"classes": ["a", "b"], "mean": [0.1, 0.1, 0.1], "std": [1, 1, 1]}'})
+    for way in ["--run", path], ["--weights", path, "--model", "resnet8"]:  # not with ImageNet's mean in silence
+        with pytest.raises(ValueError, match="does not say what its net takes: an older minidl or another program wrote it"):
+            load(*way, "--image", png(tmp_path / "mine.png"))
 
 
 def test_the_default_net_is_trained_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,28 +162,20 @@ def test_the_example(run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.C
     assert all((out / name).read_bytes() != before for name, before in pictures.items())
 
 
-def one_logit(path: pathlib.Path, names: object = None) -> pathlib.Path:
-    about = {} if names is None else {"data": json.dumps({"classes": names})}
-    weights.save_arrays(path, models.resnet8(num_classes=1, seed=1).state_dict(), about)
+def one_logit(path: pathlib.Path) -> pathlib.Path:
+    weights.save(models.resnet8(num_classes=1, seed=1), path)
     return path
 
 
 def test_a_net_with_one_logit_has_two_classes(tmp_path: pathlib.Path) -> None:
     """z <= 0 and z > 0: p is the sigmoid's, and 1 less that."""
     path, x = tmp_path / "w.safetensors", np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
-    for names, want in (
-        (None, ("class 0", "class 1")),
-        (["benign", "malignant"], ("benign", "malignant")),
-        (["malignant"], ("not malignant", "malignant")),
-    ):
-        model, classes, _ = common.net(one_logit(path, names), "resnet8")
-        assert classes == want and not model.training
+    net = common.of_weights(one_logit(path), "resnet8")
+    assert net.classes == ("class 0", "class 1") and not net.model.training
     z = predict(models.resnet8(num_classes=1, seed=1), x)
-    logits = predict(model, x)
+    logits = predict(net.model, x)
     np.testing.assert_allclose(np.exp(logits[:, 1]) / np.exp(logits).sum(1), 1 / (1 + np.exp(-z[:, 0])), rtol=1e-5)
     np.testing.assert_allclose(example.log_odds(logits, np.array([0, 1, 1])), z[:, 0] * [-1, 1, 1], rtol=1e-5)
-    with pytest.raises(ValueError, match="classes: expected 2 names, got "):
-        common.net(one_logit(path, ["a", "b", "c"]), "resnet8")
 
 
 def test_number_of() -> None:
@@ -206,35 +189,30 @@ def test_number_of() -> None:
 @pytest.mark.parametrize("C", [2, 5])
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_any_number_of_channels(C: int, dtype: str, tmp_path: pathlib.Path) -> None:
+    """Files of 2, or of more than 4 channels are .npy, (H,W,C), and each channel is resized as an image is."""
     weights.save(models.resnet8(num_classes=2, in_channels=C), tmp_path / "w.safetensors")
-    pixels = np.random.default_rng(0).integers(0, 256, (C, 40, 50)).astype(np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, C)).astype(np.uint8)
     np.save(tmp_path / "scan.npy", pixels if dtype == "uint8" else (pixels / 255).astype(np.float32))
     asked = ["--weights", tmp_path / "w.safetensors", "--model", "resnet8", "--size", 32, "--image"]
     images = load(*asked, tmp_path / "scan.npy").images
-    assert images.shape == (1, C, 32, 32) and images.dtype == np.uint8
-    for image, channel in zip(images[0], pixels, strict=True):
+    assert images.shape == (1, C, 32, 32)
+    for image, channel in zip(images[0], np.moveaxis(pixels, -1, 0), strict=True):
         Image.fromarray(channel).save(tmp_path / "channel.png")
-        resized = data.read_picture(tmp_path / "channel.png", (32, 32), 1)[0]
-        assert np.abs(image.astype(int) - resized).max() <= 1
-    with pytest.raises(ValueError, match=rf"--image: the net takes {C} channels, expected an array \(C,H,W\) in a file .npy"):
-        load(*asked, png(tmp_path / "p.png"))
-    for wrong in pixels[:1], pixels[0], pixels.astype(np.int64), 2.0 * pixels:
-        np.save(tmp_path / "wrong.npy", wrong)
-        with pytest.raises(ValueError, match=rf"wrong.npy: expected \({C},H,W\), uint8 or floats in \[0, 1\], got "):
-            load(*asked, tmp_path / "wrong.npy")
+        resized = data.load_image(tmp_path / "channel.png", (32, 32), 1)[0]
+        assert np.abs((image if image.dtype == np.uint8 else 255 * image).astype(int) - resized).max() <= 1
 
 
 @pytest.mark.ci
 def test_the_example_on_five_channels_and_on_one_logit(tmp_path: pathlib.Path) -> None:
     quick = ["--model", "resnet8", "--size", "32", "--masks", "20", "--out", str(tmp_path)]
     weights.save(models.resnet8(num_classes=2, in_channels=5), tmp_path / "five.safetensors")
-    np.save(tmp_path / "scan.npy", np.random.default_rng(0).integers(0, 256, (5, 40, 50)).astype(np.uint8))
+    np.save(tmp_path / "scan.npy", np.random.default_rng(0).integers(0, 256, (40, 50, 5)).astype(np.uint8))
     five = ["--weights", str(tmp_path / "five.safetensors"), "--image", str(tmp_path / "scan.npy")]
     assert example.main([*five, *quick]) == 0
-    one = ["--weights", str(one_logit(tmp_path / "one.safetensors", ["benign", "malignant"])), "--image",
+    one = ["--weights", str(one_logit(tmp_path / "one.safetensors")), "--image",
            str(png(tmp_path / "p.png"))]  # fmt: skip
     shown = []
-    for target in "malignant", "0", "1":
+    for target in "class 1", "0", "1":
         assert example.main([*one, *quick, "--target", target]) == 0
         shown.append((tmp_path / "methods.png").read_bytes())
     assert shown[0] == shown[2] != shown[1]
@@ -249,7 +227,8 @@ def test_the_example_on_five_channels_and_on_one_logit(tmp_path: pathlib.Path) -
         (["--run", "nowhere"], "--run: nowhere holds no finished training; examples/train.py --out nowhere makes one"),
         (["--weights", "no.safetensors", "--model", "resnet8"], "no.safetensors"),
         (["--image", "no.png"], "no.png"),
-        (["--key", "x"], "key='x': a safetensors file holds the weights and no other entries"),
+        (["--key", "x"], "--key and --prefix need --weights"),
+        (["--size", "32x48"], "--size 32x48: lesions are drawn square"),
         (["--layer", "linear"], "layer: 'linear' is none of those with spatial extent"),
     ],
 )

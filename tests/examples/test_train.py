@@ -163,7 +163,7 @@ def test_a_run_that_was_changed(tmp_path: pathlib.Path, capsys: pytest.CaptureFi
         (out / leftover).write_bytes(b"killed while it wrote this")
     assert example.main(["--resume", "--out", str(out)]) == 0
     (arrays, words), again = weights.load_arrays(out / "model.safetensors"), {p.name: p.read_bytes() for p in out.iterdir()}
-    assert {k: a.tobytes() for k, a in arrays.items()} == result_of[1] and json.loads(words["data"])["pictures"] == 32
+    assert {k: a.tobytes() for k, a in arrays.items()} == result_of[1] and json.loads(words["contract"])["height"] == 32
     del again["model.safetensors"], whole["model.safetensors"]  # its metadata have no order
     assert again == whole
     (out / "checkpoint.safetensors").unlink()
@@ -188,7 +188,7 @@ def test_classes_of_every_name(tmp_path: pathlib.Path, capsys: pytest.CaptureFix
     assert example.main(["--resume", "--out", str(out)]) == 0
     assert "caf" not in capsys.readouterr().err
     _, words = weights.load_arrays(out / "model.safetensors")
-    assert json.loads(words["data"])["classes"] == sorted(names)
+    assert json.loads(words["contract"])["classes"] == sorted(names)
     for name in PICTURES:
         with Image.open(out / name) as picture:
             assert min(picture.size) > 300

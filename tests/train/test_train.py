@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from minidl import Tensor, kernels, nn, ops, weights
-from minidl.data import Dataset, Normalize, lesions
+from minidl.data import Dataset, lesions
 from minidl.inference import evaluate
 from minidl.optim import one_cycle
-from minidl.train import Row, Settings, fit
+from minidl.train import Contract, Row, Settings, fit, load_run
 from tests.gpu import strict_cupy
 
 SETTINGS = Settings(epochs=3, batch_size=16, lr=0.05, crop=2, flip="both")
@@ -88,6 +88,11 @@ def same_run(a: pathlib.Path, b: pathlib.Path) -> bool:
     return without_times(read(a)) == without_times(read(b)) and same_weights and about == about_others
 
 
+def load_own(out: pathlib.Path) -> tuple[nn.Module, Contract]:
+    net = load_run(out, {"Net": lambda num_classes, in_channels: Net(num_classes)})
+    return net.model, net.contract
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The folder of a run that nothing interrupted."""
@@ -116,12 +121,9 @@ def test_rows(whole: pathlib.Path) -> None:
 
 
 def test_the_last_row_is_that_of_the_weights(whole: pathlib.Path) -> None:
-    model = Net(seed=5)
-    weights.load(model, whole / "model.safetensors")
-    _, metadata = weights.load_arrays(whole / "model.safetensors")
-    about = json.loads(metadata["data"])
-    assert about["classes"] == ["benign", "malignant"] and about["pictures"] == 40
-    loss, logits, labels = evaluate(model, TEST, prepare=Normalize(about["mean"], about["std"]))
+    model, contract = load_own(whole)
+    assert contract.classes == ("benign", "malignant")
+    loss, logits, labels = evaluate(model, TEST, prepare=contract.normalize)
     last = read(whole)[-1]
     assert last["test_loss"] == loss and last["test_accuracy"] == (logits.argmax(1) == labels).mean()
     right = [(logits.argmax(1) == labels)[labels == k].mean() for k in (0, 1)]
@@ -324,8 +326,7 @@ def test_class_names_that_are_no_text(tmp_path: pathlib.Path) -> None:
     train, test = (Dataset(d.images, d.labels, names) for d in (TRAIN, TEST))
     fit(Net(), train, test, replace(SETTINGS, epochs=1, data="\udcff"), tmp_path)
     rows = fit(Net(), train, test, replace(SETTINGS, epochs=1, data="\udcff"), tmp_path, resume=True)
-    _, words = weights.load_arrays(tmp_path / "model.safetensors")
-    assert json.loads(words["data"])["classes"] == list(names) and rows == read(tmp_path)
+    assert load_own(tmp_path)[1].classes == names and rows == read(tmp_path)
 
 
 def test_a_folder_that_is_at_work(tmp_path: pathlib.Path) -> None:

@@ -1,0 +1,236 @@
+"""All that it takes to use a trained net on a new file: what `fit` writes into the metadata of `model.safetensors`.
+
+    format          of these lines: 1
+    architecture    the name under which the net is built, and the arguments that it is built with
+    classes         their names, in the order of the logits
+    channels, height, width
+    dtype, range    of the pixels: see `range_of`
+    window          of grey values that are cut out of a file: None, for no window is applied
+    mean, std       of each channel, as `Normalize` takes them
+
+An image comes to the net in one way, in training's evaluation and ever after: `image` reads it, `normalize` makes x of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from minidl.arguments import count, numbers, one_of, wrong
+from minidl.array import Array
+from minidl.data import Dataset, Normalize, read_picture
+from minidl.data.resizing import as_held
+from minidl.io.notes import cut
+from minidl.train.settings import check_keys
+
+KEY = "contract"  # in the metadata
+FORMAT = 1
+DTYPES = ("uint8", "float32")
+BITS16 = 65535
+LARGEST = 65535  # side of an image
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a net is, and which images (N,C,H,W) it takes. Raises TypeError or ValueError for what cannot be.
+
+    Args:
+        architecture, arguments: what builds it: `nets[architecture](**arguments)`.
+        classes: the names of its K classes.
+        channels, height, width: C, H and W of the images that it was trained on.
+        dtype: of these, "uint8", or "float32", which files of 8 and 16 bits fill as x / 255 and as x / 65535.
+        range: the pixels that stand for black and white, (low, high): (0, 255), or as `range_of` tells.
+        mean, std: C numbers each; x = (image - mean) / std, where uint8 counts as image / 255.
+        window: None; room for the window of grey values that is cut out of a file.
+    """
+
+    architecture: str
+    arguments: Mapping[str, Any]
+    classes: tuple[str, ...]
+    channels: int
+    height: int
+    width: int
+    dtype: str
+    range: tuple[float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    window: None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.architecture, str) or not self.architecture:
+            wrong(TypeError, "architecture", "the name of a net", self.architecture)
+        if not isinstance(self.arguments, Mapping) or not all(isinstance(name, str) for name in self.arguments):
+            wrong(TypeError, "arguments", "a mapping of names", self.arguments)
+        for name, value in self.arguments.items():
+            if not isinstance(value, str | bool | int | float):
+                wrong(TypeError, f"arguments[{name!r}]", "a number, a string, True or False", value)
+        if not isinstance(self.classes, tuple | list) or not all(isinstance(name, str) for name in self.classes):
+            wrong(TypeError, "classes", "a name for each", self.classes)
+        if not self.classes:
+            wrong(ValueError, "classes", "at least one", self.classes)
+        object.__setattr__(self, "classes", tuple(self.classes))
+        for name in "channels", "height", "width":
+            if (value := count(getattr(self, name), name)) > LARGEST:
+                wrong(ValueError, name, f"at most {LARGEST}", value)
+            object.__setattr__(self, name, value)
+        for name, built_for in ("num_classes", len(self.classes)), ("in_channels", self.channels):
+            if (given := self.arguments.get(name, built_for)) != built_for:
+                what = "classes" if name == "num_classes" else "channels"
+                raise ValueError(f"{what}: {built_for}, but the net is built with {name}={given!r}")
+        one_of(self.dtype, "dtype", DTYPES)
+        low, high = numbers(self.range, "range", length=2)
+        if low >= high or (self.dtype == "uint8" and (low, high) != (0, 255)):
+            wrong(ValueError, "range", "(0, 255) of uint8, else (low, high), low < high", self.range)
+        object.__setattr__(self, "range", (low, high))
+        for name, interval in ("mean", "(-inf, inf)"), ("std", "(0, inf)"):
+            object.__setattr__(self, name, numbers(getattr(self, name), name, interval, self.channels))
+        Normalize(self.mean, self.std)  # which tells what float32 cannot divide by
+        if self.window is not None:
+            wrong(ValueError, "window", "None, for no window is applied", self.window)
+
+    @staticmethod
+    def of(train_set: Dataset, architecture: str, arguments: Mapping[str, Any] | None = None) -> Contract:
+        """That of a net which learns these images (N,C,H,W); without arguments it is built by num_classes and in_channels.
+
+        Raises TypeError or ValueError for arguments that no file can hold, and for a channel in which all pixels are equal.
+        """
+        _, C, H, W = train_set.images.shape
+        if arguments is None:
+            arguments = {"num_classes": len(train_set.classes), "in_channels": C}
+        mean, std = (a.tolist() for a in train_set.mean_std())
+        dtype, around = train_set.images.dtype.name, range_of(train_set.images)
+        return Contract(architecture, dict(arguments), train_set.classes, C, H, W, dtype, around, mean, std)
+
+    # ---- in a file
+
+    def metadata(self) -> dict[str, str]:
+        """The entry of a safetensors file."""
+        return {KEY: json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False)}
+
+    @staticmethod
+    def of_metadata(metadata: Mapping[str, str]) -> Contract:
+        """Raises ValueError, in one sentence, where there is none, for another format, and where it is damaged."""
+        if KEY not in metadata:
+            raise ValueError(
+                "does not say what its net takes: an older minidl or another program wrote it; to resume its run writes it "
+                "anew (examples/train.py --resume --out FOLDER), and minidl.weights.load reads the weights alone"
+            )
+        try:
+            found = json.loads(metadata[KEY])
+            if not isinstance(found, dict) or type(number := found.pop("format", None)) is not int:
+                raise ValueError("expected a mapping with the number of its format")
+            if number == FORMAT:
+                check_keys(found, KEY, [f.name for f in fields(Contract)])
+                return Contract(**found)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"what it says of its net is damaged: {cut(str(error))}") from error
+        advice = "install a newer minidl" if number > FORMAT else "train it again"
+        raise ValueError(f"what it says of its net has format {number}, this minidl reads {FORMAT}; {advice}")
+
+    # ---- an image, as the net takes it
+
+    def image(self, source: str | os.PathLike[str] | Array) -> Array:
+        """(C,H,W) of `dtype`, of a source: a file, or an array (H,W) or (H,W,C) as files hold it, uint8, uint16 or float32.
+
+        It is resized as the training images were. Raises FileNotFoundError, and TypeError or ValueError for what is no such
+        image, and for pixels of another depth than those that the net was trained on.
+        """
+        name = "the image" if isinstance(source, np.ndarray) else os.fsdecode(source)
+        pixels = source if isinstance(source, np.ndarray) else _read(source, self.channels)
+        if pixels.dtype.name not in (*DTYPES, "uint16"):
+            if pixels is not source:
+                raise ValueError(f"{name}: expected uint8, uint16 or float32, got {pixels.dtype}")
+            raise TypeError(f"{name}: expected uint8, uint16 or float32, got {pixels.dtype}")
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+        if pixels.ndim != 3 or pixels.shape[2] != self.channels or not pixels.size:
+            raise ValueError(f"{name}: expected (H,W) or (H,W,C) with {self.channels} channels, got shape {pixels.shape}")
+        if not np.isfinite(pixels).all():
+            raise ValueError(f"{name}: holds NaN or infinity")
+        if self.dtype == "uint8" and pixels.dtype != np.uint8:
+            raise ValueError(f"{name}: expected 8 bits a pixel, as the net was trained on, got more; convert it to 8 bits")
+        if self.levels is None and pixels.dtype != np.float32:
+            raise ValueError(f"{name}: expected float32, as the net was trained on numbers beyond [0, 1], got {pixels.dtype}")
+        image = as_held(pixels, (self.height, self.width))
+        if self.dtype == "uint8":
+            return image
+        if image.dtype == np.uint8:
+            image = image.astype(np.float32) / np.float32(255)
+        (low, high), least, most = self.range, float(image.min()), float(image.max())
+        if not 2 * low - high <= least <= most <= 2 * high - low:
+            raise ValueError(
+                f"{name}: expected pixels like those that the net was trained on, {low:.4g} to {high:.4g}, got {least:.4g} to "
+                f"{most:.4g} (16 bits count as x / 65535, 8 bits as x / 255); convert it to the same depth"
+            )
+        return image
+
+    @property
+    def normalize(self) -> Normalize:
+        """f(images) = x, both (N,C,H,W), of images as `image` reads them."""
+        return Normalize(self.mean, self.std)
+
+    # ---- an image, as people see it
+
+    @property
+    def levels(self) -> int | None:
+        """How many steps of grey there are from black to white; None of floats beyond [0, 1]."""
+        low, high = self.range
+        if self.dtype == "uint8":
+            return 255
+        return round(high * BITS16) if low == 0 and high <= 1 else None
+
+    def unit(self, images: Array) -> Array:
+        """The images (N,C,H,W) or (C,H,W) in their own range: (image - low) / (high - low), float32, nearly all in [0, 1]."""
+        low, high = self.range
+        unit: Array = images.astype(np.float32)
+        if low:
+            unit -= np.float32(low)
+        unit /= np.float32(high - low)
+        return unit
+
+    @property
+    def normalize_unit(self) -> Normalize:
+        """f(unit(images)) = x, up to rounding."""
+        low, high = (0.0, 1.0) if self.dtype == "uint8" else self.range
+        mean, std = np.asarray(self.mean), np.asarray(self.std)
+        return Normalize(((mean - low) / (high - low)).tolist(), (std / (high - low)).tolist())
+
+    def shown(self, images: Array) -> Array:
+        """The images (N,C,H,W) or (C,H,W) for the eye: uint8 as they are, others as `unit` in [0, 1]."""
+        return images if images.dtype == np.uint8 else np.clip(self.unit(images), 0, 1)
+
+    def to_image(self, x: Array) -> Array:
+        """What the net takes, x (N,C,H,W) or (C,H,W), back to an image for the eye, in [0, 1]."""
+        mean, std = (np.asarray(a)[:, None, None] for a in (self.normalize_unit.mean, self.normalize_unit.std))
+        return np.clip(x * std + mean, 0, 1)
+
+
+def range_of(images: Array) -> tuple[float, float]:
+    """What stands for black and white in images (N,C,H,W): (0, 255) of uint8.
+
+    Of floats in [0, 1], as 16 bits are read, (0, (2^b - 1) / 65535) with the fewest bits b that hold all pixels: b = 12 where a
+    scanner has 12. Of other floats the least and the largest.
+    """
+    if images.dtype == np.uint8:
+        return 0.0, 255.0
+    low, high = float(images.min()), float(images.max())
+    if low < 0 or high > 1:
+        return low, high
+    ends = (float(np.float32(2**b - 1) / np.float32(BITS16)) for b in range(1, 17))
+    return 0.0, next(end for end in ends if high <= end)
+
+
+def _read(file: str | os.PathLike[str], channels: int) -> Array:
+    """(H,W,C) as the file holds them."""
+    if os.fsdecode(file).endswith(".npy"):
+        try:
+            pixels: Array = np.load(file, allow_pickle=False)
+        except (EOFError, ValueError) as error:
+            raise ValueError(f"{os.fsdecode(file)} is no array that can be read: {error}") from error
+        return pixels
+    pixels = read_picture(file, channels=channels if channels in (1, 3, 4) else None).transpose(1, 2, 0)
+    return pixels if pixels.dtype == np.uint8 else np.rint(BITS16 * pixels).astype(np.uint16)

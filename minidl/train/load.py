@@ -1,0 +1,106 @@
+"""A trained net from the folder of its run, and the one way from a file to what it takes.
+
+net = load_run("runs/lesions-resnet8", {"resnet8": models.resnet8})
+logits = net.model(net.prepare("mole.jpg"))
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from minidl import weights
+from minidl.array import Array, to_device
+from minidl.inference.evaluation import predict
+from minidl.io.files import Path
+from minidl.io.notes import cut, short, some
+from minidl.nn import Module
+from minidl.train.contract import Contract
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNet:
+    """A model in evaluation mode, and what it takes and answers."""
+
+    model: Module
+    contract: Contract
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return self.contract.classes
+
+    def prepare(self, *sources: str | os.PathLike[str] | Array) -> Array:
+        """N sources, files or arrays (H,W) or (H,W,C) as files hold them -> x (N,C,H,W), where the model is.
+
+        The same bits as in the evaluation of its training. Raises FileNotFoundError, and TypeError or ValueError for what is no
+        image of the kind that the net was trained on, and for none at all.
+        """
+        if not sources:
+            raise ValueError("sources: expected at least one image, got none")
+        return self.inputs(np.stack([self.contract.image(source) for source in sources]))
+
+    def inputs(self, images: Array) -> Array:
+        """The images (N,C,H,W), of the training's dtype -> x (N,C,H,W), where the model is."""
+        x = self.contract.normalize(images)
+        return to_device(x, next((p.device for p in self.model.parameters()), "cpu"))
+
+
+def load_run(path: Path, nets: Mapping[str, Callable[..., Module]]) -> TrainedNet:
+    """The net that `fit` left in the folder `path`, or in that model.safetensors, on the cpu.
+
+    nets: name -> what builds the net of that name, for no code is ever taken from a file.
+
+    Raises FileNotFoundError where there is none, and ValueError, in one sentence, where the file is damaged, old, of another
+    format, of a net that is not in `nets`, or of other weights than its own.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path.parent} holds no trained net: {path.name} is missing, which a finished epoch leaves"
+            )
+    arrays, metadata = weights.load_arrays(path)
+    try:
+        contract = Contract.of_metadata(metadata)
+        model = _built(nets, contract)
+        _fill(model, arrays, contract)
+        _check_head(model, contract)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return TrainedNet(model.eval(), contract)
+
+
+def _built(nets: Mapping[str, Callable[..., Module]], contract: Contract) -> Module:
+    name, arguments = contract.architecture, dict(contract.arguments)
+    if name not in nets:
+        raise ValueError(
+            f"its net is {short(name)}, which nets does not hold, but {some([short(n) for n in nets], 5) or 'none'}"
+        )
+    try:
+        inspect.signature(nets[name]).bind(**arguments)
+        return nets[name](**arguments)
+    except (ArithmeticError, MemoryError, TypeError, ValueError) as error:
+        raise ValueError(f"its net {short(name)} cannot be built with {cut(str(arguments))}: {error}") from error
+
+
+def _fill(model: Module, arrays: Mapping[str, Array], contract: Contract) -> None:
+    try:
+        model.load_state_dict(arrays)
+    except ValueError as error:
+        what = cut("; ".join(line.strip() for line in str(error).splitlines()[1:]) or str(error))
+        raise ValueError(f"its weights are not those of the {short(contract.architecture)} that it names: {what}") from error
+
+
+def _check_head(model: Module, contract: Contract) -> None:
+    if "num_classes" in contract.arguments:  # whoever changes both, has other weights
+        return
+    blank = np.zeros((1, contract.channels, contract.height, contract.width), np.float32)
+    if (K := predict(model, blank).shape[1]) != len(contract.classes):
+        raise ValueError(f"its net answers {K} logits for the {len(contract.classes)} classes that it names")
