@@ -98,7 +98,7 @@ def load(args: argparse.Namespace, count: int = 8) -> Loaded:
 
 def picture(file: str, size: int, channels: int) -> Array:
     """(channels,size,size) uint8"""
-    pixels = data.read_picture(file, (size, size), channels)
+    pixels = data.load_image(file, (size, size), channels)
     return pixels if pixels.dtype == np.uint8 else np.rint(255 * pixels).astype(np.uint8)
 
 

@@ -62,7 +62,7 @@ LIBRARIES = {
     "safetensors": "io",
     "threadpoolctl": "kernels",
     "torch": "",
-    "tqdm": "train inference",
+    "tqdm": "data train inference",
 }
 
 

@@ -37,11 +37,22 @@ class Settings:
     data: str = ""
     root: str = "data"
     size: int | None = None
+    channels: int | None = None
+    page: int | None = None
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in {"epochs": 1, "batch_size": 1, "crop": 0, "seed": 0, "size": 1, "limit": 1}.items():
-            if getattr(self, name) is not None or name not in ("size", "limit"):
+        for name, least in {
+            "epochs": 1,
+            "batch_size": 1,
+            "crop": 0,
+            "seed": 0,
+            "size": 1,
+            "channels": 1,
+            "page": 0,
+            "limit": 1,
+        }.items():
+            if getattr(self, name) is not None or name not in ("size", "channels", "page", "limit"):
                 object.__setattr__(self, name, count(getattr(self, name), name, least))
         for name, interval in {"lr": "(0, inf)", "warmup": "[0, 1)", "weight_decay": "[0, inf)"}.items():
             object.__setattr__(self, name, number(getattr(self, name), name, interval))

@@ -89,7 +89,7 @@ def test_a_folder_of_pictures(tmp_path: pathlib.Path, capsys: pytest.CaptureFixt
         (["--lr", "nan"], "lr: expected a number in (0, inf), got nan"),
         (["--epochs", "0"], "epochs: expected an integer of at least 1, got 0"),
         (["--limit", "20"], "batch_size: 64 is more than the 20 training pictures"),
-        (["--data", "folder", "--root", "no/such/place"], "no/such/place is not a folder; expected root/CLASS/picture.png"),
+        (["--data", "folder", "--root", "no/such/place"], "no/such/place is not a folder; expected root/CLASS/image.png"),
         (["--data", "cifar10", "--size", "64"], "--size 64: the pictures of cifar10 are 32x32"),
         (["--size", "8"], "size: expected an integer of at least 32, got 8"),
         (["--resume"], "nothing to resume in"),
