@@ -13,6 +13,7 @@ from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
 from minidl.data import Augmentation, Dataset, Loader
 from minidl.inference.batches import batches
+from minidl.inference.images import check_layout
 from minidl.inference.memory import batch_in_memory
 from minidl.inference.scores import Target, score, targets
 from minidl.nn import Module
@@ -42,8 +43,10 @@ def predict(model: Module, x: Array, batch_size: int = 32) -> Array:
     """The logits (N,K) of pictures x (N,C,H,W), in evaluation mode, without a graph.
 
     Raises TypeError or ValueError for a batch_size that is no integer of at least 1, ValueError for a model that returns
-    something else, and MemoryError where a batch does not fit into memory.
+    something else and for x that looks like (N,H,W,C), and MemoryError where a batch does not fit into memory.
     """
+    if x.ndim == 4:
+        check_layout(model, x)
     parts = []
     for part in batches(len(x), batch_size):
         with evaluation_mode(model, batch_size), no_grad():
