@@ -92,7 +92,7 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     train.fit(model, train_set, test_set, settings, out, resume, after_epoch)
 
     normalize = Normalize(*train_set.mean_std())
-    _, logits, labels = inference.evaluate(model, test_set, prepare=normalize)
+    _, logits, labels = inference.evaluate(model, test_set, settings.batch_size, normalize)
     right = f"{metrics.accuracy(logits, labels):.1%} of the test pictures right"
     view.confusion(out / "confusion.png", metrics.confusion_matrix(logits, labels), test_set.classes, f"{title}\n{right}")
     look(model, test_set.take(np.arange(min(8, len(test_set)))), normalize, f"{title}: predictions, and their gradients", out)

@@ -18,6 +18,8 @@ from minidl.inference.memory import batch_in_memory
 from minidl.inference.scores import Target, score, targets
 from minidl.nn import Module
 
+PIXELS = 250 * 3 * 32 * 32  # of a batch of `evaluate`, channels counted
+
 
 @contextmanager
 def evaluation_mode(model: Module, batch_size: int) -> Iterator[Module]:
@@ -64,13 +66,16 @@ def classes_and_scores(model: Module, x: Array, target: Target, output: str, bat
 @contained
 @no_grad()
 def evaluate(
-    model: Module, dataset: Dataset, batch_size: int = 250, prepare: Augmentation | None = None
+    model: Module, dataset: Dataset, batch_size: int | None = None, prepare: Augmentation | None = None
 ) -> tuple[float, Array, Array]:
     """Mean cross-entropy, logits (N,K) and labels (N,), in the order of `dataset`, with the model in evaluation mode.
 
-    prepare: f(x, rng) -> x as in `minidl.data.augment`, for instance `Normalize`. Loss and arrays are on the CPU. Raises
-    MemoryError where a batch does not fit into memory.
+    batch_size: by default so many that they have no more pixels than 250 of CIFAR-10. prepare: f(x, rng) -> x as in
+    `minidl.data.augment`, for instance `Normalize`. Loss and arrays are on the CPU. Raises MemoryError where a batch does not
+    fit into memory.
     """
+    if batch_size is None:
+        batch_size = max(1, min(250, PIXELS // dataset.images[0].size))
     device, total, parts = model.parameters()[0].device, 0.0, []
     with batch_in_memory(batch_size):
         for x, labels in Loader(dataset, batch_size, shuffle=False, augment=prepare, device=device):
