@@ -35,7 +35,7 @@ import numpy as np
 import models
 from minidl import data, explain, inference, metrics, train, view
 from minidl.arguments import one_of
-from minidl.array import to_cpu, to_device
+from minidl.array import Array, to_cpu, to_device
 from minidl.data import Dataset, Normalize
 from minidl.io import files, lock
 from minidl.mixed import PRECISIONS
@@ -121,13 +121,19 @@ def look(model: Module, pictures: Dataset, normalize: Normalize, title: str, out
     p /= p.sum(1, keepdims=True)  # softmax
     view.gradient_pictures(
         out / "gradients.png",
-        pictures.images,
+        shown(pictures.images),
         maps,
         pictures.labels,
         p,
         pictures.classes,
         title,
     )
+
+
+def shown(images: Array) -> Array:
+    """For the eye: floats of another range than [0, 1], from their least to their largest."""
+    low, high = float(images.min()), float(images.max())
+    return images if images.dtype == np.uint8 or 0 <= low <= high <= 1 else (images - low) / max(high - low, 1e-30)
 
 
 def choose(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> Settings:
