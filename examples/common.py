@@ -99,7 +99,13 @@ def load(args: argparse.Namespace, count: int = 8) -> Loaded:
 def picture(file: str, size: int, channels: int) -> Array:
     """(channels,size,size) uint8"""
     pixels = data.load_image(file, (size, size), channels)
-    return pixels if pixels.dtype == np.uint8 else np.rint(255 * pixels).astype(np.uint8)
+    if pixels.dtype == np.uint8:
+        return pixels
+    if not 0 <= pixels.min() <= pixels.max() <= 1:
+        raise ValueError(
+            f"{file} holds numbers from {pixels.min():.4g} to {pixels.max():.4g}, which 8 bits cannot; expected [0, 1]"
+        )
+    return np.rint(255 * pixels).astype(np.uint8)
 
 
 def finished(run: pathlib.Path) -> pathlib.Path:

@@ -73,6 +73,9 @@ def test_pictures_and_weights_of_ones_own(run: pathlib.Path, tmp_path: pathlib.P
 def test_a_picture_of_16_bits_becomes_one_of_8(tmp_path: pathlib.Path) -> None:
     Image.fromarray(np.array([[0, 65535], [32768, 257]], np.uint16)).save(tmp_path / "p.png")
     assert common.picture(str(tmp_path / "p.png"), 2, 1).tolist() == [[[0, 255], [128, 1]]]
+    Image.fromarray(np.float32([[-1000, 3000]])).save(tmp_path / "p.tif")
+    with pytest.raises(ValueError, match=r"p.tif holds numbers from \S+ to \S+, which 8 bits cannot"):
+        common.picture(str(tmp_path / "p.tif"), 2, 1)
 
 
 @pytest.mark.parametrize(("name", "classes", "channels"), [("resnet18", 7, 3), ("densenet40_12", 3, 4), ("googlenet", 5, 3)])
