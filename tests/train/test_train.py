@@ -462,8 +462,10 @@ def test_a_test_that_fails_loses_no_epoch(
     whole: pathlib.Path, tmp_path: pathlib.Path, epoch: int, error: type[BaseException]
 ) -> None:
     class FailsInEvaluation(Net):
+        after = 2 * epoch  # steps
+
         def last(self, y: Tensor) -> Tensor:
-            if not self.training and self.calls == 2 * epoch:
+            if not self.training and self.calls == self.after:
                 raise error
             return y
 
@@ -473,6 +475,11 @@ def test_a_test_that_fails_loses_no_epoch(
         fit(FailsInEvaluation(), TRAIN, TEST, SETTINGS, tmp_path)
     assert (tmp_path / "checkpoint.safetensors").exists()
     assert len(read(tmp_path)) == epoch - 1 if epoch > 1 else not (tmp_path / "metrics.jsonl").exists()
+    before, again = contents(tmp_path), FailsInEvaluation()
+    again.after = 0
+    with pytest.raises(expected, match=message):
+        fit(again, TRAIN, TEST, SETTINGS, tmp_path, resume=True)
+    assert contents(tmp_path) == before
     net = Net(seed=9)
     drawn: list[int] = []
     fit(net, TRAIN, TEST, SETTINGS, tmp_path, resume=True, after_epoch=lambda rows: drawn.append(len(rows)))
