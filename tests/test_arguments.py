@@ -324,6 +324,10 @@ ROWS: dict[str, Row] = {
         },
         lambda row: {k: row[k] for k in ("epoch", "lr", "train_loss")},
     ),
+    "train.scores": Row(
+        lambda: {"model": net(), "dataset": dataset(), "prepare": lambda x, rng: x, "batch_size": 3},
+        lambda row: row["test_loss"],
+    ),
     "inference.evaluate": Row(lambda: {"model": net(), "dataset": dataset(), "batch_size": 3}),
     **several("check: adjoint_check gradient_check", Row(lambda: {"f": ops.exp, "inputs": [draw(2)]})),
     # models

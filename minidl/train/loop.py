@@ -169,10 +169,10 @@ def _backward(model: Module, loss: Tensor, scale: LossScale | None, captured: Ca
     return True
 
 
-def scores(model: Module, dataset: Dataset, prepare: Augmentation, batch_size: int) -> Row:
+def scores(model: Module, dataset: Dataset, prepare: Augmentation, batch_size: int | None = None) -> Row:
     """How good the model is on the pictures of `dataset`, as `fit` writes it down; `prepare` normalises them.
 
-    batch_size: that of the training, whose memory a test of so many at a time never exceeds.
+    batch_size: as in `minidl.inference.evaluate`; with that of the training, the test takes no more memory.
     """
     loss, logits, labels = evaluate(model, dataset, batch_size, prepare)
     if math.isnan(loss):  # some logits are, and have no accuracy
