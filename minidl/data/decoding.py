@@ -227,7 +227,7 @@ def _pixels(file: str | os.PathLike[str], raw: bytes, page: int, image: Any) -> 
         return np.asarray(image.convert("LA"))
     if image.mode in ("RGBA", "RGBa", "PA") or image.has_transparency_data:
         return np.asarray(image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))  # "P", "YCbCr", "CMYK", "RGBX"
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # "P", "YCbCr", "CMYK", "RGBX"
 
 
 def _integers(file: str | os.PathLike[str], values: Array, signed: bool) -> Array:
