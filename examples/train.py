@@ -82,7 +82,8 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     model = make(settings.model, len(train_set.classes), C, settings.seed)
     title = f"{settings.model} on {settings.data}"
     print(f"{title}: {sum(p.size for p in model.parameters()):,} parameters, {N:,} training and {len(test_set):,} test "
-          f"pictures of {H}x{W}, {len(train_set.classes)} classes; everything goes into {out}")  # fmt: skip
+          f"pictures of {H}x{W}, {len(train_set.classes)} classes{range_of(train_set)}; "
+          f"everything goes into {out}")  # fmt: skip
 
     def after_epoch(rows: list[train.Row]) -> None:
         view.curves(out / "curves.png", rows, title)
@@ -93,11 +94,17 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
 
     net = train.load_run(out, MODELS)  # as everybody loads it from now on
     net.model.to(settings.device)
-    _, logits, labels = inference.evaluate(net.model, test_set, prepare=net.contract.normalize)
+    _, logits, labels = inference.evaluate(net.model, test_set, settings.batch_size, net.contract.normalize)
     right = f"{metrics.accuracy(logits, labels):.1%} of the test pictures right"
     view.confusion(out / "confusion.png", metrics.confusion_matrix(logits, labels), test_set.classes, f"{title}\n{right}")
     look(net, test_set.take(np.arange(min(8, len(test_set)))), f"{title}: predictions, and their gradients", out)
     print(f"{right}; now look at {', '.join(str(out / name) for name in PICTURES)}")
+
+
+def range_of(dataset: Dataset) -> str:
+    """The least and the largest of its numbers, where these are no bytes."""
+    x = dataset.images
+    return "" if x.dtype == np.uint8 else f", {x.dtype} from {x.min():.4g} to {x.max():.4g}"
 
 
 def make(name: str, classes: int, channels: int, seed: int = 0) -> Module:
@@ -148,6 +155,9 @@ def load(settings: Settings) -> tuple[Dataset, Dataset]:
     """Training and test pictures. Raises ValueError for unknown data."""
     if settings.size is not None and settings.data.startswith("cifar"):
         raise ValueError(f"--size {size_text(settings.size)}: the pictures of {settings.data} are 32x32")
+    for name in ("channels", "page"):
+        if (value := getattr(settings, name)) is not None and settings.data != "folder":
+            raise ValueError(f"--{name} {value}: it is for --data folder alone, not for {settings.data}")
     train_set, test_set = DATA[one_of(settings.data, "data", DATA)](settings)
     if settings.limit is not None:
         train_set, test_set = (d.take(np.arange(min(settings.limit, len(d)))) for d in (train_set, test_set))
@@ -174,10 +184,11 @@ def folder(settings: Settings) -> tuple[Dataset, Dataset]:
     """ROOT/train/CLASS and ROOT/test/CLASS or, with ROOT/CLASS alone, a fifth of the pictures to test; in random order."""
     root, size = pathlib.Path(settings.root), settings.size
     size = (size, size) if isinstance(size, int) else size
+    form = {"size": size, "channels": settings.channels, "page": settings.page}
     if (root / "train").is_dir() and (root / "test").is_dir():
-        (train_set,), (test_set,) = (data.image_folder(root / part, size).split([1.0]) for part in ("train", "test"))
+        (train_set,), (test_set,) = (data.image_folder(root / part, **form).split([1.0]) for part in ("train", "test"))
         return train_set, test_set
-    train_set, test_set = data.image_folder(root, size).split([0.8, 0.2])
+    train_set, test_set = data.image_folder(root, **form).split([0.8, 0.2])
     return train_set, test_set
 
 
@@ -209,6 +220,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--root", help="the folder that holds the data; by default data")
     p.add_argument("--size", type=size, metavar="HxW",
                    help="48 is 48x48: draw lesions, or resize a folder's images; by default 32, their own")  # fmt: skip
+    p.add_argument("--channels", type=int, choices=(1, 3, 4), help="convert the pictures of a folder to grey, RGB or RGBA")
+    p.add_argument("--page", type=int, help="which picture of each file of a folder, from 0, where files hold several")
     p.add_argument("--limit", type=int, help="take only the first LIMIT pictures of each set, for a quick try")
     p.add_argument("--epochs", type=int)
     p.add_argument("--batch-size", type=int)

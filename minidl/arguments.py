@@ -20,6 +20,7 @@ import numpy as np
 from minidl.array import Array, is_array, is_float, to_cpu
 
 Pair = tuple[int, int]
+COLOURS = (1, 3, 4)  # channels of grey, RGB and RGBA
 
 
 def wrong(error: type[Exception], name: str, expected: str, value: object) -> NoReturn:
@@ -152,6 +153,16 @@ def images(x: Any, name: str = "x") -> None:
     """x must be (N, C, H, W)."""
     if x.ndim != 4:
         raise ValueError(f"{name}: expected (N, C, H, W), got shape {x.shape}")
+
+
+def channels_first(x: Any, name: str = "x") -> None:
+    """x (N,C,H,W) must not look like (N,H,W,C): with 1, 3 or 4 in its last place, and more than these in its second."""
+    _, C, _, W = x.shape
+    if W in COLOURS and C > max(COLOURS):
+        raise ValueError(
+            f"{name}: expected (N, C, H, W), got shape {x.shape}, which looks like (N, H, W, C): "
+            f"pass {name}.transpose(0, 3, 1, 2)"
+        )
 
 
 def maps(values: Array, name: str = "maps") -> Array:

@@ -244,8 +244,9 @@ ROWS: dict[str, Row] = {
     "data.Dataset.take": Row(lambda: {"self": dataset(), "indices": (0, 2)}),
     "data.Dataset.split": Row(lambda: {"self": dataset(), "fractions": (0.5, 0.5), "seed": 1}),
     "data.ham10000": Row(lambda: {"root": FOLDER / "ham", "size": (4, 5), "test": 0.5}),
-    "data.image_folder": Row(lambda: {"root": FOLDER / "classes", "size": (4, 5), "channels": 3}),
-    "data.read_picture": Row(lambda: {"file": FOLDER / "classes" / "a" / "1.png", "size": (4, 5), "channels": 3}),
+    "data.image_folder": Row(lambda: {"root": FOLDER / "classes", "size": (4, 5), "channels": 3, "page": 0}),
+    "data.load_image": Row(lambda: {"file": FOLDER / "classes" / "a" / "1.png", "size": (4, 5), "channels": 3, "page": 0}),
+    "data.read_image": Row(lambda: {"file": FOLDER / "classes" / "a" / "1.png", "channels": 3, "page": 0}),
     "data.lesions": Row(lambda: {"n": 2, "mark": (0.5, 1.0), "evidence_channel": 1}),
     # explain
     **several(
@@ -350,7 +351,7 @@ ROWS: dict[str, Row] = {
             lambda: dict(zip(("passed", "x", "index"), (*passed(), (0, 1, 2, 3)), strict=True)), lambda found: repr(found)[:200]
         ),
     ),
-    "train.Settings": Row(lambda: {"size": 8, "limit": 3}),
+    "train.Settings": Row(lambda: {"size": 8, "channels": 3, "page": 1, "limit": 3}),
     "train.train_epoch": Row(
         lambda: {
             "model": (model := net()),
@@ -361,6 +362,10 @@ ROWS: dict[str, Row] = {
             "settings": train.Settings(),
         },
         lambda row: {k: row[k] for k in ("epoch", "lr", "train_loss")},
+    ),
+    "train.scores": Row(
+        lambda: {"model": net(), "dataset": dataset(), "prepare": lambda x, rng: x, "batch_size": 3},
+        lambda row: row["test_loss"],
     ),
     "inference.evaluate": Row(lambda: {"model": net(), "dataset": dataset(), "batch_size": 3}),
     **several("check: adjoint_check gradient_check", Row(lambda: {"f": ops.exp, "inputs": [draw(2)]})),

@@ -94,7 +94,7 @@ EVERYBODY = {"AttributeError", "NotImplementedError"}  # a name that is not ther
 
 CHECKS = {  # of minidl.arguments, and what they raise
     **dict.fromkeys(("count", "counts", "maps", "masks", "number", "numbers", "pair", "pairs"), ("TypeError", "ValueError")),
-    **dict.fromkeys(("images", "one_of"), ("ValueError",)),
+    **dict.fromkeys(("channels_first", "images", "one_of"), ("ValueError",)),
 }
 
 
@@ -248,7 +248,8 @@ def _names_a_shape(doc: str) -> bool:
 
 def _names_error(error: str, doc: str) -> bool:
     """The error, or one that it is a kind of"""
-    kinds = BatchMemoryError if error == "BatchMemoryError" else getattr(builtins, error, None) or getattr(check, error)
+    ours = {e.__name__: e for e in (BatchMemoryError, data.UnreadableError)}
+    kinds = ours.get(error) or getattr(builtins, error, None) or getattr(check, error)
     return any(kind.__name__ in ERROR.findall(doc) for kind in kinds.__mro__)
 
 

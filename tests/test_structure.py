@@ -31,7 +31,7 @@ ARROWS = {
     "stable": "array",
     "kernels": "array contexts stable",
     "metrics": "arguments array",
-    "data": "arguments array",
+    "data": "arguments array bar",
     "inputs": "array conduct mixed",
     "sharing": "array",
     "core": "array conduct contexts inputs kernels mixed sharing",

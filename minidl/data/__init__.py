@@ -3,10 +3,12 @@
 from minidl.data.augment import Augmentation, Compose, Cutout, Normalize, RandomCrop, RandomFlip
 from minidl.data.cifar import cifar10, cifar100
 from minidl.data.dataset import Dataset
-from minidl.data.folder import image_folder, read_picture
+from minidl.data.decoding import UnreadableError
+from minidl.data.folder import image_folder
 from minidl.data.ham10000 import ham10000
 from minidl.data.lesions import lesions
 from minidl.data.loader import Loader
+from minidl.data.reading import load_image, read_image
 
 __all__ = [
     "Augmentation",
@@ -17,10 +19,12 @@ __all__ = [
     "Normalize",
     "RandomCrop",
     "RandomFlip",
+    "UnreadableError",
     "cifar10",
     "cifar100",
     "ham10000",
     "image_folder",
     "lesions",
-    "read_picture",
+    "load_image",
+    "read_image",
 ]

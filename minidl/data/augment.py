@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from minidl.arguments import count, number, numbers, one_of
+from minidl.arguments import channels_first, count, number, numbers, one_of
 from minidl.array import Array, array_module, is_array, shape_of
 
 Augmentation = Callable[[Array, np.random.Generator], Array]
@@ -166,6 +166,7 @@ def _shape(x: Array) -> tuple[int, int, int, int]:
         raise ValueError(f"x: expected a NumPy or CuPy array (N,C,H,W), got {getattr(x, 'shape', type(x).__name__)}")
     if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
         raise TypeError(f"x: expected uint8 or floats, got {x.dtype}")
+    channels_first(x)
     N, C, H, W = x.shape
     return N, C, H, W
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from minidl.arguments import count, counts, numbers
+from minidl.arguments import channels_first, count, counts, numbers
 from minidl.array import Array
+
+PART = 2**18  # values that are summed at once
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,6 +40,7 @@ class Dataset:
         N, _, H, W = self.images.shape
         if self.images.size == 0:
             raise ValueError(f"images: expected at least one pixel, got shape {self.images.shape}")
+        channels_first(self.images, "images")
         if self.images.dtype == np.float32 and not np.isfinite(self.images).all():
             bad = np.flatnonzero(~np.isfinite(self.images).all((1, 2, 3)))
             raise ValueError(f"images: hold NaN or infinity in {len(bad)} of {N} pictures, first in picture {bad[0]}")
@@ -95,16 +98,36 @@ class Dataset:
         return [self.take(piece) for piece in pieces]
 
     def mean_std(self) -> tuple[Array, Array]:
-        """Mean and standard deviation of each channel over pictures and pixels, (C,) float32 each.
+        """Mean and standard deviation of each channel over images and pixels, (C,) float32 each.
 
-        uint8 pictures count as x/255, so that the numbers are those that `Normalize` takes.
+        Summed in float64. uint8 images count as x/255, so that the numbers are those that `Normalize` takes. A channel that
+        never changes has the std 1, with which `Normalize` makes it 0: it says nothing, and disturbs nothing. Raises ValueError
+        where no channel changes.
         """
-        scale = 255.0 if self.images.dtype == np.uint8 else 1.0
-        chunks = [self.images[i : i + 1024] for i in range(0, len(self), 1024)]  # float64 copies stay small
-        count = self.images.size / self.images.shape[1]
-        mean = sum(np.sum(x, axis=(0, 2, 3), dtype=np.float64) for x in chunks) / count
-        square = sum(np.sum((x - mean[:, None, None]) ** 2, axis=(0, 2, 3), dtype=np.float64) for x in chunks) / count
-        return (mean / scale).astype(np.float32), (np.sqrt(square) / scale).astype(np.float32)
+        x = self.images
+        C, count, scale = x.shape[1], x.size // x.shape[1], 255.0 if x.dtype == np.uint8 else 1.0
+        total, squares = np.zeros(C), np.zeros(C)
+        low, high = np.full(C, np.inf), np.full(C, -np.inf)
+        for part in self._parts():
+            total += part.sum((0, 2, 3), np.float64)
+            low, high = np.minimum(low, part.min((0, 2, 3))), np.maximum(high, part.max((0, 2, 3)))
+        mean = total / count
+        for part in self._parts():
+            off = part - mean[:, None, None]  # float64
+            squares += np.einsum("nchw,nchw->c", off, off)
+        if (low == high).all():
+            raise ValueError(f"{self.name}: every pixel of all {len(self)} images is {low.tolist()}, nothing to learn from")
+        std = np.where(low == high, 1, np.sqrt(squares / count) / scale)
+        return (mean / scale).astype(np.float32), std.astype(np.float32)
+
+    def _parts(self) -> Iterator[Array]:
+        """All pixels, some 2 MiB of float64 at a time: several images, or some rows of one."""
+        N, C, H, W = self.images.shape
+        images = max(1, PART // (C * H * W))
+        rows = max(1, PART // (C * W)) if images == 1 else H
+        for i in range(0, N, images):
+            for j in range(0, H, rows):
+                yield self.images[i : i + images, :, j : j + rows]
 
 
 def _check_array(name: str, value: object, ndim: int, dtypes: tuple[type[np.generic], ...]) -> None:

@@ -1,132 +1,212 @@
-"""Pictures in one folder a class: root/CLASS/picture.png."""
+"""Images in one folder a class: root/CLASS/image.png, in folders of its own, too."""
 
 from __future__ import annotations
 
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.arguments import count, counts, wrong
+from minidl.arguments import count, counts
 from minidl.array import Array
 from minidl.data.dataset import Dataset
-from minidl.data.resizing import as_held
+from minidl.data.decoding import UnreadableError, is_dicom, pillow
+from minidl.data.loader import ahead
+from minidl.data.reading import as_held, checked_channels, read_image
 
-if TYPE_CHECKING:
-    from PIL import Image
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pfm",
+            ".npy")  # fmt: skip
+LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")  # what systems leave in folders, beside names that begin with a dot
+SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+HIDDEN = "hidden, or left by the system"
+NAMED = 3  # of the files that are passed over, so many are named
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> Pillow's name
-GREY16 = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # "I": how some readers of Pillow hand out 16-bit greyscale
+
+class Image(NamedTuple):
+    """What was read of a file: (C,H,W), and the type of its pixels before they were scaled"""
+
+    file: pathlib.Path
+    pixels: Array
+    dtype: np.dtype[Any]
 
 
-def image_folder(root: str | os.PathLike[str], size: tuple[int, int] | None = None, channels: int | None = None) -> Dataset:
-    """The pictures of `root/CLASS/*.png` (or jpg, bmp, gif, tif, webp, pgm, ppm), classes and files sorted by name.
+@dataclass
+class PassedOver:
+    """Files and folders that are not read, with the reason."""
 
-    Files of other kinds and names that begin with a dot are passed over. The pictures are uint8, or, where one of them
-    is 16-bit greyscale, float32 in [0, 1]: those keep their depth, as x / 65535.
+    why: dict[str, str] = field(default_factory=dict)  # path -> reason
+
+    def __str__(self) -> str:
+        """How many for each reason, the first of them by name."""
+        alike: dict[str, list[str]] = {}
+        for path, reason in self.why.items():
+            alike.setdefault(reason.split(":")[0], []).append(path)
+        return "; ".join(
+            f"{len(paths)} ({', '.join(paths[:NAMED])}{', ...' * (len(paths) > NAMED)}), {self.why[paths[0]]}"
+            for paths in alike.values()
+        )
+
+
+def image_folder(
+    root: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    page: int | None = None,
+) -> Dataset:
+    """The images in `root/CLASS`, in folders in there, too; classes and files sorted by name.
+
+    They are read as `read_image` does, in threads, with a bar where there is a terminal. The images are uint8; where one of
+    them has 16 bits, all are float32 in [0, 1], which keeps its depth. Floats and integers with a sign are float32 as they are,
+    of any range. A warning counts and names what is passed over: files that are damaged or no images, hidden ones, and what
+    systems leave behind (`__MACOSX`, `Thumbs.db`).
 
     Args:
-        size: (H, W) to resize every picture to (bilinear, with antialiasing); without it their sizes must agree.
-        channels: 1 (grey), 3 (RGB) or 4 (RGBA) to convert every picture to; without it they must agree.
+        size: (H, W) to resize every image to (bilinear, with antialiasing); without it their sizes must agree.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA) to convert every image to; without it they must agree.
+        page: which image of each file, from 0; without it no file may hold several.
 
     Raises:
-        FileNotFoundError: there is no such folder, it has no class, or a class has no picture.
-        ValueError: a picture is broken, sizes or channels differ, 16-bit greyscale and `channels` do not go together,
-            or `size` or `channels` is none of the above.
+        FileNotFoundError: there is no such folder, it has no class, or a class has no image that can be read.
+        ValueError: sizes, channels or ranges differ, a file holds several pages, CMYK or pixels that are transparent and the
+            arguments do not say what to make of that, `root` holds folders of classes, or an argument is none of the above.
         TypeError: these are no integers.
     """
+    from minidl.bar import Bar  # not with minidl: tqdm takes its time
+
     root = pathlib.Path(root)
-    size, channels = _form(size, channels)
-    files = _files(root)
-
-    pictures: list[Array] = []
-    for file, _ in files:
-        pictures.append(read_picture(file, size, channels))
-        first, last = pictures[0].shape, pictures[-1].shape  # (C,H,W)
-        if first[0] != last[0]:
-            raise ValueError(f"{file} has {last[0]} channels, {files[0][0]} has {first[0]}; pass channels= to convert them")
-        if first != last:
-            raise ValueError(
-                f"{file} is {last[1]}x{last[2]} (HxW), {files[0][0]} is {first[1]}x{first[2]}; pass size= (--size on the "
-                "command line) to resize them"
-            )
-    if any(picture.dtype == np.float32 for picture in pictures):
-        pictures = [p if p.dtype == np.float32 else p.astype(np.float32) / np.float32(255) for p in pictures]
-
-    classes = tuple(dict.fromkeys(file.parent.name for file, _ in files))
-    labels = np.array([label for _, label in files], np.int64)
-    return Dataset(np.stack(pictures), labels, classes, name=root.name)
-
-
-def _files(root: pathlib.Path) -> list[tuple[pathlib.Path, int]]:
-    """Each picture file with the number of its class."""
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root} is not a folder; expected root/CLASS/picture.png")
-    folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
-    if not folders:
-        raise FileNotFoundError(f"{root} holds no class folder; expected root/CLASS/picture.png")
-    files = []
-    for label, folder in enumerate(folders):
-        pictures = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
-        if not pictures:
-            raise FileNotFoundError(f"{folder} holds no picture; expected files that end in {', '.join(SUFFIXES)}")
-        files += [(picture, label) for picture in pictures]
-    return files
-
-
-def read_picture(file: str | os.PathLike[str], size: tuple[int, int] | None = None, channels: int | None = None) -> Array:
-    """One picture (C,H,W), uint8 or, for 16-bit greyscale, float32 in [0, 1]; `size` and `channels` as in `image_folder`.
-
-    Raises ValueError where it cannot be read, or an argument cannot be, TypeError for sizes or channels that are no integers,
-    and FileNotFoundError where there is none.
-    """
-    from PIL import Image  # not with minidl: it takes its time
-
-    size, channels = _form(size, channels)
-    try:
-        with Image.open(file) as opened:
-            opened.load()
-            picture: Image.Image = opened.copy()
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # the decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise ValueError(f"{file} is no picture that can be read, it may be cut off or damaged: {error}") from error
-
-    if picture.mode in GREY16:
-        if channels not in (None, 1):
-            raise ValueError(f"{file} is 16-bit greyscale, which has 1 channel, but channels={channels}")
-        pixels = _read_grey16(file, picture)
-    else:
-        pixels = np.asarray(picture.convert(MODES[channels] if channels else _plain_mode(file, picture)))  # (H,W) or (H,W,C)
-    return as_held(pixels[..., None] if pixels.ndim == 2 else pixels, size)
-
-
-def _form(size: Any, channels: Any) -> tuple[tuple[int, int] | None, int | None]:
-    """The size and the channels that pictures are to have."""
-    if channels is not None:
-        channels = count(channels, "channels")
-        if channels not in MODES:
-            wrong(ValueError, "channels", "1, 3, 4 or None", channels)
+    channels, page = checked_channels(channels), None if page is None else count(page, "page", 0)
     if size is not None:
         H, W = counts(size, "size", length=2)
         size = H, W
-    return size, channels
+    passed = PassedOver()
+    classes = _classes(root, passed)
+    files = [(file, label) for label, found in enumerate(classes.values()) for file in found]
+
+    def read(file: pathlib.Path) -> Image | Exception:
+        try:
+            pixels = read_image(file, channels, page)
+        except (UnreadableError, OSError) as error:
+            return error
+        return Image(file, as_held(pixels, size), pixels.dtype)
+
+    pillow()  # loads its readers once, and not in every thread
+    workers = min(os.cpu_count() or 1, 8)
+    images, labels = list[Image](), list[int]()
+    results = ahead(read, [file for file, _ in files], 2 * workers, workers)
+    bar = Bar(results, desc=f"reading {root.name}", total=len(files), leave=False, disable=None)
+    try:
+        for (file, label), image in zip(files, bar, strict=True):
+            if isinstance(image, Exception):
+                passed.why[_shown(file, root)] = _reason(image, file)
+                continue
+            images.append(image)
+            labels.append(label)
+            _check_alike(images[0], image)
+    finally:
+        bar.close()
+        results.close()
+
+    if passed.why:
+        warnings.warn(f"image_folder: passed over in {root}: {passed}", stacklevel=2)
+    if empty := [name for label, name in enumerate(classes) if label not in labels]:
+        raise FileNotFoundError(f"{root / empty[0]} holds no image that can be read; passed over: {passed}")
+    return Dataset(np.stack(_of_one_type(images)), np.array(labels, np.int64), tuple(classes), name=root.name)
 
 
-def _read_grey16(file: str | os.PathLike[str], picture: Image.Image) -> Array:
-    grey = np.asarray(picture).astype(np.float32)  # (H,W)
-    if grey.min() < 0 or grey.max() > 65535:
-        raise ValueError(f"{file} has grey values from {grey.min():.0f} to {grey.max():.0f}, expected 0..65535")
-    grey /= np.float32(65535)
-    return grey
+def _classes(root: pathlib.Path, passed: PassedOver) -> dict[str, list[pathlib.Path]]:
+    """The names of the classes, each with its files."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is not a folder; expected root/CLASS/image.png")
+    classes = {}
+    for folder in sorted(root.iterdir()):
+        if _is_litter(folder):
+            passed.why[folder.name] = HIDDEN
+        elif not folder.is_dir():
+            passed.why[folder.name] = "beside the folders of the classes, and of none"
+        else:
+            classes[folder.name] = list(_images(folder, root, passed))
+    if not classes:
+        raise FileNotFoundError(f"{root} holds no class folder; expected root/CLASS/image.png")
+    deep = all(file.parent != root / name for name, files in classes.items() for file in files)
+    if deep and any(classes.values()) and (len(classes) == 1 or {name.lower() for name in classes} <= SPLITS):
+        raise ValueError(
+            f"root: {root} holds {', '.join(classes)}, and the images are in folders in there: if these are the classes, pass "
+            f"{root / next(iter(classes))} (examples/train.py takes {root} itself where it holds train and test)"
+        )
+    for name, files in classes.items():
+        if not files:
+            because = f"; passed over: {passed}" if passed.why else ""
+            raise FileNotFoundError(f"{root / name} holds no image; expected files that end in {', '.join(SUFFIXES)}{because}")
+    return classes
 
 
-def _plain_mode(file: str | os.PathLike[str], picture: Image.Image) -> str:
-    """The mode of `MODES` that holds what the picture holds."""
-    if picture.mode in ("1", "L"):
-        return "L"
-    if picture.mode == "F":
-        raise ValueError(f"{file} holds floating-point pixels, expected 8 bits a channel or 16-bit greyscale")
-    return "RGBA" if picture.has_transparency_data else "RGB"
+def _images(
+    folder: pathlib.Path, root: pathlib.Path, passed: PassedOver, above: frozenset[str] = frozenset()
+) -> Iterator[pathlib.Path]:
+    """The image files in the folder and in all folders in it, sorted by name; no link may lead back to one of those above."""
+    above |= {os.path.realpath(folder)}
+    for path in sorted(folder.iterdir()):
+        if _is_litter(path):
+            passed.why[_shown(path, root)] = HIDDEN
+        elif path.is_dir():
+            if os.path.realpath(path) in above:
+                passed.why[_shown(path, root)] = "a link to a folder that it is in"
+            else:
+                yield from _images(path, root, passed, above)
+        elif path.suffix.lower() in SUFFIXES:
+            yield path
+        elif _holds_dicom(path):
+            yield path  # whose reader says what to do
+        else:
+            passed.why[_shown(path, root)] = "not named as an image is"
+
+
+def _is_litter(path: pathlib.Path) -> bool:
+    return path.name.startswith(".") or path.name in LITTER
+
+
+def _holds_dicom(path: pathlib.Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return is_dicom(file.read(132))
+    except OSError:
+        return False
+
+
+def _shown(path: pathlib.Path, root: pathlib.Path) -> str:
+    return str(path.relative_to(root))
+
+
+def _reason(error: Exception, file: pathlib.Path) -> str:
+    """What the error says, without the name of the file."""
+    said = str(error).replace(f"{file} ", "").replace(f": '{file}'", "")
+    return said if isinstance(error, UnreadableError) else f"cannot be opened: {said}"
+
+
+def _check_alike(first: Image, image: Image) -> None:
+    """Both have the same shape (C,H,W), and both any range or both not."""
+    (C, H, W), (c, h, w) = first.pixels.shape, image.pixels.shape
+    if c != C:
+        raise ValueError(
+            f"{image.file} has {c} channels, {first.file} has {C}; pass channels=3 (--channels 3), or 1, to convert them"
+        )
+    if (h, w) != (H, W):
+        raise ValueError(
+            f"{image.file} is {h}x{w} (HxW), {first.file} is {H}x{W}; pass size=({H}, {W}) (--size {max(H, W)}) to resize them"
+        )
+    if (image.dtype == np.float32) != (first.dtype == np.float32):
+        floats, whole = (image, first) if image.dtype == np.float32 else (first, image)
+        raise ValueError(
+            f"{floats.file} holds floats or signed integers of any range, {whole.file} holds {whole.dtype}: convert one of them"
+        )
+
+
+def _of_one_type(images: list[Image]) -> list[Array]:
+    """All uint8, or all float32."""
+    if all(image.dtype == np.uint8 for image in images):
+        return [image.pixels for image in images]
+    return [x.pixels if x.dtype != np.uint8 else x.pixels.astype(np.float32) / np.float32(255) for x in images]

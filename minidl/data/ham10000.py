@@ -23,7 +23,7 @@ import numpy as np
 
 from minidl import arguments
 from minidl.data.dataset import Dataset
-from minidl.data.folder import read_picture
+from minidl.data.reading import load_image
 
 DIAGNOSES = {  # what `dx` says, and whether it is malignant: akiec are carcinomas in situ and their precursors
     "akiec": True,
@@ -80,8 +80,8 @@ def ham10000(
         if name not in files or not mask.is_file():
             what = f"{name}.jpg, which is in no folder {root}/{IMAGES}*" if name not in files else str(mask)
             raise FileNotFoundError(f"the metadata list {name}, but there is no {what}; {SOURCE}")
-        images[i] = read_picture(files[name], (H, W), 3)
-        lesion[i] = read_picture(mask, (H, W), 1)[0] > 127
+        images[i] = load_image(files[name], (H, W), 3)
+        lesion[i] = load_image(mask, (H, W), 1)[0] > 127
         if progress is not None:
             progress(i + 1, len(rows))
     names = tuple(DIAGNOSES) if labels == "diagnosis" else ("benign", "malignant")

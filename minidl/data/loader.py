@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -106,17 +106,17 @@ class Loader:
         return array_module(x).ascontiguousarray(x, np.float32), to_device(self.dataset.labels[pick], self.device)
 
 
-def ahead(f: Callable[[A], B], arguments: Iterable[A], depth: int) -> Iterator[B]:
-    """map(f, arguments) that computes up to `depth` results ahead, in a thread of its own.
+def ahead(f: Callable[[A], B], arguments: Iterable[A], depth: int, threads: int = 1) -> Generator[B]:
+    """map(f, arguments) that computes up to `depth` results ahead, in threads of its own.
 
     What f raises is raised here, with its traceback. However the generator ends (exhausted, closed, collected, by
-    Ctrl-C), work that has not begun is dropped and the thread is over when the generator is.
+    Ctrl-C), work that has not begun is dropped and the threads are over when the generator is.
     """
     if depth == 0:
         yield from map(f, arguments)
         return
     rest = iter(arguments)
-    worker = ThreadPoolExecutor(1, thread_name_prefix="minidl-loader")
+    worker = ThreadPoolExecutor(threads, thread_name_prefix="minidl-loader")
     try:
         waiting: deque[Future[B]] = deque(worker.submit(f, argument) for argument in islice(rest, depth))
         while waiting:

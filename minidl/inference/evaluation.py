@@ -13,9 +13,12 @@ from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
 from minidl.data import Augmentation, Dataset, Loader
 from minidl.inference.batches import batches
+from minidl.inference.images import check_layout
 from minidl.inference.memory import batch_in_memory
 from minidl.inference.scores import Output, Target, decisions, score, targets
 from minidl.nn import Module
+
+PIXELS = 250 * 3 * 32 * 32  # of a batch of `evaluate`, channels counted
 
 
 @contextmanager
@@ -57,8 +60,10 @@ def predict(model: Module, x: Array, batch_size: int = 32) -> Array:
     """The logits (N,K) of pictures x (N,C,H,W), in evaluation mode, without a graph.
 
     Raises TypeError or ValueError for a batch_size that is no integer of at least 1, ValueError for a model that returns
-    something else, and MemoryError where a batch does not fit into memory.
+    something else and for x that looks like (N,H,W,C), and MemoryError where a batch does not fit into memory.
     """
+    if x.ndim == 4:
+        check_layout(model, x)
     parts = []
     for part in batches(len(x), batch_size):
         with evaluation_mode(model, batch_size), no_grad():
@@ -76,13 +81,16 @@ def classes_and_scores(model: Module, x: Array, target: Target, output: Output, 
 @contained
 @no_grad()
 def evaluate(
-    model: Module, dataset: Dataset, batch_size: int = 250, prepare: Augmentation | None = None
+    model: Module, dataset: Dataset, batch_size: int | None = None, prepare: Augmentation | None = None
 ) -> tuple[float, Array, Array]:
     """Mean cross-entropy, logits (N,K) and labels (N,), in the order of `dataset`, with the model in evaluation mode.
 
-    prepare: f(x, rng) -> x as in `minidl.data.augment`, for instance `Normalize`. Loss and arrays are on the CPU. Raises
-    MemoryError where a batch does not fit into memory.
+    batch_size: by default so many that they have no more pixels than 250 of CIFAR-10. prepare: f(x, rng) -> x as in
+    `minidl.data.augment`, for instance `Normalize`. Loss and arrays are on the CPU. Raises MemoryError where a batch does not
+    fit into memory.
     """
+    if batch_size is None:
+        batch_size = max(1, min(250, PIXELS // dataset.images[0].size))
     device, total, parts = model.parameters()[0].device, 0.0, []
     with batch_in_memory(batch_size):
         for x, labels in Loader(dataset, batch_size, shuffle=False, augment=prepare, device=device):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidl.arguments import number, one_of
+from minidl.arguments import channels_first, number, one_of
 from minidl.array import Array, array_like, array_module, device_of, is_array, is_float, shape_of
 from minidl.inference.scores import Target
 from minidl.nn import Module
@@ -20,6 +20,7 @@ def check_images(model: Module, x: Array, target: Target = None, name: str = "ta
         raise TypeError(f"{pictures}: expected an array of floats, pictures as the model was trained on them, got {what}")
     if x.ndim != 4 or 0 in x.shape:
         raise ValueError(f"{pictures}: expected pictures (N,C,H,W), none of these 0, got shape {x.shape}")
+    check_layout(model, x, pictures)
     for p in model.parameters()[:1]:
         if (p.dtype, p.device) != (x.dtype, device_of(x)):
             model_is, x_is = f"{p.dtype} on the {p.device}", f"{x.dtype} on the {device_of(x)}"
@@ -28,6 +29,13 @@ def check_images(model: Module, x: Array, target: Target = None, name: str = "ta
         raise ValueError(f"{pictures}: holds NaN or infinity")
     if target is not None and shape_of(target) not in ((), (len(x),)):
         raise ValueError(f"{name}: expected one class, or one for each of the {len(x)} pictures, got {target!r}")
+
+
+def check_layout(model: Module, x: Array, name: str = "x") -> None:
+    """x (N,C,H,W) must not look like (N,H,W,C), unless the model's first convolution takes just these C."""
+    first = next((p for p in model.parameters() if p.ndim == 4), None)
+    if first is None or first.shape[1] != x.shape[1]:
+        channels_first(x, name)
 
 
 def number_or_array(value: float | Array, name: str) -> float | Array:

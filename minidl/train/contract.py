@@ -7,6 +7,7 @@
     dtype, range    of the pixels: see `range_of`
     window          of grey values that are cut out of a file: None, for no window is applied
     mean, std       of each channel, as `Normalize` takes them
+    page            which image of each file, where files hold several
 
 An image comes to the net in one way, in training's evaluation and ever after: `image` reads it, `normalize` makes x of it.
 """
@@ -23,8 +24,8 @@ import numpy as np
 
 from minidl.arguments import count, numbers, one_of, wrong
 from minidl.array import Array
-from minidl.data import Dataset, Normalize, read_picture
-from minidl.data.resizing import as_held
+from minidl.data import Dataset, Normalize, read_image
+from minidl.data.reading import as_held
 from minidl.io.notes import cut
 from minidl.train.settings import check_keys
 
@@ -47,6 +48,7 @@ class Contract:
         range: the pixels that stand for black and white, (low, high): (0, 255), or as `range_of` tells.
         mean, std: C numbers each; x = (image - mean) / std, where uint8 counts as image / 255.
         window: None; room for the window of grey values that is cut out of a file.
+        page: which image of a file with several, from 0; None where none has several.
     """
 
     architecture: str
@@ -60,6 +62,7 @@ class Contract:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     window: None = None
+    page: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.architecture, str) or not self.architecture:
@@ -90,11 +93,15 @@ class Contract:
         for name, interval in ("mean", "(-inf, inf)"), ("std", "(0, inf)"):
             object.__setattr__(self, name, numbers(getattr(self, name), name, interval, self.channels))
         Normalize(self.mean, self.std)  # which tells what float32 cannot divide by
+        if self.page is not None:
+            object.__setattr__(self, "page", count(self.page, "page", 0))
         if self.window is not None:
             wrong(ValueError, "window", "None, for no window is applied", self.window)
 
     @staticmethod
-    def of(train_set: Dataset, architecture: str, arguments: Mapping[str, Any] | None = None) -> Contract:
+    def of(
+        train_set: Dataset, architecture: str, arguments: Mapping[str, Any] | None = None, page: int | None = None
+    ) -> Contract:
         """That of a net which learns these images (N,C,H,W); without arguments it is built by num_classes and in_channels.
 
         Raises TypeError or ValueError for arguments that no file can hold, and for a channel in which all pixels are equal.
@@ -104,7 +111,7 @@ class Contract:
             arguments = {"num_classes": len(train_set.classes), "in_channels": C}
         mean, std = (a.tolist() for a in train_set.mean_std())
         dtype, around = train_set.images.dtype.name, range_of(train_set.images)
-        return Contract(architecture, dict(arguments), train_set.classes, C, H, W, dtype, around, mean, std)
+        return Contract(architecture, dict(arguments), train_set.classes, C, H, W, dtype, around, mean, std, page=page)
 
     # ---- in a file
 
@@ -141,10 +148,12 @@ class Contract:
         image, and for pixels of another depth than those that the net was trained on.
         """
         name = "the image" if isinstance(source, np.ndarray) else os.fsdecode(source)
-        pixels = source if isinstance(source, np.ndarray) else _read(source, self.channels)
+        pixels = (
+            source
+            if isinstance(source, np.ndarray)
+            else read_image(source, self.channels if self.channels in (1, 3, 4) else None, self.page)
+        )
         if pixels.dtype.name not in (*DTYPES, "uint16"):
-            if pixels is not source:
-                raise ValueError(f"{name}: expected uint8, uint16 or float32, got {pixels.dtype}")
             raise TypeError(f"{name}: expected uint8, uint16 or float32, got {pixels.dtype}")
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         if pixels.ndim != 3 or pixels.shape[2] != self.channels or not pixels.size:
@@ -222,15 +231,3 @@ def range_of(images: Array) -> tuple[float, float]:
         return low, high
     ends = (float(np.float32(2**b - 1) / np.float32(BITS16)) for b in range(1, 17))
     return 0.0, next(end for end in ends if high <= end)
-
-
-def _read(file: str | os.PathLike[str], channels: int) -> Array:
-    """(H,W,C) as the file holds them."""
-    if os.fsdecode(file).endswith(".npy"):
-        try:
-            pixels: Array = np.load(file, allow_pickle=False)
-        except (EOFError, ValueError) as error:
-            raise ValueError(f"{os.fsdecode(file)} is no array that can be read: {error}") from error
-        return pixels
-    pixels = read_picture(file, channels=channels if channels in (1, 3, 4) else None).transpose(1, 2, 0)
-    return pixels if pixels.dtype == np.uint8 else np.rint(BITS16 * pixels).astype(np.uint16)

@@ -10,7 +10,8 @@ trains with SGD and leaves in the folder `out`
     checkpoint.safetensors  all that it takes to go on after the last finished epoch, see `minidl.train.checkpoint`
     model.safetensors       the weights, and what it takes to use them on a new file, see `minidl.train.contract`
 
-Whatever ends the run (Ctrl-C, `kill -9`, a full disk, a loss that is not finite), the files of the last finished epoch stay,
+The checkpoint is written before the test of its epoch, and again with the scores. Whatever ends the run (Ctrl-C, `kill -9`, a
+full disk, a loss that is not finite, a test for which there is no memory), the files of the last finished epoch stay,
 and `fit(..., resume=True)` goes on from there to the same numbers, bit for bit, as if nothing had happened. One process at a
 time works in the folder, see `minidl.io.lock`, and it goes on with the settings and pictures that it began with or not at all.
 """
@@ -41,7 +42,7 @@ from minidl.train.contract import Contract
 from minidl.train.cuda_graph import CapturedGradients
 from minidl.train.loss_scale import LossScale
 from minidl.train.meter import Meter
-from minidl.train.run import Row, Run, check_data, digests_of
+from minidl.train.run import Row, Run, check_data, digests_of, tested
 from minidl.train.settings import FLIPS, Settings
 
 
@@ -76,7 +77,7 @@ def fit(
         OSError: a file could not be written; those of the last finished epoch are as they were.
     """
     check_data(train_set, test_set, settings)
-    contract = Contract.of(train_set, settings.model or type(model).__name__, arguments)
+    contract = Contract.of(train_set, settings.model or type(model).__name__, arguments, settings.page)
     mean, std, normalize = contract.mean, contract.std, contract.normalize
     flips = [RandomFlip(axis=axis) for axis in FLIPS[settings.flip]]
     augment = Compose([RandomCrop(settings.crop, fill=mean), *flips, normalize])
@@ -93,14 +94,22 @@ def fit(
     run = Run(pathlib.Path(out), model, optimizer, scale, settings, contract, about, digests, len(loader))
     # a loss that is not finite gets an error that says more than NumPy's warnings
     with lock.hold(run.out), np.errstate(all="ignore"):
+
+        def test(rows: list[Row]) -> None:
+            rows[-1] |= scores(model, test_set, normalize, settings.batch_size)
+            run.save(rows)
+
         rows = run.resume() if resume else run.begin()
+        if rows and not tested(rows[-1]):
+            test(rows)
         if rows:
             after_epoch(rows)
         for epoch in range(len(rows), settings.epochs):
             with batch_in_memory(settings.batch_size):
                 row = train_epoch(model, loader, optimizer, schedule, epoch, settings, scale, captured)
-            rows.append(row | scores(model, test_set, normalize))
-            run.save(rows)
+            rows.append(row)
+            run.save(rows)  # whatever becomes of the test
+            test(rows)
             print(_line(rows[-1], settings.epochs), flush=True)
             after_epoch(rows)
     return rows
@@ -166,9 +175,12 @@ def _backward(model: Module, loss: Tensor, scale: LossScale | None, captured: Ca
     return True
 
 
-def scores(model: Module, dataset: Dataset, prepare: Augmentation) -> Row:
-    """How good the model is on the pictures of `dataset`, as `fit` writes it down; `prepare` normalises them."""
-    loss, logits, labels = evaluate(model, dataset, prepare=prepare)
+def scores(model: Module, dataset: Dataset, prepare: Augmentation, batch_size: int | None = None) -> Row:
+    """How good the model is on the pictures of `dataset`, as `fit` writes it down; `prepare` normalises them.
+
+    batch_size: as in `minidl.inference.evaluate`; with that of the training, the test takes no more memory.
+    """
+    loss, logits, labels = evaluate(model, dataset, batch_size, prepare)
     if math.isnan(loss):  # some logits are, and have no accuracy
         return {"test_loss": loss}
     row = {

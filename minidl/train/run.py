@@ -101,14 +101,19 @@ class Run:
         if self.scale is not None:
             self.scale.load_state_dict(facts["loss_scale"])
         rows: list[Row] = facts["rows"]
-        self._publish(rows)  # the run may have ended between the checkpoint and these
+        if tested(rows[-1]):
+            self._publish(rows)  # the run may have ended between the checkpoint and these
         return rows
 
     def save(self, rows: list[Row]) -> None:
-        """Write the checkpoint of an epoch, and what is made of it. Raises FloatingPointError where a number is not finite."""
+        """Write the checkpoint of an epoch and, once it was tested, what is made of it.
+
+        Raises FloatingPointError where a number is not finite.
+        """
         self._check_finite(rows[-1])
         checkpoint.save(self.out / "checkpoint.safetensors", self.model, self.optimizer, self._facts(rows))
-        self._publish(rows)
+        if tested(rows[-1]):
+            self._publish(rows)
 
     def _facts(self, rows: list[Row]) -> Row:
         return {
@@ -127,9 +132,10 @@ class Run:
 
     def _check_finite(self, row: Row) -> None:
         bad = [name for name, a in self.model.state_dict().items() if count_nonfinite(a)]
-        if bad or not math.isfinite(row["test_loss"]):
-            found = f"the test loss is {row['test_loss']}; not finite: {', '.join(bad) or 'no parameter'}"
-            raise FloatingPointError(f"after epoch {row['epoch']}, {found}")
+        loss = row.get("test_loss", 0.0)
+        if bad or not math.isfinite(loss):
+            found = f"the test loss is {loss}; not finite: " if tested(row) else "not finite: "
+            raise FloatingPointError(f"after epoch {row['epoch']}, {found}{', '.join(bad) or 'no parameter'}")
 
     def _check(self, facts: Row) -> None:
         """Raises TypeError or ValueError unless this run wrote these facts."""
@@ -154,6 +160,11 @@ class Run:
             raise ValueError(f"{self.out} was trained on other pictures or labels: {'; '.join(differing)}")
 
 
+def tested(row: Row) -> bool:
+    """Whether the row of an epoch has its scores: that of the last checkpoint may not, see `minidl.train.loop`."""
+    return "test_loss" in row
+
+
 RANGES = {  # of the numbers in a row, but for its epoch
     "lr": "[0, inf)", "train_loss": "[0, inf)", "train_accuracy": "[0, 1]", "seconds": "[0, inf)",
     "images_per_second": "[0, inf)", "test_loss": "[0, inf)", "test_accuracy": "[0, 1]", "test_balanced_accuracy": "[0, 1]",
@@ -166,6 +177,8 @@ def _check_rows(rows: Any, settings: Settings, scaled: bool) -> None:
         raise ValueError(f"rows: expected 1 to {settings.epochs}, one for each epoch, got {came}")
     for i, row in enumerate(rows):
         ranges = RANGES | ({"loss_scale": "[1, inf)"} if scaled else {})
+        if i == len(rows) - 1 and isinstance(row, dict) and not any(name.startswith("test_") for name in row):
+            ranges = {name: interval for name, interval in ranges.items() if not name.startswith("test_")}
         if isinstance(row, dict) and "test_auc" in row:  # of two classes that both come
             ranges |= {"test_auc": "[0, 1]"}
         check_keys(row, f"rows[{i}]", ["epoch", *ranges])

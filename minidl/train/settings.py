@@ -37,11 +37,21 @@ class Settings:
     data: str = ""
     root: str = "data"
     size: int | tuple[int, int] | None = None  # of the images: (H, W), one number where they are square
+    channels: int | None = None
+    page: int | None = None
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in {"epochs": 1, "batch_size": 1, "crop": 0, "seed": 0, "limit": 1}.items():
-            if getattr(self, name) is not None or name != "limit":
+        for name, least in {
+            "epochs": 1,
+            "batch_size": 1,
+            "crop": 0,
+            "seed": 0,
+            "channels": 1,
+            "page": 0,
+            "limit": 1,
+        }.items():
+            if getattr(self, name) is not None or name not in ("channels", "page", "limit"):
                 object.__setattr__(self, name, count(getattr(self, name), name, least))
         if self.size is not None:
             H, W = pair(self.size, "size")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.data import Dataset
+from minidl.data import Dataset, Normalize, RandomFlip
 
 
 def make(n: int = 10, channels: int = 3, dtype: type = np.uint8) -> Dataset:
@@ -132,3 +134,69 @@ def test_split_refuses_a_bad_seed() -> None:
         make().split((0.5, 0.5), -1)
     with pytest.raises(TypeError, match=r"seed: expected an integer of at least 0, got 1\.0"):
         make().split((0.5, 0.5), 1.0)  # type: ignore[arg-type]
+
+
+# ---- mean and std
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((1, 3, 3000, 2000), np.uint8), ((40, 3, 256, 256), np.uint8), ((2000, 3, 32, 32), np.float32)]
+)
+def test_mean_std_takes_little_memory(shape: tuple[int, ...], dtype: type) -> None:
+    """Whatever the size of the images: in float64 all of them at once would be 48 MiB and more."""
+    d = Dataset(np.zeros(shape, dtype), np.zeros(shape[0], np.int64), ("only",))
+    d.images[:, :, ::2] = 2
+    d.mean_std()
+    tracemalloc.start()
+    mean, std = d.mean_std()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 2**20
+    scale = np.float32(255 if dtype == np.uint8 else 1)
+    assert (mean == np.float32(1) / scale).all() and (std == np.float32(1) / scale).all()
+
+
+@pytest.mark.parametrize("shape", [(700, 2, 32, 32), (3, 2, 700, 500), (1, 2, 5, 300_000), (5, 2, 1, 1)])
+def test_mean_std_of_large_numbers(shape: tuple[int, ...]) -> None:
+    """Sums of float32 would have no digit left of this std."""
+    x = (1e6 + np.random.default_rng(0).normal(size=shape)).astype(np.float32)
+    mean, std = Dataset(x, np.zeros(len(x), np.int64), ("only",)).mean_std()
+    exact = x.astype(np.float64)
+    assert np.array_equal(mean, exact.mean((0, 2, 3)).astype(np.float32))
+    np.testing.assert_allclose(std, exact.std((0, 2, 3)), rtol=1e-7)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(np.uint8, 9), (np.float32, 0.1)])
+def test_a_channel_that_never_changes(dtype: type, value: float) -> None:
+    """Is 0 once it is normalised, whatever rounding leaves of its std."""
+    x = np.random.default_rng(0).integers(0, 256, (50, 3, 7, 7)).astype(dtype)
+    x[:, 1] = value
+    d = Dataset(x, np.zeros(50, np.int64), ("only",), name="mine")
+    mean, std = d.mean_std()
+    assert std[1] == 1 and (std[[0, 2]] != 1).all()
+    y = Normalize(mean, std)(x)
+    assert np.abs(y[:, 1]).max() < 1e-6 and abs(y[:, 0].std() - 1) < 1e-3
+    x[:] = dtype(value)
+    with pytest.raises(ValueError, match=r"mine: every pixel of all 50 images is \[.*\], nothing to learn from"):
+        d.mean_std()
+
+
+# ---- the order of the axes
+
+
+@pytest.mark.parametrize("shape", [(2, 28, 28, 1), (2, 28, 28, 3), (2, 20, 30, 4), (2, 5, 9, 3)])
+def test_channels_come_first(shape: tuple[int, ...]) -> None:
+    x = np.zeros(shape, np.float32)
+    message = r"expected .*, got shape .*, which looks like \(N, H, W, C\): pass {}.transpose\(0, 3, 1, 2\)"
+    with pytest.raises(ValueError, match="images: " + message.format("images")):
+        Dataset(x, np.zeros(2, np.int64), ("only",))
+    with pytest.raises(ValueError, match="x: " + message.format("x")):
+        RandomFlip()(x, np.random.default_rng(0))
+    assert len(Dataset(x.transpose(0, 3, 1, 2), np.zeros(2, np.int64), ("only",))) == 2
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 28, 3), (2, 1, 4, 4), (2, 2, 3, 3), (2, 2, 1, 1), (2, 7, 8, 8), (2, 4, 3, 1), (2, 12, 8, 2)]
+)
+def test_narrow_images(shape: tuple[int, ...]) -> None:
+    assert len(Dataset(np.zeros(shape, np.uint8), np.zeros(2, np.int64), ("only",))) == 2

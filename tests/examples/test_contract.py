@@ -23,7 +23,7 @@ import models.net
 from minidl import Tensor, attack, data, explain, inference
 from minidl.array import Array
 from minidl.data import Dataset
-from minidl.data.resizing import as_held
+from minidl.data.reading import as_held
 from minidl.train import Settings, fit, load_run
 
 Kind = tuple[str, int, tuple[int, int]]  # dtype, channels, (H, W)
@@ -252,7 +252,7 @@ def test_sizes_on_the_command_line(tmp_path: pathlib.Path, capsys: pytest.Captur
     assert "size was [12, 20] and now is [20, 12]" in capsys.readouterr().err
     file = next(str(f) for f in pathlib.Path(root).rglob("*.png"))
     some = loaded("--run", str(out), "--image", file)
-    assert (some.images[0] == data.read_picture(file, (12, 20), 1)).all()
+    assert (some.images[0] == data.load_image(file, (12, 20), 1)).all()
     assert loaded("--run", str(out), "--image", file, "--size", "32").images.shape == (1, 1, 32, 32)
     for wrong in "0", "12x", "12x0", "1x2x3", "-3", "big":
         with pytest.raises(SystemExit):

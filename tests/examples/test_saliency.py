@@ -52,7 +52,7 @@ def test_pictures_and_weights_of_ones_own(run: pathlib.Path, tmp_path: pathlib.P
     mine = png(tmp_path / "mine.png")
     loaded = load("--run", run, "--image", mine, mine)
     assert loaded.images.shape == (2, 3, 32, 32) and loaded.images.dtype == np.uint8 and loaded.labels is None
-    assert (loaded.images[0] == data.read_picture(mine, (32, 32), 3)).all()
+    assert (loaded.images[0] == data.load_image(mine, (32, 32), 3)).all()
     for resized in load("--run", run, "--image", mine, "--size", 20), load("--run", run, "--image", mine, "--size", 20):
         assert resized.images.shape == (1, 3, 20, 20)
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -89,8 +90,9 @@ def test_a_folder_of_pictures(tmp_path: pathlib.Path, capsys: pytest.CaptureFixt
         (["--lr", "nan"], "lr: expected a number in (0, inf), got nan"),
         (["--epochs", "0"], "epochs: expected an integer of at least 1, got 0"),
         (["--limit", "20"], "batch_size: 64 is more than the 20 training pictures"),
-        (["--data", "folder", "--root", "no/such/place"], "no/such/place is not a folder; expected root/CLASS/picture.png"),
+        (["--data", "folder", "--root", "no/such/place"], "no/such/place is not a folder; expected root/CLASS/image.png"),
         (["--data", "cifar10", "--size", "64"], "--size 64: the pictures of cifar10 are 32x32"),
+        (["--channels", "1"], "--channels 1: it is for --data folder alone, not for lesions"),
         (["--size", "8"], "size: expected an integer of at least 32, got 8"),
         (["--resume"], "nothing to resume in"),
         (["--lr", "1e30", "--limit", "64"], "not finite"),
@@ -195,6 +197,58 @@ def test_classes_of_every_name(tmp_path: pathlib.Path, capsys: pytest.CaptureFix
     os.rename(root / "a_b^c" / "0.png", root / names[-1] / "9.png")  # labelled anew
     assert example.main(["--resume", "--out", str(out)]) == 1
     assert "was trained on other pictures or labels: the training" in capsys.readouterr().err
+
+
+def kinds(root: pathlib.Path) -> None:
+    """Two classes, each with grey of 8 and 16 bits, colour and colour with opaque alpha."""
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        (root / name).mkdir(parents=True)
+        for i in range(8):
+            pixels = rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+            grey = pixels[..., 0] if i % 2 else pixels[..., 0] * np.uint16(257)
+            opaque = np.dstack([pixels, np.full((16, 16), 255, np.uint8)])
+            Image.fromarray([grey, grey, pixels, opaque][i % 4]).save(root / name / f"{i}.png")
+
+
+def advised(error: str) -> list[str]:
+    """The first option that an error names, with its value"""
+    return re.findall(r"\((--\w+) (\w+)\)", error)[0]
+
+
+def test_the_advice_for_a_folder_can_be_followed(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kinds(tmp_path / "mine")
+    Image.new("L", (20, 16)).save(tmp_path / "mine" / "a" / "9.png")
+    pages = [Image.new("L", (16, 16), k) for k in (10, 200)]
+    pages[0].save(tmp_path / "mine" / "b" / "9.tif", save_all=True, append_images=pages[1:])
+    Image.new("CMYK", (16, 16)).save(tmp_path / "mine" / "b" / "99.tif")
+    (tmp_path / "mine" / "b" / "notes.txt").touch()
+    asked = ["--data", "folder", "--root", str(tmp_path / "mine"), "--epochs", "1", "--batch-size", "4"]
+    followed = []
+    with pytest.warns(UserWarning, match=r"passed over in .*: 1 \(b/notes.txt\), not named as an image is"):
+        while example.main([*asked, "--out", str(tmp_path / "run")]):
+            option, value = advised(capsys.readouterr().err)
+            assert option not in followed
+            asked += [option, "0" if option == "--page" else value]
+            followed.append(option)
+    assert sorted(followed) == ["--channels", "--page", "--size"]
+    assert ", float32 from 0 to 1; " in capsys.readouterr().out
+
+
+@pytest.mark.ci
+def test_a_folder_of_floats(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(8):
+            pixels = rng.uniform(-1000, 3000, (16, 16)).astype(np.float32)
+            Image.fromarray(pixels).save(tmp_path / "mine" / name / f"{i}.tif")
+    asked = ["--data", "folder", "--root", str(tmp_path / "mine"), "--epochs", "1", "--batch-size", "4", "--channels", "3"]
+    assert example.main([*asked, "--out", str(tmp_path / "run")]) == 0
+    least, largest = re.findall(r"float32 from (\S+) to (\S+);", capsys.readouterr().out)[0]
+    assert -1000 <= float(least) < -900 and 2900 < float(largest) <= 3000
+    x = example.shown(np.float32([-1000, 0, 3000]))
+    np.testing.assert_allclose(x, [0, 0.25, 1], rtol=1e-6)
 
 
 REAL = os.environ.get("MINIDL_TEST_DATA", "")

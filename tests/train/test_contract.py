@@ -16,7 +16,7 @@ import models
 from minidl import Tensor, nn, ops, weights
 from minidl.array import Array
 from minidl.data import Dataset, image_folder, lesions
-from minidl.data.resizing import as_held
+from minidl.data.reading import as_held
 from minidl.explain import predict
 from minidl.train import Contract, Settings, fit, load_run
 from minidl.train.contract import range_of
@@ -177,7 +177,7 @@ def test_what_is_damaged_is_told_in_a_sentence(
 
 def test_every_field_is_needed(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     fields = json.loads(weights.load_arrays(run / "model.safetensors")[1]["contract"])
-    assert len(fields) == 12
+    assert len(fields) == 13
     for name in fields:
         with pytest.raises(ValueError, match=rf"damaged: .*({name} is missing|its format)"):
             load_run(changed(run, tmp_path / "w.safetensors", **{name: ...}), NETS)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ import pytest
 from minidl import Tensor, kernels, nn, ops, weights
 from minidl.data import Dataset, lesions
 from minidl.inference import evaluate
+from minidl.inference.memory import BatchMemoryError
 from minidl.optim import one_cycle
 from minidl.train import Contract, Row, Settings, fit, load_run
 from tests.gpu import strict_cupy
@@ -27,6 +29,7 @@ from tests.gpu import strict_cupy
 SETTINGS = Settings(epochs=3, batch_size=16, lr=0.05, crop=2, flip="both")
 FILES = ["checkpoint.safetensors", "metrics.jsonl", "model.safetensors", "settings.json"]
 TIMES = ("seconds", "images_per_second")
+ROOT = pathlib.Path(__file__).parents[2]
 TRAIN, TEST = lesions(40, seed=0), lesions(21, seed=1)
 
 
@@ -123,7 +126,7 @@ def test_rows(whole: pathlib.Path) -> None:
 def test_the_last_row_is_that_of_the_weights(whole: pathlib.Path) -> None:
     model, contract = load_own(whole)
     assert contract.classes == ("benign", "malignant")
-    loss, logits, labels = evaluate(model, TEST, prepare=contract.normalize)
+    loss, logits, labels = evaluate(model, TEST, SETTINGS.batch_size, contract.normalize)
     last = read(whole)[-1]
     assert last["test_loss"] == loss and last["test_accuracy"] == (logits.argmax(1) == labels).mean()
     right = [(logits.argmax(1) == labels)[labels == k].mean() for k in (0, 1)]
@@ -210,7 +213,7 @@ def test_killed_in_the_middle_of_an_epoch(whole: pathlib.Path, tmp_path: pathlib
     out = tmp_path / "run"
     run = f"from {__name__} import *; fit(BreaksAt(4, 'wait'), TRAIN, TEST, SETTINGS, {str(out)!r})"
     command = [sys.executable, "-c", run]
-    with subprocess.Popen(command, cwd=pathlib.Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(2)]
         process.kill()
@@ -452,6 +455,91 @@ def test_a_disk_that_fills_up(whole: pathlib.Path, tmp_path: pathlib.Path) -> No
     assert sorted(contents(out)) == FILES and len(read(out)) == 1
     fit(Net(), TRAIN, TEST, SETTINGS, out, resume=True)
     assert same_run(whole, out)
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_a_test_that_fails_loses_no_epoch(
+    whole: pathlib.Path, tmp_path: pathlib.Path, epoch: int, error: type[BaseException]
+) -> None:
+    class FailsInEvaluation(Net):
+        after = 2 * epoch  # steps
+
+        def last(self, y: Tensor) -> Tensor:
+            if not self.training and self.calls == self.after:
+                raise error
+            return y
+
+    expected = BatchMemoryError if error is MemoryError else error
+    message = "a batch of 16 does not fit in memory: .*Take a smaller batch_size, such as 8" if error is MemoryError else None
+    with pytest.raises(expected, match=message):
+        fit(FailsInEvaluation(), TRAIN, TEST, SETTINGS, tmp_path)
+    assert (tmp_path / "checkpoint.safetensors").exists()
+    assert len(read(tmp_path)) == epoch - 1 if epoch > 1 else not (tmp_path / "metrics.jsonl").exists()
+    before, again = contents(tmp_path), FailsInEvaluation()
+    again.after = 0
+    with pytest.raises(expected, match=message):
+        fit(again, TRAIN, TEST, SETTINGS, tmp_path, resume=True)
+    assert contents(tmp_path) == before
+    net = Net(seed=9)
+    drawn: list[int] = []
+    fit(net, TRAIN, TEST, SETTINGS, tmp_path, resume=True, after_epoch=lambda rows: drawn.append(len(rows)))
+    assert same_run(whole, tmp_path) and sorted(contents(tmp_path)) == FILES
+    assert net.calls == 2 * (3 - epoch) and drawn == list(range(epoch, 4))  # no step is done twice
+
+
+def test_the_test_takes_no_more_at_a_time_than_the_training(tmp_path: pathlib.Path) -> None:
+    class Notes(Net):
+        seen: ClassVar[set[tuple[bool, int]]] = set()
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.add((self.training, len(x)))
+            return super().forward(x)
+
+    fit(Notes(), TRAIN, TEST, replace(SETTINGS, epochs=1), tmp_path)
+    assert Notes.seen == {(True, 16), (False, 16), (False, 5)}
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(("size", "batch_size", "images"), [(32, 128, 512), (256, 1, 40)])
+def test_the_test_takes_no_more_memory_than_the_training(
+    size: int, batch_size: int, images: int, tmp_path: pathlib.Path
+) -> None:
+    """The process's largest memory before and after the first test, which comes after 4 steps of training or more."""
+    script = f"""if True:
+        import resource
+        import models
+        from minidl.data import lesions
+        from minidl.train import Settings, fit, loop
+        peak, scores = [], loop.scores
+        def measured(*arguments):
+            for after in False, True:
+                row = scores(*arguments) if after else None
+                peak.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            return row
+        loop.scores = measured
+        d = lesions({images}, {size})
+        settings = Settings(epochs=1, batch_size={batch_size})
+        fit(models.resnet20(2), d, d, settings, {str(tmp_path)!r})
+        print(*peak)"""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT)
+    before, after = map(int, done.stdout.splitlines()[-1].split())
+    assert after < 1.2 * before, f"{before / 1024:.0f} MiB, {after / 1024:.0f} with the test"
+
+
+@pytest.mark.parametrize(("size", "most"), [(16, 250), (32, 250), (64, 62), (256, 3), (512, 1)])
+def test_large_images_are_evaluated_a_few_at_a_time(size: int, most: int) -> None:
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            self.linear, self.most = nn.Linear(3, 2), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.most = max(self.most, len(x))
+            return self.linear(ops.global_avg_pool2d(x))
+
+    model, n = Mean(), min(most + 1, 251)
+    evaluate(model, Dataset(np.zeros((n, 3, size, size), np.uint8), np.zeros(n, np.int64), ("only", "none")))
+    assert model.most == most
 
 
 # ---- refused before anything is written
