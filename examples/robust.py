@@ -24,11 +24,8 @@ import sys
 import time
 
 import common
-import numpy as np
 
-from minidl import attack, data, view
-from minidl.array import check_device
-from minidl.train import Settings
+from minidl import attack, view
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,28 +45,15 @@ def load(args: argparse.Namespace) -> common.Loaded:
     """The net and the images that were asked for."""
     if args.data == "lesions":
         return common.load(args, args.count)
-    check_device(args.device)
-    if bool(args.weights) != bool(args.model):
-        raise ValueError("--weights and --model go together: the weights, and the name of their net")
-    if args.weights:
-        path, name = pathlib.Path(args.weights), args.model
-    else:
-        run = common.finished(pathlib.Path(args.run))
-        path, name = run / "model.safetensors", Settings.of_run(run).model
-    model, names, normalize = common.net(path, name, args.mean, args.std, args.key, args.prefix)
-    images = data.cifar10(args.root, train=False, download=True)
-    images = images.take(np.arange(min(args.count, len(images))))
-    if len(names) == len(images.classes):
-        names = images.classes
-    return common.Loaded(model.to(args.device), images.images, images.labels, names, normalize)
+    return common.load_cifar10(args)
 
 
 def attacked(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace) -> None:
     """A report and a row of the table for each size; the sizes with the norm "linf" are in grey levels of 255."""
     if loaded.labels is None:
         raise ValueError("--image: the right answers to images of your own are not known; leave it out")
-    x, unit = common.beside(loaded.model, loaded.images.astype(np.float32) / 255), 255 if args.norm == "linf" else 1
-    mean, std = loaded.normalize.mean, loaded.normalize.std
+    x, unit = common.beside(loaded.model, loaded.contract.unit(loaded.images)), 255 if args.norm == "linf" else 1
+    mean, std = loaded.contract.normalize_unit.mean, loaded.contract.normalize_unit.std
     more = {"steps": args.steps, "candidates": args.candidates, "squares": args.squares, "batch_size": args.batch_size}
     shares: dict[str, list[float]] = {"without an attack": [], "under the worst attack": []}
     for size in args.eps:

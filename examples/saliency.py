@@ -171,7 +171,7 @@ def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace,
     found |= {
         "Grad-CAM": explain.grad_cam(model, x, target, args.layer),
         "guided\nGrad-CAM": explain.guided_grad_cam(model, x, target, args.layer),
-        "Score-CAM": explain.score_cam(model, x, target, args.layer, **bar),
+        "Score-CAM": explain.score_cam(model, x, layer=args.layer, **bar),
         "occlusion": explain.occlusion(model, x, **bar),
         "RISE": explain.rise(model, x, samples=args.masks, **bar),
     }

@@ -78,10 +78,10 @@ def _npy(file: str | os.PathLike[str], raw: bytes, page: int | None) -> Array:
             a = a.astype(np.float32)
     if a.dtype.newbyteorder("=") not in (np.uint8, np.uint16, np.float32):
         raise UnreadableError(f"{file} holds {a.dtype}, expected uint8, uint16 or floats: a.astype(np.float32)")
-    if a.ndim not in (2, 3) or 0 in a.shape or (a.ndim == 3 and a.shape[2] > MOST_CHANNELS):
+    if a.ndim not in (2, 3) or 0 in a.shape or (a.ndim == 3 and (a.shape[2] == 2 or a.shape[2] > MOST_CHANNELS)):
         advice = ": np.save('x.npy', a.transpose(1, 2, 0))" if a.ndim == 3 and a.shape[0] in (1, 3, 4) else ""
         raise UnreadableError(
-            f"{file} holds shape {a.shape}, expected (H,W) or (H,W,C) with 1 to {MOST_CHANNELS} channels{advice}"
+            f"{file} holds shape {a.shape}, expected (H,W) or (H,W,C) with 1 or 3 to {MOST_CHANNELS} channels{advice}"
         )
     return np.ascontiguousarray(a, a.dtype.newbyteorder("="))
 

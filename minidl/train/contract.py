@@ -148,11 +148,8 @@ class Contract:
         image, and for pixels of another depth than those that the net was trained on.
         """
         name = "the image" if isinstance(source, np.ndarray) else os.fsdecode(source)
-        pixels = (
-            source
-            if isinstance(source, np.ndarray)
-            else read_image(source, self.channels if self.channels in (1, 3, 4) else None, self.page)
-        )
+        channels = self.channels if self.channels in (1, 3, 4) else None  # what a file is converted to
+        pixels = source if isinstance(source, np.ndarray) else read_image(source, channels, self.page)
         if pixels.dtype.name not in (*DTYPES, "uint16"):
             raise TypeError(f"{name}: expected uint8, uint16 or float32, got {pixels.dtype}")
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels

@@ -13,6 +13,7 @@ from minidl.io.files import Path
 from minidl.mixed import PRECISIONS
 
 FLIPS = {"none": (), "horizontal": ("horizontal",), "both": ("horizontal", "vertical")}
+LATER = "channels", "page"  # than the first runs
 PLACES = ("root", "device", "cuda_graph")  # settings that say where, not what: they may change when a run is resumed
 
 
@@ -76,6 +77,7 @@ class Settings:
             raise FileNotFoundError(f"nothing to resume in {out}: {path.name} is missing")
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
+            found = completed(found)
             check_keys(found, "settings", [f.name for f in fields(Settings)])
             return Settings(**found)
         except (ValueError, TypeError, RecursionError) as error:
@@ -101,7 +103,13 @@ def check_keys(found: Any, name: str, expected: list[str]) -> None:
         raise ValueError(f"{name}: {', '.join(differing)}")
 
 
+def completed(found: Any) -> Any:
+    """Settings as a file holds them, with those that came after it was written, as things were then."""
+    return dict.fromkeys(LATER) | found if isinstance(found, dict) else found
+
+
 def same_settings(old: dict[str, Any], new: dict[str, Any]) -> None:
+    old = completed(old)
     check_keys(old, "settings", list(new))
     if conflicts := [f"{name} was {old[name]!r} and now is {value!r}" for name, value in new.items() if old[name] != value]:
         raise ValueError(f"a resumed run keeps its settings, but {', '.join(conflicts)}")

@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from minidl import Tensor, attack, nn, view
+from minidl import Tensor, attack, nn, ops, view
 from minidl.array import Array
 from minidl.attack.passes import on_pictures, score_gradient
 from minidl.explain import predict
@@ -191,6 +191,22 @@ def test_deepfool_of_one_logit_goes_to_its_border() -> None:
         np.testing.assert_allclose(found.before, np.stack([-z / 2, z / 2], 1), rtol=1e-12)
     stays = attack.deepfool(model, x, (z <= 0).astype(int), WIDE)  # it does not answer that
     assert not stays.delta.any() and stays.success.all()
+
+
+def test_the_strong_attacks_of_one_logit() -> None:
+    """They change its sign; the shortest way is |z| / ||w||_2, and by eps in every value z moves by eps ||w||_1."""
+    model, w, x, z = one_logit()
+    y, shortest = (z > 0).astype(int), np.abs(z) / np.sqrt((w**2).sum())
+    eps = 0.6 * float(np.median(np.abs(z))) / float(np.abs(w).sum())
+    for output in "dlr", "sigmoid", lambda logits, classes: ops.sum(logits, axis=1) * (2.0 * classes - 1):
+        found = attack.apgd(model, x, y, eps, WIDE, steps=20, output=output)
+        np.testing.assert_array_equal(found.success, np.abs(z) < eps * np.abs(w).sum())
+    found = attack.carlini_wagner(model, x, y, (-2, 3))
+    assert found.success.all()
+    np.testing.assert_allclose(found.norms["l2"], shortest, rtol=0.02)
+    assert attack.square(model, x, y, 2 * eps / 0.6, WIDE, steps=300).success.mean() >= 0.5
+    report = attack.robust_accuracy(model, x, y, eps, bounds=WIDE, steps=20, squares=20)
+    assert report.accuracy.mean == (np.abs(z) >= eps * np.abs(w).sum()).mean()
 
 
 @pytest.mark.parametrize("output", ["logprob", "prob", "margin", "logit", "sigmoid"])

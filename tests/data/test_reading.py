@@ -376,7 +376,7 @@ def test_npy(tmp_path: pathlib.Path, dtype: Any) -> None:
     ("array", "message"),
     [
         (np.zeros((3, 28, 28), np.uint8), r"shape \(3, 28, 28\), expected \(H,W\) or \(H,W,C\) .*a.transpose\(1, 2, 0\)"),
-        (np.zeros((28, 28, 17), np.uint8), r"shape \(28, 28, 17\), expected \(H,W\) or \(H,W,C\) with 1 to 16 channels$"),
+        (np.zeros((28, 28, 17), np.uint8), r"shape \(28, 28, 17\), expected \(H,W\) or \(H,W,C\) with 1 or 3 to 16 channels$"),
         (np.zeros((2, 28, 28, 3), np.uint8), r"shape \(2, 28, 28, 3\)"),
         (np.zeros((0, 4), np.uint8), r"shape \(0, 4\)"),
         (np.zeros((4, 4), np.int64), r"holds int64, expected uint8, uint16 or floats: a.astype\(np.float32\)"),

@@ -37,7 +37,7 @@ def test_the_worst_case(
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (["--data", "cifar10", "--weights", "resnet20.th"], "--weights and --model go together"),
+        (["--data", "cifar10", "--weights", "resnet20.th"], "--weights needs --model"),
         (["--eps", "-1"], "eps: expected a number in [0, inf)"),
         (["--steps", "-1"], "steps: expected an integer of at least 0"),
     ],
