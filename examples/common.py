@@ -1,8 +1,8 @@
-"""What the examples that explain a net begin with: a trained net, and pictures for it.
+"""What the examples that explain a net begin with: a trained net, and images for it.
 
-Without arguments, the net is the one that `examples/train.py` trains on generated lesions, and the pictures are its test
-pictures; where runs/lesions-resnet8 holds no finished training, that is done first, in a minute or two. Nothing is
-downloaded. With `--image` the pictures are files of your own, and with `--weights` and `--model` so is the net.
+Without arguments, the net is the one that `examples/train.py` trains on generated lesions, and the images are its test
+images; where runs/lesions-resnet8 holds no finished training, that is done first, in a minute or two. Nothing is
+downloaded. With `--image` the images are files of your own, and with `--weights` and `--model` so is the net.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ def beside(model: Module, x: Array) -> Array:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the net and the pictures")
+    group = parser.add_argument_group("the net and the images")
     group.add_argument("--run", default="runs/lesions-resnet8", metavar="FOLDER",
                        help="that of a training by examples/train.py; the default one is trained if need be")  # fmt: skip
-    group.add_argument("--image", nargs="+", metavar="FILE", help="look at these pictures instead of generated lesions")
+    group.add_argument("--image", nargs="+", metavar="FILE", help="look at these images instead of generated lesions")
     group.add_argument("--weights", metavar="FILE", help="weights of another net, as safetensors or as PyTorch writes them")
     group.add_argument("--model", choices=training.MODELS, metavar="NAME",
                        help=f"the net that --weights belongs to, one of {', '.join(training.MODELS)}")  # fmt: skip
@@ -87,9 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load(args: argparse.Namespace, count: int = 8) -> Loaded:
-    """The net in evaluation mode and the pictures that `args` ask for; `count` of them where they are generated.
+    """The net in evaluation mode and the images that `args` ask for; `count` of them where they are generated.
 
-    Raises ValueError or OSError for arguments, pictures or weights that do not go together, RuntimeError for a GPU that is not
+    Raises ValueError or OSError for arguments, images or weights that do not go together, RuntimeError for a GPU that is not
     there, and SystemExit where the net had to be trained and the training was interrupted.
     """
     net, path = net_of(args)

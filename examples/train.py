@@ -1,20 +1,20 @@
-"""Train a small ResNet on pictures, and look at what it looks at.
+"""Train a small ResNet on images, and look at what it looks at.
 
     python examples/train.py
 
-draws 10,000 pictures of skin lesions, benign and malignant, and trains `resnet8` to tell which is which, in a minute or two
+draws 10,000 images of skin lesions, benign and malignant, and trains `resnet8` to tell which is which, in a minute or two
 on two cores. A line reports on every epoch: the first ones do no better than a coin, then the net finds out what to look for.
 Then look into runs/lesions-resnet8:
 
     curves.png      loss and accuracy, drawn anew after every epoch
     confusion.png   which class was taken for which
-    gradients.png   test pictures, and beside each the gradient of the predicted logit in its pixels: where more light makes
+    gradients.png   test images, and beside each the gradient of the predicted logit in its pixels: where more light makes
                     the net surer of its answer (red) or less sure (blue)
 
-Press Ctrl-C at any time: the same command with --resume goes on after the last finished epoch. Other pictures:
+Press Ctrl-C at any time: the same command with --resume goes on after the last finished epoch. Other images:
 
     python examples/train.py --data cifar10 --model resnet20                 # fetches 170 MB into data/, if it is not there
-    python examples/train.py --data folder --root my_pictures --size 32      # my_pictures/CLASS/*.png; or --size 24x32, HxW
+    python examples/train.py --data folder --root my_images --size 32      # my_images/CLASS/*.png; or --size 24x32, HxW
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from minidl.train import Settings, TrainedNet
 MODELS = {name: getattr(models, name) for name in models.__all__}
 MODELS = {name: f for name, f in MODELS.items() if all(p.default != p.empty for p in signature(f).parameters.values())}
 
-PICTURES = ("curves.png", "confusion.png", "gradients.png")
+IMAGES = ("curves.png", "confusion.png", "gradients.png")
 DEFAULTS = {"model": "resnet8", "data": "lesions"}
 RECIPES: dict[str, dict[str, Any]] = {  # where the data want other settings than the defaults of `Settings`
     "lesions": {"epochs": 8, "batch_size": 64, "lr": 0.05, "crop": 2, "flip": "both"},
@@ -82,23 +82,23 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     model = make(settings.model, len(train_set.classes), C, settings.seed)
     title = f"{settings.model} on {settings.data}"
     print(f"{title}: {sum(p.size for p in model.parameters()):,} parameters, {N:,} training and {len(test_set):,} test "
-          f"pictures of {H}x{W}, {len(train_set.classes)} classes{range_of(train_set)}; "
+          f"images of {H}x{W}, {len(train_set.classes)} classes{range_of(train_set)}; "
           f"everything goes into {out}")  # fmt: skip
 
     def after_epoch(rows: list[train.Row]) -> None:
         view.curves(out / "curves.png", rows, title)
 
-    files.remove_leftovers(out, PICTURES)
+    files.remove_leftovers(out, IMAGES)
     arguments = arguments_of(settings.model, len(train_set.classes), C)
     train.fit(model, train_set, test_set, settings, out, resume, after_epoch, arguments)
 
     net = train.load_run(out, MODELS)  # as everybody loads it from now on
     net.model.to(settings.device)
     _, logits, labels = inference.evaluate(net.model, test_set, settings.batch_size, net.contract.normalize)
-    right = f"{metrics.accuracy(logits, labels):.1%} of the test pictures right"
+    right = f"{metrics.accuracy(logits, labels):.1%} of the test images right"
     view.confusion(out / "confusion.png", metrics.confusion_matrix(logits, labels), test_set.classes, f"{title}\n{right}")
     look(net, test_set.take(np.arange(min(8, len(test_set)))), f"{title}: predictions, and their gradients", out)
-    print(f"{right}; now look at {', '.join(str(out / name) for name in PICTURES)}")
+    print(f"{right}; now look at {', '.join(str(out / name) for name in IMAGES)}")
 
 
 def range_of(dataset: Dataset) -> str:
@@ -118,20 +118,20 @@ def arguments_of(name: str, classes: int, channels: int) -> dict[str, Any]:
     return {"num_classes": classes, "in_channels": channels, **plain}
 
 
-def look(net: TrainedNet, pictures: Dataset, title: str, out: pathlib.Path) -> None:
+def look(net: TrainedNet, dataset: Dataset, title: str, out: pathlib.Path) -> None:
     """Draw images and d logit / d image. The net sees x = (image - mean) / std, so d x / d image is 1 / std."""
-    x = net.inputs(pictures.images)  # (N,C,H,W)
-    logits, gx = to_cpu(explain.predict(net.model, x)), to_cpu(explain.saliency(net.model, x).raw)  # (N,K) (N,C,H,W)
+    x = net.inputs(dataset.images)  # (N,C,H,W)
+    logits, gx = to_cpu(inference.predict(net.model, x)), to_cpu(explain.saliency(net.model, x).raw)  # (N,K) (N,C,H,W)
     maps = (gx / np.asarray(net.contract.normalize_unit.std)[:, None, None]).sum(1)  # (N,H,W): all channels lighten together
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)  # softmax
-    view.gradient_pictures(
+    view.gradient_images(
         out / "gradients.png",
-        net.contract.shown(pictures.images),
+        net.contract.shown(dataset.images),
         maps,
-        pictures.labels,
+        dataset.labels,
         p,
-        pictures.classes,
+        dataset.classes,
         title,
     )
 
@@ -152,9 +152,9 @@ def choose(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> Settings:
 
 
 def load(settings: Settings) -> tuple[Dataset, Dataset]:
-    """Training and test pictures. Raises ValueError for unknown data."""
+    """Training and test images. Raises ValueError for unknown data."""
     if settings.size is not None and settings.data.startswith("cifar"):
-        raise ValueError(f"--size {size_text(settings.size)}: the pictures of {settings.data} are 32x32")
+        raise ValueError(f"--size {size_text(settings.size)}: the images of {settings.data} are 32x32")
     for name in ("channels", "page"):
         if (value := getattr(settings, name)) is not None and settings.data != "folder":
             raise ValueError(f"--{name} {value}: it is for --data folder alone, not for {settings.data}")
@@ -181,7 +181,7 @@ def cifar100(settings: Settings) -> tuple[Dataset, Dataset]:
 
 
 def folder(settings: Settings) -> tuple[Dataset, Dataset]:
-    """ROOT/train/CLASS and ROOT/test/CLASS or, with ROOT/CLASS alone, a fifth of the pictures to test; in random order."""
+    """ROOT/train/CLASS and ROOT/test/CLASS or, with ROOT/CLASS alone, a fifth of the images to test; in random order."""
     root, size = pathlib.Path(settings.root), settings.size
     size = (size, size) if isinstance(size, int) else size
     form = {"size": size, "channels": settings.channels, "page": settings.page}
@@ -220,14 +220,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--root", help="the folder that holds the data; by default data")
     p.add_argument("--size", type=size, metavar="HxW",
                    help="48 is 48x48: draw lesions, or resize a folder's images; by default 32, their own")  # fmt: skip
-    p.add_argument("--channels", type=int, choices=(1, 3, 4), help="convert the pictures of a folder to grey, RGB or RGBA")
-    p.add_argument("--page", type=int, help="which picture of each file of a folder, from 0, where files hold several")
-    p.add_argument("--limit", type=int, help="take only the first LIMIT pictures of each set, for a quick try")
+    p.add_argument("--channels", type=int, choices=(1, 3, 4), help="convert the images of a folder to grey, RGB or RGBA")
+    p.add_argument("--page", type=int, help="which image of each file of a folder, from 0, where files hold several")
+    p.add_argument("--limit", type=int, help="take only the first LIMIT images of each set, for a quick try")
     p.add_argument("--epochs", type=int)
     p.add_argument("--batch-size", type=int)
     p.add_argument("--lr", type=float, help="the highest learning rate of the one-cycle schedule")
     p.add_argument("--weight-decay", type=float)
-    p.add_argument("--seed", type=int, help="of the initial weights, the order of the pictures and the augmentation")
+    p.add_argument("--seed", type=int, help="of the initial weights, the order of the images and the augmentation")
     p.add_argument("--device", choices=("cpu", "gpu"))
     p.add_argument("--precision", choices=PRECISIONS, help="of the activations in training; 16 bits take half the memory")
     p.add_argument("--cuda-graph", action="store_const", const=True, help="on a GPU, each step as one graph of kernels: sooner")

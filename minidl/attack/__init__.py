@@ -1,9 +1,9 @@
 """How little must change before a model sees something else?
 
-Every attack takes pictures (N,C,H,W) in bounds and returns an `AttackResult`; `linearity` shows why they succeed,
+Every attack takes images (N,C,H,W) in bounds and returns an `AttackResult`; `linearity` shows why they succeed,
 and `robust_accuracy` how often a model stays right under the strongest of them.
 
-Sizes are in the units of the pictures: where these are in [0, 1], 8/255 is eight grey levels. A model that was trained on
+Sizes are in the units of the images: where these are in [0, 1], 8/255 is eight grey levels. A model that was trained on
 (x - mean) / std is attacked through that, with `mean` and `std`.
 
 A model with one logit z answers 1 where z > 0, else 0; to change its answer is to change that sign. One with several answers

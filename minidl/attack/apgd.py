@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 
 from minidl.arguments import count, number, wrong
 from minidl.array import Array, array_module
-from minidl.attack.ball import Bounds, check_norm, draw, project, unit
+from minidl.attack.ball import Bounds, check_norm, normalize, project, random_in_ball
 from minidl.attack.best import Best, check_output, loss_gradient, put
-from minidl.attack.passes import PerChannel, attacked, check_bounds, on_pictures
+from minidl.attack.common import PerChannel, attacked, check_bounds, on_images
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
 from minidl.inference.batches import Progress
@@ -46,7 +46,7 @@ class Climber:
 
     def move(self, eps: float, norm: str, bounds: Bounds, share: float) -> None:
         """One step, of which only a share is gone, and the rest in the direction of the step before."""
-        up = array_module(self.x).sign(self.gx) if norm == "linf" else unit(self.gx)
+        up = array_module(self.x).sign(self.gx) if norm == "linf" else normalize(self.gx)
         after = project(self.x, self.now + wide(self.step) * up - self.x, eps, norm, bounds)
         if share < 1:
             change = share * (after - self.now) + (1 - share) * (self.now - self.before)
@@ -131,7 +131,7 @@ def apgd(
         wrong(ValueError, "restarts", "1 where random_start is False: all would be the same", restarts)
     if targeted and candidates:
         wrong(ValueError, "candidates", "0 of a targeted attack, whose class is y", candidates)
-    net = on_pictures(model, x, mean, std)
+    net = on_images(model, x, mean, std)
 
     def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:
         xp = array_module(x)
@@ -145,7 +145,9 @@ def apgd(
                 break
             start = x[at]
             if random_start:
-                start = project(start, draw(start, (at + part.start).tolist(), eps, norm, seed, run), eps, norm, bounds)
+                start = project(
+                    start, random_in_ball(start, (at + part.start).tolist(), eps, norm, seed, run), eps, norm, bounds
+                )
                 now = put(now, at, start)
                 yield now
             towards = bool(candidates) or targeted

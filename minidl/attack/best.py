@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from minidl.arguments import one_of
 from minidl.array import Array, array_module
-from minidl.attack.passes import answers, reached, scores_of
+from minidl.attack.common import answers, reached, scores_of
 from minidl.core import Tensor, gradients
 from minidl.inference.evaluation import Answering, logits_of
 from minidl.inference.scores import OUTPUTS, Output, decisions, exact_score, score

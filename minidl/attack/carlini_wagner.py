@@ -11,7 +11,7 @@ from minidl.arguments import count, number
 from minidl.array import Array, array_module
 from minidl.attack.ball import Bounds, sizes
 from minidl.attack.best import Best, losses_of, put
-from minidl.attack.passes import PerChannel, attacked, check_bounds, on_pictures, reached
+from minidl.attack.common import PerChannel, attacked, check_bounds, on_images, reached
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
 from minidl.core import Parameter
@@ -68,7 +68,7 @@ def carlini_wagner(
     """
     kappa, lr, bounds = number(kappa, "kappa", "[0, inf)"), number(lr, "lr", "[0, inf)"), check_bounds(bounds)
     searches, steps = count(searches, "searches"), count(steps, "steps", 0)
-    net, (low, high) = on_pictures(model, x, mean, std), bounds
+    net, (low, high) = on_images(model, x, mean, std), bounds
     middle, half = (high + low) / 2, (high - low) / 2
 
     def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:

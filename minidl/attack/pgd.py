@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from minidl.arguments import count, number, wrong
 from minidl.array import Array, array_module
-from minidl.attack.ball import Bounds, check_norm, draw, project, unit
+from minidl.attack.ball import Bounds, check_norm, normalize, project, random_in_ball
 from minidl.attack.best import Best, check_output, loss_gradient, put
-from minidl.attack.passes import PerChannel, answers, attacked, check_bounds, on_pictures
+from minidl.attack.common import PerChannel, answers, attacked, check_bounds, on_images
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
 from minidl.inference.batches import Progress
@@ -25,7 +25,7 @@ def pgd(
     bounds: Bounds = (0, 1),
     targeted: bool = False,
     norm: str = "linf",
-    step: float | None = None,
+    step_size: float | None = None,
     steps: int = 40,
     random_start: bool = True,
     restarts: int = 1,
@@ -38,23 +38,23 @@ def pgd(
     progress: Progress = False,
     keep_path: bool = False,
 ) -> AttackResult:
-    """x <- project(x - step sign(d score_y / dx)), or with norm "l2" x <- project(x - step g / ||g||_2), `steps` times.
+    """x <- project(x - step_size sign(d score_y / dx)), with norm "l2" x <- project(x - step_size g / ||g||_2), `steps` times.
 
     Projected gradient descent: Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks", section
-    2.1. It starts at random in the ball of eps around the picture, and stays in it and in the bounds. A targeted attack
+    2.1. It starts at random in the ball of eps around the image, and stays in it and in the bounds. A targeted attack
     goes up instead of down.
 
     Args:
         eps: the radius of the ball, in the units of x: of the largest change of a value with norm "linf", of the length of
-            the whole change with "l2" (where 0.5 is usual on pictures of 32x32).
-        step: of one step; None: eps / 4, which makes 2/255 of 8/255.
-        random_start: False: start at the picture itself.
+            the whole change with "l2" (where 0.5 is usual on images of 32x32).
+        step_size: of one step; None: eps / 4, which makes 2/255 of 8/255.
+        random_start: False: start at the image itself.
         restarts: how often to start anew, with what did not succeed before; more than once implies `best`.
         best: return the first image that succeeds, or, where none does, the one whose margin came nearest to that; False: the
             image after the last step, as in the paper. Those that succeed at once, without an attack, stay as they are.
         output: the score, as in `explain.saliency`, or "dlr", see `apgd`.
-        seed: of the starts; that of picture i depends on (seed, i, restart) alone.
-        keep_path: keep the pictures of every step: steps + 2 times the memory of x, as the start in the ball is one of them;
+        seed: of the starts; that of image i depends on (seed, i, restart) alone.
+        keep_path: keep the images of every step: steps + 2 times the memory of x, as the start in the ball is one of them;
             with `restarts` so much for each.
 
     The other arguments, and what is raised, are those of `fgsm`. ValueError also for `restarts` without a random start.
@@ -62,13 +62,13 @@ def pgd(
     check_norm(norm)
     eps, bounds = number(eps, "eps", "[0, inf)"), check_bounds(bounds)
     steps, seed = count(steps, "steps", 0), count(seed, "seed", 0)
-    length = eps / 4 if step is None else number(step, "step", "[0, inf)")
+    length = eps / 4 if step_size is None else number(step_size, "step_size", "[0, inf)")
     restarts = count(restarts, "restarts")
     best = best or restarts > 1
     check_output(output)
     if restarts > 1 and not random_start:
         wrong(ValueError, "restarts", "1 where random_start is False: all would be the same", restarts)
-    net = on_pictures(model, x, mean, std)
+    net = on_images(model, x, mean, std)
 
     def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:
         xp, now = array_module(x), x
@@ -78,7 +78,7 @@ def pgd(
             here = x[at]
             if random_start and len(at):
                 numbers = (at + part.start).tolist()
-                here = project(here, draw(here, numbers, eps, norm, seed, run), eps, norm, bounds)
+                here = project(here, random_in_ball(here, numbers, eps, norm, seed, run), eps, norm, bounds)
                 now = put(now, at, here)
                 yield now
             for _ in range(steps if len(at) else 0):
@@ -88,7 +88,7 @@ def pgd(
                     at, here, gx = at[stand], here[stand], gx[stand]
                     if len(at) == 0:
                         break
-                up = xp.sign(gx) if norm == "linf" else unit(gx)
+                up = xp.sign(gx) if norm == "linf" else normalize(gx)
                 here = project(x[at], here + length * up - x[at], eps, norm, bounds)
                 now = put(now, at, here)
                 yield now
@@ -103,7 +103,7 @@ def pgd(
         "bounds": bounds,
         "targeted": targeted,
         "norm": norm,
-        "step": length,
+        "step_size": length,
         "steps": steps,
         "random_start": random_start,
         "restarts": restarts,

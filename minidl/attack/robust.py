@@ -12,7 +12,7 @@ from minidl.array import Array, array_module, move
 from minidl.attack.apgd import apgd
 from minidl.attack.ball import Bounds, check_norm, sizes
 from minidl.attack.carlini_wagner import carlini_wagner
-from minidl.attack.passes import PerChannel, check_bounds, inside, on_pictures
+from minidl.attack.common import PerChannel, check_bounds, inside, on_images
 from minidl.attack.result import AttackResult
 from minidl.attack.square import square
 from minidl.contexts import contained
@@ -117,7 +117,7 @@ def robust_accuracy(
     eps, bounds, level = number(eps, "eps", "[0, inf)"), check_bounds(bounds), number(level, "level", "(0, 1)")
     steps, candidates = count(steps, "steps", 0), count(candidates, "candidates")
     squares, seed, batch_size = count(squares, "squares", 0), count(seed, "seed", 0), count(batch_size, "batch_size")
-    net = on_pictures(model, x, mean, std)
+    net = on_images(model, x, mean, std)
     check_images(net, x, y, "y")
     if y is None:
         raise TypeError(

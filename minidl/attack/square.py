@@ -10,9 +10,9 @@ import numpy as np
 
 from minidl.arguments import count, number
 from minidl.array import Array, array_like, array_module
-from minidl.attack.ball import Bounds, check_norm, project, rng_of, sizes, unit
+from minidl.attack.ball import Bounds, check_norm, normalize, project, rng_of, sizes
 from minidl.attack.best import Best, put
-from minidl.attack.passes import PerChannel, answers, attacked, check_bounds, on_pictures
+from minidl.attack.common import PerChannel, answers, attacked, check_bounds, on_images
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
 from minidl.inference.batches import Progress
@@ -66,7 +66,7 @@ def square(
     check_norm(norm)
     eps, bounds = number(eps, "eps", "[0, inf)"), check_bounds(bounds)
     steps, seed, p = count(steps, "steps", 0), count(seed, "seed", 0), number(p, "p", "(0, 1]")
-    net = on_pictures(model, x, mean, std)
+    net = on_images(model, x, mean, std)
 
     def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:
         xp, kept, now = array_module(x), Best(net, x, classes, targeted), x
@@ -134,7 +134,7 @@ def grid(x: Array, eps: float, rngs: list[np.random.Generator]) -> Array:
         signs, upright = rng.integers(0, 2, (C, rows, columns)) * 2 - 1, rng.integers(0, 2, (1, rows, columns))
         tiles = np.kron(signs * upright, peaks(side)[0]) + np.kron(signs * (1 - upright), peaks(side)[1])
         found[i, :, top : top + rows * side, left : left + columns * side] = tiles
-    return eps * unit(array_like(found, x, x.dtype))
+    return eps * normalize(array_like(found, x, x.dtype))
 
 
 def move_mass(d: Array, eps: float, p: float, rngs: list[np.random.Generator]) -> Array:
@@ -156,7 +156,7 @@ def move_mass(d: Array, eps: float, p: float, rngs: list[np.random.Generator]) -
     left = (eps**2 - sizes(d, "l2") ** 2).clip(0, None) / C
     budget = xp.sqrt(lengths(xp.where(first | second, d, 0)) ** 2 + left)
     moved = xp.where(first, budget * added / xp.maximum(lengths(added), LEAST), xp.where(second, 0, d))
-    return (eps * unit(moved)).astype(d.dtype)
+    return (eps * normalize(moved)).astype(d.dtype)
 
 
 def lengths(d: Array) -> Array:

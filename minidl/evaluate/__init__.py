@@ -10,9 +10,9 @@ from minidl.evaluate.completeness import completeness
 from minidl.evaluate.complexity import complexity, sparseness
 from minidl.evaluate.curves import Curve, deletion, insertion
 from minidl.evaluate.infidelity import infidelity
+from minidl.evaluate.mask_score import MaskScore
 from minidl.evaluate.mass import mass_in_mask
 from minidl.evaluate.max_sensitivity import max_sensitivity
-from minidl.evaluate.measured import Measured
 from minidl.evaluate.overlap import iou
 from minidl.evaluate.pointing import pointing_game
 from minidl.evaluate.randomization import Randomization, randomization
@@ -21,7 +21,7 @@ from minidl.evaluate.similarity import rank_correlation, ssim
 
 __all__ = [
     "Curve",
-    "Measured",
+    "MaskScore",
     "Randomization",
     "baselines",
     "completeness",

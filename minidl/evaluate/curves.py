@@ -52,13 +52,13 @@ def deletion(
     """The scores of x as its pixels, those highest in `maps` first, take the values of `baseline`, in `steps` equal steps.
 
     Args:
-        x: pictures (N,C,H,W) as in training.
+        x: images (N,C,H,W) as in training.
         maps: (N,H,W). Equal pixels go in random order.
         target: the class, one for all or one for each; None: the one that the model predicts for x.
-        baseline: what a pixel becomes, a number or what broadcasts to x: 0 is the mean colour of normalised pictures. A
-            picture that the net never saw the like of can move the score for that reason alone; compare several.
+        baseline: what a pixel becomes, a number or what broadcasts to x: 0 is the mean colour of normalised images. An
+            image that the net never saw the like of can move the score for that reason alone; compare several.
         output: the score, as in `explain.saliency`.
-        batch_size: pictures in memory at a time.
+        batch_size: images in memory at a time.
         seed: of the order of equal pixels.
         progress: False, True (a bar), or a function of (done, total).
 
@@ -125,7 +125,7 @@ def ranks_of(x: Array, maps: Array, seed: int) -> Array:
     """
     (N, _, H, W), ranked = x.shape, arguments.maps(maps)
     if ranked.shape != (N, H, W):
-        raise ValueError(f"maps: expected {(N, H, W)}, one map a picture, got {ranked.shape}")
+        raise ValueError(f"maps: expected {(N, H, W)}, one map an image, got {ranked.shape}")
     tie = np.random.default_rng(seed).random(H * W)
     order = np.stack([np.lexsort((tie, -m)) for m in ranked.reshape(N, -1)])
     rank = np.empty_like(order)

@@ -1,4 +1,4 @@
-"""What part of the image decided? Every method takes pictures (N,C,H,W) and returns an `Explanation`."""
+"""What part of the image decided? Every method takes images (N,C,H,W) and returns an `Explanation`."""
 
 from minidl.explain.evidence import Head, evidence_maps
 from minidl.explain.expected_gradients import expected_gradients
@@ -24,7 +24,6 @@ from minidl.explain.score_cam import score_cam
 from minidl.explain.smooth import smooth
 from minidl.explain.smoothgrad import smoothgrad
 from minidl.explain.vargrad import vargrad
-from minidl.inference.evaluation import predict
 
 __all__ = [
     "Explanation",
@@ -49,7 +48,6 @@ __all__ = [
     "lrp",
     "meaningful_perturbation",
     "occlusion",
-    "predict",
     "rise",
     "saliency",
     "score_cam",

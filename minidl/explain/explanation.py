@@ -41,7 +41,7 @@ NAMES = {  # of methods, for people, where it is not that of the function
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Maps of N pictures, where x is, and what they explain. Nothing in here is normalised or clipped.
+    """Maps of N images, where x is, and what they explain. Nothing in here is normalised or clipped.
 
     map: (N,H,W), one number a pixel, as the method reduces its channels.
     raw: (N,C,H,W), signed, what the method computed before that; its docstring says if C, H, W are not those of x.
@@ -75,7 +75,7 @@ class Explanation:
         window: tuple[float, float] | None = None,
         scale: str = "shared",
     ) -> None:
-        """Draw the maps beside and over their pictures: see `minidl.view.overlays`, also for `window` and `scale`.
+        """Draw the maps beside and over their images: see `minidl.view.overlays`, also for `window` and `scale`.
 
         images: (N,C,H,W) as they were before normalising, integers or in [0, 1]. classes: the names of the model's classes.
         title: by default the method's name.
@@ -98,7 +98,7 @@ class Explanation:
         return f"{self.name}, of the {name_of(self.params['output'])}" if "output" in self.params else self.name
 
     def captions(self, classes: Sequence[str] | None = None) -> list[str]:
-        """For each picture, the class and its score. A probability is never rounded to 0 or 1: prob > 0.999.
+        """For each image, the class and its score. A probability is never rounded to 0 or 1: prob > 0.999.
 
         Of two names for one logit, the second is the answer that it speaks of.
         """

@@ -1,4 +1,4 @@
-"""Any method on the picture and its mirror image: the mean of both maps."""
+"""Any method on the image and its mirror image: the mean of both maps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def flipped(
     """raw, map = 1/n sum_F F(raw_F), F(map_F), those of the method at F(x): x (N,C,H,W) as it is, or mirrored and mirrored back
 
     Averaging over flips when a net is asked is as old as Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification with
-    deep convolutional neural networks", section 4.1. Class and score are those of the picture as it is. Where left and right
+    deep convolutional neural networks", section 4.1. Class and score are those of the image as it is. Where left and right
     mean something (the heart, a side that is written on the image, a net that was trained without flips), the mirror image is
     of another patient, and the mean of the two maps says of neither what decided: compare them before.
 

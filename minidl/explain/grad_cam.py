@@ -27,7 +27,7 @@ def grad_cam(
     batch_size: int = 32,
     progress: Progress = False,
 ) -> Explanation:
-    """raw = sum_k alpha_k A_k, alpha_k = 1/(h w) sum_ij d score_c / d A_kij, and map = max(raw, 0), resized to the picture
+    """raw = sum_k alpha_k A_k, alpha_k = 1/(h w) sum_ij d score_c / d A_kij, and map = max(raw, 0), resized to the image
 
     A (N,K,h,w) is what the layer returns; raw is (N,1,h,w), and the resizing is bilinear. Selvaraju et al. 2017, "Grad-CAM:
     visual explanations from deep networks", section 3. Where A goes through global average pooling into a linear layer, raw
@@ -35,7 +35,7 @@ def grad_cam(
     1/(h w).
 
     Args:
-        x: the pictures (N,C,H,W), as in training.
+        x: the images (N,C,H,W), as in training.
         layer: its dotted name, such as "layer3.0". Every layer that is called with its name counts, while the ops run one by
             one (`ops.unfused`); of one that is called several times, the last output. None: the last one with spatial extent
             that leads to the score: not one of another head.
@@ -65,7 +65,7 @@ def class_activation(
     progress: Progress,
 ) -> Explanation:
     """raw = combine(A, gA) (N,1,h,w) of what the layer returns and the gradient of the score there, both (N,K,h,w), and
-    map = max(raw, 0), resized to the picture."""
+    map = max(raw, 0), resized to the image."""
     check_images(model, x, target)
     parts, chosen = [], dict[str, int]()
     for part in batches(len(x), batch_size, progress, NAMES[method]):
@@ -95,12 +95,12 @@ def at_layer(
 
 
 def enlarged(raw: Array, x: Array) -> Array:
-    """max(raw, 0) of (N,1,h,w), resized to the pictures x (N,C,H,W): (N,H,W)"""
+    """max(raw, 0) of (N,1,h,w), resized to the images x (N,C,H,W): (N,H,W)"""
     with no_grad():
         return ops.resize(ops.relu(Tensor(raw)), x.shape[2:]).data[:, 0]
 
 
-def spatial_outputs(model: Module, picture: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+def spatial_outputs(model: Module, image: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """The outputs of layers that have spatial extent, (N,K,h,w) with h w > 1, by name, last call last; and the logits."""
     outputs: dict[str, Tensor] = {}
 
@@ -110,7 +110,7 @@ def spatial_outputs(model: Module, picture: Tensor) -> tuple[dict[str, Tensor], 
             outputs[name] = y
 
     with watch(model, after=after):
-        logits = logits_of(model, picture)
+        logits = logits_of(model, image)
     return outputs, logits
 
 
@@ -144,7 +144,7 @@ def last_layer(scores: Tensor, gy: Array, outputs: dict[str, Tensor]) -> tuple[s
             if any(g is not None and g.any() for g in step.gxs):
                 step.gxs = [g if g is not None and g.any() else None for g in step.gxs]
     if unchanged := [name for name, y in outputs.items() if y.op is None and y.requires_grad]:
-        return unchanged[-1], joined  # it returned the picture itself, as a dropout does
+        return unchanged[-1], joined  # it returned the image itself, as a dropout does
     raise ValueError(
         "layer: no layer of this model that leads to the score has an output with spatial extent, (N,K,h,w) with h w > 1"
     )

@@ -22,7 +22,7 @@ def grad_cam_plus_plus(
 ) -> Explanation:
     """raw = sum_k w_k A_k, w_k = sum_ij max(g_kij, 0) / (2 + g_kij sum_ab A_kab), g = d score_c / d A
 
-    map = max(raw, 0), resized to the picture; raw is (N,1,h,w).
+    map = max(raw, 0), resized to the image; raw is (N,1,h,w).
     Chattopadhyay, Sarkar, Howlader and Balasubramanian 2018, "Grad-CAM++: generalized gradient-based visual explanations for
     deep convolutional networks", section 3. Their alpha = g^2 / (2 g^2 + sum A g^3) is 1 / (2 + g sum A). Of
     their score exp(S_c) the factor exp(S_c), one for the whole map, is left out. A is what a ReLU returns, not below 0.

@@ -20,7 +20,7 @@ def hires_cam(
     batch_size: int = 32,
     progress: Progress = False,
 ) -> Explanation:
-    """raw = sum_k A_k d score_c / d A_k, place by place, and map = max(raw, 0), resized to the picture
+    """raw = sum_k A_k d score_c / d A_k, place by place, and map = max(raw, 0), resized to the image
 
     Draelos and Carin 2020, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks". raw
     (N,1,h,w) sums to the score but for the biases behind the layer, where the net from there on is piecewise linear. Where A

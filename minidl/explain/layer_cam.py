@@ -20,7 +20,7 @@ def layer_cam(
     batch_size: int = 32,
     progress: Progress = False,
 ) -> Explanation:
-    """raw = sum_k max(d score_c / d A_k, 0) A_k, place by place, and map = max(raw, 0), resized to the picture
+    """raw = sum_k max(d score_c / d A_k, 0) A_k, place by place, and map = max(raw, 0), resized to the image
 
     Jiang, Zhang, Hou, Cheng and Wei 2021, "LayerCAM: exploring hierarchical class activation maps for localization". raw is
     (N,1,h,w). As each place has its own weight, it is of use in early layers, too, whose gradients differ from place to place.

@@ -76,7 +76,7 @@ def lrp(
 
 
 def _checked(bounds: Any, x: Array) -> tuple[Bounds, tuple[Array, Array]]:
-    """Both ends as numbers or arrays, and in the form of the pictures."""
+    """Both ends as numbers or arrays, and in the form of the images."""
     expected = "None, or (low, high), the lowest and the highest value of a pixel"
     if not isinstance(bounds, tuple | list) and not (is_array(bounds) and bounds.ndim):
         wrong(TypeError, "bounds", expected, bounds)

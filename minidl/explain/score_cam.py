@@ -1,4 +1,4 @@
-"""The features of a layer, each weighed with the score of the picture seen through it."""
+"""The features of a layer, each weighed with the score of the image seen through it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def score_cam(
     batch_size: int = 32,
     progress: Progress = False,
 ) -> Explanation:
-    """raw = sum_k alpha_k A_k, alpha = softmax_k score_c(x H_k), and map = max(raw, 0), resized to the picture
+    """raw = sum_k alpha_k A_k, alpha = softmax_k score_c(x H_k), and map = max(raw, 0), resized to the image
 
-    H_k (H,W) is feature k of the layer, resized to the picture and brought to [0, 1] by its own least and largest value; one
+    H_k (H,W) is feature k of the layer, resized to the image and brought to [0, 1] by its own least and largest value; one
     that is the same everywhere hides nothing, and has alpha 0. raw is (N,1,h,w). Wang et al. 2020, "Score-CAM: score-weighted
     visual explanations for convolutional neural networks", section 3.2; the score of their baseline cancels in the softmax. No
-    gradients, but one forward pass for each of the K features of a picture.
+    gradients, but one forward pass for each of the K features of an image.
 
     The arguments, and what is raised, are those of `grad_cam`. With output="prob" all alpha are nearly the same.
     """

@@ -34,7 +34,7 @@ def smooth(
     """raw, map = 1/n sum_k raw_k, map_k, those of the method at x + e_k, e_k ~ N(0, sigma^2), sigma = noise * (max x - min x)
 
     The averaging of Smilkov et al. 2017, "SmoothGrad: removing noise by adding noise", around any method. Class, score and
-    settings are those of the method for the pictures x (N,C,H,W) without noise; raw has the shape that it has there. The
+    settings are those of the method for the images x (N,C,H,W) without noise; raw has the shape that it has there. The
     map is the mean of maps, after each took the sizes of its channels: for gradients `smoothgrad`, which takes them of the
     mean, is the published method. The noise is the same.
 

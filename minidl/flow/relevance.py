@@ -31,7 +31,7 @@ All other ops do the same whatever the rule:
   counts as a bias. So are differences, resizing, and products with what is fixed, but for x @ w with a matrix w, which is a
   linear layer. A concatenation gives back to each part its own.
 - An activation (a ReLU or what says by its `gate()` that it is one, tanh, gelu) passes R on as it is. Of a max pooling the
-  winner takes all. Moves move it back.
+  maximum takes all. Moves move it back.
 - An op of which none of this is known is an error.
 
 Nothing is lost unseen: at every cut of the graph the relevance on it, and what biases and e took behind it, are the score.
@@ -49,7 +49,7 @@ from minidl.analysis.facts import facts
 from minidl.arguments import number, one_of
 from minidl.array import Array, array_like, array_module
 from minidl.core import GetItem, MatMul, Op, Step, Tensor, To, tape
-from minidl.flow.backward_pass import Passed
+from minidl.flow.backward_pass import BackwardPass
 from minidl.flow.ledger import Line
 from minidl.flow.relu_rules import gated
 from minidl.ops.activation import GELU, Tanh
@@ -122,8 +122,8 @@ class Relevance:
             step.gxs[0], taken = R, (0.0, 0.0)
         elif _is_layer(op):
             step.gxs[0], *taken = self._through_layer(op, R)  # type: ignore[assignment]
-        elif passed := _activation(step):
-            step.gxs[passed[0]], taken = R, (0.0, 0.0)
+        elif backward_pass := _activation(step):
+            step.gxs[backward_pass[0]], taken = R, (0.0, 0.0)
         elif type(op) in MOVES:
             taken = _sum(R) - sum(_sum(gx) for gx in step.gxs if gx is not None), 0.0  # what is fixed, such as a border
         else:
@@ -170,14 +170,14 @@ class Relevance:
         return _share(layer, R, self.epsilon, (x, w, 0.0), (-low, _up(w), 0.0), (-high, _down(w), 0.0))
 
 
-def account(passed: Passed, relevance: Relevance) -> list[Line]:
-    """A line for each cut of `Passed(y, y.data, relevance)`: `total`, the relevance on the cut and what was taken behind it, is
+def account(backward_pass: BackwardPass, relevance: Relevance) -> list[Line]:
+    """A line for each cut of `BackwardPass(y, y.data, relevance)`: `total`, the relevance on the cut and what was taken behind it, is
     the score. `counts`: the relevance of each wire; `bias`, `biases`: what biases and stabilisers took."""
-    counts = {wire: _sum(R) for wire, R in passed.gx.items()}
+    counts = {wire: _sum(R) for wire, R in backward_pass.gx.items()}
     lines, taken, op, own = list[Line](), 0.0, None, None
-    for k, cut in enumerate(passed.cuts):
+    for k, cut in enumerate(backward_pass.cuts):
         if k > 0:
-            op = passed.ops[k - 1]
+            op = backward_pass.ops[k - 1]
             own = relevance.biases[op] + relevance.stabilisers[op]
             taken += own
         lines.append(Line(op, {wire: counts[wire] for wire in cut}, taken, None, own))

@@ -13,7 +13,7 @@ trains with SGD and leaves in the folder `out`
 The checkpoint is written before the test of its epoch, and again with the scores. Whatever ends the run (Ctrl-C, `kill -9`, a
 full disk, a loss that is not finite, a test for which there is no memory), the files of the last finished epoch stay,
 and `fit(..., resume=True)` goes on from there to the same numbers, bit for bit, as if nothing had happened. One process at a
-time works in the folder, see `minidl.io.lock`, and it goes on with the settings and pictures that it began with or not at all.
+time works in the folder, see `minidl.io.lock`, and it goes on with the settings and images that it began with or not at all.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def fit(
     scale = LossScale() if settings.precision == "float16" else None
     captured = CapturedGradients(model, ops.cross_entropy, scale) if settings.cuda_graph else None
 
-    about = {"classes": train_set.classes, "mean": mean, "std": std, "pictures": len(train_set)}
+    about = {"classes": train_set.classes, "mean": mean, "std": std, "images": len(train_set)}
     digests = digests_of(train_set, test_set)
     run = Run(pathlib.Path(out), model, optimizer, scale, settings, contract, about, digests, len(loader))
     # a loss that is not finite gets an error that says more than NumPy's warnings
@@ -125,7 +125,7 @@ def train_epoch(
     scale: LossScale | None = None,
     captured: CapturedGradients | None = None,
 ) -> Row:
-    """One pass over the training pictures; `epoch` counts from 0. With a `scale`, steps whose gradients overflow are skipped;
+    """One pass over the training images; `epoch` counts from 0. With a `scale`, steps whose gradients overflow are skipped;
     `captured` takes the place of forward, loss and backward.
 
     Raises FloatingPointError where a loss is not finite, TypeError or ValueError for an epoch that is no integer of at least 0.
@@ -176,7 +176,7 @@ def _backward(model: Module, loss: Tensor, scale: LossScale | None, captured: Ca
 
 
 def scores(model: Module, dataset: Dataset, prepare: Augmentation, batch_size: int | None = None) -> Row:
-    """How good the model is on the pictures of `dataset`, as `fit` writes it down; `prepare` normalises them.
+    """How good the model is on the images of `dataset`, as `fit` writes it down; `prepare` normalises them.
 
     batch_size: as in `minidl.inference.evaluate`; with that of the training, the test takes no more memory.
     """

@@ -1,4 +1,4 @@
-"""The picture of an architecture: a box for every layer, with its shape, and the ways between them."""
+"""The figure of an architecture: a box for every layer, with its shape, and the ways between them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLORS = {  # fill and line by kind: Okabe and Ito's colours, which eyes of all 
 BOX, JOIN = (1.5, 0.5), 0.22  # the least size of a box, the height of a join, in inches
 BESIDE, LONGEST = 0.38, 2.2  # of a box: what is beside its texts, and the longest of these
 WEIGHTS = "bold", "normal", "normal"  # of the three texts in a box
-LONG = 400  # more boxes than that are no picture
+LONG = 400  # more boxes than that are no image
 
 
 @dataclass
@@ -48,9 +48,9 @@ def architecture(path: str | os.PathLike[str], cost: Cost, title: str = "") -> N
 
     Data flow downwards, then on at the top of the next column. Norms, activations and whatever else has a single input stand
     in the box of the layer that they follow. The small plate in a box is as high as log(height of the output) and as wide as
-    log(channels). A grey frame is a module in which ways part and meet. For less detail fold first:
+    log(channels). A grey frame is a module in which ways part and meet. For less detail collapse first:
 
-        view.architecture("resnet18.svg", minidl.cost(models.resnet18(), (3, 224, 224)).folded(2))
+        view.architecture("resnet18.svg", minidl.cost(models.resnet18(), (3, 224, 224)).collapsed(2))
 
     Raises ValueError where there is nothing to draw, or more than 400 boxes.
     """
@@ -58,7 +58,7 @@ def architecture(path: str | os.PathLike[str], cost: Cost, title: str = "") -> N
 
     boxes = _boxes(cost.rows)
     if not 0 < len(boxes) <= LONG:
-        hint = ": fold them, as in cost.folded(2)" if boxes else ""
+        hint = ": collapse them, as in cost.collapsed(2)" if boxes else ""
         raise ValueError(f"cost: expected 1 to {LONG} boxes to draw, got {len(boxes)}{hint}")
     of_row = {i: n for n, box in enumerate(boxes, start=1) for i in box.numbers} | {-1: 0}
     edges = sorted({(of_row[i], n) for n, box in enumerate(boxes, start=1) for i in box.inputs})
@@ -71,9 +71,9 @@ def architecture(path: str | os.PathLike[str], cost: Cost, title: str = "") -> N
     across = max(layout.width + left + right, 5.5)
     said = wrapped(title, across - 2 * MARGIN, 10, "bold")
     top = 0.83 + height(said or "-", 10)
-    picture = figure.new(across, layout.height + top + bottom)
-    picture.set_layout_engine("none")
-    ax = picture.add_axes((0, 0, 1, 1))
+    fig = figure.new(across, layout.height + top + bottom)
+    fig.set_layout_engine("none")
+    ax = fig.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
     start = -left - (across - layout.width - left - right) / 2
     ax.set_xlim(start, start + across)
@@ -99,7 +99,7 @@ def architecture(path: str | os.PathLike[str], cost: Cost, title: str = "") -> N
         _label(ax, box, texts[n - 1], x, y, lines, channels)
     ax.text(start + MARGIN, -top + 0.1, said, fontsize=10, fontweight="bold", va="top")
     _legend(ax, {box.kind for box in boxes}, start + MARGIN, -0.58)
-    figure.save(picture, path, dpi=110)
+    figure.save(fig, path, dpi=110)
 
 
 # ---- from rows to boxes

@@ -1,4 +1,4 @@
-"""Pictures of what fools a net: by how little, how often, and why."""
+"""Images of what fools a net: by how little, how often, and why."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 COLORS = GREY, BLUE, ORANGE, RED, "#009e73", "#cc79a7", "#000000"  # of curves, with other lines and markers at every round
 LINES, MARKERS = ("--", "-", "-", ":"), "^soDvPX*"
-SIDE, NAMES = 1.85, 10.0  # of a picture in inches, of the letters in points
+SIDE, NAMES = 1.85, 10.0  # of an image in inches, of the letters in points
 LABELS = 3.0  # inches of a label in a legend
 
 
@@ -36,13 +36,13 @@ def fooled(
     title: str = "",
     window: tuple[float, float] | None = None,
 ) -> None:
-    """The pictures original (N,C,H,W), what was added to each, and the attacked ones, two a line.
+    """The images original (N,C,H,W), what was added to each, and the attacked ones, two a line.
 
     All perturbations are amplified by the same number, which is written down: grey is no change, lighter is more of that
     channel. Above each stands its size in grey levels, of which the window has 255: its largest value, and its length over
     all values. before, after: probabilities (N,K), or (N,1) of a sigmoid. window, NaN and the kinds of files are as in
     `overlays`.
-    Raises ValueError where the lengths disagree or there is no picture, TypeError for what are no arrays of numbers.
+    Raises ValueError where the lengths disagree or there is no image, TypeError for what are no arrays of numbers.
     """
     lengths = len(original), len(attacked), len(before), len(after)
     if len(set(lengths)) > 1 or 0 in lengths:
@@ -110,7 +110,7 @@ def accuracy_by_eps(
     title: str = "",
     norm: str = "linf",
 ) -> None:
-    """How many pictures are still right (0 to 1) under each attack, over the size of the change.
+    """How many images are still right (0 to 1) under each attack, over the size of the change.
 
     eps: in units of images in [0, 1], in any order; with the norm "linf" shown in grey levels of 255, with "l2" as it is.
     chance: what guessing gives. A share that is NaN is left out, and the legend says so. The kinds of files are as in
@@ -136,10 +136,10 @@ def accuracy_by_eps(
     ends = [f", NaN at {lost[name]} of {len(eps)}" if lost[name] else "" for name in found]
     room = LABELS - max(width(end, 9) for end in ends)
     labels = [a + b for a, b in zip(fitted(figure.names(list(found)), room, 9), ends, strict=True)]
-    picture = figure.new(
+    fig = figure.new(
         5.6 + max(width(label, 9) for label in labels) + 0.6, max(4.0, 0.8 + 0.2 * len(found)), w_pad=0.12, h_pad=0.1
     )
-    ax = picture.subplots()
+    ax = fig.subplots()
     levels = unit * np.asarray(eps)
     order, most = levels.argsort(kind="stable"), levels.max() or 1.0
     for i, (values, label) in enumerate(zip(found.values(), labels, strict=True)):
@@ -159,8 +159,8 @@ def accuracy_by_eps(
     ax.set_ylabel("right answers (%)", color=GREY)
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))  # beside the lines, not on them
     _house_style(ax)
-    figure.title(picture, title)
-    figure.save(picture, path)
+    figure.title(fig, title)
+    figure.save(fig, path)
 
 
 def images_of_classes(
@@ -169,7 +169,7 @@ def images_of_classes(
     """The images (N,C,H,W), each under its caption, up to five a line.
 
     window, NaN, captions that are too long, averages and the kinds of files are as in `overlays`.
-    Raises ValueError where the lengths disagree or there is no picture, TypeError for what are no arrays of numbers.
+    Raises ValueError where the lengths disagree or there is no image, TypeError for what are no arrays of numbers.
     """
     images, window = images_and_window(images, window)
     if len(images) != len(captions):
@@ -239,8 +239,8 @@ def linearity(path: Path, sweeps: Mapping[str, Linearity], classes: Sequence[str
             raise ValueError(f"classes: expected the names of {K} classes of sweeps[{name!r}], got {len(classes)}")
     about = ": logits of x + ε sign(∂S/∂x)"
     names = fitted(figure.names(list(sweeps)), 3.5 - width(about, 10), 10)
-    picture = figure.new(12.5, 4.3 * len(sweeps) + 0.4, w_pad=0.1, h_pad=0.08)
-    for row, name, found in zip(picture.subplots(len(sweeps), 3, squeeze=False), names, sweeps.values(), strict=True):
+    fig = figure.new(12.5, 4.3 * len(sweeps) + 0.4, w_pad=0.1, h_pad=0.08)
+    for row, name, found in zip(fig.subplots(len(sweeps), 3, squeeze=False), names, sweeps.values(), strict=True):
         along, control, states = row
         levels = 255 * found.eps
         _logits(along, levels, found.along, found, classes)
@@ -274,8 +274,8 @@ def linearity(path: Path, sweeps: Mapping[str, Linearity], classes: Sequence[str
             if ax.lines[1:]:
                 ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.17), borderaxespad=0)
             _house_style(ax)
-    figure.title(picture, title)
-    figure.save(picture, path)
+    figure.title(fig, title)
+    figure.save(fig, path)
 
 
 def _logits(ax: Axes, levels: Array, sweep: Sweep, found: Linearity, classes: Sequence[str]) -> None:

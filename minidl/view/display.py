@@ -60,7 +60,7 @@ def values_of(values: Any, name: str, shape: tuple[int, ...]) -> Array:
     if not is_array(values):
         raise TypeError(f"{name}: expected an array, got {type(values).__name__}")
     if values.shape != shape:
-        raise ValueError(f"{name}: expected a map for each picture, shape {shape}, got {values.shape}")
+        raise ValueError(f"{name}: expected a map for each image, shape {shape}, got {values.shape}")
     values = plain_array(to_cpu(values), name)
     if values.dtype == bool:
         return values

@@ -1,4 +1,4 @@
-"""Maps of what decided, beside the pictures and on top of them."""
+"""Maps of what decided, beside the images and on top of them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def overlays(
     title: str = "",
     unit: str = "",
     window: tuple[float, float] | None = None,
-    scale: str = "shared",
+    color_scale: str = "shared",
 ) -> None:
-    """Pictures (N,C,H,W), beside each its map (N,H,W) alone and over the picture in grey.
+    """Images (N,C,H,W), beside each its map (N,H,W) alone and over the image in grey.
 
     All maps share one scale. Where one of them is negative anywhere, it is symmetric about 0, blue below and red above; else
     it goes from 0. The deepest colour stands for the largest 0.5% of all sizes. With scale="image" every map has a scale of
-    its own, whose end is written above it. The smaller a value, the more of the picture shows through. Maps of bool are
+    its own, whose end is written above it. The smaller a value, the more of the image shows through. Maps of bool are
     masks, of which the outline is drawn.
 
     The more pixels a map has, the more dots the figure has. Beyond 8 million dots the values are averaged, before they get
@@ -50,33 +50,33 @@ def overlays(
     images: integers, or floats in [0, 1], not normalised; of two channels the first is shown, of more than three the first
     three. window: the values (low, high) that are drawn black and white, by default the ends of the range: 0 and 255 of
     uint8, 0 and 65,535 of uint16, 0 and 1 of floats.
-    captions: a line or two for each picture. title: of the figure. unit: what the colours mean, beside the colour bar.
+    captions: a line or two for each image. title: of the figure. unit: what the colours mean, beside the colour bar.
     What is too long for its place is shortened. path: ends in .png, .svg, .pdf, .jpg or .jpeg, and gets a file of that kind.
     A map that is 0 everywhere gets a warning, and no colour; so does what is NaN or infinite in it, and the map says so.
 
     Raises ValueError where the shapes do not go together, images are beyond [0, 1] without a window, or the path has another
     ending, TypeError for what are no arrays.
     """
-    images, window, (maps,) = _checked(images, {"maps": maps}, window, scale, captions)
+    images, window, (maps,) = _checked(images, {"maps": maps}, window, color_scale, captions)
     N, columns = len(images), 2 if len(images) > 3 else 1
     lines = -(-N // columns)
     H, W = maps.shape[1:]
     wide, high = 1.75 * min(2.5, max(0.4, W / H)), 1.75
-    triple = 3 * wide + 2 * GAP  # what belongs to one picture
+    triple = 3 * wide + 2 * GAP  # what belongs to one image
     masks, signed = maps.dtype == bool, bool((maps < 0).any())
     beside = 0.0 if masks else 1.1
     across = 2 * figure.MARGIN + columns * triple + (columns - 1) * 0.35 + beside
     pixel = min(wide / W, high / H)
     dpi = figure.dots(across, lines * (high + 0.5) + 0.5, pixel)
     small = _drawn(maps, pixel * dpi)
-    limits = _limits(small, scale)
-    own = scale == "image" and not masks
+    limits = _limits(small, color_scale)
+    own = color_scale == "image" and not masks
     ends = [f"end {limit:.2g}" if own else "" for limit in limits]
     above = captions_of(captions, N, triple - max(width(end, NOTE) + 0.1 * own for end in ends))
     head = max(height(text, CAPTION) for text in [*above, *ends]) + 0.03
     down = lines * (head + high + GAP) - GAP
     note = wrapped(
-        note_of(images, window, scale if not masks else "", pixel * dpi, "all maps"), across - 2 * figure.MARGIN, NOTE
+        note_of(images, window, color_scale if not masks else "", pixel * dpi, "all maps"), across - 2 * figure.MARGIN, NOTE
     )
     sheet = Sheet(across, down + 0.05 + height(note, NOTE), title, dpi)
     shades = None
@@ -94,7 +94,7 @@ def overlays(
         sheet.write(x, y - 0.03, above[n], CAPTION)
         sheet.write(x + triple, y - 0.03, ends[n], NOTE, color=GREY, ha="right")
     if shades is not None:
-        upright_bar(sheet, shades, across - figure.MARGIN - beside + 0.15, head, down - head, unit, scale)
+        upright_bar(sheet, shades, across - figure.MARGIN - beside + 0.15, head, down - head, unit, color_scale)
     sheet.write(figure.MARGIN, down + 0.05, note, NOTE, va="top", color=GREY)
     sheet.save(path)
 
@@ -106,18 +106,18 @@ def comparison(
     captions: Sequence[str] | None = None,
     title: str = "",
     window: tuple[float, float] | None = None,
-    scale: str = "shared",
+    color_scale: str = "shared",
 ) -> None:
-    """images (N,C,H,W) down, and across, for each name in `maps`, its maps (N,H,W) over the pictures in grey.
+    """images (N,C,H,W) down, and across, for each name in `maps`, its maps (N,H,W) over the images in grey.
 
-    Every column has a scale of its own, the same for all pictures, because the methods speak of different things; its colour
+    Every column has a scale of its own, the same for all images, because the methods speak of different things; its colour
     bar stands below. With scale="image" every single map has its own, whose end is written above it. Signs, colours, masks,
     captions, title, window, warnings, averages, the kinds of files and what is raised are as in `overlays`.
     """
-    images, window, arrays = _checked(images, maps, window, scale, captions)
+    images, window, arrays = _checked(images, maps, window, color_scale, captions)
     N, (H, W) = len(images), images.shape[2:]
     wide, high = 1.35 * min(2.5, max(1, W / H)), 1.35
-    own = scale == "image"
+    own = color_scale == "image"
     heads = fitted_lines(figure.lines(list(maps)), wide, 9.5)
     above = captions_of(captions, N, wide)
     head = max([height(text, CAPTION) for text in above] + [NOTE * LINE if own else 0.0]) + 0.04
@@ -126,7 +126,7 @@ def comparison(
     down = first + N * high + (N - 1) * head
     pixel = min(wide / W, high / H)
     dpi = figure.dots(across, down + 0.8, pixel)
-    note = wrapped(note_of(images, window, scale, pixel * dpi, "all maps of a column"), across - 2 * figure.MARGIN, NOTE)
+    note = wrapped(note_of(images, window, color_scale, pixel * dpi, "all maps of a column"), across - 2 * figure.MARGIN, NOTE)
     sheet = Sheet(across, down + 0.4 + height(note, NOTE), title, dpi)
     tops = [first + n * (high + head) for n in range(N)]
     for image, y, caption in zip(images, tops, above, strict=True):
@@ -136,7 +136,7 @@ def comparison(
         x = figure.MARGIN + k * (wide + GAP)
         masks, signed = values.dtype == bool, bool((values < 0).any())
         small = _drawn(values, pixel * dpi)
-        limits = _limits(small, scale)
+        limits = _limits(small, color_scale)
         for n, y in enumerate(tops):
             colors = None if masks else _colors(signed, limits[n])
             shades = draw(sheet.cell(x, y, wide, high), images[n], values[n], colors, window=window)
@@ -144,24 +144,24 @@ def comparison(
                 sheet.write(x + wide / 2, y - 0.04, f"end {limits[n]:.2g}", NOTE, color=GREY, ha="center")
         sheet.write(x + wide / 2, first - 0.04 - (NOTE * LINE if own else 0), name, 9.5, ha="center")
         if not masks:
-            _bar(sheet, shades, x, down + 0.08, wide, 0.09, scale)
+            _bar(sheet, shades, x, down + 0.08, wide, 0.09, color_scale)
     sheet.write(figure.MARGIN, down + 0.4, note, NOTE, va="top", color=GREY)
     sheet.save(path)
 
 
 def captions_of(captions: Sequence[str] | None, N: int, room: float, size: float = CAPTION) -> list[str]:
-    """No wider than the room; where there are none, nothing for each of N pictures."""
+    """No wider than the room; where there are none, nothing for each of N images."""
     return [""] * N if captions is None else fitted_lines(figure.lines(captions), room, size)
 
 
 def _checked(
-    images: Array, maps: Mapping[str, Array], window: Window | None, scale: str, captions: Sequence[str] | None
+    images: Array, maps: Mapping[str, Array], window: Window | None, color_scale: str, captions: Sequence[str] | None
 ) -> tuple[Array, Window, list[Array]]:
     """All on the CPU, and of shapes that go together."""
     for name, a in maps.items():
         values_of(a, name, getattr(a, "shape", ()))
     images, window = images_and_window(images, window)
-    one_of(scale, "scale", SCALES)
+    one_of(color_scale, "scale", SCALES)
     if not maps:
         raise ValueError("maps: there is none")
     N, _, H, W = images.shape
@@ -175,7 +175,7 @@ def _checked(
             warnings.warn(f"{name}: NaN or infinity for images {which}, which stay without colour there", stacklevel=3)
         blank = np.flatnonzero(~a.any((1, 2))).tolist()
         if blank:
-            warnings.warn(f"{name}: 0 everywhere for pictures {blank}, which are drawn without colour", stacklevel=3)
+            warnings.warn(f"{name}: 0 everywhere for images {blank}, which are drawn without colour", stacklevel=3)
     return images, window, arrays
 
 
@@ -184,17 +184,19 @@ def _drawn(maps: Array, dots: float) -> Array:
     return maps if maps.dtype == bool else averaged(maps, block(1, dots))
 
 
-def _limits(maps: Array, scale: str) -> list[float]:
+def _limits(maps: Array, color_scale: str) -> list[float]:
     """The end of the scale of each map."""
     if maps.dtype == bool:
         return [1.0] * len(maps)
-    return [limit_of(one) for one in maps] if scale == "image" else [limit_of(maps)] * len(maps)
+    return [limit_of(one) for one in maps] if color_scale == "image" else [limit_of(maps)] * len(maps)
 
 
-def note_of(images: Array, window: Window, scale: str, dots: float, which: str) -> str:
+def note_of(images: Array, window: Window, color_scale: str, dots: float, which: str) -> str:
     """What is to be known about all of the figure."""
     C, low, high = images.shape[1], *window
-    said = {"shared": f"one scale for {which}", "image": "a scale for each map, whose end is written above it"}.get(scale, "")
+    said = {"shared": f"one scale for {which}", "image": "a scale for each map, whose end is written above it"}.get(
+        color_scale, ""
+    )
     parts = [said] if said else []
     if C == 2 or C > 3:
         parts.append(f"of {C} channels, {'the first is' if C == 2 else 'the first three are'} shown")
@@ -206,7 +208,7 @@ def note_of(images: Array, window: Window, scale: str, dots: float, which: str) 
     return "; ".join(parts)
 
 
-def scale(maps: Array) -> dict[str, Any]:
+def color_scale(maps: Array) -> dict[str, Any]:
     """The scale of some maps, for `imshow`: colours that are the more opaque the larger a value."""
     return _colors(bool((maps < 0).any()), limit_of(maps))
 
@@ -235,7 +237,7 @@ def draw(
     window: tuple[float, float] | None = None,
     say: bool = True,
 ) -> AxesImage:
-    """A picture, a map, or a map over the picture in pale grey; of a mask (bool) the outline. Returns what was drawn last.
+    """An image, a map, or a map over the image in pale grey; of a mask (bool) the outline. Returns what was drawn last.
 
     say: write into a map that it is 0 everywhere, or that it holds NaN.
     """
@@ -297,22 +299,22 @@ def _outline(ax: Axes, mask: Array) -> None:
         ax.add_collection(LineCollection(list(lines), **style), autolim=False)
 
 
-def upright_bar(sheet: Sheet, shades: AxesImage, x: float, y: float, high: float, unit: str, scale: str) -> None:
+def upright_bar(sheet: Sheet, shades: AxesImage, x: float, y: float, high: float, unit: str, color_scale: str) -> None:
     """A colour bar beside cells that are so high, and beside it what the colours mean."""
     length = min(high, 6.0)
     middle = y + high / 2
-    _bar(sheet, shades, x, middle - length / 2, 0.13, length, scale)
+    _bar(sheet, shades, x, middle - length / 2, 0.13, length, color_scale)
     label = wrapped(unit, length, CAPTION, most=2)
     sheet.write(x + 0.8, middle, label, CAPTION, rotation=90, ha="center", va="center", color=GREY)
 
 
-def _bar(sheet: Sheet, shades: AxesImage, x: float, y: float, wide: float, high: float, scale: str) -> None:
+def _bar(sheet: Sheet, shades: AxesImage, x: float, y: float, wide: float, high: float, color_scale: str) -> None:
     """A colour bar in a cell of its own: upright where it is higher than wide, with its ends, 0 and what else has room."""
     upright = high > wide
     least, most = shades.get_clim()
     ticks = np.linspace(least, most, 5) if upright else [least, 0, most] if least < 0 else [least, most]
     end = {-1.0: "−end", 0.0: "0", 1.0: "end"}
-    texts = [end.get(round(t / most, 6), "") if scale == "image" else f"{t:.2g}" for t in ticks]
+    texts = [end.get(round(t / most, 6), "") if color_scale == "image" else f"{t:.2g}" for t in ticks]
     if not upright and sum(width(text, TICK) + 0.05 for text in texts) > wide:
         ticks, texts = [ticks[0], ticks[-1]], [texts[0], texts[-1]]
     cax = sheet.figure.add_axes(sheet.box(x, y, wide, high))

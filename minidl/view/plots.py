@@ -33,8 +33,8 @@ def curves(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], titl
 
     if not rows:
         raise ValueError("rows: no epoch to draw")
-    picture = figure.new(11, 3.4, w_pad=0.12, h_pad=0.08)
-    loss, accuracy, lr = picture.subplots(1, 3, width_ratios=(4, 4, 2))
+    fig = figure.new(11, 3.4, w_pad=0.12, h_pad=0.08)
+    loss, accuracy, lr = fig.subplots(1, 3, width_ratios=(4, 4, 2))
     epochs = [row["epoch"] for row in rows]
 
     def of(*keys: str) -> list[float]:
@@ -64,8 +64,8 @@ def curves(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], titl
         ax.tick_params(colors=GREY, labelsize=9)
     for ax in loss, accuracy:
         ax.legend(frameon=False, fontsize=9)
-    figure.title(picture, title)
-    figure.save(picture, path)
+    figure.title(fig, title)
+    figure.save(fig, path)
 
 
 def confusion(path: str | os.PathLike[str], matrix: Array, classes: Sequence[str], title: str = "") -> None:

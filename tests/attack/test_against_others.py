@@ -12,7 +12,7 @@ import pytest
 from minidl import Tensor, attack
 from minidl.array import Array
 from minidl.attack.best import losses_of
-from minidl.explain import predict
+from minidl.inference import predict
 from tests.attack.test_strong import SIZE, trained
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")

@@ -17,9 +17,9 @@ from minidl.attack.ball import NORMS, sizes
 from minidl.attack.best import losses_of
 from minidl.attack.square import area, grid, peaks, recolour
 from minidl.core import Op, gradients
-from minidl.explain import predict
+from minidl.inference import predict
 from minidl.metrics import bootstrap
-from tests.attack.nets import ATTACKS, SIZE, Attack, convolutional, linear, pictures, same
+from tests.attack.nets import ATTACKS, SIZE, Attack, convolutional, images, linear, same
 from tests.attack.test_closed_forms import MEAN, STD, WIDE, margin
 from tests.gpu import strict_cupy
 
@@ -39,7 +39,7 @@ def plain_text() -> Any:
 def test_apgd_reaches_the_optimum_in_the_box(C: int, output: str, targeted: bool) -> None:
     """The one of FGSM: each value at that end of the box to which the margin's weight points. So far that nothing succeeds."""
     model, _ = linear(C, 2)
-    x, eps = pictures(7, C), 1e-3
+    x, eps = images(7, C), 1e-3
     y = predict(model, (x - np.array(MEAN[:C])[:, None, None]) / np.array(STD[:C])[:, None, None]).argmax(1)
     y = 1 - y if targeted else y
     best = attack.fgsm(model, x, y, eps, targeted=targeted, mean=MEAN[:C], std=STD[:C])
@@ -53,7 +53,7 @@ def test_apgd_reaches_the_optimum_in_the_box(C: int, output: str, targeted: bool
 def test_how_far_the_margin_falls_in_the_l2_ball(name: str, K: int) -> None:
     """By at most eps ||w_y - w_k||_2, for the best of the other classes; APGD and PGD get there, squares come near."""
     model, w = linear(3, K)
-    x, eps = pictures(5, 3), 0.01
+    x, eps = images(5, 3), 0.01
     y = predict(model, x).argmax(1)
     more = {"square": {"steps": 400}, "pgd": {"restarts": 2}, "apgd": {"candidates": K - 1, "steps": 60}}[name]
     more |= {} if name == "square" else {"output": "margin"}
@@ -73,7 +73,7 @@ def test_how_far_the_margin_falls_in_the_l2_ball(name: str, K: int) -> None:
 def test_squares_reach_the_optimum_in_the_box() -> None:
     """Single pixels at the end, of one sign a channel: of a linear model with enough of them each corner"""
     model, w = linear(1, 2)
-    x = pictures(3, 1)
+    x = images(3, 1)
     y = predict(model, x).argmax(1)
     found = attack.square(model, x, y, 1e-3, WIDE, steps=900)
     np.testing.assert_allclose(found.delta, -1e-3 * np.sign(w[y] - w[1 - y]), rtol=1e-6)
@@ -83,7 +83,7 @@ def test_squares_reach_the_optimum_in_the_box() -> None:
 def test_the_distance_of_carlini_and_wagner(C: int, K: int) -> None:
     """|margin| / ||w_y - w_k||_2, from above"""
     model, w = linear(C, K)
-    w, x, bounds = w / np.array(STD[:C])[:, None, None], pictures(4, C), (-1, 2)
+    w, x, bounds = w / np.array(STD[:C])[:, None, None], images(4, C), (-1, 2)
     found = attack.carlini_wagner(model, x, bounds=bounds, steps=60, mean=MEAN[:C], std=STD[:C])
     y = found.before.argmax(1)
     lengths = np.sqrt(((w[y][:, None] - w) ** 2).sum((2, 3, 4)))
@@ -95,7 +95,7 @@ def test_the_distance_of_carlini_and_wagner(C: int, K: int) -> None:
 
 def test_carlini_and_wagner_to_a_class_and_beyond_a_margin() -> None:
     model, w = linear(2, 2)
-    x, kappa = pictures(4, 2), 0.5
+    x, kappa = images(4, 2), 0.5
     other = 1 - predict(model, x).argmax(1)
     found = attack.carlini_wagner(model, x, other, (-1, 2), targeted=True, kappa=kappa, steps=60, lr=0.05)
     distance = (kappa - margin(found.before, other)) / np.sqrt(((w[0] - w[1]) ** 2).sum())
@@ -105,13 +105,13 @@ def test_carlini_and_wagner_to_a_class_and_beyond_a_margin() -> None:
 
 def test_carlini_and_wagner_give_back_what_they_cannot_change() -> None:
     model, _ = linear(2, 2)
-    x = pictures(4, 2)
+    x = images(4, 2)
     found = attack.carlini_wagner(model, x, searches=2, steps=3, lr=1e-6)
     assert not found.success.any() and not found.delta.any()
 
 
 def test_the_units_of_the_bounds_do_not_matter_to_carlini_and_wagner() -> None:
-    model, x = convolutional(3, 4), pictures(3, 3)
+    model, x = convolutional(3, 4), images(3, 3)
     small = attack.carlini_wagner(model, x, searches=4, steps=20)
     large = attack.carlini_wagner(model, 256 * x, bounds=(0, 256), mean=[0] * 3, std=[256] * 3, searches=4, steps=20)
     np.testing.assert_allclose(large.x / 256, small.x, rtol=1e-9, atol=1e-12)
@@ -161,7 +161,7 @@ def test_the_step_of_apgd_is_halved_where_it_overshoots() -> None:
     x = np.full((1, 1, 4, 4), 0.46)
     found = attack.apgd(Valley(), x, 0, 0.1, steps=100, output="margin", random_start=False)
     assert abs(found.x.mean() - 0.5) < 1e-3 and not found.success.any()
-    once = attack.pgd(Valley(), x, 0, 0.1, steps=100, output="margin", random_start=False, step=0.2)
+    once = attack.pgd(Valley(), x, 0, 0.1, steps=100, output="margin", random_start=False, step_size=0.2)
     assert abs(once.x.mean() - 0.5) > 0.03
 
 
@@ -204,7 +204,7 @@ def test_the_first_squares() -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_squares_only_ever_lower_the_margin(norm: str) -> None:
-    model, x = convolutional(3, 4), pictures(4, 3)
+    model, x = convolutional(3, 4), images(4, 3)
     y = predict(model.eval(), x).argmax(1)
     found = attack.square(model, x, y, 1e-3 if norm == "linf" else 1e-2, norm=norm, steps=40, keep_path=True)
     assert found.path is not None and not found.success.any()
@@ -221,7 +221,7 @@ KEEPERS["pgd best"] = partial(attack.pgd, steps=5, best=True)
 
 @pytest.mark.parametrize("name", KEEPERS)
 def test_the_first_success_or_the_nearest_is_kept(name: str) -> None:
-    model, x = convolutional(3, 4), pictures(8, 3)
+    model, x = convolutional(3, 4), images(8, 3)
     y = predict(model.eval(), x).argmax(1)
     for eps in (0.005, 0.03, 0.1):
         found = KEEPERS[name](model, x, y, eps=eps, keep_path=True)
@@ -236,7 +236,7 @@ def test_the_first_success_or_the_nearest_is_kept(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*KEEPERS, "carlini_wagner"])
 def test_what_is_wrong_already_stays_as_it_is(name: str) -> None:
-    model, x = convolutional(3, 4), pictures(4, 3)
+    model, x = convolutional(3, 4), images(4, 3)
     y = predict(model.eval(), x).argmax(1)
     y[1:] = (y[1:] + 1) % 4
     found = (KEEPERS | ATTACKS)[name](model, x, y)
@@ -245,7 +245,7 @@ def test_what_is_wrong_already_stays_as_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", KEEPERS)
 def test_a_ball_of_no_size(name: str) -> None:
-    model, x = convolutional(3, 4), pictures(4, 3)
+    model, x = convolutional(3, 4), images(4, 3)
     y = predict(model.eval(), x).argmax(1)
     y[0] = (y[0] + 1) % 4
     found = KEEPERS[name](model, x, y, eps=0.0)
@@ -256,7 +256,7 @@ def test_a_ball_of_no_size(name: str) -> None:
 @pytest.mark.parametrize("norm", NORMS)
 def test_pgd_as_in_the_paper_is_what_it_was(norm: str) -> None:
     """One start, the last image: project(x - step sign(g)), by hand"""
-    model, x = convolutional(3, 4, dtype="float32"), pictures(3, 3, dtype="float32")
+    model, x = convolutional(3, 4, dtype="float32"), images(3, 3, dtype="float32")
     y, eps = np.array([0, 1, 2]), np.float32(0.1)
     found = attack.pgd(model, x, y, 0.1, norm=norm, steps=4, random_start=False)
     now = x
@@ -382,7 +382,7 @@ def test_squares_need_no_gradient(norm: str) -> None:
 @pytest.mark.parametrize("K", [2, 3])
 @pytest.mark.parametrize("norm", NORMS)
 def test_few_classes(K: int, norm: str) -> None:
-    model, x = convolutional(2, K), pictures(6, 2)
+    model, x = convolutional(2, K), images(6, 2)
     y = predict(model.eval(), x).argmax(1)
     eps = 0.3 if norm == "linf" else 2.0
     for call in attack.apgd, partial(attack.apgd, candidates=9):
@@ -462,7 +462,7 @@ def test_no_batch_is_larger_than_it_may_be() -> None:
 
 
 def test_robust_accuracy_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, x = convolutional(3, 4), pictures(6, 3)
+    model, x = convolutional(3, 4), images(6, 3)
     y = predict(model.eval(), x).argmax(1)
     call = partial(attack.robust_accuracy, eps=0.3, norm="l2", steps=4, candidates=2, squares=8, mean=[0.1] * 3, std=[1.1] * 3)
     on_cpu = call(model, x, y)
@@ -475,7 +475,7 @@ def test_robust_accuracy_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # ---- what cannot be
 
-X = pictures(2, 3)
+X = images(2, 3)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from minidl.data import folder, image_folder, load_image
 
 def save(file: pathlib.Path, pixels: np.ndarray, mode: str | None = None) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(pixels)
-    (picture.convert(mode) if mode else picture).save(file)
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(file)
 
 
 def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray:

@@ -14,7 +14,7 @@ from minidl.array import Array
 from minidl.evaluate import complexity, infidelity, max_sensitivity, road, sparseness
 from minidl.evaluate.imputation import imputed
 from minidl.explain import integrated_gradients, saliency
-from tests.explain.nets import pictures
+from tests.explain.nets import images
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 attr = pytest.importorskip("captum.attr", reason="Captum is not installed: pip install captum")
@@ -26,14 +26,14 @@ TARGET = np.array([0, 1, 2, 3])
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Any, Any, Array]]:
-    """Both nets with the same weights in float64, and pictures."""
+    """Both nets with the same weights in float64, and images."""
     from tests.explain.test_against_captum import Mine, Theirs
 
     mine, theirs = Mine().to(dtype="float64"), Theirs().double().eval()
     theirs.load_state_dict({name: torch.tensor(a) for name, a in mine.state_dict().items()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they tell of hooks, and of parameters that matter
-        yield mine, theirs, pictures(4, 3, 16, 12)
+        yield mine, theirs, images(4, 3, 16, 12)
 
 
 def quantus() -> Any:
@@ -68,7 +68,7 @@ def test_max_sensitivity(pair: tuple[Any, Any, Array]) -> None:
 
     def noted(model: Any, x: Array, *, target: Any) -> Any:
         steps.extend(x)
-        return integrated_gradients(model, x, target, nodes=10)
+        return integrated_gradients(model, x, target, steps=10)
 
     found = max_sensitivity(mine, x, noted, TARGET, radius=0.1, samples=5)
     moved = torch.tensor(np.reshape(steps, (6, 4, 3, 16, 12))[1:].swapaxes(0, 1).reshape(20, 3, 16, 12))
@@ -80,7 +80,7 @@ def test_max_sensitivity(pair: tuple[Any, Any, Array]) -> None:
 
 
 def test_complexity_and_sparseness() -> None:
-    q, maps = quantus(), np.abs(pictures(3, 8, 9))
+    q, maps = quantus(), np.abs(images(3, 8, 9))
     settings = {"disable_warnings": True, "normalise": False}
     x, y, model = np.zeros((3, 1, 8, 9)), np.zeros(3, int), torch.nn.Flatten()
     for metric, measure in (q.Complexity, complexity), (q.Sparseness, sparseness):
@@ -94,7 +94,7 @@ def test_imputation(share: float) -> None:
     quantus()
     from quantus.functions.perturb_func import noisy_linear_imputation
 
-    x, missing = pictures(2, 3, 14, 14), np.random.default_rng(1).random((2, 1, 14, 14)) < share
+    x, missing = images(2, 3, 14, 14), np.random.default_rng(1).random((2, 1, 14, 14)) < share
     missing[:, :, 3, 4] = False
     for image, gone, u in zip(x, missing, imputed(x, missing), strict=True):
         want = noisy_linear_imputation(image, np.flatnonzero(gone), noise=0.0)
@@ -103,7 +103,7 @@ def test_imputation(share: float) -> None:
 
 def test_road(pair: tuple[Any, Any, Array]) -> None:
     """Their accuracy is the share of images whose margin is still above 0. They take images of one channel alone."""
-    x, shares = pictures(24, 1, 20, 20), (0.05, 0.25, 0.5, 0.75, 0.9)
+    x, shares = images(24, 1, 20, 20), (0.05, 0.25, 0.5, 0.75, 0.9)
 
     class Grey(nn.Module):
         def __init__(self) -> None:

@@ -11,8 +11,9 @@ import pytest
 from minidl import Tensor, explain, nn, ops
 from minidl.array import Array
 from minidl.evaluate import infidelity, max_sensitivity
-from minidl.explain import Explanation, predict
-from tests.explain.nets import Net, linear, pictures
+from minidl.explain import Explanation
+from minidl.inference import predict
+from tests.explain.nets import Net, images, linear
 
 TARGET = np.array([2, 0, 1])
 
@@ -31,7 +32,7 @@ PERTURBATIONS: list[Any] = ["noise", "square", half]
 
 @pytest.mark.parametrize("perturbation", PERTURBATIONS)
 def test_the_gradient_foretells_a_linear_model(perturbation: Any) -> None:
-    model, x = linear()[0], pictures(3, 2, 6, 6)
+    model, x = linear()[0], images(3, 2, 6, 6)
     raw = explain.saliency(model, x, TARGET).raw
     settings: dict[str, Any] = {"target": TARGET, "perturbation": perturbation, "baseline": 0.3, "samples": 30}
     np.testing.assert_allclose(infidelity(model, x, raw, **settings), 0, atol=1e-20)
@@ -42,8 +43,8 @@ def test_the_gradient_foretells_a_linear_model(perturbation: Any) -> None:
 
 def test_of_a_linear_model_it_is_the_variance_of_what_is_missing() -> None:
     """E (<I, d>)^2 = sigma^2 |d|^2 for noise I, d what raw lacks of the gradient."""
-    (model, w, _), x = linear(), pictures(3, 2, 6, 6)
-    d = pictures(3, 2, 6, 6, seed=1)
+    (model, w, _), x = linear(), images(3, 2, 6, 6)
+    d = images(3, 2, 6, 6, seed=1)
     sigma = 0.3 * np.ptp(x, (1, 2, 3))
     found = infidelity(model, x, w[TARGET] + d, TARGET, noise=0.3, samples=4000)
     np.testing.assert_allclose(found, sigma**2 * (d**2).sum((1, 2, 3)), rtol=0.1)
@@ -52,7 +53,7 @@ def test_of_a_linear_model_it_is_the_variance_of_what_is_missing() -> None:
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("output", ["logit", "prob", "logprob", "margin"])
 def test_by_the_definition(output: str, normalize: bool) -> None:
-    model, x, raw, taken = net(), pictures(3, 3, 8, 8), pictures(3, 3, 8, 8, seed=1), []
+    model, x, raw, taken = net(), images(3, 3, 8, 8), images(3, 3, 8, 8, seed=1), []
 
     def noted(image: Array, rng: np.random.Generator) -> Array:
         taken.append(0.3 * rng.normal(size=image.shape))
@@ -77,7 +78,7 @@ def score(model: nn.Module, x: Array, c: int, output: str) -> Array:
 
 
 def test_the_factor_is_the_best_one() -> None:
-    model, x, raw = net(), pictures(2, 3, 8, 8), pictures(2, 3, 8, 8, seed=1)
+    model, x, raw = net(), images(2, 3, 8, 8), images(2, 3, 8, 8, seed=1)
     best = infidelity(model, x, raw, normalize=True, samples=8)
     minus, nothing, plus = (infidelity(model, x, f * raw, samples=8) for f in (-0.01, 0, 0.01))
     slope, curvature = (plus - minus) / 0.02, (plus - 2 * nothing + minus) / 1e-4
@@ -87,7 +88,7 @@ def test_the_factor_is_the_best_one() -> None:
 
 
 def test_a_map_counts_for_every_channel() -> None:
-    model, x, map = net(), pictures(2, 3, 8, 8), pictures(2, 8, 8, seed=1)
+    model, x, map = net(), images(2, 3, 8, 8), images(2, 8, 8, seed=1)
     full = infidelity(model, x, np.repeat(map[:, None], 3, 1), samples=5)
     for raw in map, map[:, None]:
         np.testing.assert_allclose(infidelity(model, x, raw, samples=5), full, rtol=1e-12)
@@ -101,7 +102,7 @@ def test_squares_take_the_image_to_the_baseline() -> None:
             seen.append(x.data)
             return ops.mean(x, (2, 3))
 
-    x, baseline = pictures(1, 2, 9, 7), pictures(2, 1, 1, seed=1)
+    x, baseline = images(1, 2, 9, 7), images(2, 1, 1, seed=1)
     infidelity(Sees(), x, x, perturbation="square", baseline=baseline, samples=200, batch_size=500)
     changed = seen[-1] != x
     np.testing.assert_allclose(seen[-1], np.where(changed, baseline, x), atol=1e-12)
@@ -113,7 +114,7 @@ def test_squares_take_the_image_to_the_baseline() -> None:
 
 @pytest.mark.parametrize("perturbation", PERTURBATIONS)
 def test_batches_and_seeds(perturbation: Any) -> None:
-    model, x, raw = net(), pictures(3, 3, 8, 8), pictures(3, 3, 8, 8, seed=1)
+    model, x, raw = net(), images(3, 3, 8, 8), images(3, 3, 8, 8, seed=1)
     ask = partial(infidelity, model, perturbation=perturbation, samples=7)
     whole = ask(x, raw, batch_size=4)
     for i in range(3):
@@ -136,15 +137,15 @@ def itself(model: nn.Module, x: Array, *, target: Any) -> Explanation:
 
 
 def test_a_constant_method_has_none() -> None:
-    model, x = net(), pictures(3, 3, 8, 8)
+    model, x = net(), images(3, 3, 8, 8)
     np.testing.assert_array_equal(max_sensitivity(model, x, constant), 0)
-    np.testing.assert_allclose(max_sensitivity(linear()[0], pictures(2, 2, 6, 6), explain.saliency), 0, atol=1e-12)
+    np.testing.assert_allclose(max_sensitivity(linear()[0], images(2, 2, 6, 6), explain.saliency), 0, atol=1e-12)
     assert (max_sensitivity(model, x, explain.saliency) > 1e-3).all()
 
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_of_the_image_itself_it_is_the_largest_step(normalize: bool) -> None:
-    x = pictures(3, 3, 8, 8)
+    x = images(3, 3, 8, 8)
     steps: list[Array] = []
 
     def noted(model: nn.Module, x: Array, *, target: Any) -> Explanation:
@@ -161,7 +162,7 @@ def test_of_the_image_itself_it_is_the_largest_step(normalize: bool) -> None:
 
 
 def test_the_class_is_that_of_the_image_itself() -> None:
-    model, x, asked = net(), pictures(3, 3, 8, 8), []
+    model, x, asked = net(), images(3, 3, 8, 8), []
 
     def noted(model: nn.Module, x: Array, *, target: Any) -> Explanation:
         asked.extend(target.tolist())
@@ -175,7 +176,7 @@ def test_the_class_is_that_of_the_image_itself() -> None:
 
 
 def test_more_draws_and_batches_of_sensitivity() -> None:
-    model, x = net(), pictures(3, 3, 8, 8)
+    model, x = net(), images(3, 3, 8, 8)
     ask = partial(max_sensitivity, model, method=explain.saliency)
     few, many = ask(x, samples=3), ask(x, samples=12)
     assert (few <= many).all() and (few < many).any()
@@ -197,11 +198,11 @@ def test_a_map_that_is_zero_is_not_divided_by() -> None:
     def zero_here(model: nn.Module, y: Array, *, target: Any) -> Explanation:
         return Explanation(y[:, 0], y - x, target, np.zeros(len(y)))
 
-    x = pictures(1, 3, 8, 8)
+    x = images(1, 3, 8, 8)
     assert 0 < max_sensitivity(net(), x, zero_here)[0] <= 0.02 * np.sqrt(x.size)
 
 
-X = pictures(2, 3, 8, 8)
+X = images(2, 3, 8, 8)
 BAD: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (infidelity, {"raw": X[:1]}, ValueError, r"raw: expected an array of numbers of \(2, 3, 8, 8\), .* got float64 of shape"),
     (infidelity, {"raw": [1.0]}, ValueError, "raw: expected an array of numbers of .* got list"),

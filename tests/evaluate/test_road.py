@@ -11,8 +11,9 @@ from minidl import Tensor, nn, ops
 from minidl.array import Array
 from minidl.evaluate import road
 from minidl.evaluate.imputation import imputed
-from minidl.explain import grad_times_input, predict
-from tests.explain.nets import Net, linear, pictures
+from minidl.explain import grad_times_input
+from minidl.inference import predict
+from tests.explain.nets import Net, images, linear
 
 
 def solved(x: Array, missing: Array) -> Array:
@@ -48,7 +49,7 @@ def test_imputation_solves_its_equations(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("factor", [1e-200, 1e-30, 1e30, 1e200])
 def test_imputation_does_not_depend_on_units(factor: float) -> None:
-    x, missing = pictures(2, 1, 8, 8), np.random.default_rng(1).random((2, 1, 8, 8)) < 0.8
+    x, missing = images(2, 1, 8, 8), np.random.default_rng(1).random((2, 1, 8, 8)) < 0.8
     np.testing.assert_allclose(imputed(factor * x, missing) / factor, imputed(x, missing), rtol=1e-9)
 
 
@@ -64,7 +65,7 @@ def test_a_plane_stays_a_plane_inside() -> None:
 @pytest.mark.parametrize("order", ["morf", "lerf"])
 def test_curve_by_hand(order: str) -> None:
     model, w, b = linear()
-    x, maps, target = pictures(3, 2, 6, 6), np.random.default_rng(3).normal(size=(3, 6, 6)), np.array([2, 0, 1])
+    x, maps, target = images(3, 2, 6, 6), np.random.default_rng(3).normal(size=(3, 6, 6)), np.array([2, 0, 1])
     found = road(model, x, maps, target, order, shares=(0.25, 0.5, 0.99), noise=0.0, output="logit")
     np.testing.assert_allclose(found.share, [0, 9 / 36, 18 / 36, 35 / 36])
     for i in range(3):
@@ -84,7 +85,7 @@ def test_noise_is_on_missing_pixels_alone_and_the_same_for_all_images() -> None:
             seen.append(x.data)
             return ops.mean(x, (2, 3))
 
-    x, maps = pictures(3, 2, 20, 20), np.random.default_rng(1).random((3, 20, 20))
+    x, maps = images(3, 2, 20, 20), np.random.default_rng(1).random((3, 20, 20))
     road(Sees(), x, maps, shares=[0.5], noise=0.25, seed=2, batch_size=100)
     noisy = seen[-1][1::2]
     road(Sees(), x, maps, shares=[0.5], noise=0.0, batch_size=100)
@@ -117,7 +118,7 @@ def test_most_relevant_first_falls_faster() -> None:
 
 
 def test_batches_and_seeds() -> None:
-    model, x, flat = Net().to(dtype="float64"), pictures(3, 3, 8, 8), np.zeros((3, 8, 8))
+    model, x, flat = Net().to(dtype="float64"), images(3, 3, 8, 8), np.zeros((3, 8, 8))
     whole = road(model, x, flat, shares=(0.2, 0.6), batch_size=4)
     for i in range(3):  # equal pixels go in the same order in all images
         alone = road(model, x[i : i + 1], flat[i : i + 1], shares=(0.2, 0.6), batch_size=1)
@@ -135,13 +136,13 @@ def _prob(logits: Array) -> Array:
 @pytest.mark.parametrize("output", ["logit", "prob", "logprob", "margin"])
 def test_every_score_and_any_channels(output: str) -> None:
     for channels in 1, 4:
-        model, x = Net(channels).to(dtype="float64"), pictures(2, channels, 8, 8)
+        model, x = Net(channels).to(dtype="float64"), images(2, channels, 8, 8)
         found = road(model, x, grad_times_input(model, x).map, output=output)
         assert found.score.shape == (2, 10) and np.isfinite(found.score).all() and found.auc.shape == (2,)
 
 
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"maps": np.zeros((2, 8, 9))}, ValueError, r"maps: expected \(2, 8, 8\), one map a picture"),
+    ({"maps": np.zeros((2, 8, 9))}, ValueError, r"maps: expected \(2, 8, 8\), one map an image"),
     ({"maps": np.full((2, 8, 8), np.nan)}, ValueError, "maps: hold NaN"),
     ({"order": "most"}, ValueError, r"order: expected one of \('morf', 'lerf'\), got 'most'"),
     ({"shares": (0.5, 1.0)}, ValueError, r"shares\[1\]: expected a number in \(0, 1\), got 1.0"),
@@ -149,7 +150,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"shares": (0.5, 0.2)}, ValueError, "shares: expected at least one, each larger than that before"),
     ({"shares": 0.5}, TypeError, r"shares: expected numbers in \(0, 1\), got 0.5"),
     ({"noise": -1.0}, ValueError, r"noise: expected a number in \[0, inf\), got -1.0"),
-    ({"x": np.zeros((8, 8))}, ValueError, "x: expected pictures"),
+    ({"x": np.zeros((8, 8))}, ValueError, "x: expected images"),
     ({"target": 3}, ValueError, "target: expected one of the classes 0 to 2"),
     ({"output": "odds"}, ValueError, "output: expected one of"),
 ]
@@ -157,6 +158,6 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 @pytest.mark.parametrize(("bad", "error", "message"), BAD)
 def test_bad_arguments(bad: dict[str, Any], error: type[Exception], message: str) -> None:
-    good = {"model": Net().to(dtype="float64"), "x": pictures(2, 3, 8, 8), "maps": np.zeros((2, 8, 8))}
+    good = {"model": Net().to(dtype="float64"), "x": images(2, 3, 8, 8), "maps": np.zeros((2, 8, 8))}
     with pytest.raises(error, match=message):
         road(**good | bad)

@@ -20,7 +20,7 @@ import train as training
 from PIL import Image
 
 import models.net
-from minidl import Tensor, attack, data, explain, inference
+from minidl import Tensor, attack, data, inference
 from minidl.array import Array
 from minidl.data import Dataset
 from minidl.data.reading import as_held
@@ -151,13 +151,13 @@ def test_x_and_logits_are_those_of_the_training(kind: Kind, tmp_path: pathlib.Pa
     some = loaded("--run", str(it.run), "--image", *it.files)
     x = some.inputs(some.images)
     assert x.tobytes() == evaluated.x.tobytes() == some.net.prepare(*it.files).tobytes()
-    logits = explain.predict(some.model, x, it.batch_size)
+    logits = inference.predict(some.model, x, it.batch_size)
     assert logits.tobytes() == evaluated.logits.tobytes()
     _, again, _ = inference.evaluate(some.model, it.test_set, it.batch_size, some.contract.normalize)
     assert again.tobytes() == evaluated.logits.tobytes()
     largest = np.abs(evaluated.logits).max()
     for batch_size in 1, 5:
-        others = explain.predict(some.model, x, batch_size)
+        others = inference.predict(some.model, x, batch_size)
         assert np.abs(others - evaluated.logits).max() <= 1e-5 * largest
         margin = np.ptp(evaluated.logits, axis=1) > 2e-5 * largest
         assert (others.argmax(1) == evaluated.logits.argmax(1))[margin].all() and margin.any()

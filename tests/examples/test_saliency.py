@@ -1,4 +1,4 @@
-"""examples/saliency.py and the way to a net and pictures that it shares with others, on a net that hardly was trained."""
+"""examples/saliency.py and the way to a net and images that it shares with others, on a net that hardly was trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 import models
 from minidl import data, weights
-from minidl.explain import predict
+from minidl.inference import predict
 from minidl.train import Settings, load_run
 
 TINY = ["--limit", "32", "--epochs", "1", "--batch-size", "16"]
@@ -48,7 +48,7 @@ def test_generated_lesions(run: pathlib.Path) -> None:
     assert load("--run", run, "--size", 48).images.shape == (8, 3, 48, 48)
 
 
-def test_pictures_and_weights_of_ones_own(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_images_and_weights_of_ones_own(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     mine = png(tmp_path / "mine.png")
     loaded = load("--run", run, "--image", mine, mine)
     assert loaded.images.shape == (2, 3, 32, 32) and loaded.images.dtype == np.uint8 and loaded.labels is None
@@ -152,14 +152,14 @@ def test_the_example(run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.C
     assert example.main([*quick, "--count", "2"]) == 0
     printed = capsys.readouterr().out
     assert "saturation.png" in printed and "methods.png" in printed
-    pictures = {p.name: p.read_bytes() for p in out.iterdir()}
-    assert sorted(pictures) == ["methods.png", "saturation.png"]
-    for name in pictures:
-        with Image.open(out / name) as picture:
-            assert picture.width > 1000 and picture.height > 300
+    figures = {p.name: p.read_bytes() for p in out.iterdir()}
+    assert sorted(figures) == ["methods.png", "saturation.png"]
+    for name in figures:
+        with Image.open(out / name) as image:
+            assert image.width > 1000 and image.height > 300
     mine = png(tmp_path / "mine.png", 1)
     assert example.main([*quick, "--image", str(mine), "--layer", "conv1"]) == 0
-    assert all((out / name).read_bytes() != before for name, before in pictures.items())
+    assert all((out / name).read_bytes() != before for name, before in figures.items())
 
 
 def one_logit(path: pathlib.Path) -> pathlib.Path:
@@ -243,7 +243,7 @@ def test_errors_in_a_line(
     assert "error: " in error and message in error
 
 
-def test_weights_without_pictures(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_without_images(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights.save(models.resnet8(2), tmp_path / "w.safetensors")
     assert example.main(["--weights", str(tmp_path / "w.safetensors"), "--model", "resnet8"]) == 1
     assert "error: --image is needed: " in capsys.readouterr().err

@@ -15,23 +15,23 @@ from minidl.array import Array
 from minidl.explain import kernel_shap, lime, occlusion, rise
 from minidl.explain.rise import random_mask
 
-from .nets import Net, linear, pictures
+from .nets import Net, images, linear
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*the map is 0 everywhere")  # as it has to be
 
 
 def occlusion_is_right(window: tuple[int, int], stride: tuple[int, int]) -> None:
-    """Raises AssertionError unless each pixel has the mean over its windows of sum_window w (x - fill)."""
+    """Raises AssertionError unless each pixel has the mean over its windows of sum_window w (x - baseline)."""
     model, w, _ = linear()
-    x, fill, target = pictures(2, 2, 6, 6), pictures(2, 6, 6, seed=1), np.array([0, 2])
-    gain = (w[target] * (x - fill)).sum(1)  # (2,6,6)
+    x, baseline, target = images(2, 2, 6, 6), images(2, 6, 6, seed=1), np.array([0, 2])
+    gain = (w[target] * (x - baseline)).sum(1)  # (2,6,6)
     total, count = np.zeros((2, 6, 6)), np.zeros((6, 6))
     tops, lefts = ({*range(0, 6 - n, s), 6 - n} for n, s in zip(window, stride, strict=True))
     for i, j in itertools.product(tops, lefts):
         part = slice(i, i + window[0]), slice(j, j + window[1])
         total[:, *part] += gain[:, *part].sum((1, 2))[:, None, None]
         count[part] += 1
-    e = occlusion(model, x, target, window=window, stride=stride, fill=fill)
+    e = occlusion(model, x, target, window=window, stride=stride, baseline=baseline)
     np.testing.assert_allclose(e.map, total / count, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(e.raw[:, 0], e.map)
 
@@ -46,14 +46,14 @@ def test_occlusion_of_a_linear_model(window: tuple[int, int], stride: tuple[int,
 
 def test_a_window_of_one_pixel_is_gradient_times_input() -> None:
     model, w, _ = linear()
-    x = pictures(2, 2, 6, 6)
+    x = images(2, 2, 6, 6)
     np.testing.assert_allclose(occlusion(model, x, 1, window=1).map, (w[1] * x).sum(1), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(
     "starts",
     [
-        lambda size, window, stride: [*range(0, size - window + 1, stride)],  # the rest of the picture is left out
+        lambda size, window, stride: [*range(0, size - window + 1, stride)],  # the rest of the image is left out
         lambda size, window, stride: [*range(0, size - window, stride), size - window, size - window],
         lambda size, window, stride: [*range(1, size - window, stride), size - window],
     ],
@@ -67,7 +67,7 @@ def test_wrong_windows_are_noticed(starts: Callable[[int, int, int], list[int]],
 
 
 def test_default_window() -> None:
-    e = occlusion(Net().to(dtype="float64"), pictures(1, 3, 24, 16))
+    e = occlusion(Net().to(dtype="float64"), images(1, 3, 24, 16))
     assert e.params["window"] == (3, 2) and e.params["stride"] == (1, 1)
 
 
@@ -75,7 +75,7 @@ def test_default_window() -> None:
 def test_occlusion_by_the_mean_of_the_window(window: tuple[int, int], stride: tuple[int, int]) -> None:
     """A linear model loses sum_window w (x - mean of x in the window, of its channel)."""
     model, w, _ = linear()
-    x, target = pictures(2, 2, 6, 6), np.array([0, 2])
+    x, target = images(2, 2, 6, 6), np.array([0, 2])
     total, count = np.zeros((2, 6, 6)), np.zeros((6, 6))
     tops, lefts = ({*range(0, 6 - n, s), 6 - n} for n, s in zip(window, stride, strict=True))
     for i, j in itertools.product(tops, lefts):
@@ -84,9 +84,9 @@ def test_occlusion_by_the_mean_of_the_window(window: tuple[int, int], stride: tu
         lost = (w[target][:, :, *part] * (inside - inside.mean((2, 3), keepdims=True))).sum((1, 2, 3))
         total[:, *part] += lost[:, None, None]
         count[part] += 1
-    e = occlusion(model, x, target, window=window, stride=stride, fill="mean")
+    e = occlusion(model, x, target, window=window, stride=stride, baseline="mean")
     np.testing.assert_allclose(e.map, total / count, rtol=1e-9, atol=1e-12)
-    assert e.params["fill"] == "mean"
+    assert e.params["baseline"] == "mean"
 
 
 def blurred(x: Array, sigma: float) -> Array:
@@ -103,32 +103,32 @@ def blurred(x: Array, sigma: float) -> Array:
 @pytest.mark.parametrize(("window", "stride"), WINDOWS)
 def test_occlusion_by_blur(window: tuple[int, int], stride: tuple[int, int]) -> None:
     """The same as by the image that is blurred beforehand, by half a window."""
-    model, x = linear()[0], pictures(2, 2, 6, 6)
+    model, x = linear()[0], images(2, 2, 6, 6)
     blur = blurred(blurred(x, window[1] / 2).swapaxes(2, 3), window[0] / 2).swapaxes(2, 3)
-    e, beforehand = (occlusion(model, x, 1, window=window, stride=stride, fill=fill) for fill in ("blur", blur))
+    e, beforehand = (occlusion(model, x, 1, window=window, stride=stride, baseline=baseline) for baseline in ("blur", blur))
     np.testing.assert_allclose(e.map, beforehand.map, rtol=1e-9, atol=1e-12)
     assert np.abs(e.map).max() > 1e-3
 
 
-@pytest.mark.parametrize("fill", ["mean", "blur"])
-def test_an_image_of_one_color_loses_nothing_by_its_own_color(fill: str) -> None:
-    x = np.broadcast_to(pictures(2, 3, 1, 1), (2, 3, 9, 8)).copy()
-    np.testing.assert_allclose(occlusion(Net().to(dtype="float64"), x, window=2, fill=fill).map, 0, atol=1e-12)
+@pytest.mark.parametrize("baseline", ["mean", "blur"])
+def test_an_image_of_one_color_loses_nothing_by_its_own_color(baseline: str) -> None:
+    x = np.broadcast_to(images(2, 3, 1, 1), (2, 3, 9, 8)).copy()
+    np.testing.assert_allclose(occlusion(Net().to(dtype="float64"), x, window=2, baseline=baseline).map, 0, atol=1e-12)
     assert np.abs(occlusion(Net().to(dtype="float64"), x).map).max() > 1e-3
 
 
 def test_an_image_of_one_row_is_blurred_along_it() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2, rng=np.random.default_rng(0))).to(dtype="float64")
-    assert np.isfinite(occlusion(model, pictures(1, 2, 1, 8), window=(1, 3), fill="blur").map).all()
+    assert np.isfinite(occlusion(model, images(1, 2, 1, 8), window=(1, 3), baseline="blur").map).all()
 
 
 def rise_is_right() -> None:
     model, w, bias = linear()
-    x, fill, target, n = pictures(2, 2, 6, 6), pictures(2, 6, 6, seed=1), np.array([0, 2]), 40
+    x, baseline, target, n = images(2, 2, 6, 6), images(2, 6, 6, seed=1), np.array([0, 2]), 40
     m = np.stack([random_mask((6, 6), 3, 0.4, (7, k)) for k in range(n)])  # (n,6,6)
-    seen = m[:, None, None] * x + (1 - m[:, None, None]) * fill  # (n,2,C,6,6)
+    seen = m[:, None, None] * x + (1 - m[:, None, None]) * baseline  # (n,2,C,6,6)
     s = (seen * w[target]).sum((2, 3, 4)) + bias[target]  # (n,2)
-    e = rise(model, x, target, "logit", samples=n, grid=3, p=0.4, fill=fill, seed=7)
+    e = rise(model, x, target, "logit", samples=n, grid=3, p=0.4, baseline=baseline, seed=7)
     np.testing.assert_allclose(e.raw[:, 0], np.einsum("kn,kij->nij", s, m) / (n * 0.4), rtol=1e-9)
     np.testing.assert_allclose(e.map, np.einsum("kn,kij->nij", s - s.mean(0), m) / (n * 0.4), rtol=1e-9, atol=1e-12)
 
@@ -138,7 +138,7 @@ def test_rise_of_a_linear_model() -> None:
 
 
 def test_masks() -> None:
-    """In [0, 1], of mean p at every pixel, smooth, shifted, as large as the picture, and the same for the same seed."""
+    """In [0, 1], of mean p at every pixel, smooth, shifted, as large as the image, and the same for the same seed."""
     m = np.stack([random_mask((30, 20), 5, 0.3, k) for k in range(3000)])
     assert m.shape == (3000, 30, 20) and m.min() >= 0 and m.max() <= 1
     assert abs(m.mean() - 0.3) < 0.01 and np.abs(m.mean(0) - 0.3).max() < 0.05
@@ -151,7 +151,7 @@ def test_masks() -> None:
 def test_a_constant_score_has_no_map() -> None:
     """Which pixels were in sight more often than others does not show."""
     model, _, bias = linear()
-    x = np.zeros((1, 2, 6, 6))  # the mask of a black picture changes nothing
+    x = np.zeros((1, 2, 6, 6))  # the mask of a black image changes nothing
     with pytest.warns(UserWarning, match=r"RISE: the map is 0 everywhere for the images \[0\]: nothing was found"):
         e = rise(model, x, 1, "logit", samples=30, grid=3)
     np.testing.assert_allclose(e.map, 0, atol=1e-12)
@@ -170,7 +170,7 @@ CELLS = {"samples": 70, "grid": 3}
 OTHERS: list[Any] = [
     (kernel_shap, CELLS),
     (lime, CELLS),
-    *((occlusion, {"fill": fill, "window": 3}) for fill in ("mean", "blur")),
+    *((occlusion, {"baseline": baseline, "window": 3}) for baseline in ("mean", "blur")),
 ]
 
 

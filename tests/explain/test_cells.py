@@ -11,12 +11,13 @@ import pytest
 from minidl import Tensor, nn, ops
 from minidl.array import Array
 from minidl.evaluate import completeness
-from minidl.explain import kernel_shap, lime, predict
+from minidl.explain import kernel_shap, lime
 from minidl.explain.cells import cells_of, least_squares
 from minidl.explain.kernel_shap import coalitions
 from minidl.explain.lime import neighbours
+from minidl.inference import predict
 
-from .nets import Net, linear, pictures
+from .nets import Net, images, linear
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*the map is 0 everywhere")  # as it has to be
 
@@ -38,7 +39,7 @@ def shapley(model: nn.Module, x: Array, baseline: float, cells: Array, target: i
 
 @pytest.mark.parametrize("samples", [2**10 - 2, 5000])
 def test_all_subsets_of_ten_cells_give_shapley_values(samples: int) -> None:
-    model, x = Net().to(dtype="float64"), pictures(2, 3, 10, 8)
+    model, x = Net().to(dtype="float64"), images(2, 3, 10, 8)
     e = kernel_shap(model, x, [0, 2], grid=(5, 2), baseline=0.25, samples=samples)
     for i, target in enumerate((0, 2)):
         cells = e.params["segments"][i]
@@ -47,7 +48,7 @@ def test_all_subsets_of_ten_cells_give_shapley_values(samples: int) -> None:
 
 def test_segments_of_different_numbers_are_explained_together() -> None:
     """Any integers in any order; one segment that is the whole image; two, four and seven."""
-    model, x = Net().to(dtype="float64"), pictures(4, 3, 8, 8)
+    model, x = Net().to(dtype="float64"), images(4, 3, 8, 8)
     rng = np.random.default_rng(0)
     segments = np.stack([np.full((8, 8), -3), *(rng.integers(0, n, (8, 8)) * 1000 - 5 for n in (2, 4, 7))])
     e = kernel_shap(model, x, segments=segments, samples=126)
@@ -62,14 +63,14 @@ def test_segments_of_different_numbers_are_explained_together() -> None:
 @pytest.mark.parametrize("output", ["logit", "prob", "logprob", "margin"])
 @pytest.mark.parametrize("samples", [1, 2, 3, 7, 50, 333])
 def test_values_add_up_for_any_number_of_samples(samples: int, output: str) -> None:
-    model, x, target = Net().to(dtype="float64"), pictures(2, 3, 8, 8), np.array([0, 1])
+    model, x, target = Net().to(dtype="float64"), images(2, 3, 8, 8), np.array([0, 1])
     e = kernel_shap(model, x, target, output, grid=3, baseline=0.1, samples=samples)
     np.testing.assert_allclose(completeness(model, x, e.raw, 0.1, target, output), 0, atol=1e-12)
     np.testing.assert_allclose(e.delta, 0, atol=1e-12)
 
 
 def test_each_pixel_has_its_share_in_raw() -> None:
-    e = kernel_shap(Net().to(dtype="float64"), pictures(1, 3, 7, 7), grid=2, samples=14)
+    e = kernel_shap(Net().to(dtype="float64"), images(1, 3, 7, 7), grid=2, samples=14)
     size = np.bincount(e.params["segments"].ravel())[e.params["segments"]]
     np.testing.assert_allclose(e.raw[:, 0] * size, e.map, rtol=1e-12)
     assert {*size.ravel().tolist()} == {9, 12, 16}
@@ -77,7 +78,7 @@ def test_each_pixel_has_its_share_in_raw() -> None:
 
 def test_shapley_values_of_a_linear_model_need_few_samples() -> None:
     model, w, _ = linear()
-    x = pictures(2, 2, 6, 6)
+    x = images(2, 2, 6, 6)
     e = kernel_shap(model, x, 1, grid=6, baseline=0.3, samples=80)
     np.testing.assert_allclose(e.map, (w[1] * (x - 0.3)).sum(1), rtol=1e-9, atol=1e-12)
 
@@ -104,7 +105,7 @@ def test_drawn_subsets() -> None:
 
 
 def test_more_samples_come_nearer() -> None:
-    model, x = Net().to(dtype="float64"), pictures(1, 3, 8, 8)
+    model, x = Net().to(dtype="float64"), images(1, 3, 8, 8)
     exact = kernel_shap(model, x, grid=(3, 3), samples=510).map
     errors = [
         np.mean([np.abs(kernel_shap(model, x, grid=(3, 3), samples=n, seed=s).map - exact).mean() for s in range(3)])
@@ -119,7 +120,7 @@ def test_more_samples_come_nearer() -> None:
 @pytest.mark.parametrize("grid", [3, (2, 3), 6])
 def test_lime_finds_a_planted_linear_model(grid: int | tuple[int, int]) -> None:
     model, w, _ = linear()
-    x = pictures(2, 2, 6, 6)
+    x = images(2, 2, 6, 6)
     e = lime(model, x, 1, grid=grid, baseline=0.3, samples=100, ridge=0)
     gain, cells = (w[1] * (x - 0.3)).sum(1), e.params["segments"][0]
     planted = np.stack([np.bincount(cells.ravel(), g.ravel())[cells] for g in gain])
@@ -130,7 +131,7 @@ def test_lime_finds_a_planted_linear_model(grid: int | tuple[int, int]) -> None:
 
 def test_lime_is_ridge_regression_of_weighed_neighbours() -> None:
     """The normal equations of (w, b), with b not drawn to 0."""
-    model, x, target, M = Net().to(dtype="float64"), pictures(2, 3, 8, 6), [2, 0], 12
+    model, x, target, M = Net().to(dtype="float64"), images(2, 3, 8, 6), [2, 0], 12
     e = lime(model, x, target, "logprob", grid=(4, 3), samples=40, kernel_width=0.4, ridge=0.7, seed=5)
     z = neighbours(M, 40, 5)
     assert z[0].all() and abs(z[1:].mean() - 0.5) < 0.1
@@ -162,7 +163,7 @@ def test_a_small_r2_tells_that_the_score_is_not_linear() -> None:
 
 
 def test_no_cell_is_hidden_where_the_baseline_is_the_image() -> None:
-    model, x = Net().to(dtype="float64"), pictures(1, 3, 8, 8)
+    model, x = Net().to(dtype="float64"), images(1, 3, 8, 8)
     for method in kernel_shap, lime:
         np.testing.assert_allclose(method(model, x, grid=3, baseline=x, samples=30).map, 0, atol=1e-12)
 
@@ -198,5 +199,5 @@ def test_no_more_images_at_a_time_than_batch_size(method: object, batch_size: in
             seen.append(len(x))
             return ops.mean(x, (2, 3))
 
-    method(Counts(), pictures(3, 2, 6, 6), grid=2, samples=11, batch_size=batch_size)  # type: ignore[operator]
+    method(Counts(), images(3, 2, 6, 6), grid=2, samples=11, batch_size=batch_size)  # type: ignore[operator]
     assert max(seen) == batch_size

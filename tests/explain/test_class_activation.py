@@ -10,21 +10,22 @@ import pytest
 
 from minidl import Tensor, explain, gradients, nn, ops
 from minidl.array import Array
-from minidl.explain import Explanation, grad_cam, grad_cam_plus_plus, guided_grad_cam, hires_cam, layer_cam, predict, score_cam
+from minidl.explain import Explanation, grad_cam, grad_cam_plus_plus, guided_grad_cam, hires_cam, layer_cam, score_cam
+from minidl.inference import predict
 
-from .nets import Net, pictures
+from .nets import Net, images
 
 Method = Callable[..., Explanation]
 SIZE = (12, 8)
 
 
 def gap_linear(relu: bool = True) -> tuple[nn.Sequential, Array, Array, Array, Array]:
-    """A net, pictures (3,3,12,8) and classes; its features A (3,5,6,4) and the weights w (3,5) of those classes."""
+    """A net, images (3,3,12,8) and classes; its features A (3,5,6,4) and the weights w (3,5) of those classes."""
     rng = np.random.default_rng(0)
     last = nn.ReLU() if relu else nn.Tanh()
     body = nn.Sequential(nn.Conv2d(3, 6, 3, 1, 1, rng=rng), nn.Tanh(), nn.MaxPool2d(2), nn.Conv2d(6, 5, 3, 1, 1, rng=rng), last)
     model = nn.Sequential(body, nn.GlobalAvgPool2d(), nn.Linear(5, 3, rng=rng)).to(dtype="float64")
-    x, target = pictures(3, 3, *SIZE), np.array([0, 1, 2])
+    x, target = images(3, 3, *SIZE), np.array([0, 1, 2])
     return model, x, target, body(x).data, model[2].weight.data[target]
 
 
@@ -72,7 +73,7 @@ def test_the_published_formulas_where_the_gradient_differs_from_place_to_place()
     body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, rng=rng), nn.ReLU())
     head = nn.Sequential(nn.Conv2d(4, 5, 3, rng=rng), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 60, 3, rng=rng))
     model = nn.Sequential(body, head).to(dtype="float64")
-    x, target = pictures(2, 3, *SIZE), np.array([0, 2])
+    x, target = images(2, 3, *SIZE), np.array([0, 2])
     with model.frozen():
         A, g = features(model, body, head, x, target)
     np.testing.assert_allclose(hires_cam(model, x, target, "0").raw[:, 0], (g * A).sum(1), rtol=1e-9, atol=1e-12)
@@ -131,7 +132,7 @@ def test_score_cam_of_scores_too_large_for_an_exponential() -> None:
 
 
 def test_guided_grad_cam_is_their_product() -> None:
-    model, x, target = Net().to(dtype="float64"), pictures(3, 3, *SIZE), np.array([2, 0, 1])
+    model, x, target = Net().to(dtype="float64"), images(3, 3, *SIZE), np.array([2, 0, 1])
     for layer in None, "bn2":
         e = guided_grad_cam(model, x, target, layer, batch_size=2)
         cam, guided = grad_cam(model, x, target, layer), explain.guided_backprop(model, x, target)
@@ -143,12 +144,12 @@ def test_guided_grad_cam_is_their_product() -> None:
 @pytest.mark.parametrize("method", [grad_cam_plus_plus, hires_cam, layer_cam, score_cam, guided_grad_cam])
 def test_a_layer_that_is_not_there(method: Method) -> None:
     with pytest.raises(ValueError, match=r"layer: 'linear' is none of those with spatial extent, which are conv1 \(6, 12, 8\)"):
-        method(Net().to(dtype="float64"), pictures(1, 3, *SIZE), layer="linear")
+        method(Net().to(dtype="float64"), images(1, 3, *SIZE), layer="linear")
 
 
 @pytest.mark.parametrize("layer", ["conv1", "bn1", "bn2", "pool", "conv3", "relu"])
 def test_every_layer(layer: str) -> None:
-    model, x = Net().to(dtype="float64"), pictures(2, 3, *SIZE)
+    model, x = Net().to(dtype="float64"), images(2, 3, *SIZE)
     for method in hires_cam, layer_cam, score_cam, partial(guided_grad_cam, reduce="sum"):
         e = method(model, x, layer=layer)
         assert e.params["layer"] == layer and e.map.shape == (2, *SIZE) and np.isfinite(e.map).all()
@@ -159,7 +160,7 @@ def test_hires_cam_accounts_for_the_score() -> None:
     rng = np.random.default_rng(1)
     head = [nn.Conv2d(4, 5, 3, bias=False, rng=rng), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 60, 3, bias=False, rng=rng)]
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, rng=rng), *head).to(dtype="float64")
-    x = pictures(2, 3, *SIZE)
+    x = images(2, 3, *SIZE)
     e = hires_cam(model, x, layer="0")
     np.testing.assert_allclose(e.raw.sum((1, 2, 3)), e.score, rtol=1e-9)
     assert np.abs(grad_cam(model, x, layer="0").raw.sum((1, 2, 3)) - e.score).max() > 0.01

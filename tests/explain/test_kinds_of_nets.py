@@ -9,12 +9,13 @@ import pytest
 
 from minidl import Tensor, evaluate, explain, nn, ops
 from minidl.array import Array
-from minidl.explain import Explanation, Head, grad_cam, predict
-from minidl.explain.meaningful import Pictures, full_size, start
+from minidl.explain import Explanation, Head, grad_cam
+from minidl.explain.meaningful import Images, full_size, start
 from minidl.explain.rise import random_mask
+from minidl.inference import predict
 from minidl.inference.scores import COMPARE, OUTPUTS, Output
 
-from .nets import METHODS, Net, linear, pictures
+from .nets import METHODS, Net, images, linear
 
 pytestmark = pytest.mark.filterwarnings("ignore:Grad-CAM. the map is 0 everywhere")
 MASKS = {
@@ -75,8 +76,8 @@ def same(one: Explanation, other: Explanation) -> None:
 def test_a_batch_is_its_images_and_chunks_do_not_matter(kind: str, method: str) -> None:
     (model, output), (function, quick) = NETS[kind], ALL[method]
     if method == "expected_gradients":
-        function, quick = explain.expected_gradients, quick | {"background": pictures(2, 3, 8, 8, seed=3)}
-    model, x = model.to(dtype="float64"), pictures(3, 3, 8, 8)
+        function, quick = explain.expected_gradients, quick | {"background": images(2, 3, 8, 8, seed=3)}
+    model, x = model.to(dtype="float64"), images(3, 3, 8, 8)
     whole = function(model, x, **quick | {"output": output})
     assert np.isfinite(whole.map).all() and np.ptp(whole.map) > 0 and whole.params["output"] == output
     same(function(model, x, **quick | {"output": output, "batch_size": 2}), whole)
@@ -92,13 +93,13 @@ def test_a_batch_is_its_images_and_chunks_do_not_matter(kind: str, method: str) 
 def test_one_logit_is_not_compared(method: str, output: str) -> None:
     function, quick = ALL[method]
     with pytest.raises(ValueError, match=f"output: '{output}' compares classes, and the model has one logit; write output="):
-        function(Net(classes=1).to(dtype="float64"), pictures(1, 3, 8, 8), **quick | {"output": output})
+        function(Net(classes=1).to(dtype="float64"), images(1, 3, 8, 8), **quick | {"output": output})
 
 
 @pytest.mark.parametrize("method", ["rise", "meaningful_perturbation"])
 def test_their_default_is_a_probability_that_one_logit_has_not(method: str) -> None:
     with pytest.raises(ValueError, match=r"output: 'prob' compares classes, .* write output='sigmoid'"):
-        getattr(explain, method)(Net(classes=1), pictures(1, 3, 8, 8).astype(np.float32))
+        getattr(explain, method)(Net(classes=1), images(1, 3, 8, 8).astype(np.float32))
 
 
 # ---- closed forms on a linear net with one logit z = w x + b, and on several labels: p = s(z), dp = p (1 - p) w
@@ -107,7 +108,7 @@ def test_their_default_is_a_probability_that_one_logit_has_not(method: str) -> N
 @pytest.mark.parametrize("K", [1, 3])
 def test_gradients_of_a_sigmoid(K: int) -> None:
     model, w, bias = linear(classes=K)
-    x, c = pictures(3, 2, 6, 6), np.array([0, K - 1, 0])
+    x, c = images(3, 2, 6, 6), np.array([0, K - 1, 0])
     z = np.einsum("nchw,nchw->n", w[c], x) + bias[c]
     p = 1 / (1 + np.exp(-z))
     slope = (p * (1 - p))[:, None, None, None]
@@ -124,7 +125,7 @@ def test_gradients_of_a_sigmoid(K: int) -> None:
 
 def test_black_boxes_of_one_logit() -> None:
     model, w, bias = linear(classes=1)
-    x = pictures(2, 2, 6, 6)
+    x = images(2, 2, 6, 6)
     z = (w * x).sum((1, 2, 3)) + bias
     without = z[:, None, None] - (w * x).sum(1)  # of each pixel
     p = 1 / (1 + np.exp(-z))[:, None, None]
@@ -139,7 +140,7 @@ def test_black_boxes_of_one_logit() -> None:
 
 def test_a_score_of_ones_own_on_a_linear_net() -> None:
     model, w, _ = linear()
-    x = pictures(2, 2, 6, 6)
+    x = images(2, 2, 6, 6)
     g = w[0] - w[2]
     for target in None, 1, np.array([0, 2]):  # of which this score knows nothing
         np.testing.assert_allclose(explain.saliency(model, x, target, difference).raw, np.broadcast_to(g, x.shape), rtol=1e-12)
@@ -154,7 +155,7 @@ def test_a_score_of_ones_own_on_a_linear_net() -> None:
 
 def test_the_masks_of_a_score_of_ones_own() -> None:
     """A negative score, of which no share is a number, judges areas by the gain beyond the blurred image."""
-    model, x = Net(classes=1).to(dtype="float64"), pictures(2, 3, 8, 8)
+    model, x = Net(classes=1).to(dtype="float64"), images(2, 3, 8, 8)
 
     def far_below(logits: Tensor, classes: Array) -> Tensor:
         return logits[:, 0] - 1000.0
@@ -170,7 +171,7 @@ def test_the_masks_of_a_score_of_ones_own() -> None:
 
 
 def test_what_suffices_is_judged_by_the_sigmoid() -> None:
-    model, x = Net(classes=1).to(dtype="float64"), pictures(2, 3, 8, 8)
+    model, x = Net(classes=1).to(dtype="float64"), images(2, 3, 8, 8)
     function, quick = MASKS["extremal_perturbation"]
     for output in "logit", "sigmoid":
         e = function(model, x, **quick | {"output": output})
@@ -183,7 +184,7 @@ def test_what_suffices_is_judged_by_the_sigmoid() -> None:
 
 def test_deletion_and_insertion_of_one_logit() -> None:
     model, w, bias = linear(classes=1)
-    x = pictures(2, 2, 6, 6)
+    x = images(2, 2, 6, 6)
     maps = (w * x).sum(1)
     falls = evaluate.deletion(model, x, maps, steps=36, output="sigmoid").score
     left = np.sort(maps.reshape(2, -1), axis=1)[:, ::-1].cumsum(1)  # what the highest pixels took away
@@ -198,7 +199,7 @@ def test_deletion_and_insertion_of_one_logit() -> None:
 
 
 def test_randomization_of_one_logit() -> None:
-    model, x = Net(classes=1).to(dtype="float64"), pictures(2, 3, 8, 8)
+    model, x = Net(classes=1).to(dtype="float64"), images(2, 3, 8, 8)
 
     def method(model: nn.Module, x: Array, *, target: Any) -> Explanation:
         return explain.saliency(model, x, target, "sigmoid")
@@ -213,7 +214,7 @@ def test_randomization_of_one_logit() -> None:
 
 @pytest.mark.parametrize("form", ["dict", "tuple", "one", "other"])
 def test_grad_cam_takes_the_last_layer_that_leads_to_the_score(form: str) -> None:
-    x, model = pictures(2, 3, 8, 8), TwoHeads(form).to(dtype="float64")
+    x, model = images(2, 3, 8, 8), TwoHeads(form).to(dtype="float64")
     for name, layer, linear_ in ("one", "first", model.one), ("other", "second", model.other):
         if form in ("one", "other") and form != name:
             continue
@@ -230,7 +231,7 @@ def test_grad_cam_takes_the_last_layer_that_leads_to_the_score(form: str) -> Non
 
 def test_grad_cam_of_heads_whose_logits_stand_beside_each_other() -> None:
     """Whatever the score, the batch and its chunks: a layer of the head asked for, or a sentence."""
-    x, model = pictures(3, 3, 8, 8), TwoHeads("beside").to(dtype="float64")
+    x, model = images(3, 3, 8, 8), TwoHeads("beside").to(dtype="float64")
     for classes, layer, head in (np.array([0, 1, 0]), "first", "one"), (np.array([2, 4, 3]), "second", "other"):
         for size in 1, 32:
             e = grad_cam(model, x, classes, batch_size=size)
@@ -251,7 +252,7 @@ def test_grad_cam_of_heads_whose_logits_stand_beside_each_other() -> None:
 def test_a_layer_that_returns_the_image_itself() -> None:
     model, w, _ = linear()
     model = nn.Sequential(nn.Dropout(0.5), model)
-    x = pictures(1, 2, 6, 6)
+    x = images(1, 2, 6, 6)
     e = grad_cam(model, x, 1)
     assert e.params["layer"] == "0"
     np.testing.assert_allclose(e.raw[:, 0], (w[1].mean((1, 2))[:, None, None] * x).sum(1), rtol=1e-9)
@@ -265,7 +266,7 @@ def test_heads_that_no_spatial_layer_leads_to() -> None:
         def forward(self, x: Tensor) -> Any:
             return {"seen": ops.global_avg_pool2d(self.conv(x)), "blind": self.linear(ops.global_avg_pool2d(x))}
 
-    x = pictures(1, 3, 8, 8).astype(np.float32)
+    x = images(1, 3, 8, 8).astype(np.float32)
     assert grad_cam(Head(Flat(), "seen"), x).params["layer"] == "model.conv"
     with pytest.raises(ValueError, match="layer: no layer of this model that leads to the score has an output with spatial"):
         grad_cam(Head(Flat(), "blind"), x)
@@ -275,7 +276,7 @@ def test_heads_that_no_spatial_layer_leads_to() -> None:
 
 
 def test_captions_name_the_answer_that_the_logit_speaks_of() -> None:
-    x = pictures(2, 3, 8, 8).astype(np.float32)
+    x = images(2, 3, 8, 8).astype(np.float32)
     one, two = (explain.saliency(Net(classes=K), x, 0, "sigmoid") for K in (1, 2))
     names = ["benign", "malignant"]
     assert [c.split("\n")[0] for c in one.captions(names)] == ["malignant"] * 2
@@ -294,16 +295,16 @@ def test_all_words_are_tried() -> None:
 def test_a_mask_for_a_score_of_ones_own_begins_as_the_disc_that_takes_it_lowest() -> None:
     """Of a score that is below 0 no disc is the first that leaves 1% of it."""
     model, w, _ = linear(2, 8, 1)
-    images = Pictures(pictures(2, 2, 8, 8), "constant", 1.0, 0.0, 1, 0)
+    shown = Images(images(2, 2, 8, 8), "constant", 1.0, 0.0, 1, 0)
 
     def low(logits: Tensor, classes: Array) -> Tensor:
         return 100 * logits[:, 0] - 1e4  # where 1% of it would be left at the first disc that lowers it
 
-    mask = start(model, images, np.zeros(2, np.int64), 2, 0.8, low)
+    mask = start(model, shown, np.zeros(2, np.int64), 2, 0.8, low)
     y, z = np.ogrid[-1.5:2, -1.5:2]
     discs = [(np.hypot(y, z) > radius).astype(float)[None, None] for radius in (0, 1, 2, 3)]  # the first deletes nothing
     M = [full_size(Tensor(disc), (8, 8), 0.8).data for disc in discs[1:]]
-    x, _ = images.unshifted()
+    x, _ = shown.unshifted()
     scores = np.stack([(w * x * m).sum((1, 2, 3)) for m in M])  # but for the bias
     for n in range(2):
         np.testing.assert_array_equal(mask[n], discs[1 + scores[:, n].argmin()][0])
@@ -312,7 +313,7 @@ def test_a_mask_for_a_score_of_ones_own_begins_as_the_disc_that_takes_it_lowest(
 
 def test_a_mask_that_deletes_nothing_is_0_everywhere() -> None:
     """And not the rounding of 1 less 1."""
-    model, x = Net(classes=1), pictures(2, 3, 16, 12).astype(np.float32)
+    model, x = Net(classes=1), images(2, 3, 16, 12).astype(np.float32)
     with pytest.warns(UserWarning, match=r"meaningful perturbation: the map is 0 everywhere for the images \[0, 1\]") as seen:
         e = explain.meaningful_perturbation(model, x, output="sigmoid", iterations=60, lambda1=1e3, stride=2)
     np.testing.assert_array_equal(e.raw, 1)
@@ -323,5 +324,5 @@ def test_a_mask_that_deletes_nothing_is_0_everywhere() -> None:
 def test_the_warning_of_a_rule_without_relu_points_at_the_call() -> None:
     model, _, _ = linear()
     with pytest.warns(UserWarning, match="the model has no ReLU for the rule to act on") as seen:
-        explain.guided_backprop(model, pictures(1, 2, 6, 6))
+        explain.guided_backprop(model, images(1, 2, 6, 6))
     assert seen[0].filename == __file__

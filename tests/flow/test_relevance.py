@@ -15,10 +15,10 @@ from minidl import Tensor, kernels, nn, ops, walk
 from minidl.array import Array, to_cpu, to_gpu
 from minidl.core import Op
 from minidl.explain import grad_times_input, lrp
-from minidl.flow import Passed, relevance
+from minidl.flow import BackwardPass, relevance
 from minidl.flow.relevance import RULES, NoRuleError, Relevance, account
 from minidl.ops.activation import Tanh
-from tests.explain.nets import Net, linear, pictures
+from tests.explain.nets import Net, images, linear
 from tests.gpu import strict_cupy
 
 from .nets import scores
@@ -27,12 +27,12 @@ from .test_ledger import MODELS, of_model
 SMALL = ("resnet8", "densenet_bc", "densenet40_12", "plain20")  # of the real nets
 
 
-def kept(y: Tensor, **settings: Any) -> tuple[float, Relevance, Passed]:
+def kept(y: Tensor, **settings: Any) -> tuple[float, Relevance, BackwardPass]:
     """How far the account is from the score at the worst cut, as a share of the largest sum of sizes"""
     rule = Relevance(y, **settings)
-    passed = Passed(y, y.data, rule)
-    size = max([1.0, *(float(np.abs(R).sum()) for R in passed.gx.values())])
-    return max(abs(line.total - y.item()) for line in account(passed, rule)) / size, rule, passed
+    backward_pass = BackwardPass(y, y.data, rule)
+    size = max([1.0, *(float(np.abs(R).sum()) for R in backward_pass.gx.values())])
+    return max(abs(line.total - y.item()) for line in account(backward_pass, rule)) / size, rule, backward_pass
 
 
 def at(y: Tensor, x: Tensor, **settings: Any) -> Array:
@@ -101,9 +101,9 @@ def test_gamma_where_the_sum_is_negative() -> None:
 @given(net=scores(), rule=st.sampled_from(RULES), epsilon=st.sampled_from([1e-6, 1e-2]))
 def test_drawn_nets_keep_the_score(net: tuple[Tensor, Tensor], rule: str, epsilon: float) -> None:
     y, x = net
-    error, _, passed = kept(y, rule=rule, epsilon=epsilon)
+    error, _, backward_pass = kept(y, rule=rule, epsilon=epsilon)
     assert error < 1e-9
-    np.testing.assert_array_equal(passed.gradient(x), at(y, x, rule=rule, epsilon=epsilon))
+    np.testing.assert_array_equal(backward_pass.gradient(x), at(y, x, rule=rule, epsilon=epsilon))
 
 
 def keeps(name: str, rule: str) -> None:
@@ -130,7 +130,7 @@ def test_models_keep_the_score(name: str, rule: str) -> None:
 def test_biases_and_stabilisers_take_what_counts(rule: str) -> None:
     y, _ = of_model("resnet8", *MODELS["resnet8"])
     hook = Relevance(y, rule=rule)
-    lines = account(Passed(y, y.data, hook), hook)
+    lines = account(BackwardPass(y, y.data, hook), hook)
     took = {op: hook.biases[op] + hook.stabilisers[op] for op in hook.biases}
     assert any(abs(v) > 1e-3 for v in took.values()) and any(0 < abs(v) < 1e-5 for v in hook.stabilisers.values())
     assert max(abs(line.total - line.biases - y.item()) for line in lines) > 1e-3
@@ -141,14 +141,14 @@ def test_biases_and_stabilisers_take_what_counts(rule: str) -> None:
 
 def test_epsilon_is_gradient_x_input_where_nothing_is_stabilised() -> None:
     """Known since Ancona et al. 2018: with ReLUs and max pools alone, epsilon -> 0"""
-    model, x = Net().to(dtype="float64"), pictures(2, 3, 8, 8)
+    model, x = Net().to(dtype="float64"), images(2, 3, 8, 8)
     e = lrp(model, x, rule="epsilon", epsilon=1e-14)
     np.testing.assert_allclose(e.raw, grad_times_input(model, x).raw, rtol=1e-6, atol=1e-8)
 
 
 def test_a_linear_model() -> None:
     model, w, b = linear()
-    x, target = pictures(3, 2, 6, 6), np.array([0, 1, 2])
+    x, target = images(3, 2, 6, 6), np.array([0, 1, 2])
     e = lrp(model, x, target, rule="epsilon", epsilon=0.0)
     np.testing.assert_allclose(e.raw, w * x, rtol=1e-9)
     np.testing.assert_allclose(e.delta, b, rtol=1e-9)
@@ -183,7 +183,7 @@ def test_a_product_with_a_matrix_is_a_linear_layer() -> None:
 
 @pytest.mark.parametrize("settings", [*({"rule": rule} for rule in RULES), {"bounds": (-6, np.full((3, 1, 1), 6.0))}])
 def test_rules_on_the_gpu(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    x = pictures(2, 3, 8, 8).astype(np.float32)
+    x = images(2, 3, 8, 8).astype(np.float32)
     with kernels.use("reference"):
         on_cpu = lrp(Net(), x, **settings)
         monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
@@ -235,9 +235,9 @@ def test_joins_by_contribution() -> None:
         ((a + 2.0 - b)[0, 0], (3.0, -1.0)),
         (ops.sum(ops.concat([a, b * 2.0])), (3.0, 2.0)),
     ):
-        passed = Passed(y, y.data, Relevance(y, epsilon=0.0))
+        backward_pass = BackwardPass(y, y.data, Relevance(y, epsilon=0.0))
         for leaf, R in zip((a, b), right, strict=True):
-            assert R is None or passed.gradient(leaf) == pytest.approx(R)
+            assert R is None or backward_pass.gradient(leaf) == pytest.approx(R)
 
 
 def test_of_a_max_pooling_the_winner_takes_all() -> None:
@@ -253,8 +253,8 @@ def test_relevance_that_nothing_contributes_to_is_the_stabilisers() -> None:
     for rule in RULES:
         y = ops.sum(h + 2.0)
         for epsilon in 0.0, 1e-6:
-            error, _, passed = kept(y, rule=rule, epsilon=epsilon)
-            assert error < 1e-12 and np.isfinite(passed.gradient(x)).all()
+            error, _, backward_pass = kept(y, rule=rule, epsilon=epsilon)
+            assert error < 1e-12 and np.isfinite(backward_pass.gradient(x)).all()
 
 
 # ---- the method
@@ -264,7 +264,7 @@ def test_relevance_that_nothing_contributes_to_is_the_stabilisers() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_the_map_of_a_fused_net(rule: str, fused: bool) -> None:
     """The same in whatever way the ops would run; and what it lacks of the score is what was taken."""
-    model, x = Net().to(dtype="float64"), pictures(1, 3, 8, 8)
+    model, x = Net().to(dtype="float64"), images(1, 3, 8, 8)
     with ops.unfused():
         e = lrp(model, x, rule=rule)
     if fused:
@@ -272,8 +272,8 @@ def test_the_map_of_a_fused_net(rule: str, fused: bool) -> None:
     with model.evaluating(), model.frozen(), ops.unfused():
         image = Tensor(x, requires_grad=True)
         y = model(image)[0, int(e.target[0])]
-        error, hook, passed = kept(y, rule=rule)
-    np.testing.assert_allclose(passed.gradient(image), e.raw, rtol=1e-9, atol=1e-12)
+        error, hook, backward_pass = kept(y, rule=rule)
+    np.testing.assert_allclose(backward_pass.gradient(image), e.raw, rtol=1e-9, atol=1e-12)
     took = sum(hook.biases.values()) + sum(hook.stabilisers.values())
     assert error < 1e-12 and e.delta[0] == pytest.approx(took, rel=1e-9, abs=1e-12)
     np.testing.assert_allclose(e.map, e.raw.sum(1))
@@ -293,9 +293,9 @@ def test_the_maps_of_fused_models(name: str, rule: str) -> None:
             module.running_mean[:], module.running_var[:] = 0.2 * rng.normal(size=C), 0.5 + rng.random(C)
             module.bias.data[:] = 0.2 * rng.normal(size=C)
     e = lrp(model, image.data, 2, rule=rule)
-    error, hook, passed = kept(y, rule=rule)
+    error, hook, backward_pass = kept(y, rule=rule)
     assert e.score[0] == pytest.approx(y.item(), rel=1e-9) and error < 1e-10
-    np.testing.assert_allclose(e.raw, passed.gradient(image), rtol=1e-6, atol=1e-9 * np.abs(e.raw).max())
+    np.testing.assert_allclose(e.raw, backward_pass.gradient(image), rtol=1e-6, atol=1e-9 * np.abs(e.raw).max())
     assert e.delta[0] == pytest.approx(sum(hook.biases.values()) + sum(hook.stabilisers.values()), rel=1e-6)
 
 
@@ -309,7 +309,7 @@ def test_a_first_layer_behind_moves_gets_its_bounds() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.linear(ops.flatten(ops.flip(ops.transpose(x, (0, 1, 3, 2)), 3)))
 
-    model, x = Turned().to(dtype="float64"), pictures(2, 2, 6, 6)
+    model, x = Turned().to(dtype="float64"), images(2, 2, 6, 6)
     low, high = x - rng.random(x.shape), x + rng.random(x.shape)
     e = lrp(model, x, 1, epsilon=0.0, bounds=(low, high))
     w = model.linear.weight.data[1].reshape(2, 6, 6)[..., ::-1].transpose(0, 2, 1)
@@ -340,7 +340,7 @@ class Unknown(Op):
 
 @pytest.mark.parametrize(("gate", "op"), [(ops.sigmoid, "Mul"), (ops.relu, "Mul"), (lambda h: 2.0, None)])
 def test_an_op_without_a_rule_is_named(gate: Any, op: str | None) -> None:
-    model, x = Gated(gate).to(dtype="float64"), pictures(1, 3, 6, 6)
+    model, x = Gated(gate).to(dtype="float64"), images(1, 3, 6, 6)
     if op is None:
         assert lrp(model, x).raw.any()
         return
@@ -402,7 +402,7 @@ def test_fused_ops_are_refused() -> None:
 )
 def test_bad_settings(bad: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        lrp(Net().to(dtype="float64"), pictures(1, 3, 8, 8), **bad)
+        lrp(Net().to(dtype="float64"), images(1, 3, 8, 8), **bad)
 
 
 def test_bounds_of_an_image_that_is_changed_before_the_first_layer() -> None:
@@ -410,14 +410,14 @@ def test_bounds_of_an_image_that_is_changed_before_the_first_layer() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x * 2.0)
 
-    model, x = Scaled().to(dtype="float64"), pictures(1, 3, 8, 8)
+    model, x = Scaled().to(dtype="float64"), images(1, 3, 8, 8)
     assert lrp(model, x).raw.any()
     with pytest.raises(ValueError, match="bounds: expected None, or a model whose first layer reads the image itself; Mul"):
         lrp(model, x, bounds=(-9, 9))
 
 
 def test_every_rule_says_something_else() -> None:
-    model, x = Net().to(dtype="float64"), pictures(2, 3, 8, 8)
+    model, x = Net().to(dtype="float64"), images(2, 3, 8, 8)
     maps = [lrp(model, x, rule=rule).raw for rule in RULES] + [lrp(model, x, bounds=(-5, 5)).raw]
     assert all(np.abs(a - b).max() > 1e-4 for i, a in enumerate(maps) for b in maps[:i])
 

@@ -9,7 +9,7 @@ import pytest
 
 from minidl import Tensor, gradients, nn, ops
 from minidl.array import Array
-from minidl.explain import predict
+from minidl.inference import predict
 from minidl.inference.scores import (
     COMPARE,
     decisions,

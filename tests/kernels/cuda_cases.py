@@ -11,7 +11,7 @@ CONV3X3 = tuple(draws.convolution_3x3(F) for F in (7, 9, 14))  # a thread has 4,
 ON_THE_CPU = draws.convolution_by_winograd, draws.convolution_of_few_pixels, draws.dense_block_by_winograd  # algorithms there
 FAMILIES = (*CONV3X3, *(family for family in draws.FAMILIES if family not in ON_THE_CPU))
 HALVES = (  # what mixed precision halves
-    draws.products,
+    draws.matmuls,
     draws.convolution,
     *CONV3X3,
     draws.pooling,

@@ -17,7 +17,7 @@ from minidl import Tensor, nn, ops, weights
 from minidl.array import Array
 from minidl.data import Dataset, image_folder, lesions
 from minidl.data.reading import as_held
-from minidl.explain import predict
+from minidl.inference import predict
 from minidl.train import Contract, Settings, fit, load_run
 from minidl.train.contract import range_of
 

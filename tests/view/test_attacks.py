@@ -1,4 +1,4 @@
-"""Pictures of attacks, read back as pictures."""
+"""Images of attacks, read back as images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from minidl import attack, kernels, view
 from minidl.view.display import of_both_answers
 from minidl.view.figure import BLUE, GREY, ORANGE, RED
-from tests.attack.nets import convolutional, pictures
+from tests.attack.nets import convolutional, images
 
 from .test_plots import count, pixels
 
@@ -54,8 +54,8 @@ def test_images_of_classes(tmp_path: pathlib.Path) -> None:
 
 def test_linearity(tmp_path: pathlib.Path) -> None:
     with kernels.use("reference"):
-        nets = {"one": attack.linearity(convolutional(3, 4), pictures(1, 3), count=21)}
-        nets["two"] = attack.linearity(convolutional(3, 2), pictures(1, 3), count=21)
+        nets = {"one": attack.linearity(convolutional(3, 4), images(1, 3), count=21)}
+        nets["two"] = attack.linearity(convolutional(3, 2), images(1, 3), count=21)
     view.linearity(tmp_path / "two.png", nets, ["a", "b", "c", "d"], "a title")
     x = pixels(tmp_path / "two.png")
     assert all_fits(x) and min(count(x, BLUE), count(x, ORANGE)) > 2_000 and count(x, RED, 8) == 0  # there is no sigmoid
@@ -73,7 +73,7 @@ def test_one_probability_of_a_sigmoid(tmp_path: pathlib.Path) -> None:
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     labels, maps = np.array([0, 1]), np.random.default_rng(0).normal(size=(2, 6, 6))
     for name, given in ("one", p), ("two", two[0]):
-        view.gradient_pictures(tmp_path / f"{name}.png", x, maps, labels, given, names)
+        view.gradient_images(tmp_path / f"{name}.png", x, maps, labels, given, names)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert of_both_answers(p, ["malignant"])[1] == ("not malignant", "malignant")
     assert of_both_answers(two[0], names) == (two[0], names)

@@ -18,7 +18,7 @@ from minidl.explain import Explanation
 from minidl.view import figure
 from minidl.view.display import averaged, block, for_the_eye, images_and_window, limit_of
 from minidl.view.figure import BLUE
-from minidl.view.maps import draw, scale
+from minidl.view.maps import color_scale, draw
 from tests.view.test_attacks import all_fits
 from tests.view.test_names import texts
 from tests.view.test_plots import count, pixels
@@ -73,7 +73,7 @@ def test_every_hot_pixel_is_drawn(tmp_path: pathlib.Path, side: int) -> None:
 @pytest.mark.parametrize("side", SIDES)
 def test_every_hot_pixel_of_a_gradient_is_drawn(tmp_path: pathlib.Path, side: int) -> None:
     n = 25 if side == 32 else 120
-    view.gradient_pictures(tmp_path / "g.png", grey(side), hot(n, side), np.zeros(1, int), P[:1], "abc")
+    view.gradient_images(tmp_path / "g.png", grey(side), hot(n, side), np.zeros(1, int), P[:1], "abc")
     assert spots(tmp_path / "g.png") == n + 2
 
 
@@ -110,11 +110,11 @@ def test_signed_values_are_averaged_as_values(tmp_path: pathlib.Path, monkeypatc
 
 
 def test_what_a_script_draws_is_averaged_when_it_is_saved(tmp_path: pathlib.Path) -> None:
-    picture, maps = figure.new(2, 2), hot(60, 1000)
-    ax = picture.subplots()
+    image, maps = figure.new(2, 2), hot(60, 1000)
+    ax = image.subplots()
     ax.set_axis_off()
-    draw(ax, np.full((3, 1000, 1000), 0.5), maps[0], scale(maps / 25))
-    figure.save(picture, tmp_path / "p.png")
+    draw(ax, np.full((3, 1000, 1000), 0.5), maps[0], color_scale(maps / 25))
+    figure.save(image, tmp_path / "p.png")
     assert spots(tmp_path / "p.png") == 60
 
 
@@ -167,7 +167,7 @@ WITH_NAN: dict[str, tuple[Callable[[pathlib.Path, float], None], str]] = {
     "overlays": (lambda path, bad: view.overlays(path, grey(8, 5), maps_of(bad)), "NaN in 1 of 64 pixels"),
     "comparison": (lambda path, bad: view.comparison(path, grey(8, 5), {"a": maps_of(bad)}), "NaN in 1 of 64"),
     "gradients": (
-        lambda path, bad: view.gradient_pictures(path, grey(8, 5), maps_of(bad), np.zeros(5, int), P[[0] * 5], "abc"),
+        lambda path, bad: view.gradient_images(path, grey(8, 5), maps_of(bad), np.zeros(5, int), P[[0] * 5], "abc"),
         "NaN in 1 of 64 pixels",
     ),
     "fooled": (fooled, "NaN in 1 of 64 pixels"),
@@ -200,7 +200,7 @@ def test_nan_warns(tmp_path: pathlib.Path) -> None:
     with pytest.warns(UserWarning, match=r"a: NaN or infinity for images \[1\], which stay without colour there"):
         view.comparison(tmp_path / "c.png", grey(8, 5), {"a": maps_of(np.nan)})
     with pytest.warns(UserWarning, match=r"maps: NaN or infinity for images \[0\]"):
-        view.gradient_pictures(tmp_path / "g.png", grey(8), np.full((1, 8, 8), np.nan), np.zeros(1, int), P[:1], "abc")
+        view.gradient_images(tmp_path / "g.png", grey(8), np.full((1, 8, 8), np.nan), np.zeros(1, int), P[:1], "abc")
 
 
 @pytest.mark.filterwarnings("ignore:.*0 everywhere:UserWarning")
@@ -262,7 +262,7 @@ def test_a_window_shows_deep_images(tmp_path: pathlib.Path, ask: str) -> None:
         elif ask == "comparison":
             view.comparison(path, images, {"a": maps}, **more)
         elif ask == "gradients":
-            view.gradient_pictures(path, images, maps, np.zeros(1, int), P[:1], "abc", **more)
+            view.gradient_images(path, images, maps, np.zeros(1, int), P[:1], "abc", **more)
         elif ask == "fooled":
             view.fooled(path, images, images, P[:1], P[:1], "abc", **more)
         else:
@@ -299,7 +299,7 @@ def test_a_scale_for_each_image(tmp_path: pathlib.Path) -> None:
     assert "one scale for all maps" in texts(tmp_path / "shared.svg").splitlines()
     view.comparison(tmp_path / "c.svg", grey(8, 2), {"a": maps}, scale="image")
     assert {"end 1", "end 0.001"} <= set(texts(tmp_path / "c.svg").splitlines())
-    view.gradient_pictures(tmp_path / "g.svg", grey(8, 2), maps, np.zeros(2, int), P[:2], "abc", scale="image")
+    view.gradient_images(tmp_path / "g.svg", grey(8, 2), maps, np.zeros(2, int), P[:2], "abc", scale="image")
     assert {"end 1", "end 0.001"} <= set(texts(tmp_path / "g.svg").splitlines())
     with pytest.raises(ValueError, match=r"scale: expected one of \('shared', 'image'\), got 'each'"):
         view.overlays(tmp_path / "o.png", grey(8, 2), maps, scale="each")
@@ -320,9 +320,9 @@ def test_every_attack_has_a_line_of_its_own(tmp_path: pathlib.Path, monkeypatch:
     found = set[Any]()
     save = Figure.savefig
 
-    def savefig(picture: Figure, *args: Any, **more: Any) -> None:
-        found.update((line.get_color(), line.get_linestyle(), line.get_marker()) for line in picture.axes[0].lines[:-1])
-        save(picture, *args, **more)
+    def savefig(image: Figure, *args: Any, **more: Any) -> None:
+        found.update((line.get_color(), line.get_linestyle(), line.get_marker()) for line in image.axes[0].lines[:-1])
+        save(image, *args, **more)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
     shares = {f"attack {k}": [1.0, k / 20] for k in range(20)}
@@ -367,11 +367,11 @@ def test_what_is_no_image(tmp_path: pathlib.Path) -> None:
         with pytest.raises(error, match=message):
             view.fooled(path, images, images, P[:N], P[:N], "abc")
         with pytest.raises(error, match=message):
-            view.gradient_pictures(path, images, np.ones((N, 8, 8)), np.zeros(N, int), P[:N], "abc")
+            view.gradient_images(path, images, np.ones((N, 8, 8)), np.zeros(N, int), P[:N], "abc")
     with pytest.raises(ValueError, match=r"before: expected shape \(2, 2\), got \(2, 3\)"):
         view.fooled(path, good, good, P[:2], P[:2], "ab")
     with pytest.raises(ValueError, match="labels: expected integers from 0 to 2 for 3 classes"):
-        view.gradient_pictures(path, good, np.ones((2, 8, 8)), np.array([0, 3]), P[:2], "abc")
+        view.gradient_images(path, good, np.ones((2, 8, 8)), np.array([0, 3]), P[:2], "abc")
     with pytest.raises(ValueError, match="captions: expected one for each of 2 images, got 1"):
         view.overlays(path, good, np.ones((2, 8, 8)), ["a"])
     with pytest.raises(ValueError, match="matrix: expected counts of at least one class, got negative ones or NaN"):

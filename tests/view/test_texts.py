@@ -41,7 +41,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     found = list[str]()
     save, draw = Figure.savefig, Text.draw
 
-    def savefig(picture: Figure, *args: Any, **more: Any) -> None:
+    def savefig(image: Figure, *args: Any, **more: Any) -> None:
         texts = dict[Text, None]()
 
         def record(text: Text, *args: Any) -> None:
@@ -50,18 +50,18 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             draw(text, *args)
 
         monkeypatch.setattr(Text, "draw", record)
-        picture.draw_without_rendering()
+        image.draw_without_rendering()
         monkeypatch.setattr(Text, "draw", draw)
         boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
         for text, box in boxes:
-            inside = box.x0 >= -0.5 and box.y0 >= -0.5 and box.x1 <= picture.bbox.x1 + 0.5 and box.y1 <= picture.bbox.y1 + 0.5
+            inside = box.x0 >= -0.5 and box.y0 >= -0.5 and box.x1 <= image.bbox.x1 + 0.5 and box.y1 <= image.bbox.y1 + 0.5
             assert inside, f"cut: {text!r} {box}"
         for (a, p), (b, q) in itertools.combinations(boxes, 2):
             apart = p.x1 < q.x0 + 0.5 or q.x1 < p.x0 + 0.5 or p.y1 < q.y0 + 0.5 or q.y1 < p.y0 + 0.5
             assert apart, f"one on the other: {a!r} and {b!r}, {p} {q}"
         assert boxes
         found.extend(text for text, _ in boxes)
-        save(picture, *args, **more)
+        save(image, *args, **more)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
     yield found
@@ -100,7 +100,7 @@ def draw_comparison(path: pathlib.Path, names: list[str]) -> None:
 
 def draw_gradients(path: pathlib.Path, names: list[str]) -> None:
     x, p = RNG.random((5, 3, 8, 8)), np.eye(len(names))[np.arange(5) * 7 % len(names)]
-    view.gradient_pictures(path, x, x[:, 0] - 0.5, np.arange(5) * 3 % len(names), p, names, WORDS)
+    view.gradient_images(path, x, x[:, 0] - 0.5, np.arange(5) * 3 % len(names), p, names, WORDS)
 
 
 def draw_fooled(path: pathlib.Path, names: list[str]) -> None:

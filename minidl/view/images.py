@@ -1,4 +1,4 @@
-"""Pictures beside the maps that explain what a model made of them."""
+"""Images beside the maps that explain what a model made of them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from minidl.view.fit import LINE, fitted, fitted_one, height, width, wrapped
 from minidl.view.maps import GAP, NOTE, SCALES, draw, note_of, upright_bar
 from minidl.view.shares import probability
 
-SIZE, SIDE = 9.5, 1.5  # of the letters in points, of a picture in inches
+SIZE, SIDE = 9.5, 1.5  # of the letters in points, of an image in inches
 
 
-def gradient_pictures(
+def gradient_images(
     path: str | os.PathLike[str],
     images: Array,
     maps: Array,
@@ -36,7 +36,7 @@ def gradient_pictures(
     All maps share one scale, symmetric about 0: red is above, blue below, white is 0, and the deepest red and blue stand for
     the largest 0.5% of all sizes; with scale="image" each has its own. labels (N,), probabilities (N,K), K classes, or
     (N,1) of a sigmoid. window, NaN, averages and the kinds of files are as in `overlays`.
-    Raises ValueError where the lengths disagree or there is no picture, TypeError for what are no arrays of numbers.
+    Raises ValueError where the lengths disagree or there is no image, TypeError for what are no arrays of numbers.
     """
     lengths = len(images), len(maps), len(labels), len(probabilities)
     if len(set(lengths)) > 1 or 0 in lengths:
