@@ -7,7 +7,7 @@ counts parameters, multiply-adds and depth of VGG-19, GoogLeNet, Inception-v3, R
 it all as one chart, runs/architectures/figure.png. Beside it, NAME.png and NAME.svg show each net box by box.
 
 Errors compare only within one protocol. The same GoogLeNet is wrong 10.07%, 9.15%, 7.89% or 6.67% of the time, for one crop of
-the picture, the mean over ten crops, over 144, and over 144 of seven nets. So the table tells the protocol of each figure, and
+the image, the mean over ten crops, over 144, and over 144 of seven nets. So the table tells the protocol of each figure, and
 the chart has one series under a single protocol: torchvision's weights on one central crop, which were trained later and in
 other ways than in the papers.
 """
@@ -41,9 +41,9 @@ class Error(NamedTuple):
 
 
 class Net(NamedTuple):
-    """name: as in the papers; crop: errors for one crop or picture, many: for the mean over many, as published with the net;
+    """name: as in the papers; crop: errors for one crop or image, many: for the mean over many, as published with the net;
     torchvision: of its IMAGENET1K_V1 weights on one central crop, 100 - "acc@5" in the sources of torchvision from 0.13 on;
-    fold: the depth of names at which it is drawn, all if None."""
+    depth: the depth of names at which it is drawn, all if None."""
 
     name: str
     year: int
@@ -52,14 +52,14 @@ class Net(NamedTuple):
     crop: Error | None
     many: Error
     torchvision: float
-    fold: int | None = None
+    depth: int | None = None
 
 
 NETS = {
     "vgg19": Net(
         "VGG-19", 2014, 224, models.vgg19,
-        Error(8.0, "whole picture, one scale (384)", "Simonyan and Zisserman 2015, table 3"),
-        Error(7.1, "150 crops and whole pictures, three scales", "Simonyan and Zisserman 2015, table 5"), 9.124,
+        Error(8.0, "whole image, one scale (384)", "Simonyan and Zisserman 2015, table 3"),
+        Error(7.1, "150 crops and whole images, three scales", "Simonyan and Zisserman 2015, table 5"), 9.124,
     ),
     "googlenet": Net(
         "GoogLeNet", 2014, 224, lambda: models.googlenet(paper=True, aux=False),
@@ -68,8 +68,8 @@ NETS = {
     ),
     "inception_v3": Net(
         "Inception-v3", 2015, 299, lambda: models.inception_v3(aux=False),
-        Error(5.6, "1 crop, without the blacklisted pictures", "Szegedy et al. 2016, abstract and table 3"),
-        Error(4.48, "12 crops, without the blacklisted pictures", "Szegedy et al. 2016, table 4", False), 6.550,
+        Error(5.6, "1 crop, without the blacklisted images", "Szegedy et al. 2016, abstract and table 3"),
+        Error(4.48, "12 crops, without the blacklisted images", "Szegedy et al. 2016, table 4", False), 6.550,
     ),
     "resnet34": Net(
         "ResNet-34", 2015, 224, models.resnet34,
@@ -108,9 +108,9 @@ def main(arguments: list[str] | None = None) -> int:
         files.write(asked.out / "table.md", text + "\n")
         draw(asked.out / "figure.png", counted)
         for name, found in counted.items():
-            fold = NETS[name].fold
+            depth = NETS[name].depth
             for kind in "png", "svg":
-                view.architecture(asked.out / f"{name}.{kind}", found.folded(fold) if fold else found, NETS[name].name)
+                view.architecture(asked.out / f"{name}.{kind}", found.collapsed(depth) if depth else found, NETS[name].name)
         print(f"{text}\n\nnow look at {asked.out / 'figure.png'}")
 
     return guard.guarded(run)
@@ -126,7 +126,7 @@ def depth(counted: Cost) -> int:
 
 
 def table(counted: dict[str, Cost]) -> str:
-    """As Markdown; the memory is that of the activations of one picture."""
+    """As Markdown; the memory is that of the activations of one image."""
     lines = [
         "| | year | layers | parameters | multiply-adds | activations | receptive field |",
         "|---|---|---|---|---|---|---|",
@@ -189,7 +189,7 @@ def explanations(counted: dict[str, Cost]) -> list[str]:
             f'Inception-v3, "about 2.5 times GoogLeNet": {three.parameters / google.parameters:.1f} times the parameters. The '
             "2.5 of the paper is about computation: in section 6 against GoogLeNet, in section 11 against its larger successor "
             "with batch norm (Ioffe and Szegedy 2015). Counted here, against GoogLeNet: "
-            f"{three.multiply_adds / google.multiply_adds:.1f} times the multiply-adds with pictures of 299x299 against "
+            f"{three.multiply_adds / google.multiply_adds:.1f} times the multiply-adds with images of 299x299 against "
             f"224x224, {small.multiply_adds / google.multiply_adds:.1f} times with 224x224 for both. Its longest way "
             f"has {depth(three)} layers with weights; the paper says 42."
         )
@@ -209,8 +209,8 @@ def draw(path: pathlib.Path, counted: dict[str, Cost]) -> None:
     """Four panels over the same nets: depth, parameters, multiply-adds, errors."""
     nets = [NETS[name] for name in counted]
     rows = range(len(nets))
-    picture = figure.new(12, 1.9 + 0.45 * len(nets), w_pad=0.1, h_pad=0.1)
-    layers, parameters, work, wrong = picture.subplots(1, 4, width_ratios=(2, 3, 3, 3.4), sharey=True)
+    fig = figure.new(12, 1.9 + 0.45 * len(nets), w_pad=0.1, h_pad=0.1)
+    layers, parameters, work, wrong = fig.subplots(1, 4, width_ratios=(2, 3, 3, 3.4), sharey=True)
     bars = (
         (layers, "layers with weights", [depth(c) for c in counted.values()], "{:.0f}"),
         (parameters, "parameters (millions)", [c.parameters / 1e6 for c in counted.values()], "{:.1f}"),
@@ -236,7 +236,7 @@ def draw(path: pathlib.Path, counted: dict[str, Cost]) -> None:
     series = (
         ("torchvision's weights, 1 crop", [net.torchvision for net in nets], {"color": BLUE, "s": 70}),
         (
-            "published, 1 crop or picture",
+            "published, 1 crop or image",
             [net.crop.percent if net.crop else float("nan") for net in nets],
             {"marker": "D", "fc": "white", "ec": ORANGE, "lw": 1.6, "s": 60},
         ),
@@ -257,9 +257,9 @@ def draw(path: pathlib.Path, counted: dict[str, Cost]) -> None:
         ax.tick_params(axis="y", labelcolor="black")
         ax.spines[["top", "right"]].set_visible(False)
     layers.invert_yaxis()
-    picture.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    picture.suptitle("What architectures cost, and what they got for it", fontsize=11, fontweight="bold")
-    figure.save(picture, path)
+    fig.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    fig.suptitle("What architectures cost, and what they got for it", fontsize=11, fontweight="bold")
+    figure.save(fig, path)
 
 
 if __name__ == "__main__":

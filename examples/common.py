@@ -1,8 +1,8 @@
-"""What the examples that explain a net begin with: a trained net, and pictures for it.
+"""What the examples that explain a net begin with: a trained net, and images for it.
 
-Without arguments, the net is the one that `examples/train.py` trains on generated lesions, and the pictures are its test
-pictures; where runs/lesions-resnet8 holds no finished training, that is done first, in a minute or two. Nothing is
-downloaded. With `--image` the pictures are files of your own, and with `--weights` and `--model` so is the net.
+Without arguments, the net is the one that `examples/train.py` trains on generated lesions, and the images are its test
+images; where runs/lesions-resnet8 holds no finished training, that is done first, in a minute or two. Nothing is
+downloaded. With `--image` the images are files of your own, and with `--weights` and `--model` so is the net.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std of the n
 
 
 class Loaded(NamedTuple):
-    """A net, and pictures for it: images (N,C,H,W) uint8, labels (N,) or None where nobody knows, the names of the classes.
+    """A net, and images for it: images (N,C,H,W) uint8, labels (N,) or None where nobody knows, the names of the classes.
 
-    The net takes normalize(images), which is (images / 255 - mean) / std, channel by channel. It may be on a GPU, the pictures
+    The net takes normalize(images), which is (images / 255 - mean) / std, channel by channel. It may be on a GPU, the images
     are not.
     """
 
@@ -41,7 +41,7 @@ class Loaded(NamedTuple):
     normalize: Normalize
 
     def inputs(self, images: Array) -> Array:
-        """Pictures as the net takes them, and where it is."""
+        """Images as the net takes them, and where it is."""
         return beside(self.model, self.normalize(images))
 
 
@@ -55,25 +55,25 @@ def beside(model: Module, x: Array) -> Array:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the net and the pictures")
+    group = parser.add_argument_group("the net and the images")
     group.add_argument("--run", default="runs/lesions-resnet8", metavar="FOLDER",
                        help="that of a training by examples/train.py; the default one is trained if need be")  # fmt: skip
-    group.add_argument("--image", nargs="+", metavar="FILE", help="look at these pictures instead of generated lesions")
+    group.add_argument("--image", nargs="+", metavar="FILE", help="look at these images instead of generated lesions")
     group.add_argument("--weights", metavar="FILE", help="weights of another net, as safetensors or as PyTorch writes them")
     group.add_argument("--model", choices=training.MODELS, metavar="NAME",
                        help=f"the net that --weights belongs to, one of {', '.join(training.MODELS)}")  # fmt: skip
     group.add_argument("--key", help="the entry of a PyTorch checkpoint that holds the weights, where there are several")
     group.add_argument("--prefix", default="", help="what the names of the weights begin with there, such as module.")
-    group.add_argument("--size", type=int, help="resize the pictures to SIZE x SIZE; by default as the net was trained, or 224")
+    group.add_argument("--size", type=int, help="resize the images to SIZE x SIZE; by default as the net was trained, or 224")
     group.add_argument("--mean", type=float, nargs="+", help="of each channel in [0, 1], where --weights does not tell")
     group.add_argument("--std", type=float, nargs="+", help="by default mean and std of ImageNet, or 0.5 and 0.5")
     add_device(group)
 
 
 def load(args: argparse.Namespace, count: int = 8) -> Loaded:
-    """The net in evaluation mode and the pictures that `args` ask for; `count` of them where they are generated.
+    """The net in evaluation mode and the images that `args` ask for; `count` of them where they are generated.
 
-    Raises ValueError or OSError for arguments, pictures or weights that do not go together, RuntimeError for a GPU that is not
+    Raises ValueError or OSError for arguments, images or weights that do not go together, RuntimeError for a GPU that is not
     there, and SystemExit where the net had to be trained and the training was interrupted.
     """
     check_device(args.device)
@@ -89,16 +89,16 @@ def load(args: argparse.Namespace, count: int = 8) -> Loaded:
     model, classes, normalize = net(path, name, args.mean, args.std, args.key, args.prefix)
     model.to(args.device)
     if not args.image:
-        pictures = data.lesions(count, args.size or settings.size or 32, len(normalize.mean), seed=1)  # type: ignore[union-attr]
-        return Loaded(model, pictures.images, pictures.labels, classes, normalize)
+        dataset = data.lesions(count, args.size or settings.size or 32, len(normalize.mean), seed=1)  # type: ignore[union-attr]
+        return Loaded(model, dataset.images, dataset.labels, classes, normalize)
     size = args.size or (224 if settings is None else settings.size or 32)
-    images = [picture(file, size, len(normalize.mean)) for file in args.image]
+    images = [image_of(file, size, len(normalize.mean)) for file in args.image]
     return Loaded(model, np.stack(images), None, classes, normalize)
 
 
-def picture(file: str, size: int, channels: int) -> Array:
+def image_of(file: str, size: int, channels: int) -> Array:
     """(channels,size,size) uint8"""
-    pixels = data.read_picture(file, (size, size), channels)
+    pixels = data.read_image(file, (size, size), channels)
     return pixels if pixels.dtype == np.uint8 else np.rint(255 * pixels).astype(np.uint8)
 
 
@@ -134,7 +134,7 @@ def known_of(path: pathlib.Path, metadata: Mapping[str, str], classes: int, chan
             if name in about:
                 numbers(about[name], name, interval, channels)
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: what it says of its pictures is damaged: {error}") from error
+        raise ValueError(f"{path}: what it says of its images is damaged: {error}") from error
     return about
 
 
@@ -146,7 +146,7 @@ def net(
     key: str | None = None,
     prefix: str = "",
 ) -> tuple[Module, tuple[str, ...], Normalize]:
-    """The net `name` with the weights in the file `path`, the names of its classes, and how its pictures are normalised.
+    """The net `name` with the weights in the file `path`, the names of its classes, and how its images are normalised.
 
     How many classes and channels it has, the weights tell. key, prefix: as in `weights.load`.
     """

@@ -1,4 +1,4 @@
-"""What the comparisons of nets share: each net is trained on the same pictures, in a folder of its own.
+"""What the comparisons of nets share: each net is trained on the same images, in a folder of its own.
 
 A comparison that was interrupted is started again with the same command: nets that are done are not trained again, and the
 one that was interrupted goes on after its last finished epoch, to the same numbers.
@@ -23,7 +23,7 @@ from minidl.io.lock import hold
 from minidl.nn import Module
 from minidl.train import Row, Settings, fit
 
-Maker = Callable[[int, int, int], Module]  # (classes, channels of a picture, seed) -> a net with drawn weights
+Maker = Callable[[int, int, int], Module]  # (classes, channels of an image, seed) -> a net with drawn weights
 RESULTS = ("table.md", "figure.png")
 Recipes = Mapping[str, Mapping[str, Any]]  # data -> where it wants other settings than the defaults of `Settings`
 
@@ -33,7 +33,7 @@ def parser(doc: str | None, recipes: Recipes) -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", choices=recipes, default="lesions", help=f"one of {', '.join(recipes)}; by default lesions")
     p.add_argument("--root", help="the folder that holds the data; by default data")
-    p.add_argument("--pictures", type=int, help="take only the first PICTURES of the training and of the test set")
+    p.add_argument("--images", type=int, help="take only the first IMAGES of the training and of the test set")
     p.add_argument("--epochs", type=int)
     p.add_argument("--batch-size", type=int)
     p.add_argument("--lr", type=float, help="the highest learning rate of the one-cycle schedule")
@@ -49,7 +49,7 @@ def settings(asked: argparse.Namespace, recipes: Recipes) -> Settings:
     Raises RuntimeError where that is asked for and not there.
     """
     check_device(asked.device)
-    names = {"pictures": "limit"} | {name: name for name in ("data", "root", "epochs", "batch_size", "lr", "device")}
+    names = {"images": "limit"} | {name: name for name in ("data", "root", "epochs", "batch_size", "lr", "device")}
     given = {to: getattr(asked, name) for name, to in names.items() if getattr(asked, name) is not None}
     return Settings(**{**recipes[asked.data], **given}, cuda_graph=asked.device == "gpu")
 
@@ -57,7 +57,7 @@ def settings(asked: argparse.Namespace, recipes: Recipes) -> Settings:
 def train_all(
     nets: Mapping[str, Maker], settings: Settings, seeds: Sequence[int], out: pathlib.Path
 ) -> tuple[Dataset, dict[str, list[list[Row]]]]:
-    """Train every net with every seed, in `out`/NAME-SEED; the training pictures, and for each net the rows of each seed.
+    """Train every net with every seed, in `out`/NAME-SEED; the training images, and for each net the rows of each seed.
 
     Raises ValueError, before it trains, where a folder holds a run with other settings; and what `minidl.train.fit` raises.
     """
@@ -71,7 +71,7 @@ def train_all(
                 raise ValueError(f"{folder} holds a run already, and {error}; choose another folder with --out") from error
     train_set, test_set = load(settings)
     K, C = len(train_set.classes), train_set.images.shape[1]
-    print(f"{len(train_set):,} training and {len(test_set):,} test pictures of {settings.data}, {K} classes; {settings.epochs} "
+    print(f"{len(train_set):,} training and {len(test_set):,} test images of {settings.data}, {K} classes; {settings.epochs} "
           f"epochs, batches of {settings.batch_size}, learning rate {settings.lr:g}; everything goes into {out}")  # fmt: skip
     rows: dict[str, list[list[Row]]] = {name: [] for name in nets}
     for name, each, folder in runs:

@@ -79,14 +79,14 @@ def main(arguments: list[str] | None = None) -> int:
         resnet = getattr(models, asked.resnet)
         depth, growth = match(compare.count(resnet()))
         nets = {asked.resnet: resnet, f"densenet_bc{depth}_{growth}": partial(models.densenet_bc, depth, growth)}
-        pictures, rows = compare.train_all(nets, settings, asked.seeds, out)
-        shape = settings.batch_size, *pictures.images.shape[1:]
+        dataset, rows = compare.train_all(nets, settings, asked.seeds, out)
+        shape = settings.batch_size, *dataset.images.shape[1:]
         costs = measure(nets, shape, settings.device)
-        K, C = len(pictures.classes), pictures.images.shape[1]
+        K, C = len(dataset.classes), dataset.images.shape[1]
         sizes = {name: compare.count(make(K, C)) for name, make in nets.items()}
         text = table(sizes, rows, costs)
         files.write(out / "table.md", text)
-        title = f"{' and '.join(nets)} on {len(pictures):,} pictures of {settings.data}"
+        title = f"{' and '.join(nets)} on {len(dataset):,} images of {settings.data}"
         draw(out / "figure.png", rows, costs, title, settings.device)
         print(f"{text}peak memory is that of a process that trains with batches of {settings.batch_size}; "
               f"now look at {out / 'figure.png'}")  # fmt: skip
@@ -186,8 +186,8 @@ def draw(path: pathlib.Path, rows: Mapping[str, list[list[Row]]], costs: Costs, 
     """Accuracy by epoch, one line a seed; bars for time and memory of a step."""
     from matplotlib.ticker import MaxNLocator
 
-    picture = figure.new(11, 3.6, w_pad=0.1, h_pad=0.08)
-    accuracy, seconds, memory = picture.subplots(1, 3, width_ratios=(3.4, 3, 3))
+    fig = figure.new(11, 3.6, w_pad=0.1, h_pad=0.08)
+    accuracy, seconds, memory = fig.subplots(1, 3, width_ratios=(3.4, 3, 3))
     color = dict(zip(rows, (BLUE, ORANGE), strict=True))
     for name, runs in rows.items():
         for r in runs:
@@ -225,8 +225,8 @@ def draw(path: pathlib.Path, rows: Mapping[str, list[list[Row]]], costs: Costs, 
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(colors=GREY, labelsize=9)
     seconds.tick_params(axis="y", length=0, colors="black", labelsize=8.5)
-    picture.suptitle(title, fontsize=11, fontweight="bold")
-    figure.save(picture, path)
+    fig.suptitle(title, fontsize=11, fontweight="bold")
+    figure.save(fig, path)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ class Result(NamedTuple):
 def main(arguments: list[str] | None = None) -> int:
     """The exit code, see `guard.guarded`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=8, help="pictures a batch, by default 8")
+    parser.add_argument("--batch", type=int, default=8, help="images a batch, by default 8")
     parser.add_argument("--rounds", type=int, default=15, help="how often each is timed, by default 15")
     parser.add_argument("--pixels", type=int, help="the height and width of every input, instead of those of the papers")
     parser.add_argument(
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
         stopped = "Stopped while the results were written."
         asked.out.mkdir(parents=True, exist_ok=True)
         files.write(asked.out / "table.md", text + "\n")
-        draw(asked.out / "figure.png", results, f"{asked.batch} pictures, median of {asked.rounds}")
+        draw(asked.out / "figure.png", results, f"{asked.batch} images, median of {asked.rounds}")
         print(f"{text}\n\nnow look at {asked.out / 'figure.png'}")
 
     return guard.guarded(run, lambda: stopped)
@@ -201,8 +201,8 @@ def table(results: dict[str, dict[str, Result]]) -> str:
 
 def draw(path: pathlib.Path, results: dict[str, dict[str, Result]], title: str) -> None:
     """A panel for each question: multiply-adds and times as ratios to the first way."""
-    picture = figure.new(12, 3.7, w_pad=0.1, h_pad=0.1)
-    panels = picture.subplots(1, len(results), width_ratios=[0.6 + len(ways) for ways in results.values()])
+    fig = figure.new(12, 3.7, w_pad=0.1, h_pad=0.1)
+    panels = fig.subplots(1, len(results), width_ratios=[0.6 + len(ways) for ways in results.values()])
     series = (
         ("multiply-adds, counted", BLUE, lambda r: r.multiply_adds),
         ("time, forward", ORANGE, lambda r: r.forward),
@@ -224,9 +224,9 @@ def draw(path: pathlib.Path, results: dict[str, dict[str, Result]], title: str) 
         ax.tick_params(axis="x", labelcolor="black")
         ax.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("ratio to the first", color=GREY)
-    picture.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    picture.suptitle(f"Factorisation, counted and timed: {title}", fontsize=11, fontweight="bold")
-    figure.save(picture, path)
+    fig.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    fig.suptitle(f"Factorisation, counted and timed: {title}", fontsize=11, fontweight="bold")
+    figure.save(fig, path)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python examples/fast_cifar.py --device gpu --cuda-graph --root data
 
 The recipe is that of Keller Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (airbench94), written anew. What
-makes it fast, from the picture to the last step:
+makes it fast, from the image to the last step:
 
     whitening    the first convolution is no guess: its 2x2 filters are the principal components of the training patches,
                  divided by their spread, so that its outputs are uncorrelated from the first step on; only its bias learns
@@ -12,12 +12,12 @@ makes it fast, from the picture to the last step:
     optimiser    SGD with Nesterov's momentum; the biases of the norms learn 64 times as fast; the rate rises from 20% to its
                  peak over 23% of the steps and falls to 7%
     lookahead    every 5 steps the weights jump to their own running mean, which follows more and more slowly
-    pictures     shifted by up to 2 pixels, the border mirrored; in every other epoch the other half of them is flipped, so that
-                 two epochs show every picture both ways
+    images     shifted by up to 2 pixels, the border mirrored; in every other epoch the other half of them is flipped, so that
+                 two epochs show every image both ways
     labels       smoothed by 0.2
     test         the mean over six views: flipped or not, shifted by a pixel or not
 
-All pictures are on the device from the beginning. `--width` and `--limit` make a small net and a small set, for a try.
+All images are on the device from the beginning. `--width` and `--limit` make a small net and a small set, for a try.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from minidl.mixed import PRECISIONS
 from minidl.optim import SGD
 from minidl.train.cuda_graph import CapturedGradients
 
-PEAK = 11.5 / (1024 * (1 + 1 / (1 - 0.85)))  # of the learning rate, per picture of a batch
+PEAK = 11.5 / (1024 * (1 + 1 / (1 - 0.85)))  # of the learning rate, per image of a batch
 DECAY = 0.0153 / 11.5  # of the weights
 BIAS = 64  # times the learning rate of the rest, for the biases of the norms
 
@@ -116,7 +116,7 @@ def whitening_filters(x: Array, size: int = 2, eps: float = 5e-4) -> Array:
     return np.concatenate([filters, -filters]).reshape(-1, x.shape[1], size, size).astype(np.float32)
 
 
-# ---- the pictures
+# ---- the images
 
 
 def shifted(x: Array, top: Array, left: Array, flip: Array) -> Array:
@@ -134,7 +134,7 @@ def _mirrored(i: Array, length: int) -> Array:
 
 
 def batches(x: Array, labels: Array, recipe: Recipe, epoch: int) -> Iterator[tuple[Array, Array]]:
-    """Shuffled, shifted, and flipped in every other epoch; the last pictures, too few for a batch, are left out."""
+    """Shuffled, shifted, and flipped in every other epoch; the last images, too few for a batch, are left out."""
     flips = np.random.default_rng((recipe.seed, 1)).random(len(x)) < 0.5
     rng = np.random.default_rng((recipe.seed, 2, epoch))
     order, moves = rng.permutation(len(x)), rng.integers(-2, 3, (2, len(x)))
@@ -173,9 +173,9 @@ def loss_of(logits: Tensor, labels: Array) -> Tensor:
 
 
 def train(train_set: Dataset, recipe: Recipe) -> tuple[nn.Module, Normalize, list[float]]:
-    """The net, how its pictures are normalised, and the mean loss of each epoch. Raises ValueError for too few pictures."""
+    """The net, how its images are normalised, and the mean loss of each epoch. Raises ValueError for too few images."""
     if len(train_set) < recipe.batch_size:
-        raise ValueError(f"batch_size: {recipe.batch_size} is more than the {len(train_set)} training pictures")
+        raise ValueError(f"batch_size: {recipe.batch_size} is more than the {len(train_set)} training images")
     normalize = Normalize(*train_set.mean_std())
     rng = np.random.default_rng(recipe.seed)
     model = Net(whitening_filters(normalize(train_set.images[:5000])), len(train_set.classes), recipe.width, rng)
@@ -251,7 +251,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--epochs", type=int, default=10)
     p.add_argument("--batch-size", type=int, default=1024)
     p.add_argument("--width", type=float, default=1.0, help="times as many channels")
-    p.add_argument("--limit", type=int, help="take only the first LIMIT pictures of each set, for a quick try")
+    p.add_argument("--limit", type=int, help="take only the first LIMIT images of each set, for a quick try")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     p.add_argument("--precision", choices=PRECISIONS, default="float32")
@@ -263,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
         recipe = Recipe(**asked)
         sets = data.cifar10(root, download=True), data.cifar10(root, train=False)
         found = run(*(s.take(np.arange(min(limit or len(s), len(s)))) for s in sets), recipe)
-        print("{accuracy:.2%} of the test pictures right after {seconds:.1f} s of training; "
+        print("{accuracy:.2%} of the test images right after {seconds:.1f} s of training; "
               "loss {first_loss:.3f} in the first epoch, {last_loss:.3f} in the last".format(**found))  # fmt: skip
 
     return guard.guarded(both)

@@ -1,19 +1,19 @@
-"""Make a net see what is not there: by how little a picture must change, how often that works, what a net would like to see.
+"""Make a net see what is not there: by how little an image must change, how often that works, what a net would like to see.
 
     python examples/fooling.py
 
-takes the net of `examples/train.py` (and trains it first where it is not there) and its test pictures, and draws into
+takes the net of `examples/train.py` (and trains it first where it is not there) and its test images, and draws into
 runs/fooling
 
-    fooled.png    pictures, what was added to them (amplified, it says by how much), and what the net says before and after
+    fooled.png    images, what was added to them (amplified, it says by how much), and what the net says before and after
     accuracy.png  how many answers are still right when every value may change by up to eps: FGSM, PGD, and random signs
-    classes.png   for each class a picture, made from noise, that the net is surest of
+    classes.png   for each class an image, made from noise, that the net is surest of
 
 and prints how large the changes are, in grey levels of 255. On the same for CIFAR-10, with the net of a training on it:
 
     python examples/fooling.py --data cifar10 --root data --run runs/cifar10-resnet20
 
-Your own pictures, and your own net (weights as safetensors or as PyTorch writes them):
+Your own images, and your own net (weights as safetensors or as PyTorch writes them):
 
     python examples/fooling.py --image cat.jpg --model resnet50 --weights resnet50.pth --target 281
 """
@@ -33,7 +33,7 @@ import numpy as np
 from minidl import attack, data, view
 from minidl.array import Array, check_device, to_cpu
 from minidl.attack import AttackResult
-from minidl.explain import predict
+from minidl.inference import predict
 from minidl.train import Settings
 from minidl.view import figure
 
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def load(args: argparse.Namespace) -> common.Loaded:
-    """The net and the pictures that were asked for."""
+    """The net and the images that were asked for."""
     if args.data == "lesions" or args.image:
         return common.load(args, args.count)
     check_device(args.device)
@@ -65,9 +65,9 @@ def load(args: argparse.Namespace) -> common.Loaded:
     if settings.data != args.data:
         raise ValueError(f"--run: {run} was trained on {settings.data}; train one with examples/train.py --data {args.data}")
     model, names, normalize = common.net(run / "model.safetensors", settings.model)
-    pictures = data.cifar10(args.root, train=False, download=True)
-    pictures = pictures.take(np.arange(min(args.count, len(pictures))))
-    return common.Loaded(model.to(args.device), pictures.images, pictures.labels, names, normalize)
+    dataset = data.cifar10(args.root, train=False, download=True)
+    dataset = dataset.take(np.arange(min(args.count, len(dataset))))
+    return common.Loaded(model.to(args.device), dataset.images, dataset.labels, names, normalize)
 
 
 def settings_of(loaded: common.Loaded) -> dict[str, object]:
@@ -77,17 +77,17 @@ def settings_of(loaded: common.Loaded) -> dict[str, object]:
 
 
 def answers_to(loaded: common.Loaded, images: Array) -> Array:
-    """The classes (N,) that the net sees in pictures as they were before normalising, both on the CPU."""
+    """The classes (N,) that the net sees in images as they were before normalising, both on the CPU."""
     return to_cpu(predict(loaded.model, loaded.inputs(images)).argmax(1))
 
 
 def fooled(path: pathlib.Path, loaded: common.Loaded, target: int | None) -> None:
-    """Every picture made to look like another class: by gradient ascent, by DeepFool, and by both kinds of steps in a ball."""
+    """Every image made to look like another class: by gradient ascent, by DeepFool, and by both kinds of steps in a ball."""
     model, images, more = loaded.model, loaded.images.astype(np.float32) / 255, settings_of(loaded)
     x, K, answers = common.beside(model, images), len(loaded.classes), answers_to(loaded, loaded.images)
     wrong = (answers + 1) % K if target is None else np.full(len(x), target)
     ascent = attack.fool(model, x, wrong, **more).to("cpu")
-    print(f"{len(x)} pictures; the sizes are means, in grey levels of 255 (the length is over all {x[0].size} values)")
+    print(f"{len(x)} images; the sizes are means, in grey levels of 255 (the length is over all {x[0].size} values)")
     report("gradient ascent to another class", ascent)
     report("DeepFool", attack.deepfool(model, x, answers, **more))
     report("FGSM, eps 8", attack.fgsm(model, x, answers, **more))
@@ -105,7 +105,7 @@ def fooled(path: pathlib.Path, loaded: common.Loaded, target: int | None) -> Non
         loaded.classes,
         "What it takes to make the net see something else",
     )
-    print(f"{path}: pictures before and after")
+    print(f"{path}: images before and after")
 
 
 def report(name: str, found: AttackResult) -> None:
@@ -118,10 +118,10 @@ def report(name: str, found: AttackResult) -> None:
 
 
 def accuracy(path: pathlib.Path, loaded: common.Loaded) -> None:
-    """The share of right answers under each attack, over its size; of pictures without labels, of answers that stay."""
+    """The share of right answers under each attack, over its size; of images without labels, of answers that stay."""
     model, images, more = loaded.model, loaded.images.astype(np.float32) / 255, settings_of(loaded)
     if len(images) < 10:
-        print(f"{path}: not drawn, {len(images)} pictures are too few to speak of shares")
+        print(f"{path}: not drawn, {len(images)} images are too few to speak of shares")
         return
     x, y = common.beside(model, images), answers_to(loaded, loaded.images) if loaded.labels is None else loaded.labels
     signs = np.random.default_rng(0).choice(np.float32([-1, 1]), images.shape)
@@ -133,13 +133,13 @@ def accuracy(path: pathlib.Path, loaded: common.Loaded) -> None:
         shares["FGSM"].append(float(1 - attack.fgsm(model, x, y, eps, **more).success.mean()))
         shares["PGD, 40 steps"].append(float(1 - attack.pgd(model, x, y, eps, **more).success.mean()))
         print(f"{255 * eps:5.1f}/255" + "".join(f"{share[-1]:15.1%}" for share in shares.values()))
-    title = f"Right answers on {len(images)} pictures that an attacker may change a little"
+    title = f"Right answers on {len(images)} images that an attacker may change a little"
     view.accuracy_by_eps(path, EPS, shares, 1 / len(loaded.classes), title)
     print(f"{path}: right answers over eps")
 
 
 def classes(path: pathlib.Path, loaded: common.Loaded) -> None:
-    """One picture for each of the first ten classes."""
+    """One image for each of the first ten classes."""
     which = np.arange(min(10, len(loaded.classes)))
     found = attack.class_image(loaded.model, loaded.images.shape[1:], which, **settings_of(loaded)).to("cpu")
     captions = [
@@ -157,11 +157,11 @@ def softmax(logits: Array) -> Array:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common.add_arguments(p)
-    p.add_argument("--data", choices=("lesions", "cifar10"), default="lesions", help="the pictures that --run was trained on")
+    p.add_argument("--data", choices=("lesions", "cifar10"), default="lesions", help="the images that --run was trained on")
     p.add_argument("--root", default="data", help="the folder that holds CIFAR-10")
-    p.add_argument("--count", type=int, default=100, help="how many pictures")
+    p.add_argument("--count", type=int, default=100, help="how many images")
     p.add_argument("--target", type=int, help="the number of the class to see; by default the one after the right one")
-    p.add_argument("--out", default="runs/fooling", help="the folder for the pictures")
+    p.add_argument("--out", default="runs/fooling", help="the folder for the images")
     return p
 
 

@@ -1,4 +1,4 @@
-"""Do the methods show what a net looks at? On pictures of which that is known.
+"""Do the methods show what a net looks at? On images of which that is known.
 
     python examples/ground_truth.py
 
@@ -6,13 +6,13 @@ draws lesions whose every pixel is accounted for, trains small nets on them, ask
 measures how much of the answer is true, in a few minutes on two cores. Then look into runs/ground_truth:
 
     scores.png      every method's scores with 95% intervals, beside those of chance and of maps that know nothing of the net
-    maps.png        what the methods show of one picture that two nets call malignant for different reasons
+    maps.png        what the methods show of one image that two nets call malignant for different reasons
     results.json    all numbers
     scores/, M0-0/  what was measured, and the nets: the same command goes on from there
 
-What the truth is, `truth_exhibits.py` tells: which pictures are shown to which nets, after it is made sure what these nets
-rely on. --full does the same with 3 nets of each kind on 200 larger pictures, in some hours, or with --device gpu in some
-minutes. With the pictures of HAM10000, as they are published:
+What the truth is, `truth_exhibits.py` tells: which images are shown to which nets, after it is made sure what these nets
+rely on. --full does the same with 3 nets of each kind on 200 larger images, in some hours, or with --device gpu in some
+minutes. With the images of HAM10000, as they are published:
 
     python examples/ground_truth.py --data ham10000 --root FOLDER
 """
@@ -74,15 +74,15 @@ BASELINES: dict[str, Callable[[Array], Array]] = {
     "intensity": baselines.intensity,
 }
 PLANS = {  # (--data, --full)
-    ("lesions", False): Plan(size=32, pictures=32, nets=1, epochs=8),
-    ("lesions", True): Plan(size=64, pictures=200, nets=3, epochs=18, lr=0.02),
-    ("ham10000", False): Plan(size=72, pictures=64, nets=1, epochs=15),
-    ("ham10000", True): Plan(size=72, pictures=200, nets=1, epochs=15),
+    ("lesions", False): Plan(size=32, images=32, nets=1, epochs=8),
+    ("lesions", True): Plan(size=64, images=200, nets=3, epochs=18, lr=0.02),
+    ("ham10000", False): Plan(size=72, images=64, nets=1, epochs=15),
+    ("ham10000", True): Plan(size=72, images=200, nets=1, epochs=15),
 }
 TOLERANCE = 0.25  # of the pointing game, in radii
-FEW = 8  # pictures for the checks by randomisation and of sums
+FEW = 8  # images for the checks by randomisation and of sums
 SUMS = ("gradient x input", "integrated gradients")  # they promise contributions that add up, from the mean colour on
-BATCH = {"cpu": 32, "gpu": 256}  # pictures at a time; a GPU takes as long for a few
+BATCH = {"cpu": 32, "gpu": 256}  # images at a time; a GPU takes as long for a few
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -142,7 +142,7 @@ def at_hand(folder: pathlib.Path, e: Exhibit, method: str, settings: dict[str, A
 
 
 def measure(e: Exhibit, method: str, settings: dict[str, Any], bar: Any) -> dict[str, Array]:
-    """The scores (N,) of a method's maps of the pictures, chance beside; "shown", some maps; of few pictures "ruins", "gap"."""
+    """The scores (N,) of a method's maps of the images, chance beside; "shown", some maps; of few images "ruins", "gap"."""
     maps = maps_of(e, method, settings, bar)
     scores = {"shown": maps[: truth_report.SHOWN].astype(np.float32)}
     for name, mask in e.masks.items():
@@ -185,7 +185,7 @@ def batch_size(e: Exhibit) -> int:
 
 
 def ruins(e: Exhibit, method: str, settings: dict[str, Any]) -> Array:
-    """How much the maps of the first pictures stay the same as the net is destroyed; those of a baseline do not change."""
+    """How much the maps of the first images stay the same as the net is destroyed; those of a baseline do not change."""
     if method in BASELINES:
         return np.ones(min(FEW, len(e.x)))
 
@@ -207,18 +207,18 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     amount = p.add_mutually_exclusive_group()
     amount.add_argument("--quick", action="store_true", help="a few minutes; this is the default")
-    amount.add_argument("--full", action="store_true", help="larger pictures, more of them, and more nets: some hours")
+    amount.add_argument("--full", action="store_true", help="larger images, more of them, and more nets: some hours")
     p.add_argument("--data", choices=("lesions", "ham10000"), default="lesions")
     p.add_argument("--root", help="the folder that holds HAM10000; by default data")
     p.add_argument("--methods", nargs="+", choices=[*METHODS, *BASELINES], metavar="NAME", help="only these, by name")
-    p.add_argument("--size", type=int, help="pixels: generated pictures are SIZE high and wide, those of HAM10000 SIZE high")
-    p.add_argument("--channels", type=int, choices=(1, 3, 4), help="of generated pictures: grey, colour, or near infrared too")
-    p.add_argument("--pictures", type=int, help="that the methods are tried on")
+    p.add_argument("--size", type=int, help="pixels: generated images are SIZE high and wide, those of HAM10000 SIZE high")
+    p.add_argument("--channels", type=int, choices=(1, 3, 4), help="of generated images: grey, colour, or near infrared too")
+    p.add_argument("--images", type=int, help="that the methods are tried on")
     p.add_argument("--nets", type=int, help="of each kind, from different initial weights")
-    p.add_argument("--train", type=int, help="generated pictures to train on")
+    p.add_argument("--train", type=int, help="generated images to train on")
     p.add_argument("--epochs", type=int)
-    p.add_argument("--lr", type=float, help="the highest learning rate; generated pictures larger than 32 want less than 0.05")
-    p.add_argument("--confident", type=float, help="only pictures to which the net gives its answer with this probability")
+    p.add_argument("--lr", type=float, help="the highest learning rate; generated images larger than 32 want less than 0.05")
+    p.add_argument("--confident", type=float, help="only images to which the net gives its answer with this probability")
     common.add_device(p)
     p.add_argument("--out", help="the folder of this run; by default runs/ground_truth, with -ham10000 or -full behind it")
     return p

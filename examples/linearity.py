@@ -1,16 +1,16 @@
-"""Why can a net be fooled by so little? Because it is nearly linear, and a picture has many values.
+"""Why can a net be fooled by so little? Because it is nearly linear, and an image has many values.
 
     python examples/linearity.py
 
-trains two small nets on generated pictures of skin, in a minute, to tell in which quarter the lesion is. They differ in
-nothing but their activations: ReLU in one, sigmoid in the other. Then it moves a picture x along d = sign(dS/dx), S the
+trains two small nets on generated images of skin, in a minute, to tell in which quarter the lesion is. They differ in
+nothing but their activations: ReLU in one, sigmoid in the other. Then it moves an image x along d = sign(dS/dx), S the
 score of the right class, by eps of both signs. Each value changes by no more than eps, but S by eps ||dS/dx||_1, as long as
 the net is linear: 3,072 small changes add up. Into runs/linearity it draws
 
     linearity.png   all scores over eps, along d and along random signs, and what changes in the net on the way: which share
                     of the ReLUs open or close, in how many pool windows another value wins, how steep the sigmoids still are
 
-and prints the same for more pictures. Where sigmoids saturate, the scores bend. Your own picture and your own net:
+and prints the same for more images. Where sigmoids saturate, the scores bend. Your own image and your own net:
 
     python examples/linearity.py --image cat.jpg --model resnet50 --weights resnet50.pth
 """
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
             nets, test_set, normalize = two_nets(args)
             images, classes, targets = test_set.images, test_set.classes, test_set.labels.tolist()
         out.mkdir(parents=True, exist_ok=True)
-        look(out / "linearity.png", nets, images[: args.count], targets, classes, normalize, args.reach / 255)
+        look(out / "linearity.png", nets, images[: args.count], targets, classes, normalize, args.max_eps / 255)
 
     return guard.guarded(run)
 
@@ -61,10 +61,10 @@ def look(
     targets: list[int | None],
     classes: tuple[str, ...],
     normalize: Normalize,
-    reach: float,
+    max_eps: float,
 ) -> None:
-    """Sweep every picture with every net, draw the first, and print the means of all."""
-    given = {"reach": reach, "mean": normalize.mean, "std": normalize.std, "batch_size": 50}
+    """Sweep every image with every net, draw the first, and print the means of all."""
+    given = {"max_eps": max_eps, "mean": normalize.mean, "std": normalize.std, "batch_size": 50}
     first = {}
     for name, net in nets.items():
         found = []
@@ -75,7 +75,7 @@ def look(
         r2 = [np.mean([getattr(f, way).r2[f.target] for f in found]) for way in ("along", "random")]
         rise = [np.mean([np.ptp(getattr(f, way).logits[:, f.target]) for f in found]) for way in ("along", "random")]
         print(
-            f"{name:10} {len(found)} pictures: along the sign of the gradient the score moves by {rise[0]:.1f} "
+            f"{name:10} {len(found)} images: along the sign of the gradient the score moves by {rise[0]:.1f} "
             f"(R² of a line {r2[0]:.3f}), along random signs by {rise[1]:.2f} (R² {r2[1]:.3f})"
         )
         for what, count in found[0].counts.items():
@@ -87,7 +87,7 @@ def look(
                 print(f"{'':10} {count:,} {what}, {said} {middle:.1%} at eps = 0, {ends:.1%} at both ends")
     title = "Far along one direction: a net of ReLUs stays nearly straight, one of sigmoids saturates"
     view.linearity(path, first, classes, title if len(first) > 1 else "Along the sign of the gradient, and along random signs")
-    print(f"{path}: the scores of the first picture")
+    print(f"{path}: the scores of the first image")
 
 
 # ---- two nets that differ in their activations
@@ -111,9 +111,9 @@ class Net(nn.Module):
 
 
 def two_nets(args: argparse.Namespace) -> tuple[dict[str, nn.Module], Dataset, Normalize]:
-    """The same training for both: same start, same pictures in the same order."""
+    """The same training for both: same start, same images in the same order."""
     check_device(args.device)
-    train_set, test_set = quarters(data.lesions(args.pictures, seed=0)), quarters(data.lesions(500, seed=1))
+    train_set, test_set = quarters(data.lesions(args.images, seed=0)), quarters(data.lesions(500, seed=1))
     normalize = Normalize(*train_set.mean_std())
     nets: dict[str, nn.Module] = {}
     for name, activation in ACTIVATIONS.items():
@@ -132,7 +132,7 @@ def two_nets(args: argparse.Namespace) -> tuple[dict[str, nn.Module], Dataset, N
 
 
 def quarters(lesions: Dataset) -> Dataset:
-    """The same pictures, labelled by where the middle of the lesion is."""
+    """The same images, labelled by where the middle of the lesion is."""
     mask = lesions.masks["lesion"]  # (N,H,W)
     area, (H, W) = mask.sum((1, 2)), mask.shape[1:]
     row = (mask * np.arange(H)[:, None]).sum((1, 2)) / area
@@ -144,11 +144,11 @@ def quarters(lesions: Dataset) -> Dataset:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common.add_arguments(p)
-    p.add_argument("--reach", type=float, default=64, help="the largest change of a value, in grey levels of 255")
-    p.add_argument("--count", type=int, default=20, help="how many pictures to print the means of")
-    p.add_argument("--pictures", type=int, default=3000, help="how many to train on")
+    p.add_argument("--max-eps", type=float, default=64, help="the largest change of a value, in grey levels of 255")
+    p.add_argument("--count", type=int, default=20, help="how many images to print the means of")
+    p.add_argument("--images", type=int, default=3000, help="how many to train on")
     p.add_argument("--epochs", type=int, default=4)
-    p.add_argument("--out", default="runs/linearity", help="the folder for the picture")
+    p.add_argument("--out", default="runs/linearity", help="the folder for the image")
     return p
 
 

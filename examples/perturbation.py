@@ -1,20 +1,20 @@
-"""Change the picture, and see what the net makes of it: what must go for it to lose its class, and what alone suffices.
+"""Change the image, and see what the net makes of it: what must go for it to lose its class, and what alone suffices.
 
     python examples/perturbation.py
 
-takes the net of `examples/train.py` (and trains it first where it is not there) and some of its test pictures, learns two
+takes the net of `examples/train.py` (and trains it first where it is not there) and some of its test images, learns two
 masks for each, and draws into runs/perturbation
 
-    masks.png  what meaningful perturbation deletes, the picture without it, and how the probability of the class falls while
-               the mask is learned; what extremal perturbation keeps, and the picture with nothing else
-    areas.png  the same question for ever larger areas: the best 2.5%, 5%, 10% and 20% of the picture to keep
+    masks.png  what meaningful perturbation deletes, the image without it, and how the probability of the class falls while
+               the mask is learned; what extremal perturbation keeps, and the image with nothing else
+    areas.png  the same question for ever larger areas: the best 2.5%, 5%, 10% and 20% of the image to keep
 
-Both masks are shown as evidence: dark red is what the net needs, be it deleted or kept. Your own picture, and your own net:
+Both masks are shown as evidence: dark red is what the net needs, be it deleted or kept. Your own image, and your own net:
 
     python examples/perturbation.py --image mole.jpg
     python examples/perturbation.py --image cat.jpg dog.jpg --model resnet18 --weights resnet18.pth
 
-With --study 50, nothing is drawn. The masks of the first 50 test pictures of each class that the net gets right (of all
+With --study 50, nothing is drawn. The masks of the first 50 test images of each class that the net gets right (of all
 classes together where there are more than two) are measured instead: how much they delete, what is left of the class, and,
 for generated lesions, how much of the mask lies on the lesion.
 """
@@ -33,7 +33,7 @@ import common
 import numpy as np
 import train as training
 
-from minidl import evaluate, explain, metrics
+from minidl import evaluate, explain, inference, metrics
 from minidl.array import Array, array_module, check_device, to_cpu
 from minidl.data import Dataset, Normalize
 from minidl.explain import Explanation
@@ -42,20 +42,20 @@ from minidl.nn import Module
 from minidl.train import Settings
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE
-from minidl.view.maps import draw, scale
+from minidl.view.maps import color_scale, draw
 from minidl.view.names import literal
 
-COLORS = scale(np.ones((1, 1, 1)))  # from 0 to 1
+COLORS = color_scale(np.ones((1, 1, 1)))  # from 0 to 1
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code, see `guard.guarded`."""
     args = parser().parse_args(arguments)
-    return guard.guarded(lambda: study(args) if args.study else pictures(args))
+    return guard.guarded(lambda: study(args) if args.study else figures(args))
 
 
-def pictures(args: argparse.Namespace) -> None:
-    """Learn the masks of some pictures, and draw them."""
+def figures(args: argparse.Namespace) -> None:
+    """Learn the masks of some images, and draw them."""
     loaded, out = common.load(args, count=args.count), pathlib.Path(args.out)
     model, x = loaded.model, loaded.inputs(loaded.images)
     how = settings_of(args)
@@ -74,18 +74,18 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     return {"progress": sys.stderr.isatty(), "batch_size": 64, **asked}
 
 
-# ---- pictures
+# ---- images
 
 
 def masks(path: pathlib.Path, loaded: common.Loaded, x: Array, needed: Explanation, enough: Explanation) -> None:
-    """One row for each picture: it, what is deleted, what is left, the course of that; what is kept, and that alone."""
+    """One row for each image: it, what is deleted, what is left, the course of that; what is kept, and that alone."""
     N, without, only = len(x), deleted(x, needed), explain.keep(x, enough.map)
     needed, enough = needed.to("cpu"), enough.to("cpu")
     c = needed.target
-    before, after, alone = (probability(loaded.model, pictures, c) for pictures in (x, without, only))
+    before, after, alone = (probability(loaded.model, images, c) for images in (x, without, only))
     without, only = to_cpu(without), to_cpu(only)
-    picture = figure.new(12.6, 2.0 * N + 1.0, w_pad=0.05, h_pad=0.05, wspace=0.01, hspace=0)
-    cells = picture.subplots(N, 7, width_ratios=(1, 1, 1, 1.35, 0.12, 1, 1), squeeze=False)
+    fig = figure.new(12.6, 2.0 * N + 1.0, w_pad=0.05, h_pad=0.05, wspace=0.01, hspace=0)
+    cells = fig.subplots(N, 7, width_ratios=(1, 1, 1, 1.35, 0.12, 1, 1), squeeze=False)
     for n, (plain, gone, rest, course, gap, kept, sufficient) in enumerate(cells):
         for ax in plain, gone, rest, gap, kept, sufficient:
             ax.set_axis_off()
@@ -101,18 +101,18 @@ def masks(path: pathlib.Path, loaded: common.Loaded, x: Array, needed: Explanati
         kept.set_title(f"{100 * enough.params['chosen'][n]:g}% {holds}", fontsize=9, loc="left", pad=4)
         draw(sufficient, shown(only[n], loaded.normalize))
         sufficient.set_title(f"these alone, p {percent(alone[n])}", fontsize=9, loc="left", pad=4)
-    color_bar(picture, shades, cells)
-    picture.suptitle(
+    color_bar(fig, shades, cells)
+    fig.suptitle(
         "Meaningful perturbation: the smallest region whose deletion loses the class.   "
         "Extremal perturbation: the smallest that keeps it",
         fontsize=11,
         fontweight="bold",
     )
-    figure.save(picture, path)
+    figure.save(fig, path)
 
 
 def history(ax: Any, e: Explanation, n: int, last: bool) -> None:
-    """The probability of the class, and the share of the picture that is deleted, over the iterations."""
+    """The probability of the class, and the share of the image that is deleted, over the iterations."""
     p = [100 * float(entry["score"][n]) for entry in e.history]
     share = [100 * float(entry["l1"][n]) / (e.params["lambda1"] * e.raw[n].size) for entry in e.history]
     ax.plot(p, color=BLUE, lw=1.4)
@@ -132,12 +132,12 @@ def history(ax: Any, e: Explanation, n: int, last: bool) -> None:
 
 
 def areas(path: pathlib.Path, loaded: common.Loaded, x: Array, e: Explanation) -> None:
-    """One row for each picture, one column for each area: what is kept, with the probability of the class."""
+    """One row for each image, one column for each area: what is kept, with the probability of the class."""
     e = e.to("cpu")
     sizes, N = e.params["areas"], len(x)
     before = probability(loaded.model, x, e.target)
-    picture = figure.new(1.75 * (len(sizes) + 1) + 1.0, 1.95 * N + 0.7, w_pad=0.05, h_pad=0.05, wspace=0, hspace=0)
-    cells = picture.subplots(N, len(sizes) + 1, squeeze=False)
+    fig = figure.new(1.75 * (len(sizes) + 1) + 1.0, 1.95 * N + 0.7, w_pad=0.05, h_pad=0.05, wspace=0, hspace=0)
+    cells = fig.subplots(N, len(sizes) + 1, squeeze=False)
     for n, row in enumerate(cells):
         for ax in row:
             ax.set_axis_off()
@@ -155,31 +155,31 @@ def areas(path: pathlib.Path, loaded: common.Loaded, x: Array, e: Explanation) -
                 pad=4,
                 fontweight="bold" if chosen else "normal",
             )
-    color_bar(picture, shades, cells)
-    picture.suptitle("Extremal perturbation: the best area of each size to keep", fontsize=11, fontweight="bold")
-    figure.save(picture, path)
+    color_bar(fig, shades, cells)
+    fig.suptitle("Extremal perturbation: the best area of each size to keep", fontsize=11, fontweight="bold")
+    figure.save(fig, path)
 
 
-def color_bar(picture: Any, shades: Any, cells: Array) -> None:
-    bar = picture.colorbar(shades, ax=cells, shrink=0.5, aspect=25, ticks=(0, 0.5, 1))
+def color_bar(fig: Any, shades: Any, cells: Array) -> None:
+    bar = fig.colorbar(shades, ax=cells, shrink=0.5, aspect=25, ticks=(0, 0.5, 1))
     bar.set_label("evidence: 1 must go, or be kept", color=GREY)
     bar.outline.set_visible(False)
 
 
 def deleted(x: Array, e: Explanation) -> Array:
-    """The pictures without what meaningful perturbation found."""
+    """The images without what meaningful perturbation found."""
     return explain.delete(x, e.map, e.params["deletion"], e.params["blur"], e.params["constant"], e.params["seed"])
 
 
 def shown(x: Array, normalize: Normalize) -> Array:
-    """A picture (C,H,W) as the net sees it -> in [0, 1], for the eye"""
+    """An image (C,H,W) as the net sees it -> in [0, 1], for the eye"""
     mean, std = (np.asarray(a)[:, None, None] for a in (normalize.mean, normalize.std))
     return np.clip(x * std + mean, 0, 1)
 
 
 def probability(model: Module, x: Array, target: Array) -> Array:
-    """Of the class `target` (N,) in the pictures x: (N,). Class and probability are on the CPU."""
-    logits = to_cpu(explain.predict(model, x)).astype(np.float64)
+    """Of the class `target` (N,) in the images x: (N,). Class and probability are on the CPU."""
+    logits = to_cpu(inference.predict(model, x)).astype(np.float64)
     p = np.exp(logits - logits.max(1, keepdims=True))
     picked: Array = (p / p.sum(1, keepdims=True))[np.arange(len(x)), target]
     return picked
@@ -193,7 +193,7 @@ def percent(p: float) -> str:
 
 
 def study(args: argparse.Namespace) -> None:
-    """Measure the masks of many pictures, and print a table."""
+    """Measure the masks of many images, and print a table."""
     check_device(args.device)
     folder = common.finished(pathlib.Path(args.run))
     settings = Settings.of_run(folder)
@@ -201,16 +201,16 @@ def study(args: argparse.Namespace) -> None:
     model.to(args.device)
     _, test_set = training.load(settings)
     first = test_set.take(np.arange(min(len(test_set), 40 * args.study)))
-    right = to_cpu(explain.predict(model, common.beside(model, normalize(first.images)), 256).argmax(1)) == first.labels
+    right = to_cpu(inference.predict(model, common.beside(model, normalize(first.images)), 256).argmax(1)) == first.labels
     each = range(len(classes)) if len(classes) == 2 else [None]
     for k in each:
         wanted = right if k is None else right & (first.labels == k)
         name = "all classes" if k is None else literal(classes[k])
         if not wanted.any():
-            print(f"\n{settings.model} on {test_set.name}, {name}: no test picture that the net gets right")
+            print(f"\n{settings.model} on {test_set.name}, {name}: no test image that the net gets right")
             continue
         chosen = first.take(np.flatnonzero(wanted)[: args.study])
-        print(f"\n{settings.model} on {test_set.name}, {name}: {len(chosen)} test pictures that the net gets right")
+        print(f"\n{settings.model} on {test_set.name}, {name}: {len(chosen)} test images that the net gets right")
         measure(model, chosen, normalize, args.deletion, settings_of(args))
 
 
@@ -223,18 +223,18 @@ def measure(model: Module, chosen: Dataset, normalize: Normalize, deletion: str,
         p, area = probability(model, deleted(x, e), y), to_cpu(e.map.mean((1, 2)))
         low, small = p < 0.1, area <= 0.25
         print(f"  meaningful, {setting}: p {np.median(probability(model, x, y)):.3f} -> {np.median(p):.3f} (medians), "
-              f"{area.mean():.1%} of the picture deleted; p below 10% on {low.mean():.0%} of the pictures, "
+              f"{area.mean():.1%} of the image deleted; p below 10% on {low.mean():.0%} of the images, "
               f"at most a quarter deleted on {small.mean():.0%}, both on {(low & small).mean():.0%}")  # fmt: skip
         on_lesion(e.map, chosen)
     e = explain.extremal_perturbation(model, x, y, areas=[0.1], **how)
     p, e = probability(model, explain.keep(x, e.map), y), e.to("cpu")
-    print(f"  extremal, 10%: kept {e.map.mean():.1%} of the picture, p -> {np.median(p):.3f} (median), "
+    print(f"  extremal, 10%: kept {e.map.mean():.1%} of the image, p -> {np.median(p):.3f} (median), "
           f"above 90% of what it was on {(e.params['kept'][:, 0] >= 0.9).mean():.0%}")  # fmt: skip
     on_lesion(e.map, chosen)
 
 
 def on_lesion(maps: Array, chosen: Dataset) -> None:
-    """How much of the map lies on the lesion, compared with a map of the centre, on the same pictures."""
+    """How much of the map lies on the lesion, compared with a map of the centre, on the same images."""
     if "lesion" not in chosen.masks:
         return
     lesion = chosen.masks["lesion"]
@@ -253,8 +253,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--deletion", choices=DELETIONS, default="blur", help="what meaningful perturbation does")
     p.add_argument("--setting", choices=SETTINGS, default="localisation", help="the weights of its loss")
     p.add_argument("--iterations", type=int, help="of both methods; by default as published, 300 and 800")
-    p.add_argument("--study", type=int, metavar="N", help="measure the masks of N pictures of --run instead")
-    p.add_argument("--out", default="runs/perturbation", help="the folder for the pictures")
+    p.add_argument("--study", type=int, metavar="N", help="measure the masks of N images of --run instead")
+    p.add_argument("--out", default="runs/perturbation", help="the folder for the images")
     return p
 
 

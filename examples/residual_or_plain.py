@@ -11,7 +11,7 @@ On the lesions, nets of 20 layers of either kind learn, and nets of 56 layers of
 gradients at the start, but not what shortcuts do for training.
 
 A net of 56 layers can do whatever one of 20 can: let its other layers pass on what they are given. So its error on the
-pictures that it is *trained* on should not be larger. For plain nets it is; training does not find those weights. A block that
+images that it is *trained* on should not be larger. For plain nets it is; training does not find those weights. A block that
 computes x + F(x) passes x on where F is small, and the deep net is no longer behind.
 
 Gradients do not vanish in the deep plain net, as one might think: behind batch norm they grow, from layer to layer on the way
@@ -69,9 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
     def run() -> None:
         settings = compare.settings(asked, RECIPES)
         nets = {f"{kind}{depth}": getattr(models, f"{kind}{depth}") for kind in KINDS.values() for depth in asked.depths}
-        pictures, rows = compare.train_all(nets, settings, asked.seeds, out)
-        K, C = len(pictures.classes), pictures.images.shape[1]
-        first = first_batch(pictures, settings.batch_size, settings.device)
+        dataset, rows = compare.train_all(nets, settings, asked.seeds, out)
+        K, C = len(dataset.classes), dataset.images.shape[1]
+        first = first_batch(dataset, settings.batch_size, settings.device)
         norms = {
             name: [gradient_norms(make(K, C, seed).to(settings.device), *first) for seed in asked.seeds]
             for name, make in nets.items()
@@ -79,16 +79,16 @@ def main(arguments: list[str] | None = None) -> int:
         lines = [line(name, make(K, C, 0), rows[name], norms[name]) for name, make in nets.items()]
         text = compare.table(HEAD, lines)
         files.write(out / "table.md", text)
-        draw(out / "figure.png", rows, norms, asked.depths, f"{len(pictures):,} pictures of {settings.data}")
+        draw(out / "figure.png", rows, norms, asked.depths, f"{len(dataset):,} images of {settings.data}")
         print(f"{text}{verdict(rows, asked.depths)}; now look at {out / 'figure.png'}")
 
     return compare.guarded(run, out)
 
 
-def first_batch(pictures: Dataset, batch_size: int, device: str = "cpu") -> tuple[Tensor, Array]:
-    """The first pictures, normalised, and their labels, both on `device`."""
-    x = Normalize(*pictures.mean_std())(pictures.images[:batch_size])
-    return Tensor(to_device(x, device)), to_device(pictures.labels[:batch_size], device)
+def first_batch(dataset: Dataset, batch_size: int, device: str = "cpu") -> tuple[Tensor, Array]:
+    """The first images, normalised, and their labels, both on `device`."""
+    x = Normalize(*dataset.mean_std())(dataset.images[:batch_size])
+    return Tensor(to_device(x, device)), to_device(dataset.labels[:batch_size], device)
 
 
 def gradient_norms(model: Module, x: Tensor, labels: Array) -> Array:
@@ -126,8 +126,8 @@ def draw(path: pathlib.Path, rows: Mapping[str, list[list[Row]]], norms: Norms, 
     """Errors of the plain and of the residual nets on one scale, and gradient norms; one line a seed."""
     from matplotlib.ticker import MaxNLocator
 
-    picture = figure.new(11, 3.9, w_pad=0.1, h_pad=0.08)
-    plain, residual, layers = picture.subplots(1, 3, width_ratios=(3, 3, 3.4))
+    fig = figure.new(11, 3.9, w_pad=0.1, h_pad=0.08)
+    plain, residual, layers = fig.subplots(1, 3, width_ratios=(3, 3, 3.4))
     residual.sharey(plain)
     few, many = min(depths), max(depths)
     color = {depth: ORANGE if depth == many else BLUE if depth == few else GREY for depth in depths}
@@ -162,8 +162,8 @@ def draw(path: pathlib.Path, rows: Mapping[str, list[list[Row]]], norms: Norms, 
         ax.grid(color="#e6e6e6", lw=0.8)
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(colors=GREY, labelsize=9)
-    picture.suptitle(f"{' and '.join(map(str, depths))} layers, plain and residual: {data}", fontsize=11, fontweight="bold")
-    figure.save(picture, path)
+    fig.suptitle(f"{' and '.join(map(str, depths))} layers, plain and residual: {data}", fontsize=11, fontweight="bold")
+    figure.save(fig, path)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
-"""Ask a net what part of a picture decided, in eleven ways, and see why the gradient of a probability is the wrong question.
+"""Ask a net what part of an image decided, in eleven ways, and see why the gradient of a probability is the wrong question.
 
     python examples/saliency.py
 
-takes the net of `examples/train.py` (and trains it first where it is not there) and its test pictures, and draws into
+takes the net of `examples/train.py` (and trains it first where it is not there) and its test images, and draws into
 runs/saliency
 
     saturation.png  the gradient of the score S_c of the predicted class c, beside that of its probability p_c
-    methods.png     all methods beside each other: pictures down, methods across
+    methods.png     all methods beside each other: images down, methods across
 
-Where a net is sure, dp/dx vanishes, for any picture: with z = log p_c / (1 - p_c), the log-odds,
+Where a net is sure, dp/dx vanishes, for any image: with z = log p_c / (1 - p_c), the log-odds,
 
     dp_c = p_c (dS_c - sum_k p_k dS_k) = p_c (1 - p_c) dz
 
-and p (1 - p) is 1/4 for an undecided net, but 1/1000 for one that is 99.9% sure. The score has no such end. Your own picture,
+and p (1 - p) is 1/4 for an undecided net, but 1/1000 for one that is 99.9% sure. The score has no such end. Your own image,
 and your own net (weights as safetensors or as PyTorch writes them):
 
     python examples/saliency.py --image mole.jpg
@@ -31,14 +31,14 @@ import sys
 import common
 import numpy as np
 
-from minidl import explain, view
+from minidl import explain, inference, view
 from minidl.array import Array, to_cpu
 from minidl.explain import Explanation
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE
-from minidl.view.maps import draw, scale
+from minidl.view.maps import color_scale, draw
 
-SHOWN = (0.55, 0.8, 0.95, 0.99, 0.999)  # saturation.png shows the pictures for which the net is about as sure as this
+SHOWN = (0.55, 0.8, 0.95, 0.99, 0.999)  # saturation.png shows the images for which the net is about as sure as this
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,19 +61,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def saturation(path: pathlib.Path, loaded: common.Loaded) -> None:
-    """Maps of dS/dx and dp/dx for some pictures, and the size of both for all pictures, by how sure the net is.
+    """Maps of dS/dx and dp/dx for some images, and the size of both for all images, by how sure the net is.
 
-    Of pictures that nobody has generated there may be few: then they are those in which the first one fades away.
+    Of images that nobody has generated there may be few: then they are those in which the first one fades away.
     """
     images = loaded.images if loaded.labels is not None else faded(loaded.images[0], loaded.normalize.mean)
     x = loaded.inputs(images)
     of_score, of_p = (explain.saliency(loaded.model, x, output=output).to("cpu") for output in ("logit", "prob"))
-    sure = log_odds(to_cpu(explain.predict(loaded.model, x)), of_score.target)  # (N,)
+    sure = log_odds(to_cpu(inference.predict(loaded.model, x)), of_score.target)  # (N,)
     wanted = np.log(SHOWN) - np.log1p(-np.array(SHOWN))
     shown = sorted({int(np.abs(sure - z).argmin()) for z in wanted}, key=sure.__getitem__)
 
-    picture = figure.new(13, 5.3, w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0)
-    left, right = picture.subfigures(1, 2, width_ratios=(2, 1))
+    fig = figure.new(13, 5.3, w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0)
+    left, right = fig.subfigures(1, 2, width_ratios=(2, 1))
     cells = left.subplots(3, len(SHOWN))
     for ax in cells.flat:
         ax.set_axis_off()
@@ -83,7 +83,7 @@ def saturation(path: pathlib.Path, loaded: common.Loaded) -> None:
             f"{figure.name(loaded.classes[of_score.target[i]], 16)}\np {percent(sure[i])}", fontsize=9, loc="left", pad=4
         )
     for row, maps, name in (cells[1], of_score.map, "|∂ score / ∂ x|"), (cells[2], of_p.map, "|∂ probability / ∂ x|"):
-        colors = scale(maps[shown])
+        colors = color_scale(maps[shown])
         for ax, i in zip(row, shown, strict=False):
             shades = draw(ax, images[i], maps[i], colors)
         bar = left.colorbar(shades, ax=list(row), shrink=0.85, aspect=14, extend="max")
@@ -99,21 +99,21 @@ def saturation(path: pathlib.Path, loaded: common.Loaded) -> None:
     typical = np.median(length / (p * (1 - p)))
     z = np.linspace(min(0.0, sure.min()), sure.max(), 100)
     ax.semilogy(z, typical * np.exp(-z) / (1 + np.exp(-z)) ** 2, color=GREY, lw=1.2, label="p (1 − p), to scale")
-    what = "all pictures" if loaded.labels is not None else "as the picture fades"
+    what = "all images" if loaded.labels is not None else "as the image fades"
     ax.set_title(f"length of the gradient, {what}", fontsize=10, loc="left")
     ax.set_xlabel("how sure: log p / (1 − p) of the predicted class", color=GREY)
     ax.grid(color="#e6e6e6", lw=0.8)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(colors=GREY, labelsize=9)
     ax.legend(frameon=False, fontsize=9)
-    picture.suptitle(
+    fig.suptitle(
         "The surer the net, the less its probability can still change, whatever decided", fontsize=11, fontweight="bold"
     )
-    figure.save(picture, path)
+    figure.save(fig, path)
 
 
 def faded(image: Array, mean: Array, steps: int = 40) -> Array:
-    """A picture (C,H,W) uint8 in so many degrees of contrast, from a tenth of its own to its own: (steps,C,H,W) uint8."""
+    """An image (C,H,W) uint8 in so many degrees of contrast, from a tenth of its own to its own: (steps,C,H,W) uint8."""
     grey = 255 * np.asarray(mean)[:, None, None]
     contrast = np.linspace(0.1, 1, steps)[:, None, None, None]
     return np.clip(np.rint(grey + contrast * (image - grey)), 0, 255).astype(np.uint8)
@@ -139,10 +139,10 @@ def percent(log_odds: float) -> str:
 
 
 def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace) -> None:
-    """One row for each of the first pictures, one column for each method, all of the logit of the predicted class."""
+    """One row for each of the first images, one column for each method, all of the logit of the predicted class."""
     images = loaded.images[: args.count]
     model, x = loaded.model, loaded.inputs(images)
-    rest = loaded.images[args.count :][:50]  # the background of expected gradients, where there are further pictures
+    rest = loaded.images[args.count :][:50]  # the background of expected gradients, where there are further images
     bar = {"progress": sys.stderr.isatty()}
     found: dict[str, Explanation] = {
         "gradient": explain.saliency(model, x),
@@ -161,7 +161,7 @@ def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace)
         "RISE": explain.rise(model, x, samples=args.masks, **bar),
     }
     classes = to_cpu(found["gradient"].target)
-    sure = log_odds(to_cpu(explain.predict(model, x)), classes)
+    sure = log_odds(to_cpu(inference.predict(model, x)), classes)
     captions = [f"{figure.name(loaded.classes[c], 16)}\np {percent(z)}" for c, z in zip(classes, sure, strict=True)]
     view.comparison(path, images, {name: e.map for name, e in found.items()}, captions, f"What decided? {len(found)} answers")
 
@@ -169,10 +169,10 @@ def methods(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace)
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common.add_arguments(p)
-    p.add_argument("--count", type=int, default=4, help="how many pictures methods.png shows")
+    p.add_argument("--count", type=int, default=4, help="how many images methods.png shows")
     p.add_argument("--layer", help="of Grad-CAM; by default the last one with spatial extent")
     p.add_argument("--masks", type=int, default=2000, help="of RISE; fewer are faster, and noisier")
-    p.add_argument("--out", default="runs/saliency", help="the folder for the pictures")
+    p.add_argument("--out", default="runs/saliency", help="the folder for the images")
     return p
 
 

@@ -1,11 +1,11 @@
-"""Walk the whole way back from a net's score to the picture, on one page in the browser.
+"""Walk the whole way back from a net's score to the image, on one page in the browser.
 
     python examples/step.py
 
-takes the net of `examples/train.py` (and trains it first where it is not there) and a test picture, writes runs/step/step.html,
+takes the net of `examples/train.py` (and trains it first where it is not there) and a test image, writes runs/step/step.html,
 and opens it. The page shows every step of the backward pass: what the net had computed, how much each number matters for the
-score, and the arithmetic between; the arrow keys walk from the score back to the picture. It is one file that loads nothing:
-pass it on as it is. Your own picture, and your own net (weights as safetensors or as PyTorch writes them):
+score, and the arithmetic between; the arrow keys walk from the score back to the image. It is one file that loads nothing:
+pass it on as it is. Your own image, and your own net (weights as safetensors or as PyTorch writes them):
 
     python examples/step.py --image mole.jpg --pixel 12 20
     python examples/step.py --image cat.jpg --model resnet18 --weights resnet18.pth --target 281
@@ -40,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     loaded = common.load(args, count=args.number + 1)
-    picture = loaded.images[min(args.number, len(loaded.images) - 1)]  # (C,H,W)
-    x = loaded.inputs(picture[None])
+    image = loaded.images[min(args.number, len(loaded.images) - 1)]  # (C,H,W)
+    x = loaded.inputs(image[None])
     if args.text:
         print(text(loaded.model, x, args.target))
     name = pathlib.Path(args.image[0]).name if args.image else f"generated lesion {args.number}"
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
         x,
         args.target,
         path,
-        picture=picture,
+        image=image,
         classes=loaded.classes,
         picks=[tuple(pixel) for pixel in args.pixel],
         title=f"{name}: the way back",
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
 def text(model: Module, x: Array, target: int | None) -> str:
     """The walk from the score as a table, and the sums on the strongest path of the pixel with the largest gradient."""
     with model.eval().frozen(), ops.unfused():
-        logits = model(Tensor(x, requires_grad=True, name="picture"))
+        logits = model(Tensor(x, requires_grad=True, name="image"))
         walked = trace(logits[0, int(logits.data.argmax()) if target is None else target], pixel="strongest")
     return f"{walked}\n\n{walked.arithmetic()}\n"
 
@@ -85,7 +85,7 @@ def peak() -> str:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common.add_arguments(p)
-    p.add_argument("--number", type=int, default=1, help="which of the generated pictures; by default 1")
+    p.add_argument("--number", type=int, default=1, help="which of the generated images; by default 1")
     p.add_argument("--target", type=int, help="the class that is explained, by its number; by default the predicted one")
     p.add_argument("--pixel", type=int, nargs=2, action="append", default=[], metavar=("ROW", "COLUMN"),
                    help="follow this pixel too; may be given several times")  # fmt: skip

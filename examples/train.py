@@ -1,20 +1,20 @@
-"""Train a small ResNet on pictures, and look at what it looks at.
+"""Train a small ResNet on images, and look at what it looks at.
 
     python examples/train.py
 
-draws 10,000 pictures of skin lesions, benign and malignant, and trains `resnet8` to tell which is which, in a minute or two
+draws 10,000 images of skin lesions, benign and malignant, and trains `resnet8` to tell which is which, in a minute or two
 on two cores. A line reports on every epoch: the first ones do no better than a coin, then the net finds out what to look for.
 Then look into runs/lesions-resnet8:
 
     curves.png      loss and accuracy, drawn anew after every epoch
     confusion.png   which class was taken for which
-    gradients.png   test pictures, and beside each the gradient of the predicted logit in its pixels: where more light makes
+    gradients.png   test images, and beside each the gradient of the predicted logit in its pixels: where more light makes
                     the net surer of its answer (red) or less sure (blue)
 
-Press Ctrl-C at any time: the same command with --resume goes on after the last finished epoch. Other pictures:
+Press Ctrl-C at any time: the same command with --resume goes on after the last finished epoch. Other images:
 
     python examples/train.py --data cifar10 --model resnet20                 # fetches 170 MB into data/, if it is not there
-    python examples/train.py --data folder --root my_pictures --size 32      # my_pictures/CLASS/*.png
+    python examples/train.py --data folder --root my_images --size 32      # my_images/CLASS/*.png
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from minidl.train import Settings
 MODELS = {name: getattr(models, name) for name in models.__all__}
 MODELS = {name: f for name, f in MODELS.items() if all(p.default != p.empty for p in signature(f).parameters.values())}
 
-PICTURES = ("curves.png", "confusion.png", "gradients.png")
+IMAGES = ("curves.png", "confusion.png", "gradients.png")
 DEFAULTS = {"model": "resnet8", "data": "lesions"}
 RECIPES: dict[str, dict[str, Any]] = {  # where the data want other settings than the defaults of `Settings`
     "lesions": {"epochs": 8, "batch_size": 64, "lr": 0.05, "crop": 2, "flip": "both"},
@@ -82,20 +82,20 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     model = make(settings.model, len(train_set.classes), C, settings.seed)
     title = f"{settings.model} on {settings.data}"
     print(f"{title}: {sum(p.size for p in model.parameters()):,} parameters, {N:,} training and {len(test_set):,} test "
-          f"pictures of {H}x{W}, {len(train_set.classes)} classes; everything goes into {out}")  # fmt: skip
+          f"images of {H}x{W}, {len(train_set.classes)} classes; everything goes into {out}")  # fmt: skip
 
     def after_epoch(rows: list[train.Row]) -> None:
         view.curves(out / "curves.png", rows, title)
 
-    files.remove_leftovers(out, PICTURES)
+    files.remove_leftovers(out, IMAGES)
     train.fit(model, train_set, test_set, settings, out, resume, after_epoch)
 
     normalize = Normalize(*train_set.mean_std())
     _, logits, labels = inference.evaluate(model, test_set, prepare=normalize)
-    right = f"{metrics.accuracy(logits, labels):.1%} of the test pictures right"
+    right = f"{metrics.accuracy(logits, labels):.1%} of the test images right"
     view.confusion(out / "confusion.png", metrics.confusion_matrix(logits, labels), test_set.classes, f"{title}\n{right}")
     look(model, test_set.take(np.arange(min(8, len(test_set)))), normalize, f"{title}: predictions, and their gradients", out)
-    print(f"{right}; now look at {', '.join(str(out / name) for name in PICTURES)}")
+    print(f"{right}; now look at {', '.join(str(out / name) for name in IMAGES)}")
 
 
 def make(name: str, classes: int, channels: int, seed: int = 0) -> Module:
@@ -105,20 +105,20 @@ def make(name: str, classes: int, channels: int, seed: int = 0) -> Module:
     return constructor(num_classes=classes, in_channels=channels, seed=seed, **plain)
 
 
-def look(model: Module, pictures: Dataset, normalize: Normalize, title: str, out: pathlib.Path) -> None:
-    """Draw pictures and d logit / d picture. The net sees x = (picture - mean) / std, so d x / d picture is 1 / std."""
-    x = to_device(normalize(pictures.images), model.parameters()[0].device)  # (N,C,H,W)
-    logits, gx = to_cpu(explain.predict(model, x)), to_cpu(explain.saliency(model, x).raw)  # (N,K) (N,C,H,W)
+def look(model: Module, dataset: Dataset, normalize: Normalize, title: str, out: pathlib.Path) -> None:
+    """Draw images and d logit / d image. The net sees x = (image - mean) / std, so d x / d image is 1 / std."""
+    x = to_device(normalize(dataset.images), model.parameters()[0].device)  # (N,C,H,W)
+    logits, gx = to_cpu(inference.predict(model, x)), to_cpu(explain.saliency(model, x).raw)  # (N,K) (N,C,H,W)
     maps = (gx / np.asarray(normalize.std)[:, None, None]).sum(1)  # (N,H,W): all channels lighten together
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)  # softmax
-    view.gradient_pictures(
+    view.gradient_images(
         out / "gradients.png",
-        pictures.images,
+        dataset.images,
         maps,
-        pictures.labels,
+        dataset.labels,
         p,
-        pictures.classes,
+        dataset.classes,
         title,
     )
 
@@ -139,9 +139,9 @@ def choose(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> Settings:
 
 
 def load(settings: Settings) -> tuple[Dataset, Dataset]:
-    """Training and test pictures. Raises ValueError for unknown data."""
+    """Training and test images. Raises ValueError for unknown data."""
     if settings.size is not None and settings.data.startswith("cifar"):
-        raise ValueError(f"--size {settings.size}: the pictures of {settings.data} are 32x32")
+        raise ValueError(f"--size {settings.size}: the images of {settings.data} are 32x32")
     train_set, test_set = DATA[one_of(settings.data, "data", DATA)](settings)
     if settings.limit is not None:
         train_set, test_set = (d.take(np.arange(min(settings.limit, len(d)))) for d in (train_set, test_set))
@@ -163,7 +163,7 @@ def cifar100(settings: Settings) -> tuple[Dataset, Dataset]:
 
 
 def folder(settings: Settings) -> tuple[Dataset, Dataset]:
-    """ROOT/train/CLASS and ROOT/test/CLASS or, with ROOT/CLASS alone, a fifth of the pictures to test; in random order."""
+    """ROOT/train/CLASS and ROOT/test/CLASS or, with ROOT/CLASS alone, a fifth of the images to test; in random order."""
     root, size = pathlib.Path(settings.root), None if settings.size is None else (settings.size, settings.size)
     if (root / "train").is_dir() and (root / "test").is_dir():
         (train_set,), (test_set,) = (data.image_folder(root / part, size).split([1.0]) for part in ("train", "test"))
@@ -185,13 +185,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--model", choices=MODELS, metavar="NAME", help=f"one of {', '.join(MODELS)}")
     p.add_argument("--data", choices=DATA, metavar="NAME", help=f"one of {', '.join(DATA)}")
     p.add_argument("--root", help="the folder that holds the data; by default data")
-    p.add_argument("--size", type=int, help="pixels: draw lesions, or resize the pictures of a folder, to SIZE x SIZE")
-    p.add_argument("--limit", type=int, help="take only the first LIMIT pictures of each set, for a quick try")
+    p.add_argument("--size", type=int, help="pixels: draw lesions, or resize the images of a folder, to SIZE x SIZE")
+    p.add_argument("--limit", type=int, help="take only the first LIMIT images of each set, for a quick try")
     p.add_argument("--epochs", type=int)
     p.add_argument("--batch-size", type=int)
     p.add_argument("--lr", type=float, help="the highest learning rate of the one-cycle schedule")
     p.add_argument("--weight-decay", type=float)
-    p.add_argument("--seed", type=int, help="of the initial weights, the order of the pictures and the augmentation")
+    p.add_argument("--seed", type=int, help="of the initial weights, the order of the images and the augmentation")
     p.add_argument("--device", choices=("cpu", "gpu"))
     p.add_argument("--precision", choices=PRECISIONS, help="of the activations in training; 16 bits take half the memory")
     p.add_argument("--cuda-graph", action="store_const", const=True, help="on a GPU, each step as one graph of kernels: sooner")

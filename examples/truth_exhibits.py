@@ -1,6 +1,6 @@
-"""Trained nets, and pictures of which it is known what these nets see in them: what `ground_truth.py` tries the methods on.
+"""Trained nets, and images of which it is known what these nets see in them: what `ground_truth.py` tries the methods on.
 
-Two kinds of nets learn generated lesions. M0 sees an ink mark in half of all pictures; M1 in 95% of malignant and 5% of benign
+Two kinds of nets learn generated lesions. M0 sees an ink mark in half of all images; M1 in 95% of malignant and 5% of benign
 ones, and learns that ink is malignant. A third kind learns HAM10000, whose truth is only what dermatologists outlined.
 """
 
@@ -17,27 +17,27 @@ import numpy as np
 from tqdm import tqdm
 
 import models
-from minidl import data, explain, train
+from minidl import data, inference, train
 from minidl.array import Array, to_cpu
 from minidl.data import Dataset, Normalize
 from minidl.nn import Module
 from minidl.train import Settings
 
-MARKS = {"M0": (0.5, 0.5), "M1": (0.05, 0.95)}  # how often benign and malignant pictures have one
-CANDIDATES = 6  # for each picture that is wanted, so many are drawn
-TRAIN, TEST, TRUTH, MARKED = 0, 1, 1000, 2000  # the seeds of pictures
+MARKS = {"M0": (0.5, 0.5), "M1": (0.05, 0.95)}  # how often benign and malignant images have one
+CANDIDATES = 6  # for each image that is wanted, so many are drawn
+TRAIN, TEST, TRUTH, MARKED = 0, 1, 1000, 2000  # the seeds of images
 
 
 @dataclass(frozen=True)
 class Plan:
     """How much is done."""
 
-    size: int  # of pictures, in pixels: their height
-    pictures: int  # that the methods are tried on; half as many with marks, which two nets see
+    size: int  # of images, in pixels: their height
+    images: int  # that the methods are tried on; half as many with marks, which two nets see
     nets: int  # of each kind, from different initial weights
     epochs: int
     lr: float = 0.05  # the highest
-    train: int = 8000  # generated pictures
+    train: int = 8000  # generated images
     channels: int = 3
     confident: float = 0.9  # a net that is less sure is not asked
     root: str = "data"  # the folder of HAM10000
@@ -50,32 +50,32 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Exhibit:
-    """Pictures for one net, which has the same right answer to all of them and good reasons for it."""
+    """Images for one net, which has the same right answer to all of them and good reasons for it."""
 
     name: str
     group: str  # exhibits of the same group differ in nothing but the net
     model: Module
     x: Array  # (N,C,H,W), as the net takes them, and where it is
     images: Array  # (N,C,H,W) uint8
-    numbers: Array  # (N,) which pictures these are
+    numbers: Array  # (N,) which images these are
     target: Array  # (N,) the class that the net answers
     masks: dict[str, Array]  # (N,H,W) each
-    background: Array  # (B,C,H,W), other pictures, as x
+    background: Array  # (B,C,H,W), other images, as x
 
 
 @dataclass(frozen=True, eq=False)
 class Net:
     model: Module
     normalize: Normalize
-    scores: dict[str, float]  # on the test pictures
+    scores: dict[str, float]  # on the test images
 
     def inputs(self, images: Array) -> Array:
-        """Pictures (N,C,H,W) uint8 as the net takes them, the same bits wherever it is."""
+        """Images (N,C,H,W) uint8 as the net takes them, the same bits wherever it is."""
         return common.beside(self.model, self.normalize(images))
 
     def probability(self, d: Dataset, target: Array) -> Array:
         """(N,) of the class `target` (N,)"""
-        logits = to_cpu(explain.predict(self.model, self.inputs(d.images), 100))
+        logits = to_cpu(inference.predict(self.model, self.inputs(d.images), 100))
         p = np.exp(logits - logits.max(1, keepdims=True))
         chosen: Array = p[np.arange(len(p)), target] / p.sum(1)
         return chosen
@@ -98,18 +98,18 @@ def lesion_net(plan: Plan, out: pathlib.Path, kind: str, number: int) -> Net:
     settings = Settings(plan.epochs, batch_size=64, lr=plan.lr, crop=max(2, plan.size // 16), flip="both", seed=number,
                         model="resnet8", data=f"lesions {kind}, {plan.channels} channels", size=plan.size, limit=plan.train,
                         **plan.place())  # fmt: skip
-    pictures = partial(data.lesions, plan.train, plan.size, plan.channels, seed=TRAIN, mark=MARKS[kind])
+    train_set = partial(data.lesions, plan.train, plan.size, plan.channels, seed=TRAIN, mark=MARKS[kind])
     test = partial(data.lesions, 1000, plan.size, plan.channels, seed=TEST, mark=MARKS["M0"])
-    return trained(out / f"{kind}-{number}", settings, pictures, test)
+    return trained(out / f"{kind}-{number}", settings, train_set, test)
 
 
 def before_evidence(plan: Plan, net: Net, number: int) -> Exhibit:
-    """Pictures to which the answer is right and sure, for the evidence and for nothing else:
+    """Images to which the answer is right and sure, for the evidence and for nothing else:
 
     it turns round when malignancy alone is changed; without the lesion it is no longer sure; and without the freckle, or
     without the mark where there is one, it stays.
     """
-    draw = partial(data.lesions, CANDIDATES * plan.pictures, plan.size, plan.channels, seed=TRUTH, mark=MARKS["M0"])
+    draw = partial(data.lesions, CANDIDATES * plan.images, plan.size, plan.channels, seed=TRUTH, mark=MARKS["M0"])
     d = draw()
     p, other, no_lesion, no_freckle, no_mark = (
         net.probability(changed, d.labels)
@@ -120,12 +120,12 @@ def before_evidence(plan: Plan, net: Net, number: int) -> Exhibit:
 
 
 def before_marks(plan: Plan, m0: Net, m1: Net, number: int) -> list[Exhibit]:
-    """Malignant pictures with a mark that both nets call malignant and are sure, M0 for the lesion, M1 for the mark:
+    """Malignant images with a mark that both nets call malignant and are sure, M0 for the lesion, M1 for the mark:
 
     without the mark M0's answer stays and M1's turns round, and were the lesion benign M0's would turn round.
     """
-    plan = replace(plan, pictures=-(-plan.pictures // 2))
-    draw = partial(data.lesions, 4 * CANDIDATES * plan.pictures, plan.size, plan.channels, seed=MARKED, mark=(1, 1))
+    plan = replace(plan, images=-(-plan.images // 2))
+    draw = partial(data.lesions, 4 * CANDIDATES * plan.images, plan.size, plan.channels, seed=MARKED, mark=(1, 1))
     d, no_mark, other = draw(), draw(without=["mark"]), draw(flip=True)
     admitted = d.labels == 1
     for net in m0, m1:
@@ -137,12 +137,12 @@ def before_marks(plan: Plan, m0: Net, m1: Net, number: int) -> list[Exhibit]:
 
 
 def exhibit(plan: Plan, name: str, group: str, net: Net, d: Dataset, admitted: Array, masks: tuple[str, ...]) -> Exhibit:
-    """Pictures of `d` out of those that are `admitted` (N,). Raises ValueError where none is."""
+    """Images of `d` out of those that are `admitted` (N,). Raises ValueError where none is."""
     if not admitted.any():
-        raise ValueError(f"{name}: of {len(d)} pictures, none passes the test of what the net relies on; try more --epochs")
-    which = evenly(admitted, d.labels, plan.pictures)
+        raise ValueError(f"{name}: of {len(d)} images, none passes the test of what the net relies on; try more --epochs")
+    which = evenly(admitted, d.labels, plan.images)
     few = d.take(which)
-    print(f"{name}: {admitted.sum()} of {len(d)} pictures pass, {len(which)} are taken, {few.labels.mean():.0%} malignant")
+    print(f"{name}: {admitted.sum()} of {len(d)} images pass, {len(which)} are taken, {few.labels.mean():.0%} malignant")
     background = net.inputs(d.take(np.flatnonzero(~np.isin(np.arange(len(d)), which))[:50]).images)
     return Exhibit(name, group, net.model, net.inputs(few.images), few.images, which, few.labels,
                    {m: few.masks[m] for m in masks}, background)  # fmt: skip
@@ -152,10 +152,10 @@ def exhibit(plan: Plan, name: str, group: str, net: Net, d: Dataset, admitted: A
 
 
 def of_ham10000(plan: Plan, out: pathlib.Path) -> tuple[dict[str, Net], list[Exhibit]]:
-    """Nets that tell benign from malignant, before pictures that they are right and sure about: the truth is the outline."""
+    """Nets that tell benign from malignant, before images that they are right and sure about: the truth is the outline."""
 
-    def pictures(is_train: bool) -> Dataset:
-        with tqdm(desc=f"HAM10000, {'training' if is_train else 'test'} pictures", unit="", leave=False) as bar:
+    def ham10000(is_train: bool) -> Dataset:
+        with tqdm(desc=f"HAM10000, {'training' if is_train else 'test'} images", unit="", leave=False) as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.total = total
@@ -163,21 +163,21 @@ def of_ham10000(plan: Plan, out: pathlib.Path) -> tuple[dict[str, Net], list[Exh
 
             return data.ham10000(plan.root, is_train, (plan.size, plan.size * 4 // 3), progress=progress)
 
-    test = pictures(False)
+    test = ham10000(False)
     nets, exhibits = {}, []
     for number in range(plan.nets):
         settings = Settings(plan.epochs, batch_size=64, lr=plan.lr, crop=max(2, plan.size // 12), flip="both", seed=number,
                             model="resnet20", data="HAM10000, balanced", size=plan.size, **plan.place())  # fmt: skip
-        net = trained(out / f"H-{number}", settings, lambda: balanced(pictures(True)), lambda: test)
+        net = trained(out / f"H-{number}", settings, lambda: balanced(ham10000(True)), lambda: test)
         nets[f"H-{number}"] = net
-        few = test.take(np.random.default_rng(TRUTH).permutation(len(test))[: 2 * CANDIDATES * plan.pictures])
+        few = test.take(np.random.default_rng(TRUTH).permutation(len(test))[: 2 * CANDIDATES * plan.images])
         admitted = net.probability(few, few.labels) > plan.confident
         exhibits.append(exhibit(plan, f"outline H-{number}", f"outline {number}", net, few, admitted, ("lesion",)))
     return nets, exhibits
 
 
 def balanced(d: Dataset, seed: int = 0) -> Dataset:
-    """As many pictures of each class as there are of the most frequent one: those of the others several times."""
+    """As many images of each class as there are of the most frequent one: those of the others several times."""
     rng = np.random.default_rng(seed)
     most = np.bincount(d.labels).max()
     picks = [np.resize(rng.permutation(np.flatnonzero(d.labels == k)), most) for k in range(len(d.classes))]

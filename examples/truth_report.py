@@ -1,4 +1,4 @@
-"""What `ground_truth.py` found, as a table, a JSON file and two pictures."""
+"""What `ground_truth.py` found, as a table, a JSON file and two images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from minidl.array import Array
 from minidl.io import files
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE
-from minidl.view.maps import draw, scale
+from minidl.view.maps import color_scale, draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Results = dict[str, Any]
-Measured = dict[tuple[str, str], dict[str, Array]]  # (method, exhibit) -> score -> (N,)
-SHOWN = 4  # pictures of an exhibit whose maps are kept
+Scores = dict[tuple[str, str], dict[str, Array]]  # (method, exhibit) -> score -> (N,)
+SHOWN = 4  # images of an exhibit whose maps are kept
 WHAT = {  # score: (its name, which way is better)
     "pointing lesion": ("highest pixel\non the lesion", "more"),
     "enrichment lesion": ("mass on the lesion\n/ its area", "more"),
@@ -39,9 +39,7 @@ WHAT = {  # score: (its name, which way is better)
 # ---- numbers
 
 
-def results(
-    plan: Plan, nets: dict[str, Net], exhibits: Sequence[Exhibit], methods: Sequence[str], measured: Measured
-) -> Results:
+def results(plan: Plan, nets: dict[str, Net], exhibits: Sequence[Exhibit], methods: Sequence[str], measured: Scores) -> Results:
     """All that was found, ready for JSON: of each method every score as mean, low and high (95%), chance, and mean by net."""
     before = [e for e in exhibits if not e.group.startswith("mark")]
     table: dict[str, Results] = {}
@@ -51,7 +49,7 @@ def results(
         }
         if marked := [e for e in exhibits if e.group.startswith("mark")]:
             table[method]["mark"] = confounded(method, marked, measured)
-    about = {e.name: {"pictures": len(e.x), "malignant": float(e.target.mean())} for e in exhibits}
+    about = {e.name: {"images": len(e.x), "malignant": float(e.target.mean())} for e in exhibits}
     return {"plan": asdict(plan), "nets": {name: net.scores for name, net in nets.items()}, "exhibits": about, "methods": table}
 
 
@@ -68,8 +66,8 @@ def values(score: str, found: dict[str, Array]) -> tuple[Array, Array | None]:
     return found[score], found.get(f"chance of {score}")
 
 
-def pooled(score: str, method: str, exhibits: Sequence[Exhibit], measured: Measured) -> Results:
-    """Over all nets. What several nets see in one picture is drawn as one."""
+def pooled(score: str, method: str, exhibits: Sequence[Exhibit], measured: Scores) -> Results:
+    """Over all nets. What several nets see in one image is drawn as one."""
     parts = [values(score, measured[method, e.name]) for e in exhibits]
     numbers = np.concatenate([e.numbers[: len(v)] for e, (v, _) in zip(exhibits, parts, strict=True)])
     interval = metrics.bootstrap(np.concatenate([v for v, _ in parts]), numbers)
@@ -79,8 +77,8 @@ def pooled(score: str, method: str, exhibits: Sequence[Exhibit], measured: Measu
     return found
 
 
-def confounded(method: str, exhibits: Sequence[Exhibit], measured: Measured) -> Results:
-    """Mass on the mark / its area, of M0 and of M1 on the same pictures, and the difference, M1 - M0."""
+def confounded(method: str, exhibits: Sequence[Exhibit], measured: Scores) -> Results:
+    """Mass on the mark / its area, of M0 and of M1 on the same images, and the difference, M1 - M0."""
     kinds = {k: [e for e in exhibits if f" {k}-" in e.name] for k in ("M0", "M1")}
     found: Results = {k: pooled("enrichment mark", method, of_kind, measured) for k, of_kind in kinds.items()}
     m0, m1 = ([values("enrichment mark", measured[method, e.name])[0] for e in of_kind] for of_kind in kinds.values())
@@ -146,8 +144,8 @@ def chart(path: pathlib.Path, found: Results) -> None:
     methods: dict[str, Results] = found["methods"]
     columns = columns_of(found)
     has_marks = "mark" in next(iter(methods.values()))
-    picture = figure.new(2.1 * (len(columns) + 1.35 * has_marks) + 1.6, 0.27 * len(methods) + 1.5, w_pad=0.04, h_pad=0.06)
-    panels = picture.subplots(1, len(columns) + has_marks, sharey=True, width_ratios=[1] * len(columns) + [1.35] * has_marks)
+    fig = figure.new(2.1 * (len(columns) + 1.35 * has_marks) + 1.6, 0.27 * len(methods) + 1.5, w_pad=0.04, h_pad=0.06)
+    panels = fig.subplots(1, len(columns) + has_marks, sharey=True, width_ratios=[1] * len(columns) + [1.35] * has_marks)
     place = {method: -k for k, method in enumerate(methods)}
     for ax, score in zip(np.atleast_1d(panels), columns, strict=False):
         name, better = WHAT[score]
@@ -163,10 +161,10 @@ def chart(path: pathlib.Path, found: Results) -> None:
     first.set_yticks(list(place.values()), list(place))
     first.set_ylim(-len(methods) + 0.3, 0.7)
     plan = found["plan"]
-    of = f"{sum(e['pictures'] for n, e in found['exhibits'].items() if not n.startswith('mark'))} maps a method"
-    picture.suptitle(f"What the methods score: {of}, {plan['nets']} net{'s' * (plan['nets'] > 1)}, 95% intervals, "
+    of = f"{sum(e['images'] for n, e in found['exhibits'].items() if not n.startswith('mark'))} maps a method"
+    fig.suptitle(f"What the methods score: {of}, {plan['nets']} net{'s' * (plan['nets'] > 1)}, 95% intervals, "
                      "chance dashed; grey: maps that know nothing of the net", fontsize=11, fontweight="bold")  # fmt: skip
-    figure.save(picture, path)
+    figure.save(fig, path)
 
 
 def found_methods(methods: dict[str, Results]) -> list[str]:
@@ -216,7 +214,7 @@ def marks_panel(ax: Axes, methods: dict[str, Results], place: dict[str, float]) 
 
 
 def pages(path: pathlib.Path, found: Results, exhibits: Sequence[Exhibit], shown: dict[tuple[str, str], Array]) -> None:
-    """All methods' maps of one picture or more, outlined: a line for each net. Every map has a scale of its own."""
+    """All methods' maps of one image or more, outlined: a line for each net. Every map has a scale of its own."""
     marked = [e for e in exhibits if e.group.startswith("mark")][:2]
     lines = [(e, 0) for e in marked] if marked else [(exhibits[0], k) for k in range(min(3, len(exhibits[0].x)))]
     methods = list(found["methods"])
@@ -224,9 +222,9 @@ def pages(path: pathlib.Path, found: Results, exhibits: Sequence[Exhibit], shown
     bands = -(-len(methods) // across)
     H, W = lines[0][0].images.shape[2:]
     high, wide = 1.12, 1.12 * W / H
-    picture = figure.new(wide * (across + 1) + 1.0, bands * (len(lines) * high + 0.32) + 0.5, w_pad=0.02, h_pad=0.02,
+    fig = figure.new(wide * (across + 1) + 1.0, bands * (len(lines) * high + 0.32) + 0.5, w_pad=0.02, h_pad=0.02,
                          wspace=0, hspace=0)  # fmt: skip
-    bands_of = picture.subfigures(bands, 1, squeeze=False)[:, 0]
+    bands_of = fig.subfigures(bands, 1, squeeze=False)[:, 0]
     for band, part in enumerate(bands_of):
         cells = part.subplots(len(lines), across + 1, squeeze=False)
         for ax in cells.flat:
@@ -240,14 +238,14 @@ def pages(path: pathlib.Path, found: Results, exhibits: Sequence[Exhibit], shown
                         ha="right", va="center", transform=row[0].transAxes)  # fmt: skip
             for ax, method in zip(row[1:], names, strict=False):
                 values = shown[method, e.name][k : k + 1]
-                draw(ax, e.images[k], values[0], scale(values))
+                draw(ax, e.images[k], values[0], color_scale(values))
                 outline(ax, e, k, "black")
         for ax, method in zip(cells[0, 1:], names, strict=False):
             ax.set_title(method.replace(" ", "\n", 1) if len(method) > 12 else method, fontsize=8.5, pad=3)
-    about = "two nets call this malignant, for different reasons" if marked else "pictures that the net is right about"
+    about = "two nets call this malignant, for different reasons" if marked else "images that the net is right about"
     lines_of = "solid: the lesion" + (", dotted: the mark" if marked else "")
-    picture.suptitle(f"What the methods show: {about} ({lines_of}; a scale for each map)", fontsize=11, fontweight="bold")
-    figure.save(picture, path)
+    fig.suptitle(f"What the methods show: {about} ({lines_of}; a scale for each map)", fontsize=11, fontweight="bold")
+    figure.save(fig, path)
 
 
 def outline(ax: Axes, e: Exhibit, k: int, color: str) -> None:

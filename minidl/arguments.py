@@ -176,5 +176,5 @@ def masks(values: Array, maps: Array) -> Array:
         raise ValueError(f"masks: expected the shape of the maps, {maps.shape}, got {values.shape}")
     checked = to_cpu(values)
     if empty := np.flatnonzero(~checked.any((1, 2))).tolist():
-        raise ValueError(f"masks: no pixel is in the mask of the pictures {empty[:10]}; leave these out")
+        raise ValueError(f"masks: no pixel is in the mask of the images {empty[:10]}; leave these out")
     return checked

@@ -111,7 +111,7 @@ def wide(x: Array) -> Array:
     return x.astype(sum_type(x.dtype), copy=False)
 
 
-def total(x: Array, axis: tuple[int, ...], keepdims: bool = False) -> Array:
+def wide_sum(x: Array, axis: tuple[int, ...], keepdims: bool = False) -> Array:
     """sum x along the axes, in the type of x, but added up in that of its sums."""
     return x.sum(axis=axis, dtype=sum_type(x.dtype), keepdims=keepdims).astype(x.dtype, copy=False)
 

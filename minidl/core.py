@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from minidl import inputs, kernels
-from minidl.array import Array, array_module, device_of, is_float, to_device, total
+from minidl.array import Array, array_module, device_of, is_float, to_device, wide_sum
 from minidl.conduct import Conduct
 from minidl.contexts import Block, Setting
 from minidl.inputs import Line
@@ -465,9 +465,9 @@ def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
     if g.shape == shape:
         return g
     if g.ndim > len(shape):
-        g = total(g, tuple(range(g.ndim - len(shape))))
+        g = wide_sum(g, tuple(range(g.ndim - len(shape))))
     repeated = tuple(i for i, n in enumerate(shape) if n == 1 and g.shape[i] != 1)
-    return total(g, repeated, keepdims=True) if repeated else g
+    return wide_sum(g, repeated, keepdims=True) if repeated else g
 
 
 def sum_of(*parts: Array | None) -> Any:

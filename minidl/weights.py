@@ -58,7 +58,7 @@ def load(
     prefix: what the names begin with in the file and not in the model, such as "module.".
     skip: one or several layers, such as "fc", which keep the values that they have: a head for other classes. Their names
         are among the missing ones that are returned.
-    adapt_input: fit the first convolution to the model's number of input channels, so that a grey picture gives what it gave
+    adapt_input: fit the first convolution to the model's number of input channels, so that a grey image gives what it gave
         before: w'[:,n] = (1/N) sum_c w[:,c], for one channel the sum, for N their mean, repeated and rescaled.
     strict: with False, names that are missing or unexpected are no error, as in `Module.load_state_dict`, unless all are.
 
@@ -115,7 +115,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, 
             reserved = f"{DIGEST!r} and {FORMAT!r}"
             raise TypeError(f"metadata: expected strings under names other than {reserved}, got {key!r}: {value!r}")
     words[FORMAT] = str(NEWEST)
-    raw = safetensors_file.written(content, {**words, DIGEST: _digest(content, words)})
+    raw = safetensors_file.serialize(content, {**words, DIGEST: _digest(content, words)})
     try:
         files.write(path, raw)
     except OSError as error:

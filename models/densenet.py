@@ -5,7 +5,7 @@ Each layer of a block is given what all layers before it in the block have made,
     x_l = H_l([x_0, x_1, ..., x_{l-1}])
 
 The transitions between blocks halve the height and width. The ImageNet family is that of table 1, the CIFAR family that of
-section 4.1: three blocks on pictures of 32x32.
+section 4.1: three blocks on images of 32x32.
 
 Concatenation copies a channel into the input of every later layer; batch norm and relu make two more arrays of that size, and
 training keeps all three for the way back: memory grows with the square of the depth. The memory-saving variant (Pleiss et al.
@@ -14,7 +14,7 @@ is what a block does here (`nn.dense_block`, `minidl/ops/dense.py`), with the sa
 where dropout is on, or inside `with ops.unfused():`. `examples/dense_or_residual.py` measures both.
 
 num_classes and in_channels below 1, a seed below 0 and a dropout outside [0, 1) raise ValueError, and what are no numbers
-TypeError. A call raises ValueError for pictures (N,C,H,W) of other channels, or too small.
+TypeError. A call raises ValueError for images (N,C,H,W) of other channels, or too small.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Transition(nn.Module):
 
 
 class DenseNet(Net):
-    """A stem, dense blocks with transitions between them, the mean over the picture, one linear layer:
+    """A stem, dense blocks with transitions between them, the mean over the image, one linear layer:
     (N,in_channels,H,W) -> (N,num_classes)
 
     stem: named modules in their order, the last with c channels; blocks: the number of layers of each; smallest: as in `Net`.
@@ -205,7 +205,7 @@ def densenet264(num_classes: int = 1000, in_channels: int = 3, seed: int = 0, dr
     return imagenet((6, 12, 64, 48), 32, num_classes, in_channels, seed, dropout)
 
 
-# ---- the nets of table 2, with the errors there on CIFAR-10 (shifted and mirrored pictures)
+# ---- the nets of table 2, with the errors there on CIFAR-10 (shifted and mirrored images)
 
 
 def densenet_bc(

@@ -3,13 +3,13 @@
 An Inception module looks at its input with kernels of several sizes side by side and stacks what they find. The naive module
 makes more channels than it is given each time; the other first reduces them with 1x1 convolutions (figure 2).
 
-In training two auxiliary heads classify the pictures halfway, and `model(x)` gives three tensors of logits (section 5):
+In training two auxiliary heads classify the images halfway, and `model(x)` gives three tensors of logits (section 5):
 
     logits, aux1, aux2 = model(x)
     loss = cross_entropy(logits, labels) + 0.3 * (cross_entropy(aux1, labels) + cross_entropy(aux2, labels))
 
 num_classes and in_channels below 1, a seed below 0 and a dropout outside [0, 1) raise ValueError, and what are no numbers
-TypeError. A call raises ValueError for pictures (N,C,H,W) of other channels, or too small.
+TypeError. A call raises ValueError for images (N,C,H,W) of other channels, or too small.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class ConvRelu(nn.Module):
         self,
         c_in: int,
         c_out: int,
-        kernel: int | Pair,
+        kernel_size: int | Pair,
         stride: int = 1,
         padding: int | Pair = 0,
         norm: bool = True,
         *,
         rng: np.random.Generator,
     ) -> None:
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, bias=not norm, rng=rng)
+        self.conv = nn.Conv2d(c_in, c_out, kernel_size, stride, padding, bias=not norm, rng=rng)
         self.bn = nn.BatchNorm2d(c_out, eps=1e-3) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ MODULES: dict[str, type[NaiveInception | Inception]] = {"naive": NaiveInception,
 class AuxiliaryHead(nn.Module):
     """A classifier halfway: (N,C,H,W) -> (N,num_classes)
 
-    The paper pools windows of 5x5, which leave the 4x4 cells only of 14x14, that is of pictures of 224x224.
+    The paper pools windows of 5x5, which leave the 4x4 cells only of 14x14, that is of images of 224x224.
     """
 
     def __init__(self, c_in: int, num_classes: int, dropout: float, paper: bool, rng: np.random.Generator) -> None:
@@ -130,11 +130,11 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         N, C, H, W = x.shape
-        column = ops.reshape(x * x, (N, 1, C, H * W))  # the channels become the rows of one picture
+        column = ops.reshape(x * x, (N, 1, C, H * W))  # the channels become the rows of one image
         mean = ops.reshape(ops.avg_pool2d(column, (5, 1), 1, (2, 0)), (N, C, H, W))
         return x / (1 + self.alpha * mean) ** 0.75
 
-    def settings(self) -> str:
+    def extra_repr(self) -> str:
         return f"{self.alpha}"
 
 
@@ -147,7 +147,7 @@ class GoogLeNetLogits(NamedTuple):
 
 
 class GoogLeNet(Net):
-    """Nine Inception modules, the mean over the picture, one linear layer: (N,in_channels,H,W) -> (N,num_classes)
+    """Nine Inception modules, the mean over the image, one linear layer: (N,in_channels,H,W) -> (N,num_classes)
 
     In training, unless it was made with `aux=False`, to `GoogLeNetLogits`. H and W are at least 15, in the paper's net 31.
     """

@@ -8,7 +8,7 @@ weights, torchvision's; where that differs from the paper, the docstrings say so
     loss = cross_entropy(logits, labels) + 0.4 * cross_entropy(aux, labels)
 
 num_classes and in_channels below 1, a seed below 0 and a dropout outside [0, 1) raise ValueError, and what are no numbers
-TypeError. A call raises ValueError for pictures (N,C,H,W) of other channels, or too small.
+TypeError. A call raises ValueError for images (N,C,H,W) of other channels, or too small.
 """
 
 from __future__ import annotations
@@ -177,9 +177,9 @@ class InceptionLogits(NamedTuple):
 
 
 class Inception3(Net):
-    """Eleven Inception modules, the mean over the picture, one linear layer: (N,in_channels,H,W) -> (N,num_classes)
+    """Eleven Inception modules, the mean over the image, one linear layer: (N,in_channels,H,W) -> (N,num_classes)
 
-    In training, unless it was made with `aux=False`, to `InceptionLogits`. Made for pictures of 299x299; smaller ones, of at
+    In training, unless it was made with `aux=False`, to `InceptionLogits`. Made for images of 299x299; smaller ones, of at
     least 75x75, pass through all but the auxiliary head.
     """
 

@@ -1,4 +1,4 @@
-"""What all networks share: they say which pictures they take."""
+"""What all networks share: they say which images they take."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def sizes(num_classes: int, in_channels: int, seed: int) -> tuple[int, int, int]
 
 
 class Net(nn.Module):
-    """A network whose first layer is a convolution, for pictures (N,C,H,W) with H and W of at least `smallest`
+    """A network whose first layer is a convolution, for images (N,C,H,W) with H and W of at least `smallest`
 
-    A call raises ValueError for another number of channels, and for smaller pictures, with the layer that ran out of pixels.
+    A call raises ValueError for another number of channels, and for smaller images, with the layer that ran out of pixels.
     """
 
     smallest = 1
@@ -26,7 +26,7 @@ class Net(nn.Module):
         x = x if isinstance(x, Tensor) else Tensor(x)
         _, first = next(self.named_parameters())  # (F,C,kh,kw)
         if x.ndim == 4 and x.shape[1] != first.shape[1]:
-            raise ValueError(f"x: expected pictures of {first.shape[1]} channels, (N,{first.shape[1]},H,W), got {x.shape}")
+            raise ValueError(f"x: expected images of {first.shape[1]} channels, (N,{first.shape[1]},H,W), got {x.shape}")
         try:
             return super().__call__(x)
         except ValueError as error:
@@ -36,4 +36,4 @@ class Net(nn.Module):
             callers = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
             layer = [names[module] for module in callers if isinstance(module, nn.Module)][-1]
             least, found = f"{self.smallest}x{self.smallest}", "{}x{}".format(*x.shape[2:])
-            raise ValueError(f"x: expected pictures of at least {least}, got {found}: {layer} runs out of pixels") from error
+            raise ValueError(f"x: expected images of at least {least}, got {found}: {layer} runs out of pixels") from error

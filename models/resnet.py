@@ -1,11 +1,11 @@
 """Residual networks: He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition".
 
 The CIFAR family of section 4.2: 6n + 2 layers with weights, in three stages of n blocks with 16, 32 and 64 channels, on
-pictures of 32x32 (any size works). The ImageNet family of section 4.1 and table 1: four stages behind a stem that makes
+images of 32x32 (any size works). The ImageNet family of section 4.1 and table 1: four stages behind a stem that makes
 224x224 pixels 56x56 (any size works). The plain nets are the same without shortcuts; the paper shows what those cost.
 
 num_classes and in_channels below 1 and a seed below 0 raise ValueError, and what are no integers TypeError. A call raises
-ValueError for pictures (N,C,H,W) of other channels, or too small.
+ValueError for images (N,C,H,W) of other channels, or too small.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class SubsampleAndPad(nn.Module):
 
 
 class CifarResNet(Net):
-    """Three stages of `n` blocks, the mean over the picture, one linear layer: (N,in_channels,H,W) -> (N,num_classes)"""
+    """Three stages of `n` blocks, the mean over the image, one linear layer: (N,in_channels,H,W) -> (N,num_classes)"""
 
     def __init__(self, block: type[PlainBlock], n: int, num_classes: int, in_channels: int, seed: int) -> None:
         num_classes, in_channels, seed = sizes(num_classes, in_channels, seed)
@@ -142,7 +142,7 @@ WIDER = (256, 512, 1024, 2048)  # with bottlenecks
 
 class ResNet(Net):
     """Four stages of `blocks` with so many `channels`, each half as high and wide as the one before, the mean over the
-    picture, one linear layer: (N,in_channels,H,W) -> (N,num_classes)"""
+    image, one linear layer: (N,in_channels,H,W) -> (N,num_classes)"""
 
     def __init__(
         self,

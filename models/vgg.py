@@ -4,7 +4,7 @@ Nothing but 3x3 convolutions, in five blocks; a pooling after each halves the he
 Two 3x3 convolutions see 5x5 pixels and three see 7x7, with fewer weights and more relus than one of that size (section 2.3).
 
 num_classes and in_channels below 1, a seed below 0 and a dropout outside [0, 1) raise ValueError, and what are no numbers
-TypeError. A call raises ValueError for pictures (N,C,H,W) of other channels, or too small.
+TypeError. A call raises ValueError for images (N,C,H,W) of other channels, or too small.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def block(c_in: int, c_out: int, n: int, norm: bool, rng: np.random.Generator) -
 class VGG(Net):
     """Five blocks of convolutions and three linear layers: (N,in_channels,H,W) -> (N,num_classes), H and W at least 32
 
-    Means over 7x7 cells come before the linear layers, which then fit any size; pictures of 224x224 have 7x7 pixels there.
+    Means over 7x7 cells come before the linear layers, which then fit any size; images of 224x224 have 7x7 pixels there.
     """
 
     smallest = 32

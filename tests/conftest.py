@@ -35,7 +35,7 @@ WITHOUT_KERNELS = (
     "io",
     "metrics",
     "test_weights",
-    "test_pictures",
+    "test_images",
 )
 NOTHING_IS_SKIPPED = os.environ.get("MINIDL_ORACLES") == "all"  # .ci/run says so, where every oracle is installed
 

@@ -36,12 +36,13 @@ RESULTS = (  # what minidl makes, and its users only read
     "analysis.Cost attack.Linearity metrics.Interval flow.Cell flow.Line flow.PixelFlow flow.Wire check.Difference flow.Trace"
 ).split()
 INNER = (  # what minidl itself calls; subclasses write it anew
-    "optim.Optimizer optim.Optimizer.update optim.SGD.update optim.AdamW.update nn.BatchNorm2d.follow flow.Cell.largest"
+    "optim.Optimizer optim.Optimizer.update optim.SGD.update optim.AdamW.update nn.BatchNorm2d.update_running_stats "
+    "flow.Cell.largest"
 ).split()
 AXES = "ops.logsumexp ops.max ops.mean ops.sum".split()  # their only numbers are axes, which NumPy checks
 
 
-# ---- small nets and pictures
+# ---- small nets and images
 
 
 def draw(*shape: int) -> Any:
@@ -75,7 +76,7 @@ def attacked(**more: Any) -> Callable[[], dict[str, Any]]:
     return explained(**{"y": 1, "mean": (0.5, 0.25), "std": (1.0, 0.5), **more})
 
 
-def on_pictures(**more: Any) -> Callable[[], dict[str, Any]]:
+def on_images(**more: Any) -> Callable[[], dict[str, Any]]:
     return lambda: {"x": Tensor(X), **more}
 
 
@@ -90,15 +91,15 @@ def parameters() -> list[Parameter]:
     return found
 
 
-def passed() -> tuple[flow.Passed, Tensor]:
+def passed() -> tuple[flow.BackwardPass, Tensor]:
     image, model = Tensor(X[:1], requires_grad=True), net()
     with model.frozen(), ops.unfused():
-        return flow.Passed(model(image)[0, 1]), image
+        return flow.BackwardPass(model(image)[0, 1]), image
 
 
 def on_a_wire() -> dict[str, Any]:
     backward, image = passed()
-    return {"passed": backward, "wire": backward.uses[image][0], "index": (0, 1, 2, 3)}
+    return {"backward_pass": backward, "wire": backward.uses[image][0], "index": (0, 1, 2, 3)}
 
 
 def score() -> Tensor:
@@ -173,8 +174,8 @@ class Row:
 
 
 CHANNELS = {"in_channels": 2, "out_channels": 4}
-WINDOW = {"kernel": 2, "stride": 1, "padding": 1}
-CONV = {"w": Tensor(draw(2, 1, 3, 2)), "stride": 2, "padding": 1, "dilation": 1, "groups": 2}
+WINDOW = {"kernel_size": 2, "stride": 1, "padding": 1}
+CONV = {"weight": Tensor(draw(2, 1, 3, 2)), "stride": 2, "padding": 1, "dilation": 1, "groups": 2}
 NORM = {"gamma": Tensor(V), "beta": Tensor(V)}
 FROZEN = {**NORM, "mean": V, "var": V}
 
@@ -188,35 +189,36 @@ ROWS: dict[str, Row] = {
     "train.LossScale": Row(lambda: {"scale": 4.0, "patience": 3}, vars),
     "flow.trace": Row(lambda: {"y": score(), "pixel": (0, 1, 2, 3)}, lambda t: t.arithmetic()),
     # ops
-    **several("ops: adaptive_avg_pool2d resize", Row(on_pictures(size=3))),
-    **several("ops: avg_pool2d max_pool2d", Row(on_pictures(**WINDOW))),
-    **several("ops: batch_norm batch_norm_relu", Row(on_pictures(**NORM))),
-    **several("ops: batch_norm_frozen batch_norm_frozen_relu", Row(on_pictures(**FROZEN))),
-    **several("ops: conv2d conv2d_relu", Row(on_pictures(**CONV))),
-    "ops.broadcast_to": Row(on_pictures(shape=(3, 2, 2, 8, 8))),
-    "ops.clip": Row(on_pictures(low=0.25, high=0.5), signed="low high", infinite="low high"),
+    "ops.adaptive_avg_pool2d": Row(on_images(output_size=3)),
+    "ops.resize": Row(on_images(size=3)),
+    **several("ops: avg_pool2d max_pool2d", Row(on_images(**WINDOW))),
+    **several("ops: batch_norm batch_norm_relu", Row(on_images(**NORM))),
+    **several("ops: batch_norm_frozen batch_norm_frozen_relu", Row(on_images(**FROZEN))),
+    **several("ops: conv2d conv2d_relu", Row(on_images(**CONV))),
+    "ops.broadcast_to": Row(on_images(shape=(3, 2, 2, 8, 8))),
+    "ops.clip": Row(on_images(low=0.25, high=0.5), signed="low high", infinite="low high"),
     "ops.concat": Row(lambda: {"xs": [Tensor(X), Tensor(X)]}, signed="axis"),
     "ops.cross_entropy": Row(lambda: {"z": Tensor(draw(3, 4)), "labels": np.arange(3), "label_smoothing": 0.25}),
-    "ops.dropout": Row(on_pictures(p=0.3, rng=np.random.default_rng(0)), lambda y: (y.dtype, y.shape)),
-    "ops.flip": Row(on_pictures(axis=3), signed="axis"),
-    "ops.gaussian_blur": Row(on_pictures(sigma=1.5, radius=2)),
-    "ops.leaky_relu": Row(lambda: {"x": Tensor(X - 0.5), "slope": 0.1}, signed="slope"),
+    "ops.dropout": Row(on_images(p=0.3, rng=np.random.default_rng(0)), lambda y: (y.dtype, y.shape)),
+    "ops.flip": Row(on_images(axis=3), signed="axis"),
+    "ops.gaussian_blur": Row(on_images(sigma=1.5, radius=2)),
+    "ops.leaky_relu": Row(lambda: {"x": Tensor(X - 0.5), "negative_slope": 0.1}, signed="negative_slope"),
     **several("ops: softmax log_softmax", Row(lambda: {"z": Tensor(X), "axis": 1}, signed="axis")),
-    "ops.pad": Row(on_pictures(widths=[(0, 0), (0, 1), (1, 0), (2, 1)], value=0.3), signed="value", infinite="value"),
-    "ops.reshape": Row(on_pictures(shape=(2, 4, 32)), signed="shape"),
-    "ops.smooth_max_convolution": Row(on_pictures(kernel=draw(3, 3, 2, 2), coldness=3.0)),
-    "ops.split": Row(on_pictures(sizes=1, axis=1), signed="axis"),
-    "ops.transpose": Row(on_pictures(axes=(0, 2, 3, 1)), signed="axes"),
-    "ops.var": Row(on_pictures(correction=1)),
+    "ops.pad": Row(on_images(widths=[(0, 0), (0, 1), (1, 0), (2, 1)], value=0.3), signed="value", infinite="value"),
+    "ops.reshape": Row(on_images(shape=(2, 4, 32)), signed="shape"),
+    "ops.smooth_max_convolution": Row(on_images(kernel=draw(3, 3, 2, 2), temperature=0.3)),
+    "ops.split": Row(on_images(sizes=1, axis=1), signed="axis"),
+    "ops.transpose": Row(on_images(axes=(0, 2, 3, 1)), signed="axes"),
+    "ops.var": Row(on_images(correction=1)),
     # nn
     "analysis.cost": Row(lambda: {"model": net(), "input_shape": (2, 8, 8)}, str),
-    "analysis.Cost.folded": Row(lambda: {"self": analysis.cost(net(), (2, 8, 8)), "depth": 1}, str),
-    "nn.AdaptiveAvgPool2d": Row(lambda: {"size": 3}, run),
+    "analysis.Cost.collapsed": Row(lambda: {"self": analysis.cost(net(), (2, 8, 8)), "depth": 1}, str),
+    "nn.AdaptiveAvgPool2d": Row(lambda: {"output_size": 3}, run),
     **several("nn: AvgPool2d MaxPool2d", Row(lambda: {**WINDOW}, run)),
-    "nn.BatchNorm2d": Row(lambda: {"channels": 2}, run),
-    "nn.Conv2d": Row(weights(**CHANNELS, kernel=3, stride=2, padding=1, dilation=1, groups=2), run),
+    "nn.BatchNorm2d": Row(lambda: {"num_features": 2}, run),
+    "nn.Conv2d": Row(weights(**CHANNELS, kernel_size=3, stride=2, padding=1, dilation=1, groups=2), run),
     "nn.Dropout": Row(weights(), run),
-    "nn.LeakyReLU": Row(lambda: {}, run, signed="slope"),
+    "nn.LeakyReLU": Row(lambda: {}, run, signed="negative_slope"),
     "nn.Linear": Row(weights(in_features=2, out_features=3), run),
     **several("nn.init: he_normal he_uniform glorot_normal glorot_uniform fan_in_uniform", Row(weights(shape=(3, 2)))),
     "nn.init.orthogonal": Row(weights(shape=(3, 2), gain=1.5), signed="gain"),
@@ -226,12 +228,12 @@ ROWS: dict[str, Row] = {
     "optim.decay_groups": Row(lambda: {"model": net(), "weight_decay": 0.1}),
     "optim.clip_gradients": Row(lambda: {"params": parameters(), "max_norm": 0.1}),
     "optim.constant": Row(lambda: {"lr": 0.1}, followed),
-    "optim.step_decay": Row(lambda: {"lr": 0.1, "milestones": (1, 3), "factor": 0.3}, followed),
-    "optim.cosine": Row(lambda: {"lr": 0.1, "total": 4, "warmup": 2}, followed),
-    "optim.one_cycle": Row(lambda: {"peak": 0.1, "total": 4}, followed),
+    "optim.step_decay": Row(lambda: {"lr": 0.1, "milestones": (1, 3), "gamma": 0.3}, followed),
+    "optim.cosine": Row(lambda: {"lr": 0.1, "total_steps": 4, "warmup": 2}, followed),
+    "optim.one_cycle": Row(lambda: {"max_lr": 0.1, "total_steps": 4}, followed),
     # data
     "data.Cutout": Row(lambda: {"size": 3, "fill": 0.3}, drawn_on, signed="fill"),
-    "data.RandomCrop": Row(lambda: {"pad": 2, "fill": 0.3}, drawn_on, signed="fill"),
+    "data.RandomCrop": Row(lambda: {"padding": 2, "fill": 0.3}, drawn_on, signed="fill"),
     "data.RandomFlip": Row(lambda: {}, drawn_on),
     "data.Normalize": Row(lambda: {"mean": (0.1, 0.2), "std": (0.3, 0.4)}, lambda f: f(draw(3, 2, 8, 8)), signed="mean"),
     "data.Loader": Row(lambda: {"dataset": dataset(), "batch_size": 3}, lambda loader: [*loader, loader.seed, loader.epoch]),
@@ -240,7 +242,7 @@ ROWS: dict[str, Row] = {
     "data.Dataset.split": Row(lambda: {"self": dataset(), "fractions": (0.5, 0.5), "seed": 1}),
     "data.ham10000": Row(lambda: {"root": FOLDER / "ham", "size": (4, 5), "test": 0.5}),
     "data.image_folder": Row(lambda: {"root": FOLDER / "classes", "size": (4, 5), "channels": 3}),
-    "data.read_picture": Row(lambda: {"file": FOLDER / "classes" / "a" / "1.png", "size": (4, 5), "channels": 3}),
+    "data.read_image": Row(lambda: {"file": FOLDER / "classes" / "a" / "1.png", "size": (4, 5), "channels": 3}),
     "data.lesions": Row(lambda: {"n": 2, "mark": (0.5, 1.0), "evidence_channel": 1}),
     # explain
     **several("explain: deconvnet grad_cam grad_times_input guided_backprop saliency", Row(explained(target=1))),
@@ -251,7 +253,7 @@ ROWS: dict[str, Row] = {
     "explain.extremal_perturbation": Row(
         explained(target=1, areas=(0.25, 0.5), step=2, sigma=3.0, levels=3, blur=2.0, iterations=2)
     ),
-    "explain.integrated_gradients": Row(explained(target=1, baseline=0.3, nodes=3), signed="baseline"),
+    "explain.integrated_gradients": Row(explained(target=1, baseline=0.3, steps=3), signed="baseline"),
     "explain.keep": Row(lambda: {"x": X, "map": MAPS, "levels": 3, "blur": 2.0}),
     "explain.meaningful_perturbation": Row(
         explained(
@@ -268,15 +270,15 @@ ROWS: dict[str, Row] = {
         ),
         signed="constant",
     ),
-    "explain.occlusion": Row(explained(target=1, window=4, stride=2, fill=0.3), signed="fill"),
-    "explain.rise": Row(explained(target=1, samples=3, grid=2, fill=0.3), signed="fill"),
+    "explain.occlusion": Row(explained(target=1, window=4, stride=2, baseline=0.3), signed="baseline"),
+    "explain.rise": Row(explained(target=1, samples=3, grid=2, baseline=0.3), signed="baseline"),
     **several("explain: smoothgrad vargrad", Row(explained(target=1, samples=3))),
     # attack
     "attack.fgsm": Row(attacked(), signed="bounds mean"),
-    "attack.pgd": Row(attacked(step=0.01, steps=2), signed="bounds mean"),
+    "attack.pgd": Row(attacked(step_size=0.01, steps=2), signed="bounds mean"),
     "attack.deepfool": Row(attacked(steps=2, candidates=2), signed="bounds mean"),
     "attack.fool": Row(attacked(steps=2), signed="bounds mean"),
-    "attack.universal": Row(attacked(passes=2, steps=2), signed="bounds mean"),
+    "attack.universal": Row(attacked(epochs=2, steps=2), signed="bounds mean"),
     "attack.class_image": Row(
         lambda: {"model": net(), "shape": (2, 8, 8), "y": 1, "steps": 2, "mean": (0.5, 0.25), "std": (1.0, 0.5)},
         signed="bounds mean",
@@ -285,7 +287,7 @@ ROWS: dict[str, Row] = {
         explained(x=X[:1], target=1, count=5, mean=(0.5, 0.25), std=(1.0, 0.5)), lambda found: plain(found), signed="mean"
     ),
     # evaluate
-    "metrics.bootstrap": Row(lambda: {"values": draw(5), "draws": 20}),
+    "metrics.bootstrap": Row(lambda: {"values": draw(5), "resamples": 20}),
     "evaluate.completeness": Row(explained(raw=X, baseline=0.3, target=1), signed="baseline"),
     **several("evaluate: deletion insertion", Row(explained(maps=MAPS, target=1, baseline=0.3, steps=4), signed="baseline")),
     "evaluate.pointing_game": Row(lambda: {"maps": MAPS, "masks": MASK, "tolerance": 0.2}),
@@ -308,7 +310,8 @@ ROWS: dict[str, Row] = {
     **several(
         "flow: pixel_flow strongest_path",
         Row(
-            lambda: dict(zip(("passed", "x", "index"), (*passed(), (0, 1, 2, 3)), strict=True)), lambda found: repr(found)[:200]
+            lambda: dict(zip(("backward_pass", "x", "index"), (*passed(), (0, 1, 2, 3)), strict=True)),
+            lambda found: repr(found)[:200],
         ),
     ),
     "train.Settings": Row(lambda: {"size": 8, "limit": 3}),
@@ -337,17 +340,17 @@ FOLDER = pathlib.Path()
 
 @pytest.fixture(scope="module", autouse=True)
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Pictures in the layouts that the readers take; and the plain kernels, so that nothing is compiled"""
+    """Images in the layouts that the readers take; and the plain kernels, so that nothing is compiled"""
     global FOLDER
     FOLDER = tmp_path_factory.mktemp("arguments")
     for folder in ("classes/a", "classes/b", "ham/HAM10000_images_1", f"ham/{MASKS}"):
         (FOLDER / folder).mkdir(parents=True)
     table = ["lesion_id,image_id,dx"]
     for i in range(4):
-        picture = Image.fromarray((255 * draw(6, 7)).astype(np.uint8))
-        picture.save(FOLDER / "classes" / "ab"[i % 2] / f"{i // 2 + 1}.png")
-        picture.save(FOLDER / "ham" / "HAM10000_images_1" / f"p{i}.jpg")
-        picture.save(FOLDER / "ham" / MASKS / f"p{i}_segmentation.png")
+        image = Image.fromarray((255 * draw(6, 7)).astype(np.uint8))
+        image.save(FOLDER / "classes" / "ab"[i % 2] / f"{i // 2 + 1}.png")
+        image.save(FOLDER / "ham" / "HAM10000_images_1" / f"p{i}.jpg")
+        image.save(FOLDER / "ham" / MASKS / f"p{i}_segmentation.png")
         table.append(f"l{i},p{i},nv")
     (FOLDER / "ham" / "HAM10000_metadata.csv").write_text("\n".join(table) + "\n")
     with kernels.use("reference"):
@@ -600,6 +603,6 @@ def test_statistics_stay_float32() -> None:
 def test_attacks_of_every_size_from_linspace(kernel: str) -> None:
     with kernels.use(kernel):
         for eps in np.linspace(0, 0.1, 4):
-            for found in attack.fgsm(net(), X, 1, eps), attack.pgd(net(), X, 1, eps, steps=2, norm="l2", step=eps / 2):
+            for found in attack.fgsm(net(), X, 1, eps), attack.pgd(net(), X, 1, eps, steps=2, norm="l2", step_size=eps / 2):
                 assert found.x.dtype == found.delta.dtype == np.float32
                 assert (found.norms["linf" if found.params["method"] == "fgsm" else "l2"] <= eps).all()

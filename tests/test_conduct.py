@@ -208,7 +208,7 @@ def test_a_step_without_a_gradient_is_an_error() -> None:
 
 
 def test_the_shortest_cycle_trains() -> None:
-    assert optim.one_cycle(0.1, total=1)(0) == 0.1
+    assert optim.one_cycle(0.1, total_steps=1)(0) == 0.1
     assert all(optim.one_cycle(0.1, total)(0) > 0 for total in (1, 2, 3)) and optim.one_cycle(0.1, 10)(0) == 0
 
 

@@ -442,12 +442,12 @@ def test_recording_is_off_in_one_thread_only() -> None:
 
 
 def test_a_forward_error_names_op_shapes_and_line() -> None:
-    x, w = leaf(2, 3, name="pictures"), leaf(4, 5)
+    x, w = leaf(2, 3, name="images"), leaf(4, 5)
     with pytest.raises(ValueError) as caught:
         line = line_after()
         ops.linear(x, w)
     (note,) = caught.value.__notes__
-    expected = f"in Linear of pictures (2, 3) float64, input (4, 5) float64, None, called at {__file__}:{line} in test_a_"
+    expected = f"in Linear of images (2, 3) float64, input (4, 5) float64, None, called at {__file__}:{line} in test_a_"
     assert note.startswith(expected)
 
 

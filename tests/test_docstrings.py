@@ -77,10 +77,9 @@ METHODS = {  # and these of other rooms
     "smooth_max_convolution",
 }
 OF_NO_PAPER = {
-    "what a method returns": "attack.AttackResult attack.Linearity evaluate.Curve evaluate.Measured evaluate.Randomization "
+    "what a method returns": "attack.AttackResult attack.Linearity evaluate.Curve evaluate.MaskScore evaluate.Randomization "
     "explain.Explanation metrics.Interval",
-    "no method, but a tool": "explain.Head explain.delete explain.keep explain.predict nn.init.generator optim.Optimizer "
-    "optim.decay_groups",
+    "no method, but a tool": "explain.Head explain.delete explain.keep nn.init.generator optim.Optimizer optim.decay_groups",
     "nobody's": "metrics.accuracy metrics.confusion_matrix optim.constant optim.step_decay",
     "our own": "evaluate.baselines.random evaluate.baselines.centre evaluate.baselines.intensity",
     "of a course, which its docstring names": "attack.fool",

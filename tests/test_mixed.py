@@ -162,14 +162,14 @@ def net(name: str) -> nn.Module:
     return models.densenet_bc(16, 4, num_classes=4) if name == "densenet" else models.resnet8(num_classes=4)
 
 
-def pictures(size: int = 16) -> tuple[np.ndarray, np.ndarray]:
+def images(size: int = 16) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     return rng.standard_normal((8, 3, size, size), np.float32), np.arange(8) % 4
 
 
 @pytest.mark.parametrize("precision", HALVES)
 def test_activations_are_halves_and_all_else_is_float32(precision: str) -> None:
-    x, labels = pictures()
+    x, labels = images()
     for model in (net("resnet"), net("densenet")):
         with mixed(precision):
             loss = ops.cross_entropy(model(x), labels)
@@ -191,7 +191,7 @@ def test_the_graph_keeps_half_the_bytes(name: str, tell: Callable[[str], None]) 
     def kept(precision: str) -> int:
         """What is held between forward and backward, measured"""
         with mixed(precision):
-            x, labels = pictures(32)
+            x, labels = images(32)
             y = net(name)
             ops.cross_entropy(y(x), labels)  # compiles, and fills caches
             tracemalloc.start()
@@ -203,7 +203,7 @@ def test_the_graph_keeps_half_the_bytes(name: str, tell: Callable[[str], None]) 
 
     single, mix = kept("float32"), kept("float16")
     tell(f"{name}: {mix:,} bytes kept for backward in float16, {single:,} in float32")
-    assert 0.45 * single < mix < 0.56 * single  # the input, and max pooling's winners, do not shrink
+    assert 0.45 * single < mix < 0.56 * single  # the input, and max pooling's maxima, do not shrink
 
 
 def test_no_graph_no_copy() -> None:
@@ -279,7 +279,7 @@ def losses(name: str, precision: str, device: str = "cpu", scale: LossScale | No
     model = net(name).to(device)
     optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     scale = scale or LossScale(2.0**10)
-    x, labels = (to_device(a, device) for a in pictures())
+    x, labels = (to_device(a, device) for a in images())
     found = []
     for _ in range(steps):
         with mixed(precision):
@@ -345,7 +345,7 @@ def test_results_that_are_not_rounded_are_noticed(monkeypatch: pytest.MonkeyPatc
 
 def tiny_gradients(scale: LossScale | None) -> list[np.ndarray]:
     """Of a net whose loss is multiplied by 2^-18: gradients of activations near 1e-8, below the smallest half"""
-    model, (x, labels) = net("resnet"), pictures()
+    model, (x, labels) = net("resnet"), images()
     with mixed("float16" if scale else "float32"):
         loss = ops.cross_entropy(model(x), labels) * 2.0**-18
     assert (scale or LossScale(1)).backward(loss)
@@ -366,7 +366,7 @@ def test_without_a_scale_small_gradients_vanish(tell: Callable[[str], None]) -> 
 
 
 def test_an_overflow_skips_the_step_and_halves_the_scale() -> None:
-    model, (x, labels) = net("resnet"), pictures()
+    model, (x, labels) = net("resnet"), images()
     optimizer = optim.SGD(model.parameters(), lr=0.05)
     scale, before, skipped = LossScale(2.0**40, patience=3), model.state_dict(), 0
     for _ in range(100):

@@ -148,7 +148,7 @@ SMALL = {  # what is run, with these settings in place of its own
     ".venv/bin/python examples/train.py": FEW,
     "python examples/train.py": FEW,
     "python examples/train.py --resume": FEW,
-    "python examples/train.py --data folder --root my_pictures --size 32": "--epochs 1 --batch-size 4",
+    "python examples/train.py --data folder --root my_images --size 32": "--epochs 1 --batch-size 4",
     "python examples/step.py": "--no-open",
     "python examples/step.py --no-open --text": "",
     "python examples/saliency.py": "--count 2 --masks 20",
@@ -157,15 +157,15 @@ SMALL = {  # what is run, with these settings in place of its own
     "python examples/perturbation.py": "--count 1 --iterations 5",
     "python examples/perturbation.py --study 50": "--study 1 --iterations 5",
     "python examples/fooling.py": "--count 4",
-    "python examples/linearity.py": "--pictures 200 --epochs 1 --count 2",
+    "python examples/linearity.py": "--images 200 --epochs 1 --count 2",
     "python examples/architectures.py": "--nets googlenet",
     "python examples/factorisation.py": "--batch 1 --rounds 1 --pixels 9",
-    "python examples/residual_or_plain.py": "--depths 20 --pictures 16 --epochs 1 --batch-size 8",
+    "python examples/residual_or_plain.py": "--depths 20 --images 16 --epochs 1 --batch-size 8",
     "python -m tests.benchmarks.step": f"{TINY} --batch 2 --peers reference",
-    "python -m tests.benchmarks.epoch": "--model resnet8 --pictures 64 --batch 16 --block 2",
+    "python -m tests.benchmarks.epoch": "--model resnet8 --images 64 --batch 16 --block 2",
     "python -m tests.benchmarks.ops": "--only relu --rounds 1 --seconds 0.01",
     "python -m tests.benchmarks.shares": "--model resnet8 --batch 4 --steps 1",
-    "python -m tests.benchmarks.saliency": f"{TINY} --pictures 4",
+    "python -m tests.benchmarks.saliency": f"{TINY} --images 4",
     "python -m tests.benchmarks.saliency_224": "--models resnet18 --rounds 1 --seconds 0.01",
     "python -m tests.kernels.guarded --seconds 60": "--draws 1 --families loss",
     "python -m tests.train.stopped --interrupts 200 --kills 25 --pairs 20": "--interrupts 1 --kills 0 --pairs 0",
@@ -191,7 +191,7 @@ PARSED = {  # what its script's own parser reads to the end, and why it is not r
     "python -m tests.benchmarks.cifar_peer --root data": "wants CIFAR-10 and PyTorch",
 }
 BY_OTHERS = {  # what another test or .ci/run runs, and where
-    "python -m tests.pictures": ("tests/kernels/test_readable.py", "pictures.main()"),
+    "python -m tests.figures": ("tests/kernels/test_readable.py", "images.main()"),
     ".venv/bin/pytest": (".ci/run", ".venv/bin/pytest\n"),
     ".venv/bin/ruff check .": (".ci/run", ".venv/bin/ruff check .\n"),
     ".venv/bin/ruff format .": (".ci/run", ".venv/bin/ruff format --check .\n"),
@@ -264,7 +264,7 @@ def run(words: list[str], folder: pathlib.Path) -> subprocess.CompletedProcess[s
 def test_commands_one_after_the_other(readme: str, tmp_path: pathlib.Path) -> None:
     """As a reader types them, in one folder: what one has written, the next may need."""
     rng = np.random.default_rng(0)
-    for name in "cat.jpg", "mole.jpg", *(f"my_pictures/{kind}/{k}.png" for kind in ("ant", "bee") for k in range(8)):
+    for name in "cat.jpg", "mole.jpg", *(f"my_images/{kind}/{k}.png" for kind in ("ant", "bee") for k in range(8)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(tmp_path / name)
     (tmp_path / "resnet50.pth").write_bytes(published(models.resnet8(seed=5)))
@@ -317,7 +317,7 @@ def headings(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("readme", TEXTS)
-def test_links_and_pictures(readme: str) -> None:
+def test_links_and_images(readme: str) -> None:
     folder = (ROOT / readme).parent
     for mark, target in re.findall(r"(!?)\[[^\]]*\]\(([^)]*)\)", TEXTS[readme]):
         path, _, heading = target.partition("#")

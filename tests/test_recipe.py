@@ -39,7 +39,7 @@ x = rng.normal(size=(1, 2, 6, 6))
 image = Tensor(x, requires_grad=True)
 with own.frozen(), ops.unfused():
     score = own(image)[0, 1]
-passed = flow.Passed(score)
+passed = flow.BackwardPass(score)
 found = flow.pixel_flow(passed, image, (0, 1, 2, 3))
 assert np.allclose(found.sums, found.derivative, rtol=1e-12) and found.derivative != 0
 assert type(flow.ledger(passed)[-1].open).__name__ == "Square"  # nobody has said that it is piecewise linear

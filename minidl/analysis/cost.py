@@ -32,11 +32,11 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One op of the forward pass, or in a folded table one call of a module.
+    """One op of the forward pass, or in a collapsed table one call of a module.
 
     calls: the modules that were running, outermost first; window: kernel, stride, dilation and groups, or the kind of resizing;
     shape: of the output; parameters: how many are used here first; multiply_adds: see `cost`; bytes: of the output, 0 for a
-    view of the input; field: what an element of the output sees of the picture's rows and columns, () of no picture;
+    view of the input; field: what an element of the output sees of the image's rows and columns, () of no image;
     inputs: the rows that made the inputs, -1 for the input of the model; ops: how many ops this is; at_least: among them is
     one whose multiply-adds nobody knows; kind, word: of its box, see `Facts`.
     """
@@ -62,12 +62,12 @@ class Row:
 
     @property
     def receptive_field(self) -> tuple[float, float] | None:
-        """(height, width) in pixels, infinite where all of it is seen, NaN where nobody knows; None of no picture."""
+        """(height, width) in pixels, infinite where all of it is seen, NaN where nobody knows; None of no image."""
         return (self.field[0].size, self.field[1].size) if self.field else None
 
     @property
     def jump(self) -> tuple[float, float] | None:
-        """How many (rows, columns) of the picture lie between neighbours of the output; None where nothing tells."""
+        """How many (rows, columns) of the image lie between neighbours of the output; None where nothing tells."""
         placed = self.field and all(sight.axis is not None for sight in self.field)
         return (abs(self.field[0].jump), abs(self.field[1].jump)) if placed else None
 
@@ -87,7 +87,7 @@ class Cost:
         """Whether an op is among them whose multiply-adds nobody knows."""
         return any(row.at_least for row in self.rows)
 
-    def folded(self, depth: int) -> Cost:
+    def collapsed(self, depth: int) -> Cost:
         """The same with one row for each call of a module whose name has `depth` parts, such as `layer1.0` for 2.
 
         The receptive field, shape and jump are those of the call's output. Raises ValueError for a depth below 1,
@@ -124,15 +124,15 @@ class Cost:
 def cost(model: Module, input_shape: Sequence[int]) -> Cost:
     """Run an input of zeros through `model`, in evaluation mode and every op by itself, and count on the graph that it leaves.
 
-    input_shape: of one example, such as (3, 224, 224), or of a batch of pictures, (N,C,H,W).
+    input_shape: of one example, such as (3, 224, 224), or of a batch of images, (N,C,H,W).
 
     - A multiply-add is one multiplication and one addition to a running sum. Those of convolutions, linear layers and matrix
       products count. Biases, norms, activations, pooling and resizing count 0, as in published figures. What is called GFLOPS
       there is sometimes this number / 10^9 (torchvision) and sometimes twice that.
     - Activation memory is the sum of the outputs of all ops, in bytes of the model's type (4 an element in float32); a view of
       another output takes none. What a fused op or a dense block saves is not subtracted.
-    - The receptive field is as large as the kernels make it: border and picture are not in its way, so that it may be larger
-      than the picture. "all" is a layer that sees the whole picture, by global pooling or a linear layer. A join sees what
+    - The receptive field is as large as the kernels make it: border and image are not in its way, so that it may be larger
+      than the image. "all" is a layer that sees the whole image, by global pooling or a linear layer. A join sees what
       its inputs see together. The jump is the distance in pixels between the fields of neighbours.
     - Of an op that `analysis.facts` does not list, one of your own, nobody knows the multiply-adds: they are `?`, and sums "at
       least" so many. Its receptive field is `?` too where its output has another shape; where it has the same, the field is
@@ -149,11 +149,11 @@ def cost(model: Module, input_shape: Sequence[int]) -> Cost:
     parameters = model.parameters()
     like = parameters[0].data if parameters else np.zeros(1, np.float32)
     x = Tensor(array_module(like).zeros(shape, like.dtype), requires_grad=True)  # so that every op is recorded
-    y, calls = follow(model, x)
+    y, calls = forward_calls(model, x)
     ops = tape(y)[::-1]
     outputs = {t.op: t for op in ops for t in op.inputs if t is not None and t.op is not None} | {y.op: y}
     number = {op: i for i, op in enumerate(ops)} | {None: -1}
-    fields: dict[Op | None, Field] = {None: receptive.of_picture(shape)}
+    fields: dict[Op | None, Field] = {None: receptive.of_image(shape)}
     seen: set[Parameter] = set()
     rows = []
     for op in ops:
@@ -178,7 +178,7 @@ def cost(model: Module, input_shape: Sequence[int]) -> Cost:
 
 
 @contained
-def follow(model: Module, x: Tensor) -> tuple[Tensor, dict[Op, tuple[Call, ...]]]:
+def forward_calls(model: Module, x: Tensor) -> tuple[Tensor, dict[Op, tuple[Call, ...]]]:
     """The output for x, and for each op the calls of modules that were running when it was made, outermost first.
 
     In evaluation mode and every op by itself; the model comes back as it was.
@@ -251,7 +251,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _by(pair: tuple[float, float] | None) -> str:
-    """Height x width; with digits behind the point in resized pictures, where only averages are known."""
+    """Height x width; with digits behind the point in resized images, where only averages are known."""
     if pair is None:
         return ""
     texts = ["all" if math.isinf(n) else "?" if math.isnan(n) else f"{n:.2f}".rstrip("0").rstrip(".") for n in pair]

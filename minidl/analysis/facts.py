@@ -1,7 +1,7 @@
 """What is known about each op besides how it computes: the one table, by class.
 
-Words for someone who sees a backward pass for the first time, the kind of box in a picture of a net, multiply-adds, what of the
-picture its output sees, and the constant of an op that is piecewise linear. Formulas are not in it: they are the first lines of
+Words for someone who sees a backward pass for the first time, the kind of box in an image of a net, multiply-adds, what of the
+image its output sees, and the constant of an op that is piecewise linear. Formulas are not in it: they are the first lines of
 the docstrings of the op, see `formulas`.
 
 An op that is not in the table is drawn and walked all the same. What a default cannot know is unknown and is said to be:
@@ -43,7 +43,7 @@ Pair = tuple[int, int]
 class Windows(NamedTuple):
     """How an op looks at its input through windows."""
 
-    kernel: Pair
+    kernel_size: Pair
     stride: Pair
     padding: Pair
     dilation: Pair = (1, 1)
@@ -71,13 +71,13 @@ def _dense_block(op: DenseBlock, y: Shape) -> int:
     return y[0] * y[2] * y[3] * sum(int(step.w.size) for step in op.steps)
 
 
-# ---- what the output sees of the picture, from what the inputs see: see `receptive`
+# ---- what the output sees of the image, from what the inputs see: see `receptive`
 
 
 def _through_windows(windows: Callable[[Any], Windows]) -> Callable[..., Field]:
     def field(op: Op, fields: Sequence[Field], shapes: Sequence[Shape], y: Shape) -> Field:
-        kernel, stride, padding, dilation, _ = windows(op)
-        return receptive.windows(fields[0], shapes[0], y, kernel, stride, padding, dilation)
+        kernel_size, stride, padding, dilation, _ = windows(op)
+        return receptive.windows(fields[0], shapes[0], y, kernel_size, stride, padding, dilation)
 
     return field
 
@@ -98,7 +98,7 @@ def _smooth_max(op: SmoothMaxConvolution, fields: Sequence[Field], shapes: Seque
     return receptive.by_matrices(fields[0], shapes[0], A, B)
 
 
-def _matrix_product(op: MatMul, fields: Sequence[Field], shapes: Sequence[Shape], y: Shape) -> Field:
+def _matmul_field(op: MatMul, fields: Sequence[Field], shapes: Sequence[Shape], y: Shape) -> Field:
     mixed = [receptive.mix(f, (len(shape) + at,)) for f, shape, at in zip(fields, shapes, (-1, -2), strict=True)]
     return receptive.join(mixed, shapes, y)
 
@@ -207,8 +207,8 @@ class Facts(NamedTuple):
     """What is known about a kind of op. What is left out here holds for most that compute value by value.
 
     name: for a list; there, back: a sentence or two each about the way there and the way back; kind, word: the colour of its
-    box in a picture of the net, and what stands in it. windows, setting: its windows, or another setting in a word.
-    multiply_adds: of the op and the shape of y, None where nobody knows. field: what y sees of the picture, see `receptive`.
+    box in an image of the net, and what stands in it. windows, setting: its windows, or another setting in a word.
+    multiply_adds: of the op and the shape of y, None where nobody knows. field: what y sees of the image, see `receptive`.
     constant: what its biases add to the score, see `flow.ledger`.
     """
 
@@ -232,7 +232,7 @@ def _of_weights(op: Conv2d) -> Windows:
 
 
 def _of_pool(op: MaxPool2d | AvgPool2d) -> Windows:
-    return Windows(op.kernel, op.stride, op.padding)
+    return Windows(op.kernel_size, op.stride, op.padding)
 
 
 def _of_block(op: DenseBlock) -> Windows:
@@ -269,7 +269,7 @@ FACTS: dict[type[Op], Facts] = {
         field=_mixing(lambda op, ndim: (1,)),
         constant=_bias,
     ),
-    MatMul: Facts(kind="linear", multiply_adds=_matmul, field=_matrix_product, constant=_product),
+    MatMul: Facts(kind="linear", multiply_adds=_matmul, field=_matmul_field, constant=_product),
     BatchNorm: Facts(
         "batch norm, training",
         "Every channel is shifted and stretched to mean 0 and spread 1, by what this batch says.",
@@ -310,7 +310,7 @@ FACTS: dict[type[Op], Facts] = {
     MaxPool2d: Facts(
         "max pooling",
         "Of every window only the largest value goes on.",
-        "Only the winner of a window had a say, so only the winner gets the gradient. All other cells get 0.",
+        "Only the maximum of a window had a say, so only the maximum gets the gradient. All other cells get 0.",
         kind="pooling",
         word="max pool",
         windows=_of_pool,
@@ -328,7 +328,7 @@ FACTS: dict[type[Op], Facts] = {
         constant=_homogeneous,
     ),
     GlobalAvgPool2d: Facts(
-        "mean over the picture",
+        "mean over the image",
         "Every channel becomes one number, its mean over all places. From here on nothing knows where.",
         "Every place had the same say, and receives the same small part of the gradient: the way back begins with no idea "
         "where, and only the gates further down bring that back.",

@@ -1,10 +1,10 @@
-"""Receptive fields: which pixels of the picture an activation can see, followed from op to op.
+"""Receptive fields: which pixels of the image an activation can see, followed from op to op.
 
 Rows and columns are followed apart. Along one of them, position i of a tensor sees the pixels
 
     first + jump i  ..  last + jump i          its receptive field is  last - first + 1  pixels wide
 
-as if the picture went on beyond its border. At the picture itself first = last = 0 and jump = 1, and a window of k taps, d
+as if the image went on beyond its border. At the image itself first = last = 0 and jump = 1, and a window of k taps, d
 apart, with stride s and padding p makes of them
 
     first - p jump,    last + (d (k - 1) - p) jump,    s jump
@@ -32,7 +32,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Sight:
-    """What a tensor sees of the picture's rows, or of its columns.
+    """What a tensor sees of the image's rows, or of its columns.
 
     axis: of the tensor, the one along which the sight moves, None if all positions see the same; length: how many positions
     it has; inner: how many elements of the axis share one before the next comes, 1 unless a reshape has merged axes; first,
@@ -50,18 +50,18 @@ class Sight:
 
     @property
     def size(self) -> float:
-        """Pixels; infinite where the whole picture is seen, NaN where nobody knows."""
+        """Pixels; infinite where the whole image is seen, NaN where nobody knows."""
         return self.last - self.first + 1
 
 
-Field = tuple[Sight, ...]  # of the rows and of the columns; empty for a tensor that sees nothing of the picture
+Field = tuple[Sight, ...]  # of the rows and of the columns; empty for a tensor that sees nothing of the image
 
 EVERYTHING = Sight(None, 1, 1, -math.inf, math.inf, 0)
 NOBODY_KNOWS = Sight(None, 1, 1, math.nan, math.nan, math.nan)
 
 
-def of_picture(shape: Shape) -> Field:
-    """The field of the input itself; empty where it is no batch of pictures (N,C,H,W)."""
+def of_image(shape: Shape) -> Field:
+    """The field of the input itself; empty where it is no batch of images (N,C,H,W)."""
     return tuple(Sight(axis, shape[axis], 1, 0, 0, 1) for axis in (2, 3)) if len(shape) == 4 else ()
 
 
@@ -99,7 +99,7 @@ def windows(x: Field, x_shape: Shape, y_shape: Shape, *settings: Sequence[int]) 
 
 def _window(x: Sight, k: int, s: int, p: int, d: int, length: int) -> Sight:
     """k taps, d apart, with stride s and padding p: the formula at the top of this file"""
-    taps = -p * x.jump, (d * (k - 1) - p) * x.jump  # the jump is negative in a flipped picture
+    taps = -p * x.jump, (d * (k - 1) - p) * x.jump  # the jump is negative in a flipped image
     return Sight(x.axis, length, 1, x.first + min(taps), x.last + max(taps), s * x.jump, x.guessed)
 
 
@@ -111,7 +111,7 @@ def by_matrices(x: Field, x_shape: Shape, A: Array, B: Array) -> Field:
 
 
 def _by_matrix(x: Sight, A: Array) -> Sight:
-    """y[i] = sum_j A[i,j] x[j], as in a resized picture: on average i H / OH is the middle of the pixels j that count."""
+    """y[i] = sum_j A[i,j] x[j], as in a resized image: on average i H / OH is the middle of the pixels j that count."""
     OH, H = A.shape
     used = to_cpu(A) != 0
     low, high = used.argmax(1), H - 1 - used[:, ::-1].argmax(1)  # of each row the first and last pixel that counts

@@ -1,8 +1,8 @@
 """How little must change before a model sees something else?
 
-Every attack takes pictures (N,C,H,W) in bounds and returns an `AttackResult`; `linearity` shows why they succeed.
+Every attack takes images (N,C,H,W) in bounds and returns an `AttackResult`; `linearity` shows why they succeed.
 
-Sizes are in the units of the pictures: where these are in [0, 1], 8/255 is eight grey levels. A model that was trained on
+Sizes are in the units of the images: where these are in [0, 1], 8/255 is eight grey levels. A model that was trained on
 (x - mean) / std is attacked through that, with `mean` and `std`.
 """
 

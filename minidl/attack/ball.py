@@ -1,6 +1,6 @@
-"""The pictures that an attack may choose from: those in bounds, no further than eps from the original.
+"""The images that an attack may choose from: those in bounds, no further than eps from the original.
 
-linf   max_i |d_i| <= eps         l2   sqrt(sum_i d_i^2) <= eps         over all channels and pixels i of a picture
+linf   max_i |d_i| <= eps         l2   sqrt(sum_i d_i^2) <= eps         over all channels and pixels i of an image
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from minidl.arguments import one_of
 from minidl.array import Array, array_module
 
 NORMS = ("linf", "l2")
-Bounds = tuple[float, float]  # the smallest and the largest value of a picture
+Bounds = tuple[float, float]  # the smallest and the largest value of an image
 
 
 def check_norm(norm: str) -> None:
@@ -27,7 +27,7 @@ def below(value: float, dtype: Any) -> float:
 
 
 def sizes(d: Array, norm: str) -> Array:
-    """How large each picture of d (N,C,H,W) is: (N,1,1,1)."""
+    """How large each image of d (N,C,H,W) is: (N,1,1,1)."""
     largest = array_module(d).abs(d).max(axis=(1, 2, 3), keepdims=True)
     if norm == "linf":
         return largest
@@ -36,12 +36,12 @@ def sizes(d: Array, norm: str) -> Array:
     return scale * array_module(d).sqrt(squares).astype(d.dtype)
 
 
-def unit(d: Array) -> Array:
-    """d / ||d||_2, picture by picture; 0 stays 0."""
+def normalize(d: Array) -> Array:
+    """d / ||d||_2, image by image; 0 stays 0."""
     return d / array_module(d).maximum(sizes(d, "l2"), np.finfo(d.dtype).tiny)
 
 
-def shrink(d: Array, eps: float, norm: str) -> Array:
+def clip_norm(d: Array, eps: float, norm: str) -> Array:
     """The nearest to d (N,C,H,W) of those that are no larger than eps, in l2 but for 4 roundings: these make none larger."""
     xp, eps = array_module(d), below(eps, d.dtype)
     if norm == "linf":
@@ -58,11 +58,11 @@ def add(x: Array, d: Array) -> Array:
 
 def project(x: Array, d: Array, eps: float, norm: str, bounds: Bounds) -> Array:
     """x + d, brought into the ball of eps around x, and then into bounds, where x is: that brings it only closer to x."""
-    return array_module(x).clip(add(x, shrink(d, eps, norm)), *bounds)
+    return array_module(x).clip(add(x, clip_norm(d, eps, norm)), *bounds)
 
 
-def draw(x: Array, numbers: range, eps: float, norm: str, seed: int) -> Array:
-    """One d for each picture of x (N,C,H,W), uniform in the ball. Picture i of all depends on (seed, i) alone."""
+def random_in_ball(x: Array, numbers: range, eps: float, norm: str, seed: int) -> Array:
+    """One d for each image of x (N,C,H,W), uniform in the ball. Image i of all depends on (seed, i) alone."""
     drawn: Array = np.empty(x.shape)
     for d, i in zip(drawn, numbers, strict=True):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))

@@ -9,8 +9,8 @@ import numpy as np
 from minidl import ops
 from minidl.arguments import count, counts, number
 from minidl.array import Array, array_like, array_module, is_array, shape_of, to_device
-from minidl.attack.ball import Bounds, draw, unit
-from minidl.attack.passes import PerChannel, attacked, check_bounds, class_gradients, on_pictures
+from minidl.attack.ball import Bounds, normalize, random_in_ball
+from minidl.attack.common import PerChannel, attacked, check_bounds, class_gradients, on_images
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
 from minidl.core import Tensor
@@ -24,7 +24,7 @@ def class_image(
     shape: tuple[int, int, int],
     y: int | Array,
     bounds: Bounds = (0, 1),
-    step: float = 0.5,
+    step_size: float = 0.5,
     steps: int = 200,
     decay: float = 0.02,
     blur_every: int = 2,
@@ -38,27 +38,27 @@ def class_image(
     progress: Progress = False,
     keep_path: bool = False,
 ) -> AttackResult:
-    """x <- x + step g / ||g||_2 - decay (x - grey), g = dS_y/dx, from noise around grey, clipped to the bounds.
+    """x <- x + step_size g / ||g||_2 - decay (x - grey), g = dS_y/dx, from noise around grey, clipped to the bounds.
 
     Simonyan, Vedaldi and Zisserman 2014, "Deep inside convolutional networks", section 2, made smoother as in Stanford's
-    course cs231n, assignment 3: in each step the picture is shifted at random while g is computed, and it is blurred every
-    few steps. Grey is the mean of the pictures, where that is given, else the middle of the bounds.
+    course cs231n, assignment 3: in each step the image is shifted at random while g is computed, and it is blurred every
+    few steps. Grey is the mean of the images, where that is given, else the middle of the bounds.
 
     Args:
-        shape: (C,H,W) of the picture.
-        y: the class, or several (N,), for one picture each.
-        step: the length of a step, in the units of the picture.
+        shape: (C,H,W) of the image.
+        y: the class, or several (N,), for one image each.
+        step_size: the length of a step, in the units of the image.
         decay: the share of its distance from grey that every value loses in a step.
         blur_every, sigma: after so many steps, a Gaussian blur with a standard deviation of so many pixels; 0: never.
         jitter: shifts of up to so many pixels, each way; what leaves at one side comes in at the other.
-        noise: the start is grey + uniform(-noise, noise), in the units of the picture.
-        seed: of the start and the shifts; the start of picture i depends on (seed, i) alone.
+        noise: the start is grey + uniform(-noise, noise), in the units of the image.
+        seed: of the start and the shifts; the start of image i depends on (seed, i) alone.
 
     The other arguments, and what is raised, are those of `fgsm`. `delta` is the way from the noise.
     """
-    step, decay, sigma, noise = (
+    step_size, decay, sigma, noise = (
         number(value, name, "[0, inf)")
-        for name, value in (("step", step), ("decay", decay), ("sigma", sigma), ("noise", noise))
+        for name, value in (("step_size", step_size), ("decay", decay), ("sigma", sigma), ("noise", noise))
     )
     steps, blur_every, jitter, seed = (
         count(value, name, 0)
@@ -71,16 +71,16 @@ def class_image(
     y = y if shape_of(y) else np.full(1, y.item() if is_array(y) else y)  # type: ignore[union-attr]
     blank = to_device(np.zeros((len(y), C, H, W), dtype), device)  # type: ignore[arg-type]
     xp = array_module(blank)
-    net = on_pictures(model, blank, mean, std)
+    net = on_images(model, blank, mean, std)
     grey = sum(bounds) / 2 if mean is None else array_like(mean, blank, dtype).reshape(1, -1, 1, 1)
-    start = xp.clip(blank + grey + draw(blank, range(len(blank)), noise, "linf", seed), *bounds)
+    start = xp.clip(blank + grey + random_in_ball(blank, range(len(blank)), noise, "linf", seed), *bounds)
     shifts = np.random.default_rng(seed).integers(-jitter, jitter + 1, (steps, 2)).tolist()
 
     def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:
         for t, (rows, columns) in enumerate(shifts, 1):
             _, gx = class_gradients(net, xp.roll(x, (rows, columns), (2, 3)), classes[:, None])
-            up = xp.roll(unit(gx[:, 0]), (-rows, -columns), (2, 3))
-            x = x + step * up - decay * (x - grey)
+            up = xp.roll(normalize(gx[:, 0]), (-rows, -columns), (2, 3))
+            x = x + step_size * up - decay * (x - grey)
             if blur_every and sigma and t % blur_every == 0:
                 x = ops.gaussian_blur(Tensor(x), sigma).data
             x = xp.clip(x, *bounds)
@@ -90,7 +90,7 @@ def class_image(
         "method": "class_image",
         "bounds": bounds,
         "targeted": True,
-        "step": step,
+        "step_size": step_size,
         "steps": steps,
         "decay": decay,
         "blur_every": blur_every,

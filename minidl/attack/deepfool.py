@@ -8,8 +8,8 @@ import numpy as np
 
 from minidl.arguments import count, number
 from minidl.array import Array, array_module
-from minidl.attack.ball import Bounds, sizes, unit
-from minidl.attack.passes import PerChannel, answers, attacked, check_bounds, class_gradients, on_pictures, reached
+from minidl.attack.ball import Bounds, normalize, sizes
+from minidl.attack.common import PerChannel, answers, attacked, check_bounds, class_gradients, on_images, reached
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
 from minidl.inference.batches import Progress
@@ -42,11 +42,11 @@ def deepfool(
     border: of a linear model it is (1 + overshoot) times that distance, exactly, where no bound is in the way.
 
     Args:
-        y: None: the class that the model predicts. A picture that it takes for another class than y stays as it is.
+        y: None: the class that the model predicts. An image that it takes for another class than y stays as it is.
         bounds: the paper has none; here a value that stands at one is left out of w_k where it would leave, and every step
             is clipped.
         targeted: y is the class to reach; each step goes to its border with the class that the model then predicts.
-        overshoot: how far beyond the border each step goes, as a share of its length; with 0 a picture of a linear model
+        overshoot: how far beyond the border each step goes, as a share of its length; with 0 an image of a linear model
             ends on the border itself, where rounding decides who wins.
         steps: at most so many.
         candidates: how many classes k, those with the largest logits at the start; each costs a backward pass a step.
@@ -55,7 +55,7 @@ def deepfool(
     """
     overshoot, bounds = number(overshoot, "overshoot", "[0, inf)"), check_bounds(bounds)
     steps, candidates = count(steps, "steps", 0), count(candidates, "candidates")
-    net = on_pictures(model, x, mean, std)
+    net = on_images(model, x, mean, std)
 
     def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:
         return to_the_border(net, x, classes, targeted, overshoot, steps, candidates, bounds)
@@ -81,7 +81,7 @@ def to_the_border(
     candidates: int,
     bounds: Bounds,
 ) -> Iterator[Array]:
-    """The pictures (N,C,H,W) of one batch after every step, until all have arrived; inside `evaluation_mode`."""
+    """The images (N,C,H,W) of one batch after every step, until all have arrived; inside `evaluation_mode`."""
     xp = array_module(x)
     logits = answers(net, x)  # (N,K)
     K = logits.shape[1]
@@ -93,8 +93,8 @@ def to_the_border(
         if len(todo) == 0:
             return
         here = classes[todo][:, None]
-        leave, reach = (logits[todo].argmax(1)[:, None], here) if targeted else (here, ranked[todo])
-        r = shortest(net, x[todo], leave, reach, bounds)
+        leave, rivals = (logits[todo].argmax(1)[:, None], here) if targeted else (here, ranked[todo])
+        r = shortest(net, x[todo], leave, rivals, bounds)
         x = x.copy()
         x[todo] = xp.clip(x[todo] + (1 + overshoot) * r, *bounds)
         logits[todo] = answers(net, x[todo])
@@ -102,21 +102,21 @@ def to_the_border(
         yield x
 
 
-def shortest(net: Module, x: Array, leave: Array, reach: Array, bounds: Bounds) -> Array:
-    """The shortest r (n,C,H,W) after which some class of `reach` (n,k) draws level with the one of `leave` (n,1)."""
-    xp, (n, k) = array_module(x), reach.shape
-    logits, gx = class_gradients(net, x, xp.concatenate([leave, reach], axis=1))  # (n,K) (n,1+k,C,H,W)
+def shortest(net: Module, x: Array, leave: Array, rivals: Array, bounds: Bounds) -> Array:
+    """The shortest r (n,C,H,W) after which some class of `rivals` (n,k) draws level with the one of `leave` (n,1)."""
+    xp, (n, k) = array_module(x), rivals.shape
+    logits, gx = class_gradients(net, x, xp.concatenate([leave, rivals], axis=1))  # (n,K) (n,1+k,C,H,W)
     w = gx[:, 1:] - gx[:, :1]  # (n,k,C,H,W)
     stuck = ((x <= bounds[0])[:, None] & (w < 0)) | ((x >= bounds[1])[:, None] & (w > 0))
     w = xp.where(stuck, 0, w).reshape(n * k, *x.shape[1:])
-    f = xp.take_along_axis(logits, reach, 1) - xp.take_along_axis(logits, leave, 1)  # (n,k)
+    f = xp.take_along_axis(logits, rivals, 1) - xp.take_along_axis(logits, leave, 1)  # (n,k)
     length = sizes(w, "l2").reshape(n, k)
     few = 16 * np.finfo(x.dtype).eps
     margin = xp.maximum(xp.abs(f), few * xp.abs(logits).max(axis=1, keepdims=True))  # ties move too
     distance = margin / xp.maximum(length, np.finfo(x.dtype).tiny)
     nearest = xp.where(length > 0, distance, np.inf).argmin(axis=1)
     at = xp.arange(n)
-    w = unit(w.reshape(n, k, *x.shape[1:])[at, nearest])
+    w = normalize(w.reshape(n, k, *x.shape[1:])[at, nearest])
     # at least so far that rounding lets one pixel move, also where all logits are 0 or the gradient is steep
     values = xp.where((x == 0).all(axis=(1, 2, 3), keepdims=True), bounds[1] - bounds[0], sizes(x, "linf"))
     least = few * values / xp.maximum(sizes(w, "linf"), np.finfo(x.dtype).tiny)

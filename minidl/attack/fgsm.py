@@ -1,4 +1,4 @@
-"""One step to the corner of the box around the picture at which a linear model would be most wrong."""
+"""One step to the corner of the box around the image at which a linear model would be most wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from minidl.arguments import number
 from minidl.array import Array, array_module
 from minidl.attack.ball import Bounds, project
-from minidl.attack.passes import PerChannel, attacked, check_bounds, on_pictures
+from minidl.attack.common import PerChannel, attacked, check_bounds, on_images
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
 from minidl.inference.batches import Progress
@@ -37,24 +37,24 @@ def fgsm(
     section 4. With the score log p_y this is the paper's step up the cross-entropy.
 
     Args:
-        x: pictures (N,C,H,W) in bounds; the model is given (x - mean) / std.
-        y: the class to leave, or with `targeted` the one to reach, one for all or one for each picture; None: the one that
+        x: images (N,C,H,W) in bounds; the model is given (x - mean) / std.
+        y: the class to leave, or with `targeted` the one to reach, one for all or one for each image; None: the one that
             the model predicts.
         eps: the largest change of a value, in the units of x: never more, by no rounding (`AttackResult.norms`).
-        bounds: the smallest and the largest value of a picture; what at most 4 roundings have put outside is put back first.
+        bounds: the smallest and the largest value of an image; what at most 4 roundings have put outside is put back first.
         output: the score, as in `explain.saliency`. In float32 the gradient of "logprob" loses its larger part where
             1 - p_y rounds to 0, above a margin of about 17; "margin" does not.
-        mean, std: (C,) each, of the pictures that the model was trained on; None: it was trained on x as it is.
-        batch_size: pictures in memory at a time.
+        mean, std: (C,) each, of the images that the model was trained on; None: it was trained on x as it is.
+        batch_size: images in memory at a time.
         progress: False, True (a bar), or a function of (done, total).
-        keep_path: keep the pictures before and after.
+        keep_path: keep the images before and after.
 
     Raises:
         TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
-        MemoryError: `batch_size` pictures at a time do not fit into memory; the message says what would.
+        MemoryError: `batch_size` images at a time do not fit into memory; the message says what would.
     """
     eps, bounds = number(eps, "eps", "[0, inf)"), check_bounds(bounds)
-    net, towards = on_pictures(model, x, mean, std), 1 if targeted else -1
+    net, towards = on_images(model, x, mean, std), 1 if targeted else -1
 
     def core(x: Array, classes: Array, part: slice) -> Iterator[Array]:
         gx, _, _ = input_gradient(net, x, classes, output)

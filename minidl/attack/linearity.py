@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl import arguments, ops
 from minidl.array import Array, array_module, to_cpu
-from minidl.attack.passes import PerChannel, on_pictures
+from minidl.attack.common import PerChannel, on_images
 from minidl.contexts import contained
 from minidl.core import Tensor, tape
 from minidl.inference.batches import Progress, batches, reporting
@@ -47,9 +47,9 @@ class Sweep:
 
 @dataclass(frozen=True, eq=False)
 class Linearity:
-    """One picture moved along d = sign(dS_c/dx), and along a direction of random signs, by eps of both signs.
+    """One image moved along d = sign(dS_c/dx), and along a direction of random signs, by eps of both signs.
 
-    eps: (E,), in the units of the picture, from -reach to reach, with 0 in the middle.
+    eps: (E,), in the units of the image, from -max_eps to max_eps, with 0 in the middle.
     target: c.
     slope: dS_c/d eps at 0, which is <dS_c/dx, d> = ||dS_c/dx||_1.
     along, random: the two sweeps.
@@ -70,7 +70,7 @@ def linearity(
     model: Module,
     x: Array,
     target: Target = None,
-    reach: float = 32 / 255,
+    max_eps: float = 32 / 255,
     count: int = 201,
     mean: PerChannel = None,
     std: PerChannel = None,
@@ -82,32 +82,32 @@ def linearity(
 
     Goodfellow, Shlens and Szegedy 2015, "Explaining and harnessing adversarial examples", section 5 and figure 4: their
     explanation of adversarial examples is that nets are too linear. A ReLU net is linear as long as no gate and no switch
-    changes. The pictures are not clipped to bounds: that would bend the lines.
+    changes. The images are not clipped to bounds: that would bend the lines.
 
     Args:
-        x: one picture (1,C,H,W); the model is given (x - mean) / std.
+        x: one image (1,C,H,W); the model is given (x - mean) / std.
         target: the class c; None: the one that the model predicts.
-        reach: the largest eps, in the units of x.
+        max_eps: the largest eps, in the units of x.
         count: how many eps, an odd number.
-        mean, std: (C,) each, of the pictures that the model was trained on; None: it was trained on x as it is.
-        batch_size: pictures in memory at a time.
+        mean, std: (C,) each, of the images that the model was trained on; None: it was trained on x as it is.
+        batch_size: images in memory at a time.
         seed: of the random signs.
         progress: False, True (a bar), or a function of (done, total).
 
     Raises:
         TypeError, ValueError: an argument that cannot be, named with what came and what was expected.
-        MemoryError: `batch_size` pictures at a time do not fit into memory; the message says what would.
+        MemoryError: `batch_size` images at a time do not fit into memory; the message says what would.
     """
-    reach, count = arguments.number(reach, "reach", "(0, inf)"), arguments.count(count, "count", 3)
+    max_eps, count = arguments.number(max_eps, "max_eps", "(0, inf)"), arguments.count(count, "count", 3)
     seed = arguments.count(seed, "seed", 0)
     if count % 2 == 0:
         raise ValueError(f"count: expected an odd number, got {count!r}")
-    net = on_pictures(model, x, mean, std)
+    net = on_images(model, x, mean, std)
     check_images(net, x, target)
     if len(x) != 1:
-        raise ValueError(f"x: expected one picture, (1,C,H,W), got shape {x.shape}")
+        raise ValueError(f"x: expected one image, (1,C,H,W), got shape {x.shape}")
     xp, half = array_module(x), count // 2
-    eps = reach * np.arange(-half, half + 1) / half
+    eps = max_eps * np.arange(-half, half + 1) / half
     with evaluation_mode(net, batch_size):
         gx, classes, _ = input_gradient(net, x, target, "logit")
         base = _states(net, x)
@@ -115,12 +115,12 @@ def linearity(
     with reporting(2 * count, progress, "linearity") as advance:
         along, random = (_sweep(net, x, d, eps, base, batch_size, advance) for d in (xp.sign(gx), signs))
     counts = {"gates": _size(base.gates), "switches": _size(base.switches), "sigmoids": _size(base.slopes)}
-    params = {"method": "linearity", "reach": reach, "count": count, "seed": seed}
+    params = {"method": "linearity", "max_eps": max_eps, "count": count, "seed": seed}
     return Linearity(eps, int(classes[0]), float(xp.abs(gx).sum()), along, random, counts, params)
 
 
 class _States(NamedTuple):
-    """What a forward pass of B pictures went through, op by op, newest first; each array (B,...)."""
+    """What a forward pass of B images went through, op by op, newest first; each array (B,...)."""
 
     logits: Array
     gates: list[Array]
@@ -133,7 +133,7 @@ def _states(net: Module, x: Array) -> _States:
         logits = logits_of(net, Tensor(x, requires_grad=True))
     made = tape(logits)
     gates = [gate for op in made if (gate := op.gate()) is not None]
-    switches = [op.winner for op in made if isinstance(op, MaxPool2d)]
+    switches = [op.argmax for op in made if isinstance(op, MaxPool2d)]
     slopes = [4 * logistic_slope(op.x) for op in made if isinstance(op, Sigmoid)]
     return _States(logits.data, gates, switches, slopes)
 
@@ -162,7 +162,7 @@ def _differ(now: list[Array], base: list[Array]) -> list[Array]:
 
 
 def _mean(arrays: list[Array], B: int) -> Array:
-    """The mean (B,) of all entries of a picture, on the CPU; NaN where there are none."""
+    """The mean (B,) of all entries of an image, on the CPU; NaN where there are none."""
     if not arrays:
         return np.full(B, np.nan)
     sums = [to_cpu(a.reshape(len(a), -1).sum(axis=1, dtype="float64")) for a in arrays]

@@ -1,4 +1,4 @@
-"""One perturbation for all pictures."""
+"""One perturbation for all images."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 from minidl.arguments import count, number
 from minidl.array import Array, array_module
-from minidl.attack.ball import Bounds, add, check_norm, shrink
+from minidl.attack.ball import Bounds, add, check_norm, clip_norm
+from minidl.attack.common import PerChannel, check_bounds, check_target, inside, on_images, reached
 from minidl.attack.deepfool import to_the_border
-from minidl.attack.passes import PerChannel, check_bounds, check_target, inside, on_pictures, reached
 from minidl.attack.result import AttackResult
 from minidl.contexts import contained
 from minidl.inference.batches import Progress, reporting
@@ -27,8 +27,8 @@ def universal(
     bounds: Bounds = (0, 1),
     targeted: bool = False,
     norm: str = "linf",
-    rate: float = 0.8,
-    passes: int = 10,
+    fooling_rate: float = 0.8,
+    epochs: int = 10,
     overshoot: float = 0.02,
     steps: int = 50,
     candidates: int = 10,
@@ -39,44 +39,45 @@ def universal(
     progress: Progress = False,
     keep_path: bool = False,
 ) -> AttackResult:
-    """v such that the model, on most pictures, answers differently to x + v than to x:
+    """v such that the model, on most images, answers differently to x + v than to x:
 
-        for every x_i that x_i + v does not fool:    v <- shrink(v + deepfool(x_i + v))
+        for every x_i that x_i + v does not fool:    v <- clip_norm(v + deepfool(x_i + v))
 
-    pass after pass, until `rate` of the pictures are fooled. Moosavi-Dezfooli, Fawzi, Fawzi and Frossard 2017, "Universal
+    pass after pass, until `fooling_rate` of the images are fooled. Moosavi-Dezfooli, Fawzi, Fawzi and Frossard 2017, "Universal
     adversarial perturbations", algorithm 1.
 
-    Returns the pictures clip(x + v), and v itself as `delta` (1,C,H,W); `path` holds v at the start and after every pass,
-    (T+1,1,C,H,W), and `steps` the passes that it took. Try v on other pictures too, to learn how universal it is.
+    Returns the images clip(x + v), and v itself as `delta` (1,C,H,W); `path` holds v at the start and after every pass,
+    (T+1,1,C,H,W), and `steps` the passes that it took. Try v on other images too, to learn how universal it is.
 
     Args:
         y: None: the classes that the model predicts; v is to change them. With `targeted`, the class to reach.
         eps: how large v may be, in the units of x, as `norm` ("linf" or "l2") measures it.
-        rate: the share of fooled pictures that is enough.
-        passes: at most so many over all pictures, each in another order.
+        fooling_rate: the share of fooled images that is enough.
+        epochs: at most so many over all images, each in another order.
         overshoot, steps, candidates: of `deepfool`.
-        batch_size: pictures in memory at a time, where v is tried; it is made one picture at a time, as in the paper.
+        batch_size: images in memory at a time, where v is tried; it is made one image at a time, as in the paper.
         seed: of the orders.
 
     The other arguments, and what is raised, are those of `fgsm`.
     """
     check_norm(norm)
-    eps, overshoot, rate = (
-        number(value, name, "[0, inf)") for name, value in (("eps", eps), ("overshoot", overshoot), ("rate", rate))
+    eps, overshoot, fooling_rate = (
+        number(value, name, "[0, inf)")
+        for name, value in (("eps", eps), ("overshoot", overshoot), ("fooling_rate", fooling_rate))
     )
-    passes, steps = count(passes, "passes", 0), count(steps, "steps", 0)
+    epochs, steps = count(epochs, "epochs", 0), count(steps, "steps", 0)
     candidates, seed, bounds = count(candidates, "candidates"), count(seed, "seed", 0), check_bounds(bounds)
-    net = on_pictures(model, x, mean, std)
+    net = on_images(model, x, mean, std)
     check_images(net, x, y, "y")
     check_target(y, targeted)
     x = inside(x, bounds)
     xp, rng, N = array_module(x), np.random.default_rng(seed), len(x)
     v = xp.zeros_like(x[:1])
     path = [v]
-    with reporting(N * passes, progress, "universal") as advance:
+    with reporting(N * epochs, progress, "universal") as advance:
         before = logits = predict(net, x, batch_size)
         classes = targets(before, y, "y")
-        while len(path) <= passes and float(reached(logits, classes, targeted).mean()) < rate:
+        while len(path) <= epochs and float(reached(logits, classes, targeted).mean()) < fooling_rate:
             for i in rng.permutation(N).tolist():
                 start = now = xp.clip(add(x[i : i + 1], v), *bounds)
                 with evaluation_mode(net, batch_size):
@@ -84,7 +85,7 @@ def universal(
                         net, start, classes[i : i + 1], targeted, overshoot, steps, candidates, bounds
                     ):
                         pass
-                v = shrink(v + now - start, eps, norm)
+                v = clip_norm(v + now - start, eps, norm)
                 advance(1)
             path.append(v)
             logits = predict(net, xp.clip(add(x, v), *bounds), batch_size)
@@ -94,8 +95,8 @@ def universal(
         "bounds": bounds,
         "targeted": targeted,
         "norm": norm,
-        "rate": rate,
-        "passes": passes,
+        "fooling_rate": fooling_rate,
+        "epochs": epochs,
         "overshoot": overshoot,
         "steps": steps,
         "candidates": candidates,

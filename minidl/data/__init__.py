@@ -3,7 +3,7 @@
 from minidl.data.augment import Augmentation, Compose, Cutout, Normalize, RandomCrop, RandomFlip
 from minidl.data.cifar import cifar10, cifar100
 from minidl.data.dataset import Dataset
-from minidl.data.folder import image_folder, read_picture
+from minidl.data.folder import image_folder, read_image
 from minidl.data.ham10000 import ham10000
 from minidl.data.lesions import lesions
 from minidl.data.loader import Loader
@@ -22,5 +22,5 @@ __all__ = [
     "ham10000",
     "image_folder",
     "lesions",
-    "read_picture",
+    "read_image",
 ]

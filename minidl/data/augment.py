@@ -1,14 +1,14 @@
-"""Augmentation: functions f(x, rng) -> x of a whole batch of pictures (N,C,H,W).
+"""Augmentation: functions f(x, rng) -> x of a whole batch of images (N,C,H,W).
 
-All randomness comes from the generator that is passed in, one draw a picture; `x` itself is never changed. Everything
+All randomness comes from the generator that is passed in, one draw an image; `x` itself is never changed. Everything
 but `Normalize` keeps the type of `x`, uint8 or floating, and works best on uint8, before normalising.
 
-Where a picture is filled (beyond its border, inside a cutout), `fill` is one number or one a channel in the units of
-`Dataset.mean_std`, that is [0, 1] for uint8 pictures: fill=mean becomes about 0 after `Normalize`, which is what recipes
-do that pad normalised pictures with zeros; the default 0 is black.
+Where an image is filled (beyond its border, inside a cutout), `fill` is one number or one a channel in the units of
+`Dataset.mean_std`, that is [0, 1] for uint8 images: fill=mean becomes about 0 after `Normalize`, which is what recipes
+do that pad normalised images with zeros; the default 0 is black.
 
-Pictures on the GPU stay there: the same draws are made on the CPU, a few integers a picture, and decide which pixels are
-gathered on the device. The same generator gives the same pictures on both.
+Images on the GPU stay there: the same draws are made on the CPU, a few integers an image, and decide which pixels are
+gathered on the device. The same generator gives the same images on both.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ Fill = float | Sequence[float] | Array
 
 @dataclass(frozen=True, eq=False)
 class RandomCrop:
-    """A window of the original size, anywhere in the picture padded by `pad` on each side.
+    """A window of the original size, anywhere in the image padded by `padding` on each side.
 
     y[n,c,i,j] = padded[n, c, i + top_n, j + left_n], top and left uniform in 0..2*pad
 
     He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", section 4.2. A call f(x, rng) takes and gives
     x (N,C,H,W). Raises TypeError or ValueError where pad is no integer of at least 0, `fill` neither a finite number nor one a
-    channel, or x no batch of pictures.
+    channel, or x no batch of images.
     """
 
-    pad: int
+    padding: int
     fill: Fill = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "pad", count(self.pad, "pad", 0))
+        object.__setattr__(self, "padding", count(self.padding, "padding", 0))
         object.__setattr__(self, "fill", _fills(self.fill))
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         N, C, H, W = _shape(x)
-        p = self.pad
+        p = self.padding
         top, left = rng.integers(0, 2 * p + 1, (2, N))
         if array_module(x) is not np:
             rows, columns = top[:, None] + np.arange(H) - p, left[:, None] + np.arange(W) - p  # (N,H) (N,W)
@@ -61,11 +61,11 @@ class RandomCrop:
 
 @dataclass(frozen=True, eq=False)
 class RandomFlip:
-    """Each picture mirrored with probability `p`, along its "horizontal" (left to right) or "vertical" axis.
+    """Each image mirrored with probability `p`, along its "horizontal" (left to right) or "vertical" axis.
 
     Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification with deep convolutional neural networks", section 4.1,
     mirror left to right. A call f(x, rng) takes and gives x (N,C,H,W). Raises TypeError or ValueError for p outside [0, 1],
-    another axis, and x that is no batch of pictures.
+    another axis, and x that is no batch of images.
     """
 
     p: float = 0.5
@@ -90,11 +90,11 @@ class RandomFlip:
 
 @dataclass(frozen=True, eq=False)
 class Cutout:
-    """A square of `size` pixels, centred anywhere in the picture and cut at its border, is filled.
+    """A square of `size` pixels, centred anywhere in the image and cut at its border, is filled.
 
     DeVries and Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout", section 3. A call
     f(x, rng) takes and gives x (N,C,H,W). Raises TypeError or ValueError where size is no integer of at least 1, `fill` neither
-    a finite number nor one a channel, or x no batch of pictures.
+    a finite number nor one a channel, or x no batch of images.
     """
 
     size: int
@@ -116,7 +116,7 @@ class Cutout:
 
 @dataclass(frozen=True, eq=False)
 class Normalize:
-    """y = (x - mean) / std by channel, float32; uint8 pictures count as x / 255. Draws nothing: rng may be left out.
+    """y = (x - mean) / std by channel, float32; uint8 images count as x / 255. Draws nothing: rng may be left out.
 
     mean, std: (C,) each; a call takes and gives x (N,C,H,W). Raises ValueError where the two differ in length, a number is not
     finite, a std is not positive, or x is no batch of C channels, TypeError for what are no numbers.
@@ -182,7 +182,7 @@ def _fill(fill: Fill, x: Array) -> Array:
         raise ValueError(f"fill: expected one number, or one for each of {x.shape[1]} channels, got {fill!r}")
     if x.dtype == np.uint8:
         if not ((values >= 0) & (values <= 1)).all():
-            raise ValueError(f"fill: expected numbers in [0, 1] for uint8 pictures (they count as x / 255), got {fill!r}")
+            raise ValueError(f"fill: expected numbers in [0, 1] for uint8 images (they count as x / 255), got {fill!r}")
         values = np.rint(values * 255)
     y: Array = array_module(x).asarray(values.astype(x.dtype)[:, None, None])
     return y

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 in the official binary layout.
 
 Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"; https://www.cs.toronto.edu/~kriz/cifar.html.
-A file is a sequence of records: one label byte (CIFAR-100: two, coarse and fine), then the 3,072 bytes of a picture, the
+A file is a sequence of records: one label byte (CIFAR-100: two, coarse and fine), then the 3,072 bytes of an image, the
 red, green and blue planes of 32x32 pixels, row by row.
 """
 
@@ -58,7 +58,7 @@ CIFAR100 = Layout(
 
 
 def cifar10(root: str | os.PathLike[str], train: bool = True, download: bool = False) -> Dataset:
-    """CIFAR-10 from `root/cifar-10-batches-bin`: 50,000 pictures to train, or 10,000 to test, (N,3,32,32) uint8.
+    """CIFAR-10 from `root/cifar-10-batches-bin`: 50,000 images to train, or 10,000 to test, (N,3,32,32) uint8.
 
     Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images", section 3.
 

@@ -1,4 +1,4 @@
-"""A labelled set of pictures, held in memory."""
+"""A labelled set of images, held in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minidl.array import Array
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Pictures with one label each, and optional masks that say where something is.
+    """Images with one label each, and optional masks that say where something is.
 
     Args:
         images: (N,C,H,W), uint8 in 0..255, or float32, by convention in [0, 1].
@@ -24,7 +24,7 @@ class Dataset:
 
     Raises:
         TypeError: an array is of another type, or `classes` is a single string.
-        ValueError: shapes disagree, the set is empty, a label is out of range, or a float picture is not finite.
+        ValueError: shapes disagree, the set is empty, a label is out of range, or a float image is not finite.
     """
 
     images: Array
@@ -40,7 +40,7 @@ class Dataset:
             raise ValueError(f"images: expected at least one pixel, got shape {self.images.shape}")
         if self.images.dtype == np.float32 and not np.isfinite(self.images).all():
             bad = np.flatnonzero(~np.isfinite(self.images).all((1, 2, 3)))
-            raise ValueError(f"images: hold NaN or infinity in {len(bad)} of {N} pictures, first in picture {bad[0]}")
+            raise ValueError(f"images: hold NaN or infinity in {len(bad)} of {N} images, first in image {bad[0]}")
 
         _check_array("labels", self.labels, 1, (np.int64,))
         if len(self.labels) != N:
@@ -64,7 +64,7 @@ class Dataset:
         return f"Dataset({self.name!r}, images {shape} {dtype}, {len(self.classes)} classes, masks {list(self.masks)})"
 
     def take(self, indices: Sequence[int] | Array) -> Dataset:
-        """The pictures at `indices`, (n,) of 0..N-1, in that order, copied: n pictures (n,C,H,W).
+        """The images at `indices`, (n,) of 0..N-1, in that order, copied: n images (n,C,H,W).
 
         Raises TypeError for indices that are not integers, IndexError for one out of range, and ValueError for none.
         """
@@ -91,13 +91,13 @@ class Dataset:
         ends = np.rint(np.cumsum(parts) * len(self)).astype(np.int64)
         pieces = np.split(order, ends[:-1])
         if any(len(piece) == 0 for piece in pieces):
-            raise ValueError(f"{len(self)} pictures cannot be split into {fractions!r}: a part would be empty")
+            raise ValueError(f"{len(self)} images cannot be split into {fractions!r}: a part would be empty")
         return [self.take(piece) for piece in pieces]
 
     def mean_std(self) -> tuple[Array, Array]:
-        """Mean and standard deviation of each channel over pictures and pixels, (C,) float32 each.
+        """Mean and standard deviation of each channel over images and pixels, (C,) float32 each.
 
-        uint8 pictures count as x/255, so that the numbers are those that `Normalize` takes.
+        uint8 images count as x/255, so that the numbers are those that `Normalize` takes.
         """
         scale = 255.0 if self.images.dtype == np.uint8 else 1.0
         chunks = [self.images[i : i + 1024] for i in range(0, len(self), 1024)]  # float64 copies stay small

@@ -1,4 +1,4 @@
-"""HAM10000, dermoscopic pictures of 7,470 skin lesions, in the published layout.
+"""HAM10000, dermoscopic images of 7,470 skin lesions, in the published layout.
 
 Tschandl, Rosendahl and Kittler 2018, "The HAM10000 dataset", Scientific Data 5; the outlines of the lesions are those of
 Tschandl et al. 2020, "Human-computer collaboration for skin cancer recognition", Nature Medicine 26.
@@ -8,7 +8,7 @@ https://doi.org/10.7910/DVN/DBW86T (CC BY-NC 4.0): unpack the archives into one 
     HAM10000_images_part_1/ISIC_*.jpg       one or more folders whose names begin with HAM10000_images
     HAM10000_segmentations_lesion_tschandl/ISIC_*_segmentation.png
 
-Many lesions were photographed several times. All pictures of a lesion are on one side of the split, or the test would ask for
+Many lesions were photographed several times. All images of a lesion are on one side of the split, or the test would ask for
 lesions that were seen in training.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from minidl import arguments
 from minidl.data.dataset import Dataset
-from minidl.data.folder import read_picture
+from minidl.data.folder import read_image
 
 DIAGNOSES = {  # what `dx` says, and whether it is malignant: akiec are carcinomas in situ and their precursors
     "akiec": True,
@@ -49,19 +49,19 @@ def ham10000(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """The training or the test pictures (N,3,H,W) uint8 in the folder `root`, in the order of the metadata.
+    """The training or the test images (N,3,H,W) uint8 in the folder `root`, in the order of the metadata.
 
     masks: "lesion", (N,H,W) bool, as dermatologists outlined it. Tschandl, Rosendahl and Kittler 2018, "The HAM10000 dataset".
 
     Args:
-        size: (H, W) to resize pictures and masks to (bilinear, with antialiasing); those published are 450x600.
+        size: (H, W) to resize images and masks to (bilinear, with antialiasing); those published are 450x600.
         labels: "malignant", for the classes "benign" and "malignant", or "diagnosis" for the seven of `DIAGNOSES`.
         test: the share of lesions of each diagnosis that is kept for the test, between 0 and 1.
         seed: of the split, which depends on it and on the metadata alone.
-        progress: called with (done, total) after each picture.
+        progress: called with (done, total) after each image.
 
     Raises:
-        FileNotFoundError: there is no metadata, or a picture or a mask that it lists is missing.
+        FileNotFoundError: there is no metadata, or an image or a mask that it lists is missing.
         ValueError: the metadata are not those of HAM10000, a file is damaged, or an argument cannot be.
         TypeError: size, test or seed are no numbers.
     """
@@ -80,8 +80,8 @@ def ham10000(
         if name not in files or not mask.is_file():
             what = f"{name}.jpg, which is in no folder {root}/{IMAGES}*" if name not in files else str(mask)
             raise FileNotFoundError(f"the metadata list {name}, but there is no {what}; {SOURCE}")
-        images[i] = read_picture(files[name], (H, W), 3)
-        lesion[i] = read_picture(mask, (H, W), 1)[0] > 127
+        images[i] = read_image(files[name], (H, W), 3)
+        lesion[i] = read_image(mask, (H, W), 1)[0] > 127
         if progress is not None:
             progress(i + 1, len(rows))
     names = tuple(DIAGNOSES) if labels == "diagnosis" else ("benign", "malignant")
@@ -90,7 +90,7 @@ def ham10000(
 
 
 def _rows(root: pathlib.Path) -> list[dict[str, str]]:
-    """The metadata, checked, one row a picture."""
+    """The metadata, checked, one row an image."""
     found = [root / name for name in METADATA if (root / name).is_file()]
     if not found:
         raise FileNotFoundError(f"{root / METADATA[0]} is missing; {SOURCE}")
@@ -105,7 +105,7 @@ def _rows(root: pathlib.Path) -> list[dict[str, str]]:
                 f"{found[0]}, line {number}: expected {', '.join(needed)}, with dx one of {', '.join(DIAGNOSES)}, got {row}"
             )
     if not rows:
-        raise ValueError(f"{found[0]} lists no picture")
+        raise ValueError(f"{found[0]} lists no image")
     return rows
 
 

@@ -28,19 +28,19 @@ class Loader:
     the same batches. Each iteration takes the epoch in `loader.epoch` and then counts it up; set it to resume.
 
     Args:
-        augment: f(x, rng) -> x, see `minidl.data.augment`. It runs in the thread and gets the pictures as the dataset
-            has them. uint8 pictures that come out of it, or without it, are scaled to [0, 1].
+        augment: f(x, rng) -> x, see `minidl.data.augment`. It runs in the thread and gets the images as the dataset
+            has them. uint8 images that come out of it, or without it, are scaled to [0, 1].
         drop_last: leave out the last batch where it would be smaller than the others.
         prefetch: how many batches are made ahead in a thread of their own; 0 makes each when it is asked for, in the
             thread that asks. The thread ends with the loop, however that ends.
-        device: where the batches are made. For "gpu" the pictures are copied there as the dataset has them, and `augment`
+        device: where the batches are made. For "gpu" the images are copied there as the dataset has them, and `augment`
             gets them there; copying and augmenting run beside the training, see `on_a_stream`.
 
     Raises:
         TypeError: an argument has the wrong type.
         RuntimeError: while iterating, where device is "gpu" and CuPy or a GPU is missing.
         ValueError: batch_size < 1, prefetch < 0, seed < 0, another device, or with drop_last no batch would be left; while
-            iterating, where `augment` returns something else than a floating or uint8 batch of as many pictures.
+            iterating, where `augment` returns something else than a floating or uint8 batch of as many images.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Loader:
         if x.dtype == np.uint8:
             x = x.astype(np.float32) / np.float32(255)
         elif not np.issubdtype(x.dtype, np.floating):
-            raise ValueError(f"augment: expected it to return pictures of uint8 or floats, got {x.dtype}")
+            raise ValueError(f"augment: expected it to return images of uint8 or floats, got {x.dtype}")
         return array_module(x).ascontiguousarray(x, np.float32), to_device(self.dataset.labels[pick], self.device)
 
 

@@ -8,8 +8,8 @@ to compare with.
 from minidl.evaluate import baselines
 from minidl.evaluate.completeness import completeness
 from minidl.evaluate.curves import Curve, deletion, insertion
+from minidl.evaluate.mask_score import MaskScore
 from minidl.evaluate.mass import mass_in_mask
-from minidl.evaluate.measured import Measured
 from minidl.evaluate.overlap import iou
 from minidl.evaluate.pointing import pointing_game
 from minidl.evaluate.randomization import Randomization, randomization
@@ -17,7 +17,7 @@ from minidl.evaluate.similarity import rank_correlation, ssim
 
 __all__ = [
     "Curve",
-    "Measured",
+    "MaskScore",
     "Randomization",
     "baselines",
     "completeness",

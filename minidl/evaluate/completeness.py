@@ -25,9 +25,9 @@ def completeness(
     Sundararajan, Taly and Yan 2017, "Axiomatic attribution for deep networks", section 3.
 
     Args:
-        x: pictures (N,C,H,W) as in training.
+        x: images (N,C,H,W) as in training.
         raw: (N,...), the contributions, such as `Explanation.raw` of integrated gradients or gradient x input.
-        baseline: the picture in which nothing is there: a number, or what broadcasts to x.
+        baseline: the image in which nothing is there: a number, or what broadcasts to x.
         target: the class c, one for all or one for each; None: the one that the model predicts for x.
         output: the score, as in `explain.saliency`.
 

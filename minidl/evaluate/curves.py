@@ -52,13 +52,13 @@ def deletion(
     """The scores of x as its pixels, those highest in `maps` first, take the values of `baseline`, in `steps` equal steps.
 
     Args:
-        x: pictures (N,C,H,W) as in training.
+        x: images (N,C,H,W) as in training.
         maps: (N,H,W). Equal pixels go in random order.
         target: the class, one for all or one for each; None: the one that the model predicts for x.
-        baseline: what a pixel becomes, a number or what broadcasts to x: 0 is the mean colour of normalised pictures. A
-            picture that the net never saw the like of can move the score for that reason alone; compare several.
+        baseline: what a pixel becomes, a number or what broadcasts to x: 0 is the mean colour of normalised images. An
+            image that the net never saw the like of can move the score for that reason alone; compare several.
         output: the score, as in `explain.saliency`.
-        batch_size: pictures in memory at a time.
+        batch_size: images in memory at a time.
         seed: of the order of equal pixels.
         progress: False, True (a bar), or a function of (done, total).
 
@@ -115,7 +115,7 @@ def _curve(
     steps, seed = count(steps, "steps"), count(seed, "seed", 0)
     (N, _, H, W), ranked = x.shape, arguments.maps(maps)
     if ranked.shape != (N, H, W):
-        raise ValueError(f"maps: expected {(N, H, W)}, one map a picture, got {ranked.shape}")
+        raise ValueError(f"maps: expected {(N, H, W)}, one map an image, got {ranked.shape}")
     if steps > H * W:
         raise ValueError(f"steps: there are {H * W} pixels, got {steps} steps")
     counts = np.rint(np.linspace(0, H * W, steps + 1)).astype(np.int64)

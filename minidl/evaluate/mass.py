@@ -6,11 +6,11 @@ import numpy as np
 
 from minidl import arguments
 from minidl.array import Array
-from minidl.evaluate.measured import Measured
+from minidl.evaluate.mask_score import MaskScore
 
 
-def mass_in_mask(maps: Array, masks: Array) -> Measured:
-    """sum of the map in the mask / sum of the map, in [0, 1]; chance is the mask's share of the picture, its area.
+def mass_in_mask(maps: Array, masks: Array) -> MaskScore:
+    """sum of the map in the mask / sum of the map, in [0, 1]; chance is the mask's share of the image, its area.
 
     A uniform map scores exactly chance, and so does one that is 0 everywhere, which tells nothing. `enrichment` = mass / area.
     Wang et al. 2020, "Score-CAM: score-weighted visual explanations for convolutional neural networks", as the energy-based
@@ -28,4 +28,4 @@ def mass_in_mask(maps: Array, masks: Array) -> Measured:
     area = masks.mean((1, 2))
     total = maps.sum((1, 2))
     inside = maps.sum((1, 2), where=masks)
-    return Measured(np.divide(inside, total, out=area.copy(), where=total > 0), area)
+    return MaskScore(np.divide(inside, total, out=area.copy(), where=total > 0), area)

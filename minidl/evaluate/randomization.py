@@ -2,7 +2,7 @@
 
 Adebayo et al. 2018, "Sanity checks for saliency maps", section 3: the layers lose what they learnt one after the other, from
 the last to the first, and the map of each ruin is compared with that of the whole model. A map that stays alike shows the
-picture, as an edge detector does, and not the model.
+image, as an edge detector does, and not the model.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Randomization:
 
     @property
     def alike(self) -> Array:
-        """The mean similarity (N,) to the ruins: near 1 for a map of the picture alone, near 0 for one of the model alone."""
+        """The mean similarity (N,) to the ruins: near 1 for a map of the image alone, near 0 for one of the model alone."""
         mean: Array = self.similarity[:, 1:].mean(1)
         return mean
 
@@ -80,7 +80,7 @@ def randomization(
     Adebayo et al. 2018, "Sanity checks for saliency maps", section 3, where the layers get new random weights.
 
     Args:
-        x: pictures (N,C,H,W) as in training.
+        x: images (N,C,H,W) as in training.
         method: called as method(model, x, target=classes) with the copy, which it is to ask; sizes of its maps are compared, so
             that signs do not matter.
         target: the class, one for all or one for each; None: the one that the model predicts for x.

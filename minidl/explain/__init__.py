@@ -1,4 +1,4 @@
-"""What part of the image decided? Every method takes pictures (N,C,H,W) and returns an `Explanation`."""
+"""What part of the image decided? Every method takes images (N,C,H,W) and returns an `Explanation`."""
 
 from minidl.explain.evidence import Head, evidence_maps
 from minidl.explain.expected_gradients import expected_gradients
@@ -14,7 +14,6 @@ from minidl.explain.rise import rise
 from minidl.explain.saliency import saliency
 from minidl.explain.smoothgrad import smoothgrad
 from minidl.explain.vargrad import vargrad
-from minidl.inference.evaluation import predict
 
 __all__ = [
     "Explanation",
@@ -31,7 +30,6 @@ __all__ = [
     "keep",
     "meaningful_perturbation",
     "occlusion",
-    "predict",
     "rise",
     "saliency",
     "smoothgrad",

@@ -66,11 +66,11 @@ def evidence_maps(
     """For each head of the model, map = max_k |d score_c / d x_k|, smoothed by a Gaussian, c the class that the head predicts.
 
     In the style of the evidence hotspots of Jamaludin, Kadir and Zisserman 2017, "SpineNet: automated classification and
-    evidence visualization in spinal MRIs": a style, not a reproduction. Draw them over the picture with `Explanation.plot`.
+    evidence visualization in spinal MRIs": a style, not a reproduction. Draw them over the image with `Explanation.plot`.
     raw is the gradient, not smoothed.
 
     Args:
-        x: the pictures (N,C,H,W), as in training.
+        x: the images (N,C,H,W), as in training.
         target: classes by the name of the head, each as in `saliency`; heads that are not there, and None: what they predict.
         sigma: of the Gaussian, in pixels; by default a sixteenth of the shorter side.
         output, batch_size, progress: as in `saliency`.

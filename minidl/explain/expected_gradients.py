@@ -1,4 +1,4 @@
-"""Integrated gradients from many baselines: pictures of a background instead of one colour."""
+"""Integrated gradients from many baselines: images of a background instead of one colour."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def expected_gradients(
     """raw = E over x0 and a of (x - x0) * d score_c / d x at x0 + a (x - x0), x0 from the background, a uniform in (0, 1)
 
     Erion, Janizek, Sturmfels, Lundberg and Lee 2021, "Improving performance of deep learning models with axiomatic attribution
-    priors and expected gradients". They sum to S(x) - E S(x0); what is missing from that is `delta`. Each picture of the
+    priors and expected gradients". They sum to S(x) - E S(x0); what is missing from that is `delta`. Each image of the
     background is drawn as often as any other (if need be, once more), and one a from each n-th of (0, 1), which varies less
-    than n draws would. All pictures share the draws, so that a picture's map does not depend on those beside it.
+    than n draws would. All images share the draws, so that an image's map does not depend on those beside it.
 
     Args:
-        background: (B,C,H,W), some typical pictures, as the model was trained on them.
+        background: (B,C,H,W), some typical images, as the model was trained on them.
         samples: n. seed: the same numbers on every device and for every batch_size.
         target, output, reduce, batch_size, progress: as in `saliency`; the class is that of x.
 
     Raises TypeError and ValueError for an argument that cannot be, and MemoryError, as `saliency` does.
     """
     check_images(model, x, target)
-    check_images(model, background, pictures="background")
+    check_images(model, background, images="background")
     if background.shape[1:] != x.shape[1:]:
-        raise ValueError(f"background: expected pictures of {x.shape[1:]}, as x, got {background.shape[1:]}")
+        raise ValueError(f"background: expected images of {x.shape[1:]}, as x, got {background.shape[1:]}")
     samples, seed = count(samples, "samples"), count(seed, "seed", 0)
     check_reduce(reduce)
     rng, B = np.random.default_rng(seed), len(background)

@@ -22,7 +22,7 @@ NAMES = {  # of methods, for people, where it is not that of the function
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Maps of N pictures, where x is, and what they explain. Nothing in here is normalised or clipped.
+    """Maps of N images, where x is, and what they explain. Nothing in here is normalised or clipped.
 
     map: (N,H,W), one number a pixel, as the method reduces its channels.
     raw: (N,C,H,W), signed, what the method computed before that; its docstring says if C, H, W are not those of x.
@@ -48,7 +48,7 @@ class Explanation:
     def plot(
         self, path: str | os.PathLike[str], images: Array, classes: Sequence[str] | None = None, title: str | None = None
     ) -> None:
-        """Draw the maps beside and over their pictures, as PNG: see `minidl.view.overlays`.
+        """Draw the maps beside and over their images, as PNG: see `minidl.view.overlays`.
 
         images: (N,C,H,W) as they were before normalising, uint8 or in [0, 1]. classes: the names of the model's classes.
         title: by default the method's name.
@@ -67,7 +67,7 @@ class Explanation:
         return f"{self.name}, of the {self.params['output']}" if "output" in self.params else self.name
 
     def captions(self, classes: Sequence[str] | None = None) -> list[str]:
-        """For each picture, the class and its score."""
+        """For each image, the class and its score."""
         names = [f"class {t}" if classes is None else classes[t] for t in to_cpu(self.target).tolist()]
         output = self.params.get("output", "score")
         return [f"{name}\n{output} {score:.3g}" for name, score in zip(names, to_cpu(self.score).tolist(), strict=True)]

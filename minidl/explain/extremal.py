@@ -21,7 +21,7 @@ from minidl.inference.scores import Target, score
 from minidl.nn import Module
 from minidl.optim import SGD
 
-COLDNESS = 20.0
+TEMPERATURE = 1 / 20
 AREA_WEIGHT, AREA_GROWTH = 300.0, 1.0035  # of the area loss, and by how much that grows at each iteration
 MOMENTUM = 0.9
 
@@ -44,16 +44,16 @@ def extremal_perturbation(
     batch_size: int = 32,
     progress: Progress = False,
 ) -> Explanation:
-    """The region of a given area that, alone kept sharp, keeps the score highest: for every picture and area a a mask m, with
+    """The region of a given area that, alone kept sharp, keeps the score highest: for every image and area a a mask m, with
 
         loss(m) = -S_c(Phi) + 300 1.0035^t mean((sort(M) - r_a)^2),    Phi = pyramid(x)[M],
 
-    M the mask at the size of the picture, **1: kept, 0: blurred**, r_a a vector of zeros and then ones, a of them ones, and t
+    M the mask at the size of the image, **1: kept, 0: blurred**, r_a a vector of zeros and then ones, a of them ones, and t
     the iteration. M is a smooth maximum over the cells of m, each as wide as `sigma`: M cannot be smaller than one such spot,
     nor finer. Where M lies between 0 and 1 a pixel is blurred less, interpolated in a pyramid of ever stronger blurs. Gradient
     descent with momentum 0.9, m clipped to [0, 1] after each step, from m = 1.
 
-    Of several areas the smallest is chosen whose picture Phi keeps `enough` of the class probability p_c(x), or, where none
+    Of several areas the smallest is chosen whose image Phi keeps `enough` of the class probability p_c(x), or, where none
     does, the one that keeps most of it.
 
     Fong, Patrick and Vedaldi 2019, "Understanding deep networks via extremal perturbations and smooth masks", section 3, with
@@ -61,25 +61,25 @@ def extremal_perturbation(
 
     Returns an Explanation with
         map: (N,H,W), the chosen M: **1 is what suffices**, kept to keep the class.
-        raw: (N,A,H,W), M of each area. `keep(x, map, ...)` makes the picture without what the map hides.
-        score: (N,), that of the whole picture.
+        raw: (N,A,H,W), M of each area. `keep(x, map, ...)` makes the image without what the map hides.
+        score: (N,), that of the whole image.
         history: of each iteration the parts of the loss, "score" and "area", (N,A) each.
-        params: besides the settings "chosen", the area of each picture, and "kept", (N,A), p_c(Phi) / p_c(x) at the end, from
+        params: besides the settings "chosen", the area of each image, and "kept", (N,A), p_c(Phi) / p_c(x) at the end, from
             their logarithms: the ratio is a number, at most about the largest float, also where p_c(x) itself rounds to 0.
 
     Args:
-        target: the class c, one for all or one for each picture; None: the one that the model predicts.
-        areas: shares of the picture, each more than 0 and less than 1.
-        enough: the share of p_c(x) that the chosen picture keeps.
+        target: the class c, one for all or one for each image; None: the one that the model predicts.
+        areas: shares of the image, each more than 0 and less than 1.
+        enough: the share of p_c(x) that the chosen image keeps.
         step: pixels between the cells of m; None: 1/32 of the shorter side, rounded: 7 for 224 pixels, as published.
         sigma: width of a spot in pixels; None: 3 steps, 21 for 224 pixels, as published.
-        levels: of the pyramid, from the blurred picture to the sharp one; at least 2.
+        levels: of the pyramid, from the blurred image to the sharp one; at least 2.
         blur: standard deviation in pixels of its strongest blur. It is 20 at every size: what is blurred away must be gone.
-        flip: mirror every second picture left to right, as published; off here, since left and right may matter.
+        flip: mirror every second image left to right, as published; off here, since left and right may matter.
         lr: of gradient descent.
         iterations: steps.
         output: the score, as for `saliency`; the authors take "logit".
-        batch_size: masks in memory at a time; every picture has as many as there are areas.
+        batch_size: masks in memory at a time; every image has as many as there are areas.
         progress: False, True (a bar), or a function of (done, total) iterations of single masks.
 
     Ctrl-C leaves the model as it was and returns nothing: a mask that is half learned is no explanation.
@@ -103,13 +103,13 @@ def extremal_perturbation(
     classes, scores = classes_and_scores(model, x, target, output, batch_size)
     _, log_p = classes_and_scores(model, x, classes, "logprob", batch_size)  # of which p itself may be too small for a float
     if bad := xp.nonzero(~xp.isfinite(log_p))[0].tolist():
-        raise ValueError(f"target: expected classes of a probability above 0, got 0 (or NaN) for the pictures {bad[:10]}")
-    # every picture once for each area: N A problems that know nothing of each other
-    picture, area = xp.repeat(xp.arange(len(x)), A), xp.asarray(np.tile(np.asarray(areas), len(x)))
+        raise ValueError(f"target: expected classes of a probability above 0, got 0 (or NaN) for the images {bad[:10]}")
+    # every image once for each area: N A problems that know nothing of each other
+    image, area = xp.repeat(xp.arange(len(x)), A), xp.asarray(np.tile(np.asarray(areas), len(x)))
     masks, kept, histories = [], [], []
-    with reporting(len(picture) * iterations, progress, "extremal perturbation") as advance:
-        for part in batches(len(picture), batch_size):
-            c, blurs = classes[picture[part]], pyramid(x[picture[part]], levels, blur)
+    with reporting(len(image) * iterations, progress, "extremal perturbation") as advance:
+        for part in batches(len(image), batch_size):
+            c, blurs = classes[image[part]], pyramid(x[image[part]], levels, blur)
             mask = Parameter(xp.ones((len(c), 1, -(-H // step), -(-W // step)), x.dtype))
             optimiser, history = SGD([mask], lr * (1 - MOMENTUM), MOMENTUM), []
             for t in range(iterations):
@@ -126,7 +126,7 @@ def extremal_perturbation(
                 advance(len(mask))
             with evaluation_mode(model, batch_size), no_grad():
                 M = full_size(mask, kernel, (H, W))
-                gained = score(logits_of(model, interpolated(blurs, M)), c, "logprob").data - log_p[picture[part]]
+                gained = score(logits_of(model, interpolated(blurs, M)), c, "logprob").data - log_p[image[part]]
             masks.append(M.data[:, 0])
             kept.append(xp.exp(xp.minimum(gained, math.log(np.finfo(x.dtype).max) - 1)))  # finite
             histories.append(history)
@@ -177,8 +177,8 @@ def spots(step: int, sigma: float) -> Array:
 
     It reaches 1 + ceil(sigma / step) cells to each side, as in the authors' code.
     """
-    reach = 1 + math.ceil(sigma / step)
-    away = np.arange(-reach, reach + 1)[:, None] * step + (step - 1) / 2 - np.arange(step)  # (2r+1,s), along one axis
+    radius = 1 + math.ceil(sigma / step)
+    away = np.arange(-radius, radius + 1)[:, None] * step + (step - 1) / 2 - np.arange(step)  # (2r+1,s), along one axis
     d = np.hypot(away[:, None, :, None], away[None, :, None, :])
     kernel: Array = np.exp(-2 * np.maximum(d / sigma - 0.5, 0) ** 2)
     return kernel
@@ -186,7 +186,7 @@ def spots(step: int, sigma: float) -> Array:
 
 def full_size(mask: Tensor, kernel: Array, size: tuple[int, int]) -> Tensor:
     """m (N,1,h,w) -> M (N,1,*size)."""
-    M = ops.smooth_max_convolution(mask, kernel, COLDNESS)
+    M = ops.smooth_max_convolution(mask, kernel, TEMPERATURE)
     return M[:, :, : size[0], : size[1]]
 
 
@@ -204,7 +204,7 @@ def area_loss(M: Tensor, area: Array) -> Tensor:
 
 
 def choose(kept: Array, areas: Sequence[float], enough: float) -> Array:
-    """For each picture the index of the smallest area that keeps `enough`, else of that which keeps most; kept (N,A): (N,)."""
+    """For each image the index of the smallest area that keeps `enough`, else of that which keeps most; kept (N,A): (N,)."""
     xp = array_module(kept)
     size = xp.where(kept >= enough, xp.asarray(areas), np.inf)  # (N,A)
     return xp.where((kept >= enough).any(1), size.argmin(1), kept.argmax(1))

@@ -25,7 +25,7 @@ def grad_cam(
     batch_size: int = 32,
     progress: Progress = False,
 ) -> Explanation:
-    """raw = sum_k alpha_k A_k, alpha_k = 1/(h w) sum_ij d score_c / d A_kij, and map = max(raw, 0), resized to the picture
+    """raw = sum_k alpha_k A_k, alpha_k = 1/(h w) sum_ij d score_c / d A_kij, and map = max(raw, 0), resized to the image
 
     A (N,K,h,w) is what the layer returns; raw is (N,1,h,w), and the resizing is bilinear. Selvaraju et al. 2017, "Grad-CAM:
     visual explanations from deep networks", section 3. Where A goes through global average pooling into a linear layer, raw
@@ -33,7 +33,7 @@ def grad_cam(
     1/(h w).
 
     Args:
-        x: the pictures (N,C,H,W), as in training.
+        x: the images (N,C,H,W), as in training.
         layer: its dotted name, such as "layer3.0". Every layer that is called with its name counts, while the ops run one by
             one (`ops.unfused`); of one that is called several times, the last output. None: the last one with spatial extent.
         target, output, batch_size, progress: as in `saliency`.
@@ -46,8 +46,8 @@ def grad_cam(
     parts = []
     for part in batches(len(x), batch_size, progress, "Grad-CAM"):
         with evaluation_mode(model, batch_size), ops.unfused():
-            picture = Tensor(x[part], requires_grad=True)
-            outputs, logits = spatial_outputs(model, picture)
+            image = Tensor(x[part], requires_grad=True)
+            outputs, logits = spatial_outputs(model, image)
             name = _choose(layer, outputs)
             classes = targets(logits.data, of_part(target, part))
             scores = score(logits, classes, output)
@@ -61,7 +61,7 @@ def grad_cam(
     return Explanation(maps, raw, classes, scores, params={"method": "grad_cam", "layer": name, "output": output})
 
 
-def spatial_outputs(model: Module, picture: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+def spatial_outputs(model: Module, image: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """The outputs of layers that have spatial extent, (N,K,h,w) with h w > 1, by name, last call last; and the logits."""
     outputs: dict[str, Tensor] = {}
 
@@ -71,7 +71,7 @@ def spatial_outputs(model: Module, picture: Tensor) -> tuple[dict[str, Tensor], 
             outputs[name] = y
 
     with watch(model, after=after):
-        logits = logits_of(model, picture)
+        logits = logits_of(model, image)
     return outputs, logits
 
 

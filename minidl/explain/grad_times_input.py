@@ -1,4 +1,4 @@
-"""The gradient times the picture: what each pixel contributes, were the model linear."""
+"""The gradient times the image: what each pixel contributes, were the model linear."""
 
 from __future__ import annotations
 

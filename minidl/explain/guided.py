@@ -1,4 +1,4 @@
-"""Guided backprop and the deconvnet: sharp pictures of what excites a net, by other rules for the way back through a ReLU."""
+"""Guided backprop and the deconvnet: sharp images of what excites a net, by other rules for the way back through a ReLU."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def guided_backprop(
 
     Springenberg, Dosovitskiy, Brox and Riedmiller 2015, "Striving for simplicity: the all convolutional net", section 3.4.
     It shows edges that excite the net, and hardly depends on the class or on the weights of the last layers (Adebayo et al.
-    2018, "Sanity checks for saliency maps"): a picture of the net's filters rather than of its reasons. Every ReLU of the
+    2018, "Sanity checks for saliency maps"): an image of the net's filters rather than of its reasons. Every ReLU of the
     walk counts, a function's or a layer's; ops with a ReLU inside are taken apart. The arguments, and
     what is raised, are those of `saliency`.
     """
@@ -50,7 +50,7 @@ def deconvnet(
     """raw: what arrives at x when each ReLU sends back gx = gy * (gy > 0); map_ij = max_k |raw_kij|.
 
     Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks", section 2.1. The backward pass no longer
-    knows which ReLUs were open; of the picture it knows the choices of the max pools alone. The arguments, and what
+    knows which ReLUs were open; of the image it knows the choices of the max pools alone. The arguments, and what
     is raised, are those of `saliency`, and what is said at `guided_backprop` is true of it, too.
     """
     return _by_rule(relu_rules.deconvnet, "deconvnet", model, x, target, output, reduce, batch_size, progress)

@@ -1,4 +1,4 @@
-"""Gradients along the line from a baseline to the picture: contributions that add up to the change of the score."""
+"""Gradients along the line from a baseline to the image: contributions that add up to the change of the score."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def integrated_gradients(
     output: str = "logit",
     reduce: str = "sum",
     baseline: float | Array = 0.0,
-    nodes: int = 50,
+    steps: int = 50,
     batch_size: int = 32,
     progress: Progress = False,
 ) -> Explanation:
     """raw = (x - x0) * integral from 0 to 1 of d score_c / d x at x0 + a (x - x0) da
 
     Sundararajan, Taly and Yan 2017, "Axiomatic attribution for deep networks", section 3. They sum to S(x) - S(x0), and what
-    is missing from that, because the integral is a sum over so many nodes, is `delta`.
+    is missing from that, because the integral is a sum over so many points, is `delta`.
 
     Args:
-        baseline: x0, a number or what broadcasts to x, such as (C,1,1). The default 0 is the mean colour of pictures that were
+        baseline: x0, a number or what broadcasts to x, such as (C,1,1). The default 0 is the mean colour of images that were
             normalised. A pixel that is as in the baseline gets 0.
-        nodes: of Gauss-Legendre quadrature, which is exact for polynomials in a up to degree 2 nodes - 1.
+        steps: of Gauss-Legendre quadrature, which is exact for polynomials in a up to degree 2 steps - 1.
         target, output, reduce, batch_size, progress: as in `saliency`; the class is that of x.
 
     Raises TypeError and ValueError for an argument that cannot be, and MemoryError, as `saliency` does.
@@ -45,23 +45,23 @@ def integrated_gradients(
     check_reduce(reduce)
     baseline = number_or_array(baseline, "baseline")
     start = as_images(baseline, x, "baseline")
-    nodes = count(nodes, "nodes")
-    a, w = quadrature(nodes)
+    steps = count(steps, "steps")
+    a, w = quadrature(steps)
     classes, scores = classes_and_scores(model, x, target, output, batch_size)
 
     def point(part: slice, k: int) -> Array:
         return start[part] + a[k] * (x[part] - start[part])
 
     mean = array_module(x).zeros_like(x)
-    for part, k, gx in gradients_at(model, point, nodes, classes, output, batch_size, progress, "integrated gradients"):
+    for part, k, gx in gradients_at(model, point, steps, classes, output, batch_size, progress, "integrated gradients"):
         mean[part] += w[k] * gx
     raw = (x - start) * mean
     delta = scores - classes_and_scores(model, start, classes, output, batch_size)[1] - raw.sum((1, 2, 3))
-    params = {"method": "integrated_gradients", "output": output, "reduce": reduce, "baseline": baseline, "nodes": nodes}
+    params = {"method": "integrated_gradients", "output": output, "reduce": reduce, "baseline": baseline, "steps": steps}
     return Explanation(over_channels(raw, reduce), raw, classes, scores, delta, params=params)
 
 
-def quadrature(nodes: int) -> tuple[list[float], list[float]]:
+def quadrature(steps: int) -> tuple[list[float], list[float]]:
     """Places a_k in (0, 1) and weights w_k of Gauss and Legendre: integral_0^1 f(a) da = sum_k w_k f(a_k)."""
-    a, w = np.polynomial.legendre.leggauss(nodes)  # for -1 to 1
+    a, w = np.polynomial.legendre.leggauss(steps)  # for -1 to 1
     return ((a + 1) / 2).tolist(), (w / 2).tolist()

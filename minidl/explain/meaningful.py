@@ -31,7 +31,7 @@ SETTINGS = {  # the two that are published: to see what the model used, and to f
 
 @dataclass(frozen=True)
 class Loss:
-    """The three parts of the loss of each picture, all (N,): lambda1 sum |1 - m|, the score of Phi, lambda2 TV(m)."""
+    """The three parts of the loss of each image, all (N,): lambda1 sum |1 - m|, the score of Phi, lambda2 TV(m)."""
 
     l1: Tensor
     score: Tensor
@@ -63,13 +63,13 @@ def meaningful_perturbation(
     seed: int = 0,
     progress: Progress = False,
 ) -> Explanation:
-    """The smallest smooth region whose deletion makes the class disappear: each picture learns a mask m of its own, with
+    """The smallest smooth region whose deletion makes the class disappear: each image learns a mask m of its own, with
 
         loss(m) = lambda1 sum |1 - m| + p_c(Phi) + lambda2 sum (dx^2 + dy^2)^(beta/2),    Phi = M x + (1 - M) replacement,
 
-    M the mask at the size of the picture, m at a lower one, both in [0, 1], **1: kept, 0: deleted**. The sums run over the
+    M the mask at the size of the image, m at a lower one, both in [0, 1], **1: kept, 0: deleted**. The sums run over the
     cells of m, and dx, dy are the differences of neighbouring cells. M is m interpolated and blurred, and the gradient goes
-    back through all of that. Adam minimises, m is clipped to [0, 1] after each step, and each step sees the picture shifted by
+    back through all of that. Adam minimises, m is clipped to [0, 1] after each step, and each step sees the image shifted by
     a few pixels. m begins as the smallest centred disc whose deletion takes p_c below 1% of p_c(x), or, where no disc does, as
     the one that takes it lowest.
 
@@ -78,28 +78,28 @@ def meaningful_perturbation(
     Returns an Explanation with
         map: (N,H,W), 1 - M, so that **1 is what the model needs**: deleted to make the class disappear.
         raw: (N,1,h,w), m itself, 1: kept.
-        score: (N,), that of the whole picture. `delete(x, map, ...)` makes the picture without what the map shows.
-        history: of each iteration the parts of the loss, "l1", "score" (of the shifted picture) and "tv", (N,) each.
+        score: (N,), that of the whole image. `delete(x, map, ...)` makes the image without what the map shows.
+        history: of each iteration the parts of the loss, "l1", "score" (of the shifted image) and "tv", (N,) each.
 
     Args:
-        target: the class c, one for all or one for each picture; None: the one that the model predicts.
-        deletion: what replaces a pixel: "blur", the picture blurred; "constant", a colour; "noise", noise of the picture's own
+        target: the class c, one for all or one for each image; None: the one that the model predicts.
+        deletion: what replaces a pixel: "blur", the image blurred; "constant", a colour; "noise", noise of the image's own
             mean and standard deviation, channel by channel, redrawn at each step.
         setting: the weights of the loss, "evidence" (1e-4, 1e-2, beta 3) or "localisation" (1e-3, 1e-2, beta 2, with which the
             paper finds objects). They are published for 28x28 cells. Of h x w cells each costs lambda1 784 / (h w), so that
-            the same share of the picture has the same price.
+            the same share of the image has the same price.
         lambda1, lambda2, beta: each replaces that of the setting, lambda1 as it is; beta is at least 2.
         blur: standard deviation in pixels of the blur that deletes. It is 10 at every size: what is blurred away must be gone.
-        constant: the colour, in the units of x, one number or (C,1,1); None: the mean of each picture.
+        constant: the colour, in the units of x, one number or (C,1,1); None: the mean of each image.
         stride: pixels a cell of m. None: 8, as published for 224 pixels, or less where the shorter side would have fewer than
             16 such cells: 4 for 64 pixels and 2 for 32.
         sigma: standard deviation in pixels of the blur that smooths M; None: 5/8 of the stride, as published.
-        jitter: the picture is shifted by one of so many pixels up or down and left or right, around 0: 4 are -1, 0, 1, 2, and
+        jitter: the image is shifted by one of so many pixels up or down and left or right, around 0: 4 are -1, 0, 1, 2, and
             1 is no shift. None: half the stride, 4 for 224 pixels, as published.
         output: the score, as for `saliency`; the paper takes "prob".
-        batch_size: pictures in memory at a time. They do not influence each other; all see the same shifts and the same noise.
+        batch_size: images in memory at a time. They do not influence each other; all see the same shifts and the same noise.
         seed: of the shifts and the noise.
-        progress: False, True (a bar), or a function of (done, total) iterations of single pictures.
+        progress: False, True (a bar), or a function of (done, total) iterations of single images.
 
     Ctrl-C leaves the model as it was and returns nothing: a mask that is half learned is no explanation.
 
@@ -116,17 +116,17 @@ def meaningful_perturbation(
     iterations, seed = count(iterations, "iterations"), count(seed, "seed", 0)
     constant = None if constant is None else number_or_array(constant, "constant")
     if min(H, W) <= stride:
-        raise ValueError(f"stride: {stride} leaves pictures of {H}x{W} a mask of less than 2x2 cells")
+        raise ValueError(f"stride: {stride} leaves images of {H}x{W} a mask of less than 2x2 cells")
     weights = weights_of(setting, lambda1, lambda2, beta, cells=-(-H // stride) * -(-W // stride))
     classes, scores = classes_and_scores(model, x, target, output, batch_size)
     xp, masks, histories = array_module(x), [], []
     with reporting(len(x) * iterations, progress, "meaningful perturbation") as advance:
         for part in batches(len(x), batch_size):
-            pictures = Pictures(x[part], deletion, blur, constant, jitter, seed)
+            images = Images(x[part], deletion, blur, constant, jitter, seed)
             with evaluation_mode(model, batch_size), no_grad():
-                mask = Parameter(start(model, pictures, classes[part], stride, sigma))
+                mask = Parameter(initial_mask(model, images, classes[part], stride, sigma))
             optimiser, history = AdamW([mask], lr, weight_decay=0.0), []
-            for shown, replaced in pictures.shifted(iterations):
+            for shown, replaced in images.shifted(iterations):
                 optimiser.zero_grad()
                 with evaluation_mode(model, batch_size):
                     loss = loss_of(model, mask, shown, replaced, classes[part], sigma, output, **weights)
@@ -154,7 +154,7 @@ def delete(
     constant: float | Array | None = None,
     seed: int = 0,
 ) -> Array:
-    """map r + (1 - map) x: the pictures x (N,C,H,W) with the pixels replaced where map (N,H,W) is 1, and mixed in between.
+    """map r + (1 - map) x: the images x (N,C,H,W) with the pixels replaced where map (N,H,W) is 1, and mixed in between.
 
     deletion, blur, constant, seed: what r is, as in `meaningful_perturbation`. Raises ValueError for a map of another shape,
     TypeError or ValueError for settings that cannot be.
@@ -162,7 +162,7 @@ def delete(
     if map.shape != (len(x), *x.shape[2:]):
         raise ValueError(f"map: expected (N,H,W) = {(len(x), *x.shape[2:])} for x of {x.shape}, got {map.shape}")
     constant = None if constant is None else number_or_array(constant, "constant")
-    _, replaced = Pictures(x, deletion, blur, constant, 1, seed).unshifted()
+    _, replaced = Images(x, deletion, blur, constant, 1, seed).unshifted()
     share = array_like(map, x)[:, None]
     return share * replaced + (1 - share) * x
 
@@ -179,7 +179,7 @@ def loss_of(
     lambda2: float,
     beta: float,
 ) -> Loss:
-    """The loss of masks (N,1,h,w) on pictures x and their replacements (N,C,H,W), with a gradient in the mask."""
+    """The loss of masks (N,1,h,w) on images x and their replacements (N,C,H,W), with a gradient in the mask."""
     M = full_size(mask, x.shape[2:], sigma)  # (N,1,H,W)
     phi = Tensor(x - replaced) * M + Tensor(replaced)  # (N,C,H,W)
     return Loss(
@@ -203,13 +203,13 @@ def full_size(mask: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur that reaches 3 sigma, or as far as the picture does."""
-    reach = math.ceil(3 * sigma)
-    return ops.gaussian_blur(x, sigma, (min(reach, x.shape[2] - 1), min(reach, x.shape[3] - 1)))
+    """A Gaussian blur that reaches 3 sigma, or as far as the image does."""
+    radius = math.ceil(3 * sigma)
+    return ops.gaussian_blur(x, sigma, (min(radius, x.shape[2] - 1), min(radius, x.shape[3] - 1)))
 
 
-class Pictures:
-    """One batch of pictures x (N,C,H,W) and what replaces their pixels, together shifted a little at each step."""
+class Images:
+    """One batch of images x (N,C,H,W) and what replaces their pixels, together shifted a little at each step."""
 
     def __init__(self, x: Array, deletion: str, blur: float, constant: float | Array | None, jitter: int, seed: int) -> None:
         one_of(deletion, "deletion", DELETIONS)
@@ -226,7 +226,7 @@ class Pictures:
             self.replaced = None
 
     def at(self, top: int, left: int) -> tuple[Array, Array]:
-        """The pictures and what replaces them, in the window that begins there, (N,C,H,W) both."""
+        """The images and what replaces them, in the window that begins there, (N,C,H,W) both."""
         H, W = self.size
         window = (slice(None), slice(None), slice(top, top + H), slice(left, left + W))
         if self.replaced is not None:
@@ -243,9 +243,9 @@ class Pictures:
             yield self.at(int(top), int(left))
 
 
-def start(model: Module, pictures: Pictures, target: Array, stride: int, sigma: float) -> Array:
+def initial_mask(model: Module, images: Images, target: Array, stride: int, sigma: float) -> Array:
     """The masks (N,1,h,w) to begin with: a centred disc is deleted; inside `no_grad`."""
-    x, _ = pictures.unshifted()
+    x, _ = images.unshifted()
     xp, (N, _, H, W) = array_module(x), x.shape
     h, w = -(-H // stride), -(-W // stride)
     y, z = np.arange(h)[:, None] - (h - 1) / 2, np.arange(w) - (w - 1) / 2
@@ -253,7 +253,7 @@ def start(model: Module, pictures: Pictures, target: Array, stride: int, sigma: 
     enough = math.log(0.01) + score(logits_of(model, x), target, "logprob").data  # p_c itself may be too small for a float
     mask, lowest = xp.ones((N, 1, h, w), x.dtype), xp.full(N, np.inf, x.dtype)
     for radius in range(1, math.ceil(float(distance.max())) + 1):
-        x, replaced = pictures.unshifted()  # new noise each time
+        x, replaced = images.unshifted()  # new noise each time
         disc = xp.broadcast_to(xp.asarray(distance > radius, x.dtype), mask.shape)
         M = full_size(Tensor(disc), (H, W), sigma).data
         log_p = score(logits_of(model, M * x + (1 - M) * replaced), target, "logprob").data
@@ -263,7 +263,7 @@ def start(model: Module, pictures: Pictures, target: Array, stride: int, sigma: 
 
 
 def joined(histories: list[list[dict[str, Array]]]) -> list[dict[str, Array]]:
-    """The histories of several batches as one: at each iteration the numbers of all their pictures, (N,)."""
+    """The histories of several batches as one: at each iteration the numbers of all their images, (N,)."""
     return [
         {name: array_module(first).concatenate([entry[name] for entry in entries]) for name, first in entries[0].items()}
         for entries in zip(*histories, strict=True)

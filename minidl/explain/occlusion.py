@@ -1,4 +1,4 @@
-"""What is lost when a window of the picture is covered."""
+"""What is lost when a window of the image is covered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def occlusion(
     output: str = "logit",
     window: int | Pair | None = None,
     stride: int | Pair | None = None,
-    fill: float | Array = 0.0,
+    baseline: float | Array = 0.0,
     batch_size: int = 32,
     progress: Progress = False,
 ) -> Explanation:
@@ -32,26 +32,26 @@ def occlusion(
     what is there.
 
     Args:
-        window: height and width in pixels; an eighth of the picture by default, at least 1.
+        window: height and width in pixels; an eighth of the image by default, at least 1.
         stride: pixels from one window to the next, half a window by default, at least 1; the last one of each row and column is
             moved in, so that windows cover every pixel. At most `window`.
-        fill: a number or what broadcasts to x, such as (C,1,1). The default 0 is the mean colour of normalised pictures.
+        baseline: a number or what broadcasts to x, such as (C,1,1). The default 0 is the mean colour of normalised images.
         target, output, batch_size, progress: as in `saliency`.
 
     Raises:
-        ValueError: a window larger than the picture, or a stride larger than the window.
+        ValueError: a window larger than the image, or a stride larger than the window.
         TypeError, ValueError, MemoryError: as in `saliency`.
     """
     check_images(model, x, target)
     xp, (N, _, H, W) = array_module(x), x.shape
     h, w = (max(1, H // 8), max(1, W // 8)) if window is None else pair(window, "window", 1)
     if h > H or w > W:
-        raise ValueError(f"window: {h}x{w} is larger than the pictures, which are {H}x{W}")
+        raise ValueError(f"window: {h}x{w} is larger than the images, which are {H}x{W}")
     down, right = (max(1, h // 2), max(1, w // 2)) if stride is None else pair(stride, "stride", 1)
     if down > h or right > w:
         raise ValueError(f"stride: {down}x{right} skips pixels, the window is {h}x{w}")
-    fill = number_or_array(fill, "fill")
-    cover = as_images(fill, x, "fill")
+    baseline = number_or_array(baseline, "baseline")
+    cover = as_images(baseline, x, "baseline")
     logits = predict(model, x, batch_size)
     classes = targets(logits, target)
     scores = exact_score(logits, classes, output)
@@ -63,16 +63,16 @@ def occlusion(
         count[rows, columns] += 1
     for runs in runs_in_batches(N, len(windows), batch_size, progress, "occlusion"):
         with evaluation_mode(model, batch_size), no_grad():
-            pictures = gather_runs(x, runs)
-            for some, (part, k) in zip(split_runs(pictures, runs), runs, strict=True):
+            images = gather_runs(x, runs)
+            for some, (part, k) in zip(split_runs(images, runs), runs, strict=True):
                 rows, columns = windows[k]
                 some[:, :, rows, columns] = cover[part, :, rows, columns]
-            drops = gather_runs(scores, runs) - exact_score(logits_of(model, pictures).data, gather_runs(classes, runs), output)
+            drops = gather_runs(scores, runs) - exact_score(logits_of(model, images).data, gather_runs(classes, runs), output)
             for drop, (part, k) in zip(split_runs(drops, runs), runs, strict=True):
                 rows, columns = windows[k]
                 lost[part, 0, rows, columns] += drop[:, None, None]
     raw = lost / count
-    params = {"method": "occlusion", "output": output, "window": (h, w), "stride": (down, right), "fill": fill}
+    params = {"method": "occlusion", "output": output, "window": (h, w), "stride": (down, right), "baseline": baseline}
     return Explanation(raw[:, 0], raw, classes, scores.astype(x.dtype), params=params)
 
 

@@ -1,4 +1,4 @@
-"""Gradients of the picture under noise: their mean."""
+"""Gradients of the image under noise: their mean."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def smoothgrad(
     seed: int = 0,
     progress: Progress = False,
 ) -> Explanation:
-    """raw = 1/n sum_k d score_c / d x at x + e_k, e_k ~ N(0, sigma^2), sigma = noise * (max x - min x) of each picture.
+    """raw = 1/n sum_k d score_c / d x at x + e_k, e_k ~ N(0, sigma^2), sigma = noise * (max x - min x) of each image.
 
     Smilkov, Thorat, Kim, Viegas and Wattenberg 2017, "SmoothGrad: removing noise by adding noise". The class is that of the
-    picture without noise. All pictures share the n draws, so that a picture's map does not depend on those beside it.
+    image without noise. All images share the n draws, so that an image's map does not depend on those beside it.
 
     Args:
         samples: n. noise: the share of the range. seed: the same numbers on every device and for every batch_size.
@@ -71,7 +71,7 @@ def noisy_gradients(
     progress: Progress,
     name: str,
 ) -> tuple[Array, Array, Iterator[tuple[slice, int, Array]]]:
-    """Classes and scores of the pictures x, and (part, k, gradients of these pictures under the k-th draw of the noise)."""
+    """Classes and scores of the images x, and (part, k, gradients of these images under the k-th draw of the noise)."""
     check_images(model, x, target)
     xp = array_module(x)
     classes, scores = classes_and_scores(model, x, target, output, batch_size)

@@ -1,4 +1,4 @@
-"""Gradients of the picture under noise: their variance."""
+"""Gradients of the image under noise: their variance."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Wire:
     input: int = 0
 
 
-class Passed:
+class BackwardPass:
     """The walk from y back to the leaves, with every gradient.
 
     y, gy: the score and its gradient, 1 for a scalar. ops: newest first, as the walk meets them. outputs: of each op its
@@ -31,7 +31,7 @@ class Passed:
     still in front to the first k ops of the walk. A tensor that is used on both sides (a shortcut) lies in the cut with one of
     its wires, so that joins need no special case.
 
-    Raises ValueError where a parameter requires a gradient: it would be a second picture.
+    Raises ValueError where a parameter requires a gradient: it would be a second image.
     """
 
     def __init__(self, y: Tensor, gy: Array | None = None) -> None:

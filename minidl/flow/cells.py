@@ -20,8 +20,8 @@ import numpy as np
 
 from minidl.array import Array, to_cpu
 from minidl.core import Add, Op, Tensor
-from minidl.flow.backward_pass import Passed, Wire
-from minidl.flow.pixel import Index, gates, place, unit
+from minidl.flow.backward_pass import BackwardPass, Wire
+from minidl.flow.pixel import Index, gates, one_hot, place
 from minidl.kernels.shapes import conv_size
 from minidl.ops.conv import Conv2d
 from minidl.ops.linear import Linear
@@ -105,7 +105,7 @@ class Window:
     sums: dict[int, float]
 
 
-def strongest_path(passed: Passed, x: Tensor, index: Index) -> list[Cell]:
+def strongest_path(backward_pass: BackwardPass, x: Tensor, index: Index) -> list[Cell]:
     """The cells from x[index] up to the score, or to where nothing comes back; the pixel's first.
 
     x is of any shape, index one integer of each axis, from 0. Of several uses of a tensor, the path takes that from which most
@@ -114,20 +114,20 @@ def strongest_path(passed: Passed, x: Tensor, index: Index) -> list[Cell]:
     """
     index = place(x, index)
     path: list[Cell] = []
-    while x.op is not passed.y.op:
-        wires = passed.uses[x]
-        parts = {wire: float(passed.gx[wire][index]) for wire in wires}
+    while x.op is not backward_pass.y.op:
+        wires = backward_pass.uses[x]
+        parts = {wire: float(backward_pass.gx[wire][index]) for wire in wires}
         wire = max(wires, key=lambda w: abs(parts[w]))
-        cell = arithmetic(passed, wire, index, {w: part for w, part in parts.items() if w is not wire})
+        cell = arithmetic(backward_pass, wire, index, {w: part for w, part in parts.items() if w is not wire})
         path.append(cell)
         strongest = cell.largest(1)
         if not strongest:
             break
-        x, index = passed.outputs[cell.op], tuple(int(i) for i in cell.at[strongest[0]])
+        x, index = backward_pass.outputs[cell.op], tuple(int(i) for i in cell.at[strongest[0]])
     return path
 
 
-def arithmetic(passed: Passed, wire: Wire, index: Index, others: dict[Wire, float] | None = None) -> Cell:
+def arithmetic(backward_pass: BackwardPass, wire: Wire, index: Index, others: dict[Wire, float] | None = None) -> Cell:
     """The sum that is the gradient of one cell of one use of a tensor, as a `Cell`.
 
     index: of the cell, one integer of each axis, from 0. Raises ValueError where the tensor has no such element, TypeError for
@@ -137,8 +137,8 @@ def arithmetic(passed: Passed, wire: Wire, index: Index, others: dict[Wire, floa
     assert op is not None
     index = place(wire.source, index)
     at, factor, note = COLUMNS.get(type(op), _any_column)(op, wire, index)
-    came = np.atleast_1d(to_cpu(passed.gy_of[op])[tuple(at.T)]).astype("float64")
-    return Cell(wire, index, at, factor, came, float(passed.gx[wire][index]), others or {}, note)
+    came = np.atleast_1d(to_cpu(backward_pass.gy_of[op])[tuple(at.T)]).astype("float64")
+    return Cell(wire, index, at, factor, came, float(backward_pass.gx[wire][index]), others or {}, note)
 
 
 # ---- a column of J: the cells m that saw cell k, and J[m,k] of each
@@ -148,7 +148,7 @@ Column = tuple[Array, Array, str]  # at (M, ndim), factor (M,) float64, note
 
 def _any_column(op: Op, wire: Wire, index: Index) -> Column:
     """J e_k, pushed: whatever is not 0 there, or what the gate of the cell makes of it."""
-    ty = to_cpu(op.push(*(unit(wire.source, index) if i == wire.input else None for i in range(len(op.inputs)))))
+    ty = to_cpu(op.push(*(one_hot(wire.source, index) if i == wire.input else None for i in range(len(op.inputs)))))
     at, note, gate = np.argwhere(ty), "", gates(op, wire.source.shape)
     if gate is not None:
         x, opened = float(wire.source.data[index]), bool(gate[index])
@@ -175,14 +175,14 @@ def _conv(op: Conv2d, wire: Wire, index: Index) -> Column:
 
 
 def _max_pool(op: MaxPool2d, wire: Wire, index: Index) -> Column:
-    """J = 1 where the cell is the winner of the window, else 0"""
+    """J = 1 where the cell is the maximum of the window, else 0"""
     n, c, i, j = index
     rows, columns = (
         [q // s for u in reversed(range(k)) if (q := at + p - u) % s == 0 and 0 <= q // s < out]
-        for at, k, s, p, out in zip((i, j), op.kernel, op.stride, op.padding, op.winner.shape[2:], strict=True)
+        for at, k, s, p, out in zip((i, j), op.kernel_size, op.stride, op.padding, op.argmax.shape[2:], strict=True)
     )
     at = np.array([(n, c, y, z) for y in rows for z in columns], np.int64).reshape(-1, 4)
-    won_row, won_column = (to_cpu(a)[tuple(at.T)] for a in np.broadcast_arrays(*map(to_cpu, op.winners())))
+    won_row, won_column = (to_cpu(a)[tuple(at.T)] for a in np.broadcast_arrays(*map(to_cpu, op.indices())))
     factor = ((won_row == i) & (won_column == j)).astype(np.float64)
     return at, factor, f"the cell wins {int(factor.sum())} of the {len(at)} windows that see it"
 

@@ -9,7 +9,7 @@ from the score S, and at every cut through the graph,
 
     S = sum over the wires of the cut of <a, g>  +  sum over the ops behind it of <c, gy>
 
-to rounding: activation times gradient, and the biases. At the picture it is S = <x, dS/dx> + all biases. An op that is not
+to rounding: activation times gradient, and the biases. At the image it is S = <x, dS/dx> + all biases. An op that is not
 piecewise linear (a sigmoid, a softmax, batch norm in training), or of which nobody has said that it is (`Facts.constant`),
 keeps no such account; from there on the lines stay open.
 """
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from minidl.analysis.facts import facts
 from minidl.array import dot
 from minidl.core import Op
-from minidl.flow.backward_pass import Passed, Wire
+from minidl.flow.backward_pass import BackwardPass, Wire
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ class Line:
         return sum(self.counts.values()) + self.biases
 
 
-def ledger(passed: Passed) -> list[Line]:
-    """A line for each of `passed.cuts`: with `open` None, `total` is the score, <y, gy>."""
-    counts = {wire: dot(wire.source.data, gx) for wire, gx in passed.gx.items()}
+def ledger(backward_pass: BackwardPass) -> list[Line]:
+    """A line for each of `backward_pass.cuts`: with `open` None, `total` is the score, <y, gy>."""
+    counts = {wire: dot(wire.source.data, gx) for wire, gx in backward_pass.gx.items()}
     lines: list[Line] = []
     biases, bent, op, bias = 0.0, None, None, None
-    for k, cut in enumerate(passed.cuts):
+    for k, cut in enumerate(backward_pass.cuts):
         if k > 0:
-            op = passed.ops[k - 1]
-            bias = facts(op).constant(op, passed.gy_of[op])
+            op = backward_pass.ops[k - 1]
+            bias = facts(op).constant(op, backward_pass.gy_of[op])
             biases, bent = biases + (bias or 0.0), bent or (op if bias is None else None)
         lines.append(Line(op, {wire: counts[wire] for wire in cut}, biases, bent, bias))
     return lines

@@ -16,22 +16,23 @@ from dataclasses import dataclass, field
 from minidl.arguments import counts, wrong
 from minidl.array import Array, array_module, dot
 from minidl.core import Op, Tensor, pushes
-from minidl.flow.backward_pass import Passed, Wire
+from minidl.flow.backward_pass import BackwardPass, Wire
 from minidl.ops.pool import MaxPool2d
 
 Index = tuple[int, ...]
 
 
-Pushed = tuple[Op, list[Array | None], Array]  # a step of `core.pushes`: the op, the tangents of its inputs, that of its output
+# a step of `core.pushes`: the op, the tangents of its inputs, that of its output
+PushStep = tuple[Op, list[Array | None], Array]
 
 
 @dataclass(frozen=True)
 class PixelFlow:
     """What one pixel does, where `index` is its place in x.
 
-    derivative: dS/dx_j, as backward says. sums: <t, g> over each of `passed.cuts`, from the score to the picture; all are the
-    derivative. counts: of each wire its <t, g>. stopped: of each op with gates or switches the share of all |t| that arrives
-    and goes no further.
+    derivative: dS/dx_j, as backward says. sums: <t, g> over each of `backward_pass.cuts`, from the score to the image; all are
+    the derivative. counts: of each wire its <t, g>. stopped: of each op with gates or switches the share of all |t| that
+    arrives and goes no further.
     """
 
     index: Index
@@ -49,45 +50,45 @@ def place(x: Tensor, index: Index, name: str = "index") -> Index:
     return index
 
 
-def unit(x: Tensor, index: Index) -> Array:
+def one_hot(x: Tensor, index: Index) -> Array:
     """e_j: 1 at the pixel, 0 elsewhere."""
     t = array_module(x.data).zeros_like(x.data)
     t[index] = 1
     return t
 
 
-def pixel_flow(passed: Passed, x: Tensor, index: Index) -> PixelFlow:
+def pixel_flow(backward_pass: BackwardPass, x: Tensor, index: Index) -> PixelFlow:
     """Follow the pixel x[index] forward: x of any shape, index one integer of each axis, from 0.
 
     Raises ValueError where x has no such element, or the score does not depend on x, TypeError for an index of no integers.
     """
-    if x not in passed.uses:
+    if x not in backward_pass.uses:
         raise ValueError(f"x: the score does not depend on {x!r}")
     index = place(x, index)
-    t = unit(x, index)
-    return collect(passed, x, index, pushes(passed.y, {x: t}))
+    t = one_hot(x, index)
+    return collect(backward_pass, x, index, pushes(backward_pass.y, {x: t}))
 
 
-def collect(passed: Passed, x: Tensor, index: Index, steps: Iterator[Pushed]) -> PixelFlow:
+def collect(backward_pass: BackwardPass, x: Tensor, index: Index, steps: Iterator[PushStep]) -> PixelFlow:
     """The sums over the steps of a pixel, as they are looked at one by one."""
-    counts, stopped_shares = dict.fromkeys(passed.gx, 0.0), dict[Op, float]()
+    counts, stopped_shares = dict.fromkeys(backward_pass.gx, 0.0), dict[Op, float]()
     for op, txs, ty in steps:
         for i, (tensor, tx) in enumerate(zip(op.inputs, txs, strict=True)):
             if tx is not None and tensor is not None:
                 wire = Wire(tensor, op, i)
-                counts[wire] = dot(tx, passed.gx[wire])
+                counts[wire] = dot(tx, backward_pass.gx[wire])
         lost = stopped(op, txs, ty)
         if lost is not None:
             arrived = sum(float(abs(tx).sum(dtype="float64")) for tx in txs if tx is not None)
             stopped_shares[op] = float(lost.sum(dtype="float64")) / arrived if arrived else 0.0
-        if op is passed.y.op:
-            counts[Wire(passed.y, None)] = dot(ty, passed.gy_of[op])
-    sums = [sum(counts[wire] for wire in cut) for cut in passed.cuts]
-    return PixelFlow(index, float(passed.gradient(x)[index]), sums, counts, stopped_shares)
+        if op is backward_pass.y.op:
+            counts[Wire(backward_pass.y, None)] = dot(ty, backward_pass.gy_of[op])
+    sums = [sum(counts[wire] for wire in cut) for cut in backward_pass.cuts]
+    return PixelFlow(index, float(backward_pass.gradient(x)[index]), sums, counts, stopped_shares)
 
 
 def stopped(op: Op, txs: list[Array | None], ty: Array) -> Array | None:
-    """|tx| of what goes no further: at a closed gate, or beside the winner of every window. None for other ops, and of several
+    """|tx| of what goes no further: at a closed gate, or beside the maximum of every window. None for other ops, and of several
     inputs that change."""
     there = [tx for tx in txs if tx is not None]
     if len(there) != 1:

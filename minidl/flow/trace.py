@@ -3,7 +3,7 @@
     print(trace(loss))
     Path("loss.dot").write_text(trace(loss).dot())
 
-and `dot -Tsvg loss.dot > loss.svg` in a shell draws the graph. Where the walk ends in a picture, so does
+and `dot -Tsvg loss.dot > loss.svg` in a shell draws the graph. Where the walk ends in an image, so does
 
     print(trace(score, pixel="strongest").arithmetic())
 
@@ -21,10 +21,10 @@ import numpy as np
 from minidl.arguments import wrong
 from minidl.array import Array, array_module, to_cpu
 from minidl.core import Step, Tensor, walk
-from minidl.flow.backward_pass import Passed
+from minidl.flow.backward_pass import BackwardPass
+from minidl.flow.cell_text import cell_text
 from minidl.flow.cells import strongest_path
 from minidl.flow.pixel import place
-from minidl.flow.written import written
 from minidl.inputs import layer_of
 
 
@@ -107,16 +107,16 @@ def trace(y: Tensor, gy: Array | None = None, *, pixel: tuple[int, ...] | str | 
 
 
 def _sums(y: Tensor, gy: Array | None, pixel: tuple[int, ...] | str) -> list[str]:
-    passed = Passed(y, gy)
-    inputs = [x for x in passed.uses if x.op is None]
+    backward_pass = BackwardPass(y, gy)
+    inputs = [x for x in backward_pass.uses if x.op is None]
     if len(inputs) != 1:
         raise ValueError(f"pixel: expected one input that requires a gradient, got {len(inputs)}")
     if isinstance(pixel, str):
         if pixel != "strongest":
             wrong(ValueError, "pixel", "a tuple of integers, or 'strongest'", pixel)
-        size = np.abs(to_cpu(passed.gradient(inputs[0])))
+        size = np.abs(to_cpu(backward_pass.gradient(inputs[0])))
         pixel = tuple(int(i) for i in np.unravel_index(size.argmax(), size.shape))
-    return [written(cell) for cell in reversed(strongest_path(passed, inputs[0], place(inputs[0], pixel, "pixel")))]
+    return [cell_text(cell) for cell in reversed(strongest_path(backward_pass, inputs[0], place(inputs[0], pixel, "pixel")))]
 
 
 def _record(i: int, step: Step, leaves: dict[Tensor, int]) -> Record:

@@ -1,4 +1,4 @@
-"""Pictures in batches, alone or paired with samples, and how far the work is."""
+"""Images in batches, alone or paired with samples, and how far the work is."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def batches(n: int, size: int, progress: Progress = False, name: str = "") -> It
 
 
 def of_part(target: Target, part: slice) -> Target:
-    """The targets of one batch: those of its pictures, where there is one for each."""
+    """The targets of one batch: those of its images, where there is one for each."""
     return target if target is None or shape_of(target) == () else target[part]  # type: ignore[index]
 
 
@@ -53,14 +53,14 @@ def reporting(total: int, progress: Progress, name: str = "") -> Iterator[Callab
         raise TypeError(f"progress: expected False, True or a function of (done, total), got {progress!r}")
 
 
-Runs = list[tuple[slice, int]]  # pictures, and the sample that they share
+Runs = list[tuple[slice, int]]  # images, and the sample that they share
 
 
 def runs_in_batches(n: int, samples: int, batch_size: int, progress: Progress = False, name: str = "") -> Iterator[Runs]:
-    """Every picture 0 to n-1 with every sample 0 to samples-1, at most `batch_size` of these pairs at a time.
+    """Every image 0 to n-1 with every sample 0 to samples-1, at most `batch_size` of these pairs at a time.
 
-    All pictures meet the first sample, then all the second: so a sample is made about once, and all pictures that meet it in
-    one batch are handled at once. Of 3 pictures and 2 samples, batches of 4 are [(0:3, 0), (0:1, 1)] and [(1:3, 1)].
+    All images meet the first sample, then all the second: so a sample is made about once, and all images that meet it in
+    one batch are handled at once. Of 3 images and 2 samples, batches of 4 are [(0:3, 0), (0:1, 1)] and [(1:3, 1)].
     """
     for pairs in batches(n * samples, batch_size, progress, name):
         first, last = pairs.start // n, (pairs.stop - 1) // n  # samples
@@ -68,7 +68,7 @@ def runs_in_batches(n: int, samples: int, batch_size: int, progress: Progress = 
 
 
 def gather_runs(a: Array, runs: Runs) -> Array:
-    """From a (N,...), one for each picture, what belongs to the pairs of a batch."""
+    """From a (N,...), one for each image, what belongs to the pairs of a batch."""
     return array_module(a).concatenate([a[part] for part, _ in runs])
 
 

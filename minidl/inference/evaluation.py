@@ -22,7 +22,7 @@ from minidl.nn import Module
 def evaluation_mode(model: Module, batch_size: int) -> Iterator[Module]:
     """Inside, the model evaluates and its parameters are frozen, in this thread: one batch, and never across a `yield`.
 
-    Raises BatchMemoryError, a MemoryError, where so many pictures at a time do not fit into memory.
+    Raises BatchMemoryError, a MemoryError, where so many images at a time do not fit into memory.
     """
     with model.evaluating(), model.frozen(), batch_in_memory(batch_size):
         yield model
@@ -33,13 +33,13 @@ def logits_of(model: Module, x: Array | Tensor) -> Tensor:
     logits = model(x if isinstance(x, Tensor) else Tensor(x))
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         got = f"shape {logits.shape}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"model: expected one row of logits a picture, (N,K), got {got}")
+        raise ValueError(f"model: expected one row of logits an image, (N,K), got {got}")
     return logits
 
 
 @contained
 def predict(model: Module, x: Array, batch_size: int = 32) -> Array:
-    """The logits (N,K) of pictures x (N,C,H,W), in evaluation mode, without a graph.
+    """The logits (N,K) of images x (N,C,H,W), in evaluation mode, without a graph.
 
     Raises TypeError or ValueError for a batch_size that is no integer of at least 1, ValueError for a model that returns
     something else, and MemoryError where a batch does not fit into memory.
@@ -52,7 +52,7 @@ def predict(model: Module, x: Array, batch_size: int = 32) -> Array:
 
 
 def classes_and_scores(model: Module, x: Array, target: Target, output: str, batch_size: int = 32) -> tuple[Array, Array]:
-    """The classes (N,) that `target` means for the pictures x, and their scores (N,)."""
+    """The classes (N,) that `target` means for the images x, and their scores (N,)."""
     logits = predict(model, x, batch_size)
     classes = targets(logits, target)
     return classes, score(Tensor(logits), classes, output).data

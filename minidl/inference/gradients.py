@@ -1,4 +1,4 @@
-"""The gradient of a score in the pixels: of one batch, of many pictures, and at many points near each."""
+"""The gradient of a score in the pixels: of one batch, of many images, and at many points near each."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from minidl.ops import unfused
 def input_gradient(model: Module, x: Array, target: Target, output: str, rule: Rule = plain) -> tuple[Array, Array, Array]:
     """d score / d x (N,C,H,W) of one batch, and target (N,) and score (N,); inside `evaluation_mode`.
 
-    No picture's score depends on another picture, so that one walk from their sum serves all; `rule` acts on its steps.
+    No image's score depends on another image, so that one walk from their sum serves all; `rule` acts on its steps.
     """
-    picture = Tensor(x, requires_grad=True)
-    logits = logits_of(model, picture)
+    image = Tensor(x, requires_grad=True)
+    logits = logits_of(model, image)
     classes = targets(logits.data, target)
     scores = score(logits, classes, output)
     xp, leaves = array_module(x), dict[Tensor, Array]()
     for step in walk(scores, xp.ones_like(scores.data), leaves=leaves, keep_graph=False, apart=False):
         rule(step)
         del step  # or its arrays would live on through the next step
-    return leaves[picture], classes, scores.data
+    return leaves[image], classes, scores.data
 
 
 def input_gradients(
@@ -41,7 +41,7 @@ def input_gradients(
     name: str = "",
     rule: Rule = plain,
 ) -> tuple[Array, Array, Array]:
-    """`input_gradient` of any number of pictures, `batch_size` at a time."""
+    """`input_gradient` of any number of images, `batch_size` at a time."""
     parts = []
     for part in batches(len(x), batch_size, progress, name):
         with evaluation_mode(model, batch_size), nullcontext() if rule is plain else unfused():  # rules meet single ops
@@ -60,9 +60,9 @@ def gradients_at(
     progress: Progress = False,
     name: str = "",
 ) -> Iterator[tuple[slice, int, Array]]:
-    """(part, k, d score / d x at point(part, k)), (n,C,H,W), for all pictures, n of them in a part, and each k of the samples.
+    """(part, k, d score / d x at point(part, k)), (n,C,H,W), for all images, n of them in a part, and each k of the samples.
 
-    The score is that of classes (N,). Of each picture k counts up.
+    The score is that of classes (N,). Of each image k counts up.
     """
     xp = array_module(classes)
     for runs in runs_in_batches(len(classes), samples, batch_size, progress, name):

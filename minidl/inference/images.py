@@ -1,4 +1,4 @@
-"""What comes in and goes out: pictures, checked against the model, and maps of one number a pixel."""
+"""What comes in and goes out: images, checked against the model, and maps of one number a pixel."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from minidl.nn import Module
 REDUCE = ("maxabs", "sumabs", "sum")
 
 
-def check_images(model: Module, x: Array, target: Target = None, name: str = "target", pictures: str = "x") -> None:
+def check_images(model: Module, x: Array, target: Target = None, name: str = "target", images: str = "x") -> None:
     """x: (N,C,H,W), at least one, finite, of the type of the model's parameters and where they are; N targets, or one.
 
-    name, pictures: what target and x are called in the error.
+    name, images: what target and x are called in the error.
     """
     if not is_array(x) or not is_float(x.dtype):
         what = x.dtype if is_array(x) else type(x).__name__
-        raise TypeError(f"{pictures}: expected an array of floats, pictures as the model was trained on them, got {what}")
+        raise TypeError(f"{images}: expected an array of floats, images as the model was trained on them, got {what}")
     if x.ndim != 4 or 0 in x.shape:
-        raise ValueError(f"{pictures}: expected pictures (N,C,H,W), none of these 0, got shape {x.shape}")
+        raise ValueError(f"{images}: expected images (N,C,H,W), none of these 0, got shape {x.shape}")
     for p in model.parameters()[:1]:
         if (p.dtype, p.device) != (x.dtype, device_of(x)):
             model_is, x_is = f"{p.dtype} on the {p.device}", f"{x.dtype} on the {device_of(x)}"
-            raise ValueError(f"{pictures}: the model is {model_is}, {pictures} is {x_is}")
+            raise ValueError(f"{images}: the model is {model_is}, {images} is {x_is}")
     if not bool(array_module(x).isfinite(x).all()):
-        raise ValueError(f"{pictures}: holds NaN or infinity")
+        raise ValueError(f"{images}: holds NaN or infinity")
     if target is not None and shape_of(target) not in ((), (len(x),)):
-        raise ValueError(f"{name}: expected one class, or one for each of the {len(x)} pictures, got {target!r}")
+        raise ValueError(f"{name}: expected one class, or one for each of the {len(x)} images, got {target!r}")
 
 
 def number_or_array(value: float | Array, name: str) -> float | Array:
@@ -36,16 +36,16 @@ def number_or_array(value: float | Array, name: str) -> float | Array:
 
 
 def as_images(value: float | Array, x: Array, name: str) -> Array:
-    """`value`, one number or what broadcasts to (N,C,H,W), such as (C,1,1) for a colour, in the form of the pictures x."""
+    """`value`, one number or what broadcasts to (N,C,H,W), such as (C,1,1) for a colour, in the form of the images x."""
     xp, value = array_module(x), number_or_array(value, name)
     try:
-        pictures = xp.broadcast_to(array_like(value, x, x.dtype), x.shape)
+        images = xp.broadcast_to(array_like(value, x, x.dtype), x.shape)
     except (ValueError, TypeError):
         got = f"shape {shape_of(value)}" if is_array(value) else repr(value)
         raise ValueError(f"{name}: expected a number, or an array that broadcasts to {x.shape}, got {got}") from None
-    if not bool(xp.isfinite(pictures).all()):
+    if not bool(xp.isfinite(images).all()):
         raise ValueError(f"{name}: holds NaN or infinity")
-    return pictures
+    return images
 
 
 def check_reduce(reduce: str) -> None:

@@ -43,7 +43,7 @@ def _message(batch_size: int, error: MemoryError) -> str:
             f" CuPy's pool held {pool.total_bytes() / MIB:,.0f} MiB, of which {pool.used_bytes() / MIB:,.0f} were in use; "
             f"{free / MIB:,.0f} of the GPU's {total / MIB:,.0f} MiB were free."
         )
-    smaller = f"Take a smaller batch_size, such as {batch_size // 2}" if batch_size > 1 else "Take smaller pictures"
+    smaller = f"Take a smaller batch_size, such as {batch_size // 2}" if batch_size > 1 else "Take smaller images"
     cause = " ".join([str(error).rstrip(".") or "no more memory", *getattr(error, "__notes__", [])[:1]])
     return f"a batch of {batch_size} does not fit {where}: {cause}.{held} {smaller}"
 

@@ -1,4 +1,4 @@
-"""The number that is explained: one score a picture, read off the logits of a model.
+"""The number that is explained: one score an image, read off the logits of a model.
 
 logit      S_c
 prob       p_c = exp(S_c) / sum_k exp(S_k)
@@ -14,7 +14,7 @@ from minidl import ops
 from minidl.array import Array, array_like, array_module
 from minidl.core import Tensor
 
-Target = int | Array | None  # one class for all pictures, one for each (N,), or None: the class that the model predicts
+Target = int | Array | None  # one class for all images, one for each (N,), or None: the class that the model predicts
 
 OUTPUTS = ("logit", "prob", "logprob", "margin")
 
@@ -49,7 +49,7 @@ def runner_up(logits: Array, target: Array) -> Array:
 
 
 def targets(logits: Array, target: Target, name: str = "target") -> Array:
-    """One class a picture (N,) int64: the given ones, one for all, or with None the largest of the logits (N,K).
+    """One class an image (N,) int64: the given ones, one for all, or with None the largest of the logits (N,K).
 
     Raises TypeError where they are no integers, ValueError where they are not N of the classes 0 to K-1; `name` is what the
     error calls them.
@@ -61,7 +61,7 @@ def targets(logits: Array, target: Target, name: str = "target") -> Array:
     if classes.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected a class as an integer, or an array of {N} of them, got {target!r}")
     if classes.shape not in ((), (N,)):
-        raise ValueError(f"{name}: expected one class, or one for each of the {N} pictures, got shape {classes.shape}")
+        raise ValueError(f"{name}: expected one class, or one for each of the {N} images, got shape {classes.shape}")
     if not bool(((classes >= 0) & (classes < K)).all()):
         raise ValueError(f"{name}: expected one of the classes 0 to {K - 1}, got {target!r}")
     return xp.broadcast_to(classes, (N,)).astype("int64")

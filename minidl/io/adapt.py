@@ -53,7 +53,7 @@ def fit_input(state: Mapping[str, Any], mine: Mapping[str, Array]) -> dict[str, 
 
         w'[f,n] = (1/N) sum_c w[f,c]        so that sum_n w'[f,n] * g = sum_c w[f,c] * g for any g
 
-    A grey picture, the same g in all channels, then gives what it gave before. For N = 1 it is the sum over the channels, for
+    A grey image, the same g in all channels, then gives what it gave before. For N = 1 it is the sum over the channels, for
     other N their mean times C/N, N times over.
     """
     name = _first_convolution(mine)

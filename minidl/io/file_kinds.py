@@ -11,22 +11,22 @@ from minidl.io.notes import short, some
 LEGACY = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # the number that begins the legacy format of PyTorch
 CONVERT = "read it with its own library and write the arrays with weights.save_arrays"
 UNPACK = "unpack it and load the file of weights in it"
-PICTURE = "a picture, no weights"
+IMAGE = "an image, no weights"
 
 BEGINNINGS = [  # (where, bytes, what it is)
     (0, b"\x93NUMPY", "an array of NumPy (.npy): np.load reads it, weights.save_arrays writes it under a name"),
     (0, b"\x89HDF\r\n\x1a\n", f"an HDF5 file (.h5 of Keras, .mat of MATLAB): {CONVERT}"),
     (512, b"\x89HDF\r\n\x1a\n", f"an HDF5 file (.mat of MATLAB): {CONVERT}"),
     (0, b"MATLAB 5.0 MAT-file", f"a .mat file of MATLAB: {CONVERT}"),
-    (128, b"DICM", f"a DICOM file, that is {PICTURE}"),
+    (128, b"DICM", f"a DICOM file, that is {IMAGE}"),
     (0, b"GGUF", f"a gguf file of llama.cpp: {CONVERT}"),
     (4, b"TFL3", f"a model of TensorFlow Lite: {CONVERT}"),
-    (0, b"\x89PNG", f"a PNG file, that is {PICTURE}"),
-    (0, b"\xff\xd8\xff", f"a JPEG file, that is {PICTURE}"),
-    (0, b"GIF8", f"a GIF file, that is {PICTURE}"),
-    (0, b"II*\0", f"a TIFF file, that is {PICTURE}"),
-    (0, b"MM\0*", f"a TIFF file, that is {PICTURE}"),
-    (8, b"WEBP", f"a WebP file, that is {PICTURE}"),
+    (0, b"\x89PNG", f"a PNG file, that is {IMAGE}"),
+    (0, b"\xff\xd8\xff", f"a JPEG file, that is {IMAGE}"),
+    (0, b"GIF8", f"a GIF file, that is {IMAGE}"),
+    (0, b"II*\0", f"a TIFF file, that is {IMAGE}"),
+    (0, b"MM\0*", f"a TIFF file, that is {IMAGE}"),
+    (8, b"WEBP", f"a WebP file, that is {IMAGE}"),
     (0, b"%PDF", "a PDF file, no weights"),
     (0, b"\x1f\x8b", f"compressed with gzip (.gz, .tar.gz): {UNPACK}"),
     (0, b"BZh", f"compressed with bzip2 (.bz2): {UNPACK}"),

@@ -5,7 +5,8 @@ A small float has a sign, E bits of exponent e and M bits of mantissa m:
     value = (-1)^sign 2^(e - bias) (1 + m/2^M)          for e = 0 it is (-1)^sign 2^(1 - bias) m/2^M
 
 bfloat16 is the upper half of a float32. The types of 8 bits differ in E, M, bias and in which bits are no number
-(https://arxiv.org/abs/2209.05433; the forms "fnuz", which have no infinity and no negative zero: https://arxiv.org/abs/2206.02915;
+(https://arxiv.org/abs/2209.05433; the forms "fnuz", which have no infinity and no negative zero:
+https://arxiv.org/abs/2206.02915;
 e8m0, a power of two: the OCP Microscaling specification 1.0).
 """
 

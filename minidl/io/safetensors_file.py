@@ -136,6 +136,6 @@ def _counts(value: Any, what: str) -> list[int]:
     return value
 
 
-def written(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
+def serialize(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
     """The bytes of a file that holds these arrays, of NumPy, and these strings."""
     return save(dict(arrays), dict(metadata))

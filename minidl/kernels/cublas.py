@@ -35,10 +35,10 @@ def matmul(a: Array, b: Array) -> Array:
         raise NotImplementedError(
             f"in a CUDA graph only products of two or three axes are captured, got {a.shape} and {b.shape}"
         )
-    return product(a, b)
+    return gemm(a, b)
 
 
-def product(a: Array, b: Array, out: Array | None = None) -> Array:
+def gemm(a: Array, b: Array, out: Array | None = None) -> Array:
     """y[n,i,k] = sum_j a[n,i,j] b[n,j,k]: (N,I,J) x (N,J,K) -> (N,I,K); one of two axes serves all n, two of them give (I,K)
 
     a, b and `out` are CuPy arrays of one float type; the rows of `out` are contiguous. Halves are added up in float32, and

@@ -4,7 +4,7 @@ Convolution and pooling share one idea. `windows` copies, for every output pixel
 column of their own (im2col); then a convolution is one matrix product and a pooling one reduction. `fold` is the adjoint of
 `windows`: it adds every column back to where its pixels came from.
 
-Pairs are (vertical, horizontal). Sizes: N pictures, C channels in, F out, H x W pixels in, OH x OW out, kh x kw kernel.
+Pairs are (vertical, horizontal). Sizes: N images, C channels in, F out, H x W pixels in, OH x OW out, kh x kw kernel.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def matmul(a: Array, b: Array) -> Array:
 # ---- windows of pixels
 
 
-def windows(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair, fill: float = 0.0) -> Array:
-    """cols[n,c,u,v,i,j] = x[n,c, i*s + u*d - p, j*s + v*d - p], `fill` outside the picture: (N,C,H,W) -> (N,C,kh,kw,OH,OW)"""
-    (kh, kw), (sh, sw), (ph, pw), (dh, dw), (OH, OW) = kernel, stride, padding, dilation, out
+def windows(x: Array, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair, fill: float = 0.0) -> Array:
+    """cols[n,c,u,v,i,j] = x[n,c, i*s + u*d - p, j*s + v*d - p], `fill` outside the image: (N,C,H,W) -> (N,C,kh,kw,OH,OW)"""
+    (kh, kw), (sh, sw), (ph, pw), (dh, dw), (OH, OW) = kernel_size, stride, padding, dilation, out
     N, C, H, W = x.shape
     xp = array_module(x)
-    padded = xp.full((N, C, *_padded_size(x.shape, kernel, stride, padding, dilation, out)), fill, x.dtype)
+    padded = xp.full((N, C, *_padded_size(x.shape, kernel_size, stride, padding, dilation, out)), fill, x.dtype)
     padded[:, :, ph : ph + H, pw : pw + W] = x
     cols = xp.empty((N, C, kh, kw, OH, OW), x.dtype)
     for u in range(kh):
@@ -54,9 +54,9 @@ def fold(cols: Array, x_shape: Shape, stride: Pair, padding: Pair, dilation: Pai
     return padded[:, :, ph : ph + H, pw : pw + W]
 
 
-def _padded_size(x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair) -> Pair:
-    """Room for the padded picture and for every window, also where a stride or ceil_mode makes the last one stick out."""
-    (H, W), (kh, kw), (sh, sw), (ph, pw), (dh, dw), (OH, OW) = x_shape[2:], kernel, stride, padding, dilation, out
+def _padded_size(x_shape: Shape, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair) -> Pair:
+    """Room for the padded image and for every window, also where a stride or ceil_mode makes the last one stick out."""
+    (H, W), (kh, kw), (sh, sw), (ph, pw), (dh, dw), (OH, OW) = x_shape[2:], kernel_size, stride, padding, dilation, out
     return max(H + 2 * ph, OH * sh + dh * (kh - 1)), max(W + 2 * pw, OW * sw + dw * (kw - 1))
 
 
@@ -87,8 +87,8 @@ def conv2d_grad_x(gy: Array, w: Array, x_shape: Shape, stride: Pair, padding: Pa
 def conv2d_grad_w(gy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
     """gw[f,c,u,v] = sum_{n,i,j} gy[n,f,i,j] x[n,c, i*s + u*d - p, j*s + v*d - p]: -> (F,C/groups,kh,kw)"""
     N, F, OH, OW = gy.shape
-    kernel = w_shape[2], w_shape[3]
-    cols = windows(x, kernel, stride, padding, dilation, (OH, OW)).reshape(N, groups, -1, OH * OW)
+    kernel_size = w_shape[2], w_shape[3]
+    cols = windows(x, kernel_size, stride, padding, dilation, (OH, OW)).reshape(N, groups, -1, OH * OW)
     gw = gy.reshape(N, groups, F // groups, OH * OW) @ cols.swapaxes(2, 3)  # (N, groups, F/groups, K)
     return gw.sum(axis=0).reshape(w_shape)
 
@@ -96,46 +96,48 @@ def conv2d_grad_w(gy: Array, x: Array, w_shape: Shape, stride: Pair, padding: Pa
 # ---- pooling
 
 
-def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -> tuple[Array, Array]:
-    """y[n,c,i,j] = max_{u,v} x[n,c, i*s + u - p, j*s + v - p], padded with -inf; and `winner`, the u*kw + v of the maximum
+def max_pool2d(x: Array, kernel_size: Pair, stride: Pair, padding: Pair, out: Pair) -> tuple[Array, Array]:
+    """y[n,c,i,j] = max_{u,v} x[n,c, i*s + u - p, j*s + v - p], padded with -inf; and `argmax`, the u*kw + v of the maximum
 
-    x (N,C,H,W) -> y, winner (N,C,OH,OW); of equal values in the picture the first wins, and the padding never.
+    x (N,C,H,W) -> y, argmax (N,C,OH,OW); of equal values in the image the first wins, and the padding never.
     """
     xp = array_module(x)
-    cols = windows(x, kernel, stride, padding, (1, 1), out, fill=-xp.inf)
-    cols = cols.reshape(*x.shape[:2], kernel[0] * kernel[1], *out)
+    cols = windows(x, kernel_size, stride, padding, (1, 1), out, fill=-xp.inf)
+    cols = cols.reshape(*x.shape[:2], kernel_size[0] * kernel_size[1], *out)
     y = cols.max(axis=2)
     u, v = (xp.maximum(0, p - xp.arange(o) * s) for p, o, s in zip(padding, out, stride, strict=True))
-    first = u[:, None] * kernel[1] + v  # (OH,OW), the first cell of each window that is in the picture
+    first = u[:, None] * kernel_size[1] + v  # (OH,OW), the first cell of each window that is in the image
     return y, xp.where(y == -xp.inf, first, cols.argmax(axis=2)).astype(xp.int32)
 
 
-def max_pool2d_grad(gy: Array, winner: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair) -> Array:
-    """gx at the winner of each window += gy of that window: (N,C,OH,OW) -> (N,C,H,W)"""
+def max_pool2d_grad(gy: Array, argmax: Array, x_shape: Shape, kernel_size: Pair, stride: Pair, padding: Pair) -> Array:
+    """gx at the maximum of each window += gy of that window: (N,C,OH,OW) -> (N,C,H,W)"""
     xp = array_module(gy)
-    cells = xp.arange(kernel[0] * kernel[1])[:, None, None]
-    cols = xp.where(cells == winner[:, :, None], gy[:, :, None], gy.dtype.type(0))  # (N,C,kh*kw,OH,OW)
-    return fold(cols.reshape(*gy.shape[:2], *kernel, *gy.shape[2:]), x_shape, stride, padding, (1, 1))
+    cells = xp.arange(kernel_size[0] * kernel_size[1])[:, None, None]
+    cols = xp.where(cells == argmax[:, :, None], gy[:, :, None], gy.dtype.type(0))  # (N,C,kh*kw,OH,OW)
+    return fold(cols.reshape(*gy.shape[:2], *kernel_size, *gy.shape[2:]), x_shape, stride, padding, (1, 1))
 
 
-def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair, count_include_pad: bool) -> Array:
+def avg_pool2d(x: Array, kernel_size: Pair, stride: Pair, padding: Pair, out: Pair, count_include_pad: bool) -> Array:
     """y[n,c,i,j] = sum_{u,v} x[n,c, i*s + u - p, j*s + v - p] / count[i,j]: (N,C,H,W) -> (N,C,OH,OW)"""
-    total = windows(x, kernel, stride, padding, (1, 1), out).sum(axis=(2, 3))
-    return total / _counts(x, x.shape, kernel, stride, padding, out, count_include_pad)
+    total = windows(x, kernel_size, stride, padding, (1, 1), out).sum(axis=(2, 3))
+    return total / _counts(x, x.shape, kernel_size, stride, padding, out, count_include_pad)
 
 
-def avg_pool2d_grad(gy: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool) -> Array:
+def avg_pool2d_grad(
+    gy: Array, x_shape: Shape, kernel_size: Pair, stride: Pair, padding: Pair, count_include_pad: bool
+) -> Array:
     """gx[n,c, i*s + u - p, j*s + v - p] += gy[n,c,i,j] / count[i,j]: (N,C,OH,OW) -> (N,C,H,W)"""
-    share = gy / _counts(gy, x_shape, kernel, stride, padding, gy.shape[2:], count_include_pad)
-    cols = array_module(gy).broadcast_to(share[:, :, None, None], (*gy.shape[:2], *kernel, *gy.shape[2:]))
+    share = gy / _counts(gy, x_shape, kernel_size, stride, padding, gy.shape[2:], count_include_pad)
+    cols = array_module(gy).broadcast_to(share[:, :, None, None], (*gy.shape[:2], *kernel_size, *gy.shape[2:]))
     return fold(cols, x_shape, stride, padding, (1, 1))
 
 
-def _counts(like: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, out: Pair, with_pad: bool) -> Array:
+def _counts(like: Array, x_shape: Shape, kernel_size: Pair, stride: Pair, padding: Pair, out: Pair, with_pad: bool) -> Array:
     """How many pixels each window averages, (OH,OW). A window that sticks out past the padding (ceil_mode) is cut there."""
     xp = array_module(like)
     per_axis = []
-    for size, k, s, p, o in zip(x_shape[2:], kernel, stride, padding, out, strict=True):
+    for size, k, s, p, o in zip(x_shape[2:], kernel_size, stride, padding, out, strict=True):
         low, high = (-p, size + p) if with_pad else (0, size)
         start = xp.arange(o) * s - p
         per_axis.append(xp.minimum(start + k, high) - xp.maximum(start, low))
@@ -317,7 +319,7 @@ def rectify(y: Array, r: Array | None) -> None:
     array_module(y).maximum(y, 0, out=y)
 
 
-# ---- linear maps of pictures that treat rows and columns apart
+# ---- linear maps of images that treat rows and columns apart
 
 
 def rows_and_columns(x: Array, A: Array, B: Array) -> Array:

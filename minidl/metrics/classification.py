@@ -11,7 +11,7 @@ from minidl.array import Array, to_cpu
 
 
 def accuracy(logits: Array, labels: Array) -> float:
-    """sum_n [argmax_k logits[n,k] = labels[n]] / N, top-1: the share of pictures whose largest logit is that of their label.
+    """sum_n [argmax_k logits[n,k] = labels[n]] / N, top-1: the share of images whose largest logit is that of their label.
 
     logits (N,K), labels (N,). Raises ValueError for shapes that disagree, labels outside 0 to K-1, and logits that are NaN,
     TypeError for labels that are no integers.
@@ -21,7 +21,7 @@ def accuracy(logits: Array, labels: Array) -> float:
 
 
 def confusion_matrix(logits: Array, labels: Array) -> Array:
-    """(K,K) int64 on the CPU: entry [t, p] counts the pictures of class t that were taken for class p.
+    """(K,K) int64 on the CPU: entry [t, p] counts the images of class t that were taken for class p.
 
     logits (N,K), labels (N,); what is raised is as of `accuracy`.
     """
@@ -42,7 +42,7 @@ def balanced_accuracy(logits: Array, labels: Array) -> float:
 
 
 def auc(scores: Array, labels: Array) -> float:
-    """P(score of a 1 > score of a 0) + P(equal) / 2 over all pairs of a picture with label 1 and one with label 0.
+    """P(score of a 1 > score of a 0) + P(equal) / 2 over all pairs of an image with label 1 and one with label 0.
 
     By ranks (Mann and Whitney 1947, "On a test of whether one of two random variables is stochastically larger than the
     other"): AUC = (R - P (P + 1) / 2) / (P Q), with P ones, Q zeros, and R the sum of the ranks of the

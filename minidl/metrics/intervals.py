@@ -1,4 +1,4 @@
-"""How sure is a mean over pictures? The bootstrap: as sure as means of other draws from the same pictures agree.
+"""How sure is a mean over images? The bootstrap: as sure as means of other draws from the same images agree.
 
 Efron 1979, "Bootstrap methods: another look at the jackknife"; the intervals are those of its percentiles.
 """
@@ -24,16 +24,18 @@ class Interval(NamedTuple):
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def bootstrap(values: Array, groups: Array | None = None, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:
-    """The mean of `values` (N,), and the interval that holds the middle `level` of the means of `draws` samples of them.
+def bootstrap(
+    values: Array, groups: Array | None = None, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """The mean of `values` (N,), and the interval that holds the middle `level` of the means of `resamples` samples of them.
 
     Each sample is as large as `values` and drawn from them with replacement. Efron 1979, "Bootstrap methods: another look at
     the jackknife", with the interval of the percentiles.
 
-    To compare two methods on the same pictures, pass the differences: they differ where the interval does not hold 0.
+    To compare two methods on the same images, pass the differences: they differ where the interval does not hold 0.
 
     Args:
-        groups: (N,) integers. Values with the same number (several nets on one picture) depend on each other, so that whole
+        groups: (N,) integers. Values with the same number (several nets on one image) depend on each other, so that whole
             groups are drawn; None: each value is its own.
 
     Raises TypeError or ValueError: no values, or not finite ones; other groups; level outside (0, 1); no draws.
@@ -46,12 +48,12 @@ def bootstrap(values: Array, groups: Array | None = None, level: float = 0.95, d
         raise ValueError(
             f"values: expected at least one, all of them finite, got {v[~np.isfinite(v)][:5] if len(v) else 'none'}"
         )
-    level, draws, seed = number(level, "level", "(0, 1)"), count(draws, "draws"), count(seed, "seed", 0)
+    level, resamples, seed = number(level, "level", "(0, 1)"), count(resamples, "resamples"), count(seed, "seed", 0)
     group = np.arange(len(v)) if groups is None else _numbers(groups, len(v))
     sums, counts = np.bincount(group, v), np.bincount(group)  # of each group
     rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    for d in range(draws):
+    means = np.empty(resamples)
+    for d in range(resamples):
         pick = rng.integers(0, len(sums), len(sums))
         means[d] = sums[pick].sum() / counts[pick].sum()
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])

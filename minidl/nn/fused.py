@@ -5,8 +5,8 @@ With its running statistics batch norm is a line in each channel, and a convolut
     gamma (conv(x) - mean) / sqrt(var + eps) + beta = sum w' x + b',   w' = w s,  b' = (b - mean) s + beta,
                                                                        s = gamma / sqrt(var + eps)
 
-So in evaluation, where no parameter of the two needs a gradient (in inference, and where a picture is explained or attacked),
-the norm is folded into the weights (Jacob et al. 2018, "Quantization and training of neural networks for efficient
+So in evaluation, where no parameter of the two needs a gradient (in inference, and where an image is explained or attacked),
+the norm is fused into the weights (Jacob et al. 2018, "Quantization and training of neural networks for efficient
 integer-arithmetic-only inference", section 3.2). The relu works in place on what the convolution wrote: of two or three arrays
 one is kept. Inside `ops.unfused()`, or with MINIDL_FUSED=0 in the environment, each layer is called by itself.
 """
@@ -31,8 +31,8 @@ def conv_relu(x: Tensor, conv: Conv2d, norm: BatchNorm2d | None = None, residual
         return ops.relu(y if residual is None else y + residual)
     if norm is None:
         return ops.conv2d_relu(x, conv.weight, conv.bias, residual, *conv.geometry)
-    if folds(x, conv, norm):
-        w, b = folded(conv, norm)
+    if can_fuse(x, conv, norm):
+        w, b = fuse_conv_bn(conv, norm)
         return ops.conv2d_relu(x, w, b, residual, *conv.geometry)
     return norm.relu(conv(x), residual)
 
@@ -43,8 +43,8 @@ def conv_norm(x: Tensor, conv: Conv2d, norm: BatchNorm2d) -> Tensor:
     Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference", section
     3.2. Raises as `ops.conv2d`.
     """
-    if ops.fusing() and folds(x, conv, norm):
-        w, b = folded(conv, norm)
+    if ops.fusing() and can_fuse(x, conv, norm):
+        w, b = fuse_conv_bn(conv, norm)
         return ops.conv2d(x, w, b, *conv.geometry)
     return norm(conv(x))
 
@@ -70,14 +70,14 @@ def as_they_are(*modules: Module) -> bool:
     return all(type(module) in (Conv2d, BatchNorm2d, ReLU) and "forward" not in vars(module) for module in modules)
 
 
-def folds(x: Tensor, conv: Conv2d, norm: BatchNorm2d) -> bool:
+def can_fuse(x: Tensor, conv: Conv2d, norm: BatchNorm2d) -> bool:
     """Whether norm belongs in the weights of conv for this x: where there are more weights than pixels, writing them anew
     costs more than the sweep that it saves."""
     trained = recording() and any(p.requires_grad for p in (*conv.parameters(), *norm.parameters()))
     return not norm.training and not trained and conv.weight.size <= x.size
 
 
-def folded(conv: Conv2d, norm: BatchNorm2d) -> tuple[Tensor, Tensor]:
+def fuse_conv_bn(conv: Conv2d, norm: BatchNorm2d) -> tuple[Tensor, Tensor]:
     """w' and b' of the formula above."""
     s = norm.weight.data / (norm.running_var + norm.eps) ** 0.5
     b = -norm.running_mean if conv.bias is None else conv.bias.data - norm.running_mean

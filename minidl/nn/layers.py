@@ -14,7 +14,7 @@ from minidl.core import Parameter, Tensor
 from minidl.nn import init as inits
 from minidl.nn.module import Module
 from minidl.ops.fused import BatchNormReLU
-from minidl.ops.norm import BatchNorm, follow
+from minidl.ops.norm import BatchNorm, running_average
 
 # ---- layers with parameters
 
@@ -33,7 +33,7 @@ class Conv2d(Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel: int | Pair,
+        kernel_size: int | Pair,
         stride: int | Pair = 1,
         padding: int | Pair = 0,
         dilation: int | Pair = 1,
@@ -47,7 +47,7 @@ class Conv2d(Module):
             raise ValueError(f"groups: {G} does not divide {C} input and {F} output channels")
         self.stride, self.padding = pair(stride, "stride", 1), pair(padding, "padding", 0)
         self.dilation, self.groups = pair(dilation, "dilation", 1), G
-        self.weight = Parameter(init((F, C // G, *pair(kernel, "kernel", 1)), inits.generator(rng)), "weight")
+        self.weight = Parameter(init((F, C // G, *pair(kernel_size, "kernel_size", 1)), inits.generator(rng)), "weight")
         self.bias = Parameter(np.zeros(F, np.float32), "bias") if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,12 +58,12 @@ class Conv2d(Module):
         """The settings in the order of the arguments of `ops.conv2d`."""
         return self.stride, self.padding, self.dilation, self.groups
 
-    def settings(self) -> str:
+    def extra_repr(self) -> str:
         F, C, kh, kw = self.weight.shape
         bias = "" if self.bias is not None else ", bias=False"
         more = f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
         more += f", groups={self.groups}" if self.groups != 1 else ""
-        return f"{C * self.groups}, {F}, kernel={(kh, kw)}, stride={self.stride}, padding={self.padding}{more}{bias}"
+        return f"{C * self.groups}, {F}, kernel_size={(kh, kw)}, stride={self.stride}, padding={self.padding}{more}{bias}"
 
 
 class Linear(Module):
@@ -90,7 +90,7 @@ class Linear(Module):
     def forward(self, x: Tensor) -> Tensor:
         return ops.linear(x, self.weight, self.bias)
 
-    def settings(self) -> str:
+    def extra_repr(self) -> str:
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}" + ("" if self.bias is not None else ", bias=False")
 
 
@@ -111,21 +111,21 @@ class BatchNorm2d(Module):
     running_var: Array
     num_batches_tracked: Array
 
-    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        C = count(channels, "channels")
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        C = count(num_features, "num_features")
         self.eps, self.momentum = number(eps, "eps", "(0, inf)"), number(momentum, "momentum", "[0, 1]")
         self.weight = Parameter(np.ones(C, np.float32), "weight")
         self.bias = Parameter(np.zeros(C, np.float32), "bias")
-        self.buffer("running_mean", np.zeros(C, np.float32))
-        self.buffer("running_var", np.ones(C, np.float32))
-        self.buffer("num_batches_tracked", np.array(0, np.int64))
+        self.register_buffer("running_mean", np.zeros(C, np.float32))
+        self.register_buffer("running_var", np.ones(C, np.float32))
+        self.register_buffer("num_batches_tracked", np.array(0, np.int64))
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return ops.batch_norm_frozen(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
         op = BatchNorm(self.eps)
         y = op(x, self.weight, self.bias)
-        self.follow(op.mean, op.var, x.size // x.shape[1])
+        self.update_running_stats(op.mean, op.var, x.size // x.shape[1])
         return y
 
     def relu(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -141,16 +141,17 @@ class BatchNorm2d(Module):
             return ops.batch_norm_frozen_relu(x, self.weight, self.bias, *statistics, residual, self.eps)
         op = BatchNormReLU(self.eps)
         y = op(x, self.weight, self.bias, residual)
-        self.follow(op.mean, op.var, x.size // x.shape[1])
+        self.update_running_stats(op.mean, op.var, x.size // x.shape[1])
         return y
 
-    def follow(self, mean: Array, var: Array, m: int) -> None:
+    def update_running_stats(self, mean: Array, var: Array, m: int) -> None:
         """Move the running statistics towards mean and var (C,) of a batch with m values a channel, the variance unbiased."""
-        self.running_mean = follow(self.running_mean, mean, self.momentum)  # new arrays: an older graph may hold the old ones
-        self.running_var = follow(self.running_var, var, self.momentum, m / (m - 1))
+        # new arrays: an older graph may hold the old ones
+        self.running_mean = running_average(self.running_mean, mean, self.momentum)
+        self.running_var = running_average(self.running_var, var, self.momentum, m / (m - 1))
         self.num_batches_tracked += 1
 
-    def settings(self) -> str:
+    def extra_repr(self) -> str:
         return f"{self.weight.size}, eps={self.eps}, momentum={self.momentum}"
 
 
@@ -170,14 +171,14 @@ class LeakyReLU(Module):
     Raises TypeError or ValueError for a slope that is no finite number.
     """
 
-    def __init__(self, slope: float = 0.01) -> None:
-        self.slope = number(slope, "slope")
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        self.negative_slope = number(negative_slope, "negative_slope")
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.leaky_relu(x, self.slope)
+        return ops.leaky_relu(x, self.negative_slope)
 
-    def settings(self) -> str:
-        return f"{self.slope}"
+    def extra_repr(self) -> str:
+        return f"{self.negative_slope}"
 
 
 class Sigmoid(Module):
@@ -211,16 +212,20 @@ class MaxPool2d(Module):
     """
 
     def __init__(
-        self, kernel: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0, ceil_mode: bool = False
+        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0, ceil_mode: bool = False
     ) -> None:
-        self.kernel, self.padding, self.ceil_mode = pair(kernel, "kernel", 1), pair(padding, "padding", 0), ceil_mode
-        self.stride = self.kernel if stride is None else pair(stride, "stride", 1)
+        self.kernel_size, self.padding, self.ceil_mode = (
+            pair(kernel_size, "kernel_size", 1),
+            pair(padding, "padding", 0),
+            ceil_mode,
+        )
+        self.stride = self.kernel_size if stride is None else pair(stride, "stride", 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.max_pool2d(x, self.kernel, self.stride, self.padding, self.ceil_mode)
+        return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode)
 
-    def settings(self) -> str:
-        return f"kernel={self.kernel}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
 
 
 class AvgPool2d(Module):
@@ -231,21 +236,21 @@ class AvgPool2d(Module):
 
     def __init__(
         self,
-        kernel: int | Pair,
+        kernel_size: int | Pair,
         stride: int | Pair | None = None,
         padding: int | Pair = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
-        self.kernel, self.padding = pair(kernel, "kernel", 1), pair(padding, "padding", 0)
-        self.stride = self.kernel if stride is None else pair(stride, "stride", 1)
+        self.kernel_size, self.padding = pair(kernel_size, "kernel_size", 1), pair(padding, "padding", 0)
+        self.stride = self.kernel_size if stride is None else pair(stride, "stride", 1)
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.avg_pool2d(x, self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+        return ops.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
-    def settings(self) -> str:
-        return f"kernel={self.kernel}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, ceil_mode={self.ceil_mode}"
 
 
 class AdaptiveAvgPool2d(Module):
@@ -254,14 +259,14 @@ class AdaptiveAvgPool2d(Module):
     Raises TypeError or ValueError for a size that is no integer of at least 1, or a pair of them.
     """
 
-    def __init__(self, size: int | Pair) -> None:
-        self.size = pair(size, "size", 1)
+    def __init__(self, output_size: int | Pair) -> None:
+        self.output_size = pair(output_size, "output_size", 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.adaptive_avg_pool2d(x, self.size)
+        return ops.adaptive_avg_pool2d(x, self.output_size)
 
-    def settings(self) -> str:
-        return f"{self.size}"
+    def extra_repr(self) -> str:
+        return f"{self.output_size}"
 
 
 class GlobalAvgPool2d(Module):
@@ -286,7 +291,7 @@ class Dropout(Module):
     def forward(self, x: Tensor) -> Tensor:
         return ops.dropout(x, self.p, self.rng) if self.training else x
 
-    def settings(self) -> str:
+    def extra_repr(self) -> str:
         return f"{self.p}"
 
 

@@ -25,7 +25,8 @@ class Module:
     """A subclass sets attributes in its constructor and computes y from x in `forward`; nothing else is needed.
 
     Attributes that are a Parameter or a Module are found by themselves, in the order in which they were set. An array that
-    belongs to the state without being trained, such as a running mean, is set by `self.buffer(name, array)`. Names are those
+    belongs to the state without being trained, such as a running mean, is set by `self.register_buffer(name, array)`. Names are
+    those
     of the attributes, joined by dots: `layer1.0.conv1.weight`. Shapes are a matter of the subclass. Raises TypeError where a
     list, tuple, dict or set holds modules or parameters, which would hide there.
     """
@@ -64,7 +65,7 @@ class Module:
             )
         object.__setattr__(self, name, value)
 
-    def buffer(self, name: str, array: Array) -> None:
+    def register_buffer(self, name: str, array: Array) -> None:
         """Set an attribute, an array of any shape, that is saved, loaded and moved with the parameters, but not trained.
 
         Raises TypeError for what is no array.
@@ -238,7 +239,7 @@ class Module:
 
     # ---- looking at it
 
-    def settings(self) -> str:
+    def extra_repr(self) -> str:
         """What `repr` shows between the brackets."""
         return ""
 
@@ -253,7 +254,7 @@ class Module:
         children = [(name, _text(child)) for name, child in self.named_children()]
         rows = [f"{name}: {text}".replace("\n", "\n  ") for name, text in children]
         inside = "\n  " + "\n  ".join(rows) + "\n" if rows else ""
-        return f"{type(self).__name__}({self.settings()}{inside})"
+        return f"{type(self).__name__}({self.extra_repr()}{inside})"
 
 
 def _text(module: Module) -> str:

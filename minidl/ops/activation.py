@@ -36,20 +36,20 @@ class ReLU(Op):
 class LeakyReLU(Op):
     """y = x where x > 0, else slope x"""
 
-    def __init__(self, slope: float) -> None:
-        self.slope = slope
+    def __init__(self, negative_slope: float) -> None:
+        self.negative_slope = negative_slope
 
     def forward(self, x: Array) -> Array:
         self.positive = x > 0
-        return array_module(x).where(self.positive, x, x * self.slope)
+        return array_module(x).where(self.positive, x, x * self.negative_slope)
 
     def push(self, tx: Array) -> Array:
         """ty = tx where x > 0, else slope tx"""
-        return array_module(tx).where(self.positive, tx, tx * self.slope)
+        return array_module(tx).where(self.positive, tx, tx * self.negative_slope)
 
     def backward(self, gy: Array) -> Grads:
         """gx = gy where x > 0, else slope gy"""
-        return (array_module(gy).where(self.positive, gy, gy * self.slope),)
+        return (array_module(gy).where(self.positive, gy, gy * self.negative_slope),)
 
     def gate(self) -> Array:
         return self.positive
@@ -151,12 +151,12 @@ def relu(x: Tensor) -> Tensor:
     return ReLU()(x)
 
 
-def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
+def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     """y = x where x > 0, else slope * x, any shape. Raises TypeError or ValueError for a slope that is no finite number.
 
     Maas, Hannun and Ng 2013, "Rectifier nonlinearities improve neural network acoustic models", section 2.
     """
-    return LeakyReLU(number(slope, "slope"))(x)
+    return LeakyReLU(number(negative_slope, "negative_slope"))(x)
 
 
 def sigmoid(x: Tensor) -> Tensor:

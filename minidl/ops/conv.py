@@ -46,8 +46,8 @@ class Conv2d(Op):
 
 def conv2d(
     x: Tensor,
-    w: Tensor,
-    b: Tensor | None = None,
+    weight: Tensor,
+    bias: Tensor | None = None,
     stride: int | Pair = 1,
     padding: int | Pair = 0,
     dilation: int | Pair = 1,
@@ -55,13 +55,13 @@ def conv2d(
 ) -> Tensor:
     """y[n,f,i,j] = b[f] + sum_{c,u,v} w[f,c,u,v] x[n,c, i*s + u*d - p, j*s + v*d - p]
 
-    x (N,C,H,W), w (F,C/groups,kh,kw), b (F,) or None -> (N,F,OH,OW), OH = floor((H + 2p - d(kh-1) - 1) / s) + 1.
-    stride, padding (zeros) and dilation are ints or (vertical, horizontal) pairs, in pixels; with `groups`, output channel f
+    x (N,C,H,W), w = weight (F,C/groups,kh,kw), b = bias (F,) or None -> (N,F,OH,OW), OH = floor((H + 2p - d(kh-1) - 1) / s) +
+    1. stride, padding (zeros) and dilation are ints or (vertical, horizontal) pairs, in pixels; with `groups`, output channel f
     sees only the C/groups input channels of its group. Raises ValueError where a shape does not fit, `groups` does not
-    divide C and F, or the kernel is larger than the padded picture, TypeError or ValueError for settings that are no integers,
+    divide C and F, or the kernel is larger than the padded image, TypeError or ValueError for settings that are no integers,
     or too small.
     """
-    return Conv2d(*geometry(stride, padding, dilation, groups))(x, w, b)
+    return Conv2d(*geometry(stride, padding, dilation, groups))(x, weight, bias)
 
 
 def geometry(stride: int | Pair, padding: int | Pair, dilation: int | Pair, groups: int) -> tuple[Pair, Pair, Pair, int]:
@@ -69,23 +69,28 @@ def geometry(stride: int | Pair, padding: int | Pair, dilation: int | Pair, grou
     return pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1), count(groups, "groups")
 
 
-def _check(x: Array, w: Array, b: Array | None, padding: Pair, dilation: Pair, groups: int) -> None:
+def _check(x: Array, weight: Array, bias: Array | None, padding: Pair, dilation: Pair, groups: int) -> None:
     images(x)
-    if w.ndim != 4:
-        raise ValueError(f"w: expected (F, C/groups, kh, kw), got shape {w.shape}")
-    C, F = x.shape[1], len(w)
+    if weight.ndim != 4:
+        raise ValueError(f"weight: expected (F, C/groups, kh, kw), got shape {weight.shape}")
+    C, F = x.shape[1], len(weight)
     if C % groups or F % groups:
         raise ValueError(f"groups: {groups} does not divide {C} input and {F} output channels")
-    if w.shape[1] * groups != C:
-        hint = "; if its channels come last, write ops.transpose(x, (0, 3, 1, 2))" if x.shape[3] == w.shape[1] * groups else ""
-        raise ValueError(
-            f"x: expected {w.shape[1] * groups} channels, for w of {w.shape} in {groups} groups, got {x.shape}{hint}"
+    if weight.shape[1] * groups != C:
+        hint = (
+            "; if its channels come last, write ops.transpose(x, (0, 3, 1, 2))"
+            if x.shape[3] == weight.shape[1] * groups
+            else ""
         )
-    if b is not None and b.shape != (F,):
-        raise ValueError(f"b: expected shape ({F},), got {b.shape}")
-    for size, k, p, d in zip(x.shape[2:], w.shape[2:], padding, dilation, strict=True):
+        raise ValueError(
+            f"x: expected {weight.shape[1] * groups} channels, for a weight of {weight.shape} in {groups} groups, "
+            f"got {x.shape}{hint}"
+        )
+    if bias is not None and bias.shape != (F,):
+        raise ValueError(f"bias: expected shape ({F},), got {bias.shape}")
+    for size, k, p, d in zip(x.shape[2:], weight.shape[2:], padding, dilation, strict=True):
         if d * (k - 1) + 1 > size + 2 * p:
             raise ValueError(
-                f"w: a kernel of {w.shape[2:]} with dilation {dilation} is larger than "
-                f"the picture {x.shape[2:]} with padding {padding}"
+                f"weight: a kernel of {weight.shape[2:]} with dilation {dilation} is larger than "
+                f"the image {x.shape[2:]} with padding {padding}"
             )

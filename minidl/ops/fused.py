@@ -138,20 +138,20 @@ def batch_norm_frozen_relu(
 
 def conv2d_relu(
     x: Tensor,
-    w: Tensor,
-    b: Tensor | None = None,
+    weight: Tensor,
+    bias: Tensor | None = None,
     residual: Tensor | None = None,
     stride: int | Pair = 1,
     padding: int | Pair = 0,
     dilation: int | Pair = 1,
     groups: int = 1,
 ) -> Tensor:
-    """y = relu(conv2d(x, w, b) + residual), of which one array is kept
+    """y = relu(conv2d(x, weight, bias) + residual), of which one array is kept
 
     The arguments are as of `conv2d`, residual (N,F,OH,OW). Raises ValueError for a residual of another shape, and all else as
     of `conv2d`.
     """
-    return Conv2dReLU(*geometry(stride, padding, dilation, groups))(x, w, b, residual)
+    return Conv2dReLU(*geometry(stride, padding, dilation, groups))(x, weight, bias, residual)
 
 
 def _check_residual(x: Array, r: Array | None) -> None:

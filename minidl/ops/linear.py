@@ -15,12 +15,12 @@ class Linear(Op):
 
     def forward(self, x: Array, w: Array, b: Array | None) -> Array:  # (N,I) (O,I) (O,)
         if w.ndim != 2:
-            raise ValueError(f"w: expected (O, I), got shape {w.shape}")
+            raise ValueError(f"weight: expected (O, I), got shape {w.shape}")
         if x.ndim != 2 or x.shape[1] != w.shape[1]:
             hint = "; write ops.flatten(x) first" if x.ndim > 2 else ""
             raise ValueError(f"x: expected (N, {w.shape[1]}), for w of {w.shape}, got {x.shape}{hint}")
         if b is not None and b.shape != (len(w),):
-            raise ValueError(f"b: expected shape ({len(w)},), got {b.shape}")
+            raise ValueError(f"bias: expected shape ({len(w)},), got {b.shape}")
         self.x, self.w = x, w
         self.b = b
         y: Array = kernels.of(x).matmul(x, w.T)
@@ -45,6 +45,6 @@ class Linear(Op):
         return gx, gw, gb
 
 
-def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-    """y = x w^T + b: x (N,I), w (O,I), b (O,) or None -> (N,O). Raises ValueError where a shape does not fit."""
-    return Linear()(x, w, b)
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y = x weight^T + bias: x (N,I), weight (O,I), bias (O,) or None -> (N,O). Raises ValueError for a shape that is wrong."""
+    return Linear()(x, weight, bias)

@@ -70,18 +70,18 @@ class CrossEntropy(Op):
         v = self.class_weights
         if v is not None and (v.shape != z.shape[1:] or v.dtype != z.dtype):
             raise ValueError(f"class_weights: expected ({z.shape[1]},) {z.dtype}, got {v.shape} {v.dtype}")
-        self.total = len(z) if v is None else v[self.labels].sum()
+        self.weight_sum = len(z) if v is None else v[self.labels].sum()
         v = array_module(z).ones(z.shape[1], z.dtype) if v is None else v
         losses, self.slopes = kernels.of(z).softmax_cross_entropy(z, self.labels, v, self.label_smoothing)  # (N,) (N,K)
-        return (losses.sum() / self.total).astype(z.dtype)
+        return (losses.sum() / self.weight_sum).astype(z.dtype)
 
     def push(self, tz: Array) -> Array:  # (N,K)
         """ty = sum_{n,k} (p[n,k] sum_j t[n,j] - t[n,k]) tz[n,k] / sum_n v[label n]"""
-        return ((self.slopes * tz).sum() / self.total).astype(tz.dtype)
+        return ((self.slopes * tz).sum() / self.weight_sum).astype(tz.dtype)
 
     def backward(self, gy: Array) -> Grads:  # ()
         """gz[n,k] = (p[n,k] sum_j t[n,j] - t[n,k]) / sum_n v[label n], of which forward found the first factor"""
-        return ((gy / self.total * self.slopes).astype(gy.dtype, copy=False),)
+        return ((gy / self.weight_sum * self.slopes).astype(gy.dtype, copy=False),)
 
 
 class BinaryCrossEntropyWithLogits(Op):

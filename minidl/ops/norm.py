@@ -99,7 +99,7 @@ def batch_norm_frozen(x: Tensor, gamma: Tensor, beta: Tensor, mean: Array, var: 
     return BatchNormFrozen(mean, var, number(eps, "eps", "[0, inf)"))(x, gamma, beta)
 
 
-def follow(running: Array, batch: Array, momentum: float, factor: float = 1.0) -> Array:
+def running_average(running: Array, batch: Array, momentum: float, factor: float = 1.0) -> Array:
     """(1 - momentum) running + momentum factor batch: how a running statistic (C,) follows that of a batch; a new array."""
     y: Array = kernels.of(batch).weighted_sum(running, 1 - momentum, batch, momentum * factor)
     return y

@@ -30,7 +30,7 @@ class _Reduction(Op):
         axes = self.axes(len(x_shape))
         return g.reshape(tuple(1 if i in axes else n for i, n in enumerate(x_shape)))
 
-    def total(self, t: Array) -> Array:
+    def sum(self, t: Array) -> Array:
         """sum t along the axes"""
         return t.sum(axis=self.axes(t.ndim), keepdims=self.keepdims)
 
@@ -57,7 +57,7 @@ class Sum(_Reduction):
 
     def forward(self, x: Array) -> Array:
         self.x_shape = x.shape
-        return self.total(x)
+        return self.sum(x)
 
     def push(self, tx: Array) -> Array:
         """ty = sum tx"""
@@ -95,7 +95,7 @@ class Max(_Reduction):
 
     def push(self, tx: Array) -> Array:
         """ty = tx at the maximum, the mean of tx over equal maxima"""
-        return self.total(self.share * tx)
+        return self.sum(self.share * tx)
 
     def backward(self, gy: Array) -> Grads:
         """gx = gy at the maximum, shared by equal maxima, 0 elsewhere"""
@@ -117,7 +117,7 @@ class Var(_Reduction):
 
     def push(self, tx: Array) -> Array:
         """ty = sum 2 (x - mean) tx / (m - correction)"""
-        return self.total(self.slope() * tx)
+        return self.sum(self.slope() * tx)
 
     def backward(self, gy: Array) -> Grads:
         """gx = 2 (x - mean) gy / (m - correction)"""
@@ -144,7 +144,7 @@ class LogSumExp(_Reduction):
 
     def push(self, tx: Array) -> Array:
         """ty = sum p tx, p = softmax x"""
-        return self.total(self.p * tx)
+        return self.sum(self.p * tx)
 
     def backward(self, gy: Array) -> Grads:
         """gx = p gy, p = softmax x, in which equal infinities share"""

@@ -1,4 +1,4 @@
-"""Linear maps of pictures that treat rows and columns apart: resizing, blurring, adaptive average pooling.
+"""Linear maps of images that treat rows and columns apart: resizing, blurring, adaptive average pooling.
 
 All are  y[n,c] = A x[n,c] B^T  with a small matrix A for the rows and B for the columns, so gx[n,c] = A^T gy[n,c] B.
 What differs is only how one row of the matrix weighs the input pixels.
@@ -44,7 +44,7 @@ class RowsAndColumns(Op):
 
 
 def resize(x: Tensor, size: int | Pair, mode: str = "bilinear", align_corners: bool = False) -> Tensor:
-    """y[n,c] = A x[n,c] B^T, the pictures at another size, without antialiasing: (N,C,H,W) -> (N,C,*size).
+    """y[n,c] = A x[n,c] B^T, the images at another size, without antialiasing: (N,C,H,W) -> (N,C,*size).
 
     A row of A (OH,H) holds how much each row of x counts, one of B (OW,W) each column. mode "bilinear" interpolates between
     pixel centres, which sit at i + 1/2, or at i (H-1)/(OH-1) of the new grid with `align_corners`; "nearest" repeats or skips
@@ -62,9 +62,9 @@ def resize(x: Tensor, size: int | Pair, mode: str = "bilinear", align_corners: b
 def gaussian_blur(x: Tensor, sigma: float | tuple[float, float], radius: int | Pair | None = None) -> Tensor:
     """y[n,c,i,j] = sum_{s,t} w[s] w[t] x[n,c,i+s,j+t], w[t] ~ exp(-t^2 / (2 sigma^2)) with sum 1: (N,C,H,W) -> (N,C,H,W).
 
-    Beyond the border the picture is mirrored, without repeating the border pixel. sigma: standard deviation in pixels, one or
+    Beyond the border the image is mirrored, without repeating the border pixel. sigma: standard deviation in pixels, one or
     (vertical, horizontal); the kernel reaches `radius` pixels (3 sigma, rounded up, by default), and must be smaller than the
-    picture. Raises ValueError where it is not, for x of another shape and for a sigma that is not positive, TypeError for what
+    image. Raises ValueError where it is not, for x of another shape and for a sigma that is not positive, TypeError for what
     are no numbers.
     """
     two = isinstance(sigma, tuple | list)
@@ -76,7 +76,7 @@ def gaussian_blur(x: Tensor, sigma: float | tuple[float, float], radius: int | P
 
 @lru_cache(256)
 def _matrix(xp: ModuleType, dtype: Any, kind: str, size: int, *settings: float) -> Array:
-    """A matrix on the device of the pictures, and in the type of their sums, kept there for the next ones"""
+    """A matrix on the device of the images, and in the type of their sums, kept there for the next ones"""
     return xp.asarray(MATRICES[kind](size, *settings), dtype)
 
 
@@ -119,7 +119,7 @@ def _adaptive_average(size: int, out: int) -> Array:
 def _gaussian(size: int, sigma: float, radius: int) -> Array:
     """A[i, mirror(i + t)] += exp(-t^2 / (2 sigma^2)) / sum, |t| <= radius"""
     if radius >= size:
-        raise ValueError(f"radius: a blur that reaches {radius} pixels needs pictures of more than {radius}, got {size}")
+        raise ValueError(f"radius: a blur that reaches {radius} pixels needs images of more than {radius}, got {size}")
     t = np.arange(-radius, radius + 1)
     weight = np.exp(-0.5 * (t / sigma) ** 2)
     at = np.abs(np.arange(size)[:, None] + t)  # mirrored at the first pixel

@@ -1,7 +1,7 @@
 """Optimisers, learning-rate schedules and gradient clipping.
 
 optimiser = SGD(decay_groups(model, 5e-4), lr=0.1, momentum=0.9, nesterov=True)
-schedule = one_cycle(peak=0.2, total=steps)
+schedule = one_cycle(max_lr=0.2, total_steps=steps)
 for k in range(steps):
     optimiser.lr = schedule(k)
     optimiser.zero_grad()

@@ -16,43 +16,48 @@ def constant(lr: float) -> Schedule:
     return lambda k: lr
 
 
-def step_decay(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Schedule:
-    """lr(k) = lr factor^(number of milestones that step k has reached).
+def step_decay(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
+    """lr(k) = lr gamma^(number of milestones that step k has reached).
 
-    Raises TypeError or ValueError for an lr or a factor below 0, and for milestones that are no increasing integers from 0 on.
+    Raises TypeError or ValueError for an lr or a gamma below 0, and for milestones that are no increasing integers from 0 on.
     """
-    lr, factor = number(lr, "lr", "[0, inf)"), number(factor, "factor", "[0, inf)")
+    lr, gamma = number(lr, "lr", "[0, inf)"), number(gamma, "gamma", "[0, inf)")
     steps = counts(milestones, "milestones", 0)
     if list(steps) != sorted(set(steps)):
         raise ValueError(f"milestones: expected increasing steps, got {milestones}")
-    return lambda k: lr * factor ** sum(bool(k >= step) for step in steps)
+    return lambda k: lr * gamma ** sum(bool(k >= step) for step in steps)
 
 
-def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
-    """lr(k) = lr k / warmup in the first `warmup` steps, then lr / 2 (1 + cos(pi (k - warmup) / (total - warmup))), to 0.
+def cosine(lr: float, total_steps: int, warmup: int = 0) -> Schedule:
+    """lr(k) = lr k / warmup in the first `warmup` steps, then lr / 2 (1 + cos(pi (k - warmup) / (total_steps - warmup))), to 0.
 
-    Loshchilov and Hutter 2017, "SGDR", equation 5, without restarts. Raises TypeError or ValueError for an lr below 0, a total
-    below 1, and a warmup that is not from 0 to total - 1.
+    Loshchilov and Hutter 2017, "SGDR", equation 5, without restarts. Raises TypeError or ValueError for an lr below 0, a
+    total_steps below 1, and a warmup that is not from 0 to total_steps - 1.
     """
-    lr, total, warmup = number(lr, "lr", "[0, inf)"), count(total, "total"), count(warmup, "warmup", 0)
-    if warmup >= total:
-        raise ValueError(f"warmup, total: expected 0 <= warmup < total, got {warmup} and {total}")
-    return lambda k: _rise_and_fall(k, lr, warmup, total)
+    lr, total_steps, warmup = number(lr, "lr", "[0, inf)"), count(total_steps, "total_steps"), count(warmup, "warmup", 0)
+    if warmup >= total_steps:
+        raise ValueError(f"warmup, total_steps: expected 0 <= warmup < total_steps, got {warmup} and {total_steps}")
+    return lambda k: _rise_and_fall(k, lr, warmup, total_steps)
 
 
-def one_cycle(peak: float, total: int, warmup: float = 0.3) -> Schedule:
-    """lr(k) = peak k / w up to step w = warmup total, 30% of all, then peak / 2 (1 + cos(pi (k - w) / (total - w))), to 0.
+def one_cycle(max_lr: float, total_steps: int, warmup: float = 0.3) -> Schedule:
+    """lr(k) = max_lr k / w up to step w = warmup total_steps, then max_lr / 2 (1 + cos(pi (k - w) / (total_steps - w))), to 0.
 
-    After Smith and Topin 2019, "Super-convergence", who fall linearly. Raises TypeError or ValueError for a peak below 0, a
-    total below 1, and a warmup outside [0, 1).
+    After Smith and Topin 2019, "Super-convergence", who fall linearly. Raises TypeError or ValueError for a max_lr below 0, a
+    total_steps below 1, and a warmup outside [0, 1).
     """
-    peak, total, warmup = number(peak, "peak", "[0, inf)"), count(total, "total"), number(warmup, "warmup", "[0, 1)")
-    rise = warmup * total if warmup * total >= 1 else 0  # a rise of less than a step would be a single step with a rate of 0
-    return lambda k: _rise_and_fall(k, peak, rise, total)
+    max_lr, total_steps, warmup = (
+        number(max_lr, "max_lr", "[0, inf)"),
+        count(total_steps, "total_steps"),
+        number(warmup, "warmup", "[0, 1)"),
+    )
+    # a rise of less than a step would be a single step with a rate of 0
+    rise = warmup * total_steps if warmup * total_steps >= 1 else 0
+    return lambda k: _rise_and_fall(k, max_lr, rise, total_steps)
 
 
-def _rise_and_fall(k: int, peak: float, warm: float, total: int) -> float:
+def _rise_and_fall(k: int, max_lr: float, warm: float, total_steps: int) -> float:
     k = int(k)  # a NumPy number would make one of the learning rate
     if k < warm:
-        return peak * (k / warm)
-    return peak * 0.5 * (1 + math.cos(math.pi * (min(k, total) - warm) / (total - warm)))
+        return max_lr * (k / warm)
+    return max_lr * 0.5 * (1 + math.cos(math.pi * (min(k, total_steps) - warm) / (total_steps - warm)))

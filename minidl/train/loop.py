@@ -8,11 +8,11 @@ trains with SGD and leaves in the folder `out`
     settings.json           what was asked for
     metrics.jsonl           one line an epoch, see `fit`
     checkpoint.safetensors  all that it takes to go on after the last finished epoch, see `minidl.train.checkpoint`
-    model.safetensors       the weights, with the classes and the mean and std of the pictures in its metadata
+    model.safetensors       the weights, with the classes and the mean and std of the images in its metadata
 
 Whatever ends the run (Ctrl-C, `kill -9`, a full disk, a loss that is not finite), the files of the last finished epoch stay,
 and `fit(..., resume=True)` goes on from there to the same numbers, bit for bit, as if nothing had happened. One process at a
-time works in the folder, see `minidl.io.lock`, and it goes on with the settings and pictures that it began with or not at all.
+time works in the folder, see `minidl.io.lock`, and it goes on with the settings and images that it began with or not at all.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def fit(
     scale = LossScale() if settings.precision == "float16" else None
     captured = CapturedGradients(model, ops.cross_entropy, scale) if settings.cuda_graph else None
 
-    about = {"classes": train_set.classes, "mean": mean.tolist(), "std": std.tolist(), "pictures": len(train_set)}
+    about = {"classes": train_set.classes, "mean": mean.tolist(), "std": std.tolist(), "images": len(train_set)}
     digests = digests_of(train_set, test_set)
     run = Run(pathlib.Path(out), model, optimizer, scale, settings, about, digests, len(loader))
     # a loss that is not finite gets an error that says more than NumPy's warnings
@@ -110,7 +110,7 @@ def train_epoch(
     scale: LossScale | None = None,
     captured: CapturedGradients | None = None,
 ) -> Row:
-    """One pass over the training pictures; `epoch` counts from 0. With a `scale`, steps whose gradients overflow are skipped;
+    """One pass over the training images; `epoch` counts from 0. With a `scale`, steps whose gradients overflow are skipped;
     `captured` takes the place of forward, loss and backward.
 
     Raises FloatingPointError where a loss is not finite, TypeError or ValueError for an epoch that is no integer of at least 0.
@@ -161,7 +161,7 @@ def _backward(model: Module, loss: Tensor, scale: LossScale | None, captured: Ca
 
 
 def scores(model: Module, dataset: Dataset, prepare: Augmentation) -> Row:
-    """How good the model is on the pictures of `dataset`, as `fit` writes it down; `prepare` normalises them."""
+    """How good the model is on the images of `dataset`, as `fit` writes it down; `prepare` normalises them."""
     loss, logits, labels = evaluate(model, dataset, prepare=prepare)
     if math.isnan(loss):  # some logits are, and have no accuracy
         return {"test_loss": loss}

@@ -1,4 +1,4 @@
-"""Mean loss, accuracy and rate of the pictures that an epoch has trained on so far, and a bar that shows them."""
+"""Mean loss, accuracy and rate of the images that an epoch has trained on so far, and a bar that shows them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Meter:
         self.bar = tqdm(total=images, desc=f"epoch {epoch + 1}/{epochs}", leave=False, disable=None, bar_format=BAR)
 
     def add(self, loss: float, hits: int, images: int) -> None:
-        """One batch: its mean loss, and how many of its pictures were classified as they should be."""
+        """One batch: its mean loss, and how many of its images were classified as they should be."""
         self.images += images
         self.loss_sum += loss * images
         self.hits += hits

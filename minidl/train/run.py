@@ -30,17 +30,17 @@ FILES = ("settings.json", "checkpoint.safetensors", "model.safetensors", "metric
 
 def check_data(train_set: Dataset, test_set: Dataset, settings: Settings) -> None:
     if settings.batch_size > len(train_set):
-        raise ValueError(f"batch_size: {settings.batch_size} is more than the {len(train_set)} training pictures")
+        raise ValueError(f"batch_size: {settings.batch_size} is more than the {len(train_set)} training images")
     if train_set.classes != test_set.classes:
         raise ValueError(f"train_set has the classes {train_set.classes}, test_set {test_set.classes}")
     if train_set.images.shape[1:] != test_set.images.shape[1:]:
         raise ValueError(
-            f"train_set has pictures of {train_set.images.shape[1:]} (C,H,W), test_set of {test_set.images.shape[1:]}"
+            f"train_set has images of {train_set.images.shape[1:]} (C,H,W), test_set of {test_set.images.shape[1:]}"
         )
 
 
 def digests_of(train_set: Dataset, test_set: Dataset) -> dict[str, str]:
-    """Of all pictures and labels, in their order. BLAKE2b takes 0.2 s for the 184 MB of CIFAR-10, on a CPU of any kind."""
+    """Of all images and labels, in their order. BLAKE2b takes 0.2 s for the 184 MB of CIFAR-10, on a CPU of any kind."""
     arrays = {f"{of} {name}": getattr(d, name) for of, d in (("training", train_set), ("test", test_set))
               for name in ("images", "labels")}  # fmt: skip
     found = {}
@@ -61,7 +61,7 @@ class Run:
     optimizer: Optimizer
     scale: LossScale | None
     settings: Settings
-    data: Row  # the classes, the mean and std of the pictures, and how many there are
+    data: Row  # the classes, the mean and std of the images, and how many there are
     digests: dict[str, str]
     steps: int  # of an epoch
 
@@ -130,15 +130,15 @@ class Run:
         """Raises TypeError or ValueError unless this run wrote these facts."""
         check_keys(facts, "facts", list(self._facts([])))
         same_settings(facts["settings"], self.settings.what())
-        self._check_pictures(facts)
+        self._check_images(facts)
         _check_rows(facts["rows"], self.settings, self.scale is not None)
         if facts["step"] != (expected := len(facts["rows"]) * self.steps) or type(facts["step"]) is not int:
             wrong(ValueError, "step", f"{expected} after {len(facts['rows'])} epochs", facts["step"])
         if self.scale is not None:
             LossScale().load_state_dict(facts["loss_scale"])
 
-    def _check_pictures(self, facts: Row) -> None:
-        """Raises ValueError that tells what differs: the classes, the pictures, or what they are called."""
+    def _check_images(self, facts: Row) -> None:
+        """Raises ValueError that tells what differs: the classes, the images, or what they are called."""
         check_keys(facts["data"], "data", list(self.data))
         check_keys(facts["digests"], "digests", list(self.digests))
         differing = [f"the {name} are others" for name, digest in self.digests.items() if facts["digests"][name] != digest]
@@ -146,7 +146,7 @@ class Run:
             old, new = facts["data"], json.loads(json.dumps(self.data))
             differing = [f"{name} was {old[name]} and now is {value}" for name, value in new.items() if old[name] != value]
         if differing:
-            raise ValueError(f"{self.out} was trained on other pictures or labels: {'; '.join(differing)}")
+            raise ValueError(f"{self.out} was trained on other images or labels: {'; '.join(differing)}")
 
 
 RANGES = {  # of the numbers in a row, but for its epoch

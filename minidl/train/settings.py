@@ -25,7 +25,7 @@ class Settings:
     lr: float = 0.2  # the peak of the one-cycle schedule
     warmup: float = 0.3  # the share of the steps in which the learning rate rises to its peak
     weight_decay: float = 5e-4  # of weights; biases and batch norm do not decay
-    crop: int = 4  # pixels that a picture is padded by before a window of its own size is cut out of it
+    crop: int = 4  # pixels that an image is padded by before a window of its own size is cut out of it
     flip: str = "horizontal"
     seed: int = 0
     device: str = "cpu"

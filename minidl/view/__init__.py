@@ -1,9 +1,9 @@
-"""Plots and pictures as PNG or SVG files. matplotlib is imported when the first one is drawn."""
+"""plots and images as PNG or SVG files. matplotlib is imported when the first one is drawn."""
 
 from minidl.view.architecture import architecture
 from minidl.view.attacks import accuracy_by_eps, fooled, images_of_classes, linearity
+from minidl.view.images import gradient_images
 from minidl.view.maps import comparison, overlays
-from minidl.view.pictures import gradient_pictures
 from minidl.view.plots import confusion, curves
 from minidl.view.stepper import stepper
 
@@ -14,7 +14,7 @@ __all__ = [
     "confusion",
     "curves",
     "fooled",
-    "gradient_pictures",
+    "gradient_images",
     "images_of_classes",
     "linearity",
     "overlays",

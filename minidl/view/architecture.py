@@ -1,4 +1,4 @@
-"""The picture of an architecture: a box for every layer, with its shape, and the ways between them."""
+"""The figure of an architecture: a box for every layer, with its shape, and the ways between them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLORS = {  # fill and line by kind: Okabe and Ito's colours, which eyes of all 
     "other": ("#ececec", "#6e6e6e"),
 }
 BOX, JOIN = (1.5, 0.5), 0.22  # the size of a box, the height of a join, in inches
-LONG = 400  # more boxes than that are no picture
+LONG = 400  # more boxes than that are no image
 
 
 @dataclass
@@ -45,9 +45,9 @@ def architecture(path: str | os.PathLike[str], cost: Cost, title: str = "") -> N
 
     Data flow downwards, then on at the top of the next column. Norms, activations and whatever else has a single input stand
     in the box of the layer that they follow. The small plate in a box is as high as log(height of the output) and as wide as
-    log(channels). A grey frame is a module in which ways part and meet. For less detail fold first:
+    log(channels). A grey frame is a module in which ways part and meet. For less detail collapse first:
 
-        view.architecture("resnet18.svg", minidl.cost(models.resnet18(), (3, 224, 224)).folded(2))
+        view.architecture("resnet18.svg", minidl.cost(models.resnet18(), (3, 224, 224)).collapsed(2))
 
     Raises ValueError where there is nothing to draw, or more than 400 boxes.
     """
@@ -55,7 +55,7 @@ def architecture(path: str | os.PathLike[str], cost: Cost, title: str = "") -> N
 
     boxes = _boxes(cost.rows)
     if not 0 < len(boxes) <= LONG:
-        hint = ": fold them, as in cost.folded(2)" if boxes else ""
+        hint = ": collapse them, as in cost.collapsed(2)" if boxes else ""
         raise ValueError(f"cost: expected 1 to {LONG} boxes to draw, got {len(boxes)}{hint}")
     of_row = {i: n for n, box in enumerate(boxes, start=1) for i in box.numbers} | {-1: 0}
     edges = sorted({(of_row[i], n) for n, box in enumerate(boxes, start=1) for i in box.inputs})
@@ -63,9 +63,9 @@ def architecture(path: str | os.PathLike[str], cost: Cost, title: str = "") -> N
     layout = layered(sizes, edges, aspect=1.5)
     left, top, right, bottom = 0.25, 1.0, 0.25, 0.3
     width, height = layout.width + left + right, layout.height + top + bottom
-    picture = figure.new(max(width, 5.5), height)
-    picture.set_layout_engine("none")
-    ax = picture.add_axes((0, 0, 1, 1))
+    fig = figure.new(max(width, 5.5), height)
+    fig.set_layout_engine("none")
+    ax = fig.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
     ax.set_xlim(-left - max(0, 5.5 - width) / 2, layout.width + right + max(0, 5.5 - width) / 2)
     ax.set_ylim(layout.height + bottom, -top)  # y downwards
@@ -94,7 +94,7 @@ def architecture(path: str | os.PathLike[str], cost: Cost, title: str = "") -> N
         _label(ax, box, frame, x, y, boxes, lines, channels)
     ax.text(-left * 0.4, -top + 0.2, title, fontsize=10, fontweight="bold", va="center")
     _legend(ax, {box.kind for box in boxes}, -left * 0.4, -top + 0.42)
-    figure.save(picture, path, dpi=110)
+    figure.save(fig, path, dpi=110)
 
 
 # ---- from rows to boxes

@@ -1,4 +1,4 @@
-"""Pictures of what fools a net: by how little, how often, and why."""
+"""Images of what fools a net: by how little, how often, and why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minidl.array import Array, to_cpu
 from minidl.io.files import Path
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE, RED
-from minidl.view.pictures import for_the_eye
+from minidl.view.images import for_the_eye
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,11 +29,11 @@ def fooled(
     classes: Sequence[str],
     title: str = "",
 ) -> None:
-    """The pictures original (N,C,H,W) in [0, 1], what was added to each, and the attacked ones, as PNG, two a line.
+    """The images original (N,C,H,W) in [0, 1], what was added to each, and the attacked ones, as PNG, two a line.
 
     All perturbations are amplified by the same number, which is written down: grey is no change, lighter is more of that
     channel. Below each stands its size in grey levels of 255: its largest value, and its length over all values.
-    before, after: probabilities (N,K). Raises ValueError where the lengths disagree or there is no picture.
+    before, after: probabilities (N,K). Raises ValueError where the lengths disagree or there is no image.
     """
     if not 0 < len(original) == len(attacked) == len(before) == len(after):
         lengths = len(original), len(attacked), len(before), len(after)
@@ -44,8 +44,8 @@ def fooled(
     factor = _round_down(0.5 / largest)
     N, columns = len(original), min(len(original), 2)
     lines = -(-N // columns)
-    picture = figure.new(6.1 * columns + 0.1, 2.4 * lines + 0.55, w_pad=0.05, h_pad=0.05, wspace=0, hspace=0)
-    cells = picture.subplots(lines, 4 * columns, width_ratios=(1, 1, 1, 0.1) * columns, squeeze=False)
+    fig = figure.new(6.1 * columns + 0.1, 2.4 * lines + 0.55, w_pad=0.05, h_pad=0.05, wspace=0, hspace=0)
+    cells = fig.subplots(lines, 4 * columns, width_ratios=(1, 1, 1, 0.1) * columns, squeeze=False)
     for ax in cells.flat:
         ax.set_axis_off()
     for n, (left, middle, right, _) in enumerate(cells.reshape(-1, 4)[:N]):
@@ -57,21 +57,21 @@ def fooled(
         size, length = 255 * np.abs(delta[n]).max(), 255 * np.sqrt((delta[n] ** 2).sum())
         middle.set_title(f"the change, × {factor:g}", fontsize=9, color=GREY, loc="left", pad=17)
         middle.text(0, 1.035, f"largest {size:.2g}, length {length:.3g}", fontsize=8.5, color=GREY, transform=middle.transAxes)
-    picture.suptitle(title, fontsize=11, fontweight="bold")
-    figure.save(picture, path)
+    fig.suptitle(title, fontsize=11, fontweight="bold")
+    figure.save(fig, path)
 
 
 def accuracy_by_eps(
     path: Path, eps: Sequence[float], shares: Mapping[str, Sequence[float]], chance: float, title: str = ""
 ) -> None:
-    """How many pictures are still right (0 to 1) under each attack, over the size of the change, as PNG.
+    """How many images are still right (0 to 1) under each attack, over the size of the change, as PNG.
 
-    eps: in units of pictures in [0, 1]; shown in grey levels of 255. chance: what guessing gives. Raises TypeError or
+    eps: in units of images in [0, 1]; shown in grey levels of 255. chance: what guessing gives. Raises TypeError or
     ValueError for an eps below 0, a chance outside [0, 1], and what are no numbers.
     """
     eps, chance = numbers(eps, "eps", "[0, inf)"), number(chance, "chance", "[0, 1]")
-    picture = figure.new(7.6, 4.0, w_pad=0.12, h_pad=0.1)
-    ax = picture.subplots()
+    fig = figure.new(7.6, 4.0, w_pad=0.12, h_pad=0.1)
+    ax = fig.subplots()
     levels = 255 * np.asarray(eps)
     for (name, share), (color, line, marker) in zip(shares.items(), STYLES, strict=False):
         ax.plot(levels, 100 * np.asarray(share), line, marker=marker, ms=4, lw=1.6, color=color, label=figure.name(name))
@@ -83,29 +83,29 @@ def accuracy_by_eps(
     ax.set_ylabel("right answers (%)", color=GREY)
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))  # beside the lines, not on them
     _house_style(ax)
-    picture.suptitle(title, fontsize=11, fontweight="bold")
-    figure.save(picture, path)
+    fig.suptitle(title, fontsize=11, fontweight="bold")
+    figure.save(fig, path)
 
 
 def images_of_classes(path: Path, images: Array, captions: Sequence[str], title: str = "") -> None:
     """The images (N,C,H,W) in [0, 1], each under its caption, up to five a line, as PNG.
 
-    Raises ValueError where the lengths disagree or there is no picture.
+    Raises ValueError where the lengths disagree or there is no image.
     """
     if not 0 < len(images) == len(captions):
         raise ValueError(f"images, captions: expected as many of each and at least one, got {len(images)} and {len(captions)}")
     images = to_cpu(images)
     columns = min(len(images), 5)
     lines = -(-len(images) // columns)
-    picture = figure.new(max(2.1 * columns, 5), 2.4 * lines + 0.45, w_pad=0.05, h_pad=0.05)
-    cells = picture.subplots(lines, columns, squeeze=False)
+    fig = figure.new(max(2.1 * columns, 5), 2.4 * lines + 0.45, w_pad=0.05, h_pad=0.05)
+    cells = fig.subplots(lines, columns, squeeze=False)
     for ax in cells.flat:
         ax.set_axis_off()
     for ax, image, caption in zip(cells.flat, images, captions, strict=False):
         ax.imshow(for_the_eye(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         ax.set_title(caption, fontsize=10, loc="left", pad=4)
-    picture.suptitle(title, fontsize=11, fontweight="bold")
-    figure.save(picture, path)
+    fig.suptitle(title, fontsize=11, fontweight="bold")
+    figure.save(fig, path)
 
 
 class Sweep(Protocol):
@@ -146,8 +146,8 @@ def linearity(path: Path, sweeps: Mapping[str, Linearity], classes: Sequence[str
     """
     if not sweeps:
         raise ValueError("sweeps: no net to draw")
-    picture = figure.new(12.5, 4.3 * len(sweeps) + 0.4, w_pad=0.1, h_pad=0.08)
-    for row, (name, found) in zip(picture.subplots(len(sweeps), 3, squeeze=False), sweeps.items(), strict=True):
+    fig = figure.new(12.5, 4.3 * len(sweeps) + 0.4, w_pad=0.1, h_pad=0.08)
+    for row, (name, found) in zip(fig.subplots(len(sweeps), 3, squeeze=False), sweeps.items(), strict=True):
         along, control, states = row
         levels = 255 * found.eps
         _logits(along, levels, found.along, found, classes)
@@ -177,8 +177,8 @@ def linearity(path: Path, sweeps: Mapping[str, Linearity], classes: Sequence[str
             if ax.lines[1:]:
                 ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.17), borderaxespad=0)
             _house_style(ax)
-    picture.suptitle(title, fontsize=11, fontweight="bold")
-    figure.save(picture, path)
+    fig.suptitle(title, fontsize=11, fontweight="bold")
+    figure.save(fig, path)
 
 
 def _logits(ax: Axes, levels: Array, sweep: Sweep, found: Linearity, classes: Sequence[str]) -> None:

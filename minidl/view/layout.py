@@ -1,4 +1,4 @@
-"""Where the boxes of a graph go: layers from top to bottom, and columns side by side when the picture gets too long.
+"""Where the boxes of a graph go: layers from top to bottom, and columns side by side when the image gets too long.
 
 Sugiyama, Tagawa and Toda 1981, "Methods for visual understanding of hierarchical system structures", in four steps:
 
@@ -6,7 +6,7 @@ Sugiyama, Tagawa and Toda 1981, "Methods for visual understanding of hierarchica
 2. within a layer, boxes stand in the order of the means of their neighbours, so that few edges cross;
 3. they move to the means of their neighbours as far as order and gaps allow; a box that has a layer to itself, where all ways
    have met, stays in the middle;
-4. where all that goes on comes from one box, the picture may go on at the top of the next column.
+4. where all that goes on comes from one box, the image may go on at the top of the next column.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def _extent(boxes: Sequence[int], x: list[float], widths: list[float]) -> tuple[
 def _columns(
     rows: list[list[int]], x: list[float], widths: list[float], heights: list[float], cuts: list[int], aspect: float
 ) -> list[int]:
-    """Of each layer the column. cuts: the layers below which the picture may break."""
+    """Of each layer the column. cuts: the layers below which the image may break."""
     best, nearest = [0] * len(rows), math.inf
     ends = [0.0]
     for height in heights:

@@ -27,8 +27,8 @@ def curves(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], titl
 
     if not rows:
         raise ValueError("rows: no epoch to draw")
-    picture = figure.new(11, 3.4, w_pad=0.12, h_pad=0.08)
-    loss, accuracy, lr = picture.subplots(1, 3, width_ratios=(4, 4, 2))
+    fig = figure.new(11, 3.4, w_pad=0.12, h_pad=0.08)
+    loss, accuracy, lr = fig.subplots(1, 3, width_ratios=(4, 4, 2))
     epochs = [row["epoch"] for row in rows]
 
     def line(ax: Axes, key: str, name: str, color: str, scale: float = 1, **style: Any) -> None:
@@ -52,8 +52,8 @@ def curves(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], titl
         ax.tick_params(colors=GREY, labelsize=9)
     for ax in loss, accuracy:
         ax.legend(frameon=False, fontsize=9)
-    picture.suptitle(title, fontsize=11, fontweight="bold")
-    figure.save(picture, path)
+    fig.suptitle(title, fontsize=11, fontweight="bold")
+    figure.save(fig, path)
 
 
 def confusion(path: str | os.PathLike[str], matrix: Array, classes: Sequence[str], title: str = "") -> None:
@@ -70,8 +70,8 @@ def confusion(path: str | os.PathLike[str], matrix: Array, classes: Sequence[str
     longest = max(map(len, names), default=0)
     side = 2.2 + 0.55 * K if K <= NAMED else 9
     more = 0.075 * max(0, longest - 10)  # inches for long names
-    picture = figure.new(side + 1.2 + more, side + 0.7 * more, w_pad=0.1, h_pad=0.1)
-    ax = picture.subplots()
+    fig = figure.new(side + 1.2 + more, side + 0.7 * more, w_pad=0.1, h_pad=0.1)
+    ax = fig.subplots()
     shades = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if K <= NAMED:
         slanted = K > 3 or longest > 10
@@ -86,8 +86,8 @@ def confusion(path: str | os.PathLike[str], matrix: Array, classes: Sequence[str
     ax.spines[:].set_visible(False)
     ax.set_xlabel("predicted class", color=GREY)
     ax.set_ylabel("true class", color=GREY)
-    bar = picture.colorbar(shades, ax=ax, shrink=0.8, ticks=(0, 0.5, 1), format="{x:.0%}")
+    bar = fig.colorbar(shades, ax=ax, shrink=0.8, ticks=(0, 0.5, 1), format="{x:.0%}")
     bar.set_label("share of the true class", color=GREY)
     bar.outline.set_visible(False)
-    picture.suptitle(title, fontsize=11, fontweight="bold")
-    figure.save(picture, path)
+    fig.suptitle(title, fontsize=11, fontweight="bold")
+    figure.save(fig, path)

@@ -89,7 +89,7 @@ def test_ops_between_the_layers_belong_to_the_module_that_calls_them():
         ("1.b.1", "Tanh", (4,)), ("1", "Mul", (5, 0)), ("1", "Add", (2, 6)), ("1", "MatMul", (7,)),
     ]  # fmt: skip
     assert rows[-1].multiply_adds == 2 * 3
-    assert all(r.receptive_field is None and r.jump is None for r in rows)  # vectors are no pictures
+    assert all(r.receptive_field is None and r.jump is None for r in rows)  # vectors are no images
 
 
 def test_ops_called_as_functions_count_as_layers_do():
@@ -193,27 +193,27 @@ def test_other_architectures_with_four_channels(name):
 def test_folded_rows_add_up():
     table = cost(models.resnet18(num_classes=7), (3, 64, 64))
     for depth in 1, 2, 3, 9:
-        folded = table.folded(depth)
-        assert [sum(getattr(r, k) for r in folded.rows) for k in ("parameters", "multiply_adds", "bytes")] == [
+        collapsed = table.collapsed(depth)
+        assert [sum(getattr(r, k) for r in collapsed.rows) for k in ("parameters", "multiply_adds", "bytes")] == [
             table.parameters, table.multiply_adds, table.bytes,
         ]  # fmt: skip
-        assert folded.rows[-1] == table.rows[-1] or depth < 9
-        assert all(i < n for n, r in enumerate(folded.rows) for i in r.inputs)  # still in the order of the computation
-    assert table.folded(9).rows == table.rows
-    blocks = [(r.name, r.op) for r in table.folded(2).rows if r.name.startswith("layer")]
+        assert collapsed.rows[-1] == table.rows[-1] or depth < 9
+        assert all(i < n for n, r in enumerate(collapsed.rows) for i in r.inputs)  # still in the order of the computation
+    assert table.collapsed(9).rows == table.rows
+    blocks = [(r.name, r.op) for r in table.collapsed(2).rows if r.name.startswith("layer")]
     assert blocks == [(f"layer{i}.{j}", "ProjectionBlock") for i in (1, 2, 3, 4) for j in (0, 1)]
-    stage = next(r for r in table.folded(1).rows if r.name == "layer2")
+    stage = next(r for r in table.collapsed(1).rows if r.name == "layer2")
     assert (stage.shape, stage.receptive_field, stage.inputs) == ((1, 128, 8, 8), (99, 99), (4,))
 
 
 def test_a_module_that_is_called_twice_is_two_rows():
     twice = Lines(lambda self, x: self.a(ops.exp(self.a(x))), a=nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
-    rows = cost(twice, (3,)).folded(1).rows
+    rows = cost(twice, (3,)).collapsed(1).rows
     assert [(r.name, r.op, r.parameters, r.inputs) for r in rows] == [
         ("a", "Sequential", 12, (-1,)), ("", "Exp", 0, (0,)), ("a", "Sequential", 0, (1,)),
     ]  # fmt: skip
     with pytest.raises(ValueError, match="depth: expected an integer of at least 1, got 0"):
-        cost(twice, (3,)).folded(0)
+        cost(twice, (3,)).collapsed(0)
 
 
 # ---- what it leaves behind

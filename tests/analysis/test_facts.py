@@ -187,8 +187,8 @@ def test_an_op_of_the_same_shape_is_guessed_and_said_to_be() -> None:
     behind = cost(Function(lambda x: ops.resize(ops.conv2d(Shifted()(x), np.ones((3, 3, 3, 3), np.float32)), 8)), (2, 8, 8))
     assert [r.field[0].guessed for r in behind.rows[:5]] == [False, True, True, True, True]
     assert behind.rows[2].receptive_field == (5, 5)
-    folded = cost(nn.Sequential(Function(lambda x: Shifted()(x))), (2, 8, 8)).folded(1)
-    assert folded.at_least and "at least 1,950" in str(folded).splitlines()[2]
+    collapsed = cost(nn.Sequential(Function(lambda x: Shifted()(x))), (2, 8, 8)).collapsed(1)
+    assert collapsed.at_least and "at least 1,950" in str(collapsed).splitlines()[2]
 
 
 def test_an_op_that_changes_the_shape_leaves_the_field_unknown() -> None:
@@ -222,7 +222,7 @@ def test_more_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_smooth_maximum_sees_the_cells_around() -> None:
-    """Of a kernel of 5x5 cells the two on each side, in pictures of the same size too."""
+    """Of a kernel of 5x5 cells the two on each side, in images of the same size too."""
     for s in (1, 2):
         kernel = np.full((5, 5, s, s), 0.5, np.float32)
         field = cost(nn.Sequential(Smooth(kernel)), (1, 12, 12)).rows[0].receptive_field

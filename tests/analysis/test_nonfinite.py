@@ -24,7 +24,7 @@ class Net(nn.Module):
         return self.linear(ops.global_avg_pool2d(y))
 
 
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return RNG.normal(size=(4, 1, 6, 6)).astype(np.float32)
 
 
@@ -34,12 +34,12 @@ def loss(net: Net, x: np.ndarray) -> Tensor:
 
 
 def test_nothing_to_find() -> None:
-    assert first_nonfinite(loss(Net(), picture())) is None
+    assert first_nonfinite(loss(Net(), image())) is None
     assert count_nonfinite(np.array([1.0, np.nan, np.inf, -np.inf])) == 3
 
 
-def test_a_picture() -> None:
-    x = picture()
+def test_an_image() -> None:
+    x = image()
     x[1, 0, 2, 3] = np.nan
     found = first_nonfinite(loss(Net(), x))
     assert found is not None and found.startswith("the input") and "Conv2d" in found and "1 of 144 values" in found
@@ -49,7 +49,7 @@ def test_a_picture() -> None:
 def test_a_parameter(name: str) -> None:
     net = Net()
     dict(net.named_parameters())[name].data.flat[0] = np.inf
-    found = first_nonfinite(loss(net, picture()))
+    found = first_nonfinite(loss(net, image()))
     assert found is not None and found.startswith(f"the parameter {name} of <") and "1 of " in found
 
 
@@ -57,14 +57,14 @@ def test_the_first_of_two_parameters() -> None:
     net = Net()
     for p in (net.linear.weight, net.conv.weight):
         p.data.flat[0] = np.nan
-    found = first_nonfinite(loss(net, picture()))
+    found = first_nonfinite(loss(net, image()))
     assert found is not None and found.startswith("the parameter conv.weight")
 
 
 def test_an_op_without_parameters() -> None:
     net = Net()
     net.shift = 1000.0
-    found = first_nonfinite(loss(net, picture()))
+    found = first_nonfinite(loss(net, image()))
     assert found is not None and found.startswith("the output after layer bn of <Exp")
     assert "test_nonfinite.py" in found and "in forward" in found and "192 of 192 values" in found
 
@@ -72,7 +72,7 @@ def test_an_op_without_parameters() -> None:
 def test_a_layer() -> None:
     net = Net()
     net.bn.weight.data[:] = 3e38  # finite, but not once it is multiplied
-    found = first_nonfinite(loss(net, picture()))
+    found = first_nonfinite(loss(net, image()))
     assert found is not None and found.startswith("the output in layer bn of <BatchNorm") and "bn.weight" in found
 
 

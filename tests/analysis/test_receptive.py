@@ -171,7 +171,7 @@ def test_by_hand(f, expected):
     assert pixels(f) == expected
 
 
-def test_what_does_not_come_from_the_picture_sees_nothing_of_it():
+def test_what_does_not_come_from_the_image_sees_nothing_of_it():
     weight = nn.Conv2d(2, 2, 3).weight
     rows = cost(Function(lambda x: ops.conv2d(x, weight * 2)), (2, 9, 9)).rows
     assert (rows[0].op, rows[0].field, rows[0].inputs) == ("Mul", (), ())
@@ -179,13 +179,13 @@ def test_what_does_not_come_from_the_picture_sees_nothing_of_it():
 
 
 def test_a_local_response_norm_looks_at_channels_only():
-    """It folds the picture into one axis and pools along the channels"""
-    rows = cost(models.googlenet(num_classes=2, paper=True), (3, 64, 64)).folded(1).rows
+    """It folds the image into one axis and pools along the channels"""
+    rows = cost(models.googlenet(num_classes=2, paper=True), (3, 64, 64)).collapsed(1).rows
     before, norm = next((a, b) for a, b in pairwise(rows) if b.name == "lrn1")
     assert norm.field == before.field and norm.op == "LocalResponseNorm"
 
 
-def test_resized_pictures_see_what_their_gradients_see_within_a_pixel():
+def test_resized_images_see_what_their_gradients_see_within_a_pixel():
     def f(x):
         return conv((3, 3))(ops.resize(conv((3, 3), padding=1)(x), (37, 71)))
 

@@ -1,4 +1,4 @@
-"""Small models and pictures to attack."""
+"""Small models and images to attack."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def convolutional(C: int, K: int, seed: int = 0, dtype: str = "float64") -> nn.M
     return model
 
 
-def pictures(N: int, C: int, seed: int = 0, dtype: str = "float64") -> Array:
+def images(N: int, C: int, seed: int = 0, dtype: str = "float64") -> Array:
     """In [0, 1], some pixels black and some white."""
     x = np.random.default_rng(seed).uniform(-0.1, 1.1, (N, C, SIZE, SIZE))
     return x.clip(0, 1).astype(dtype)
@@ -48,14 +48,14 @@ def pictures(N: int, C: int, seed: int = 0, dtype: str = "float64") -> Array:
 
 Attack = Callable[..., attack.AttackResult]  # (model, x, y, **more)
 
-# every attack on pictures, with few steps
+# every attack on images, with few steps
 ATTACKS: dict[str, Attack] = {
     "fgsm": attack.fgsm,
     "pgd": partial(attack.pgd, steps=5),
     "pgd l2": partial(attack.pgd, steps=5, norm="l2", eps=0.5),
     "deepfool": partial(attack.deepfool, steps=5),
     "fool": partial(attack.fool, steps=10),
-    "universal": partial(attack.universal, passes=2, steps=3, eps=0.2),
+    "universal": partial(attack.universal, epochs=2, steps=3, eps=0.2),
 }
 
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from minidl import attack, kernels, nn
 from minidl.array import Array, to_cpu, to_gpu
 from minidl.attack import ball
-from minidl.explain import predict
-from tests.attack.nets import ATTACKS, SIZE, convolutional, linear, pictures, same
+from minidl.inference import predict
+from tests.attack.nets import ATTACKS, SIZE, convolutional, images, linear, same
 from tests.gpu import strict_cupy
 
 
 @pytest.fixture(autouse=True)
 def plain_text() -> Any:
-    """Tiny pictures: compiling the kernels would take longer than all the rest."""
+    """Tiny images: compiling the kernels would take longer than all the rest."""
     with kernels.use("reference"):
         yield
 
@@ -45,14 +45,14 @@ def attack_once(
     method: str, C: int, dtype: str, eps: float, bounds: tuple[float, float], targeted: bool, seed: int
 ) -> tuple[attack.AttackResult, Array]:
     model, low, high = convolutional(C, 4, seed, dtype), *bounds
-    x = (low + (high - low) * pictures(3, C, seed)).astype(dtype).clip(*np.asarray(bounds, dtype))
+    x = (low + (high - low) * images(3, C, seed)).astype(dtype).clip(*np.asarray(bounds, dtype))
     more: dict[str, Any] = {"bounds": bounds, "keep_path": True}
     if method == "fgsm":
         return attack.fgsm(model, x, 1, eps, targeted=targeted, **more), x
     if method == "deepfool":
         return attack.deepfool(model, x, 1, targeted=targeted, steps=6, **more), x
     if method == "fool":
-        return attack.fool(model, x, 1, step=eps, steps=6, **more), x
+        return attack.fool(model, x, 1, step_size=eps, steps=6, **more), x
     return attack.pgd(model, x, 1, eps, targeted=targeted, norm=method, steps=6, seed=seed, **more), x
 
 
@@ -83,7 +83,7 @@ def no_ball(x: Array, d: Array, eps: float, norm: str, bounds: ball.Bounds) -> A
 
 
 def no_bounds(x: Array, d: Array, eps: float, norm: str, bounds: ball.Bounds) -> Array:
-    return x + ball.shrink(d, eps, norm)
+    return x + ball.clip_norm(d, eps, norm)
 
 
 def only_the_last(x: Array, d: Array, eps: float, norm: str, bounds: ball.Bounds) -> Array:
@@ -113,7 +113,7 @@ def test_a_broken_projection_is_noticed(norm: str, broken: Any, monkeypatch: pyt
 )
 def test_shrinking_takes_the_nearest_in_the_ball(d: list[float], eps: float, norm: str, scale: float) -> None:
     given = np.array(d, np.float32).reshape(1, 1, 2, 3) * np.float32(scale)
-    shrunk = ball.shrink(given, eps, norm)
+    shrunk = ball.clip_norm(given, eps, norm)
     few_digits = np.finfo(np.float32).tiny  # smaller numbers have fewer
     assert shrunk.dtype == np.float32 and float(ball.sizes(shrunk, norm).item()) <= max(eps, 2 * few_digits)
     if ball.sizes(given, norm).item() <= eps:
@@ -130,15 +130,15 @@ def test_the_largest_number_below() -> None:
 
 
 @given(st.floats(-1, 1, width=32), st.floats(-0.125, 0.125, width=32))
-def test_a_sum_is_rounded_towards_the_picture(x: float, d: float) -> None:
+def test_a_sum_is_rounded_towards_the_image(x: float, d: float) -> None:
     a, b = np.array(x, np.float32), np.array(d, np.float32)
     y = ball.add(a, b)
     assert abs(y - a) <= abs(b) and abs(float(y) - (x + d)) <= float(np.spacing(max(abs(a + b), abs(y))))
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_pictures_a_rounding_outside_of_the_bounds_are_put_back(name: str) -> None:
-    model, x, ulp = convolutional(3, 4, dtype="float32"), pictures(3, 3, dtype="float32"), np.finfo(np.float32).eps
+def test_images_a_rounding_outside_of_the_bounds_are_put_back(name: str) -> None:
+    model, x, ulp = convolutional(3, 4, dtype="float32"), images(3, 3, dtype="float32"), np.finfo(np.float32).eps
     x[:, 0, 0, :3], x[:, 1, 0, :2] = (-2.98e-8, -4 * ulp, np.nextafter(np.float32(0), np.float32(-1))), (1 + ulp, 1 + 4 * ulp)
     found, inside = ATTACKS[name](model, x, 1), ATTACKS[name](model, x.clip(0, 1), 1)
     assert found.x.dtype == np.float32 and found.x.min() >= 0 and found.x.max() <= 1
@@ -153,7 +153,7 @@ def test_pictures_a_rounding_outside_of_the_bounds_are_put_back(name: str) -> No
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "pgd l2", "universal"])
 def test_the_size_of_a_change_is_no_larger_than_eps(name: str, kind: Callable[[float], Any]) -> None:
     """Exactly, whatever type eps has, and of images in float32"""
-    model, x = convolutional(3, 4, dtype="float32"), pictures(3, 3, dtype="float32")
+    model, x = convolutional(3, 4, dtype="float32"), images(3, 3, dtype="float32")
     for value in (0.0, 1e-3, 8 / 255, 0.1, 0.3):
         eps = kind(value)
         found = ATTACKS[name](model, x, 1, **{"eps": eps, "bounds": (np.float64(0), np.array(1.0))})
@@ -164,13 +164,13 @@ def test_the_size_of_a_change_is_no_larger_than_eps(name: str, kind: Callable[[f
 def test_sizes_of_tiny_numbers() -> None:
     d = np.full((1, 1, 2, 2), 1e-30, np.float32)  # their squares are 0 in float32
     np.testing.assert_allclose(ball.sizes(d, "l2").item(), 2e-30, rtol=1e-6)
-    np.testing.assert_allclose(ball.unit(d), 0.5, rtol=1e-6)
-    np.testing.assert_array_equal(ball.unit(0 * d), 0)
+    np.testing.assert_allclose(ball.normalize(d), 0.5, rtol=1e-6)
+    np.testing.assert_array_equal(ball.normalize(0 * d), 0)
 
 
 @pytest.mark.parametrize("norm", ball.NORMS)
 def test_the_start_is_uniform_in_the_ball(norm: str) -> None:
-    d = ball.draw(np.zeros((4000, 1, 1, 2)), range(4000), 2.0, norm, seed=0).reshape(-1, 2)
+    d = ball.random_in_ball(np.zeros((4000, 1, 1, 2)), range(4000), 2.0, norm, seed=0).reshape(-1, 2)
     size = np.abs(d).max(1) if norm == "linf" else np.hypot(*d.T)
     assert size.max() <= 2 and abs((size < 1).mean() - 0.25) < 0.03  # half the radius, a quarter of the area
     assert np.abs(d.mean(0)).max() < 0.1 and abs(np.corrcoef(d.T)[0, 1]) < 0.05
@@ -181,8 +181,8 @@ def test_the_start_is_uniform_in_the_ball(norm: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name != "universal"])
 def test_a_batch_of_n_equals_n_singles(name: str) -> None:
-    """Without a random start, which depends on the number of the picture"""
-    model, x, y = convolutional(3, 4), pictures(5, 3), np.array([0, 1, 2, 3, 1])
+    """Without a random start, which depends on the number of the image"""
+    model, x, y = convolutional(3, 4), images(5, 3), np.array([0, 1, 2, 3, 1])
     fixed = {"random_start": False} if name.startswith("pgd") else {}
     together = ATTACKS[name](model, x, y, **fixed)
     for n in range(5):
@@ -195,7 +195,7 @@ def test_a_batch_of_n_equals_n_singles(name: str) -> None:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_size_of_the_batches_does_not_matter(name: str) -> None:
-    model, x, y = convolutional(2, 4), pictures(5, 2), np.array([0, 1, 2, 3, 1])
+    model, x, y = convolutional(2, 4), images(5, 2), np.array([0, 1, 2, 3, 1])
     whole = ATTACKS[name](model, x, y, batch_size=5, keep_path=True)
     for batch_size in 1, 2, 32:
         parts = ATTACKS[name](model, x, y, batch_size=batch_size, keep_path=True)
@@ -205,7 +205,7 @@ def test_the_size_of_the_batches_does_not_matter(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["pgd", "pgd l2", "universal"])
 def test_the_seed_decides(name: str) -> None:
-    model, x = convolutional(3, 4), pictures(6, 3)
+    model, x = convolutional(3, 4), images(6, 3)
     state = np.random.get_state()[1].tobytes()  # type: ignore[index,union-attr]
     first, again, other = (ATTACKS[name](model, x, seed=seed) for seed in (1, 1, 2))
     same(first, again, rtol=0)
@@ -218,7 +218,7 @@ def test_the_seed_decides(name: str) -> None:
 def test_all_numbers_of_channels_in_both_types(name: str, C: int) -> None:
     found = {}
     for dtype in "float32", "float64":
-        model, x = convolutional(C, 4, dtype=dtype), pictures(4, C, dtype=dtype)
+        model, x = convolutional(C, 4, dtype=dtype), images(4, C, dtype=dtype)
         r = found[dtype] = ATTACKS[name](model, x, 2, mean=[0.5] * C, std=[0.25] * C)
         floats = (r.x, r.delta, r.before, r.logits, *r.norms.values())
         assert all(a.dtype == dtype for a in floats) and r.x.shape == x.shape
@@ -231,7 +231,7 @@ def test_all_numbers_of_channels_in_both_types(name: str, C: int) -> None:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_targeted_class_is_made_likelier(name: str) -> None:
-    model, x = convolutional(3, 4), pictures(8, 3)
+    model, x = convolutional(3, 4), images(8, 3)
     more = {
         "fgsm": {"eps": 0.3},
         "pgd": {"eps": 0.3},
@@ -246,7 +246,7 @@ def test_the_targeted_class_is_made_likelier(name: str) -> None:
 
 
 def test_who_is_wrong_already_stays_as_it_is() -> None:
-    model, x = convolutional(3, 4), pictures(4, 3)
+    model, x = convolutional(3, 4), images(4, 3)
     wrong = (predict(model.eval(), x).argmax(1) + 1) % 4
     found = attack.deepfool(model, x, wrong)
     assert found.success.all() and not found.steps.any()
@@ -289,7 +289,7 @@ def of_lines(model: nn.Module, x: Array, y: int, **more: Any) -> Any:
 
 @pytest.mark.parametrize("call", [*ATTACKS.values(), of_images, of_lines], ids=[*ATTACKS, "class_image", "linearity"])
 def test_the_model_stays_as_it_was(call: Callable[..., Any]) -> None:
-    model, x = convolutional(3, 4), pictures(3, 3)
+    model, x = convolutional(3, 4), images(3, 3)
     model.modules()[4].training = False  # one layer is in another mode than the rest
     model.parameters()[1].requires_grad = False
     before, told = look(model), []
@@ -310,7 +310,7 @@ def test_the_model_stays_as_it_was(call: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("call", [*ATTACKS.values(), of_images], ids=[*ATTACKS, "class_image"])
 def test_on_the_gpu(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    x, more = pictures(3, 3), {"mean": [0.5] * 3, "std": [0.2] * 3, "batch_size": 2, "keep_path": True}
+    x, more = images(3, 3), {"mean": [0.5] * 3, "std": [0.2] * 3, "batch_size": 2, "keep_path": True}
     on_cpu = call(convolutional(3, 4), x, 1, **more)
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
     on_gpu = call(convolutional(3, 4).to("gpu"), to_gpu(x), 1, **more)
@@ -322,7 +322,7 @@ def test_on_the_gpu(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -
 
 # ---- what cannot be
 
-X = pictures(2, 3)
+X = images(2, 3)
 NAN = X.copy()
 NAN[1, 2, 3, 4] = np.nan
 
@@ -334,11 +334,11 @@ NAN[1, 2, 3, 4] = np.nan
         (X - 0.5, {}, ValueError, r"x: expected values in the bounds \[0, 1\], got -0.5 to .*normalised input\? pass mean and"),
         (X * 255, {}, ValueError, r"x: expected values in the bounds \[0, 1\], got 0 to 255"),
         (NAN, {}, ValueError, "x: holds NaN or infinity"),
-        (X[0], {}, ValueError, r"x: expected pictures \(N,C,H,W\).*got shape \(3, 6, 6\)"),
+        (X[0], {}, ValueError, r"x: expected images \(N,C,H,W\).*got shape \(3, 6, 6\)"),
         ((X * 255).astype("uint8"), {}, TypeError, "x: expected an array of floats.*got uint8"),
         (X, {"y": 4}, ValueError, "y: expected one of the classes 0 to 3, got 4"),
         (X, {"y": np.array([0, -1])}, ValueError, "y: expected one of the classes 0 to 3"),
-        (X, {"y": np.array([0, 1, 2])}, ValueError, "y: expected one class, or one for each of the 2 pictures"),
+        (X, {"y": np.array([0, 1, 2])}, ValueError, "y: expected one class, or one for each of the 2 images"),
         (X, {"y": 1.0}, TypeError, "y: expected a class as an integer"),
         (X, {"bounds": (1, 0)}, ValueError, r"bounds: expected \(low, high\), low < high, got \(1, 0\)"),
         (X, {"bounds": (0, np.inf)}, ValueError, r"bounds\[1\]: expected a finite number, got inf"),
@@ -362,15 +362,15 @@ def test_bad_input(name: str, x: Array, more: dict[str, Any], error: type[Except
         (lambda m: attack.universal(m, X, eps="8"), TypeError, r"eps: expected a number in \[0, inf\), got '8'"),
         (lambda m: attack.pgd(m, X, norm="l1"), ValueError, r"norm: expected one of \('linf', 'l2'\), got 'l1'"),
         (lambda m: attack.universal(m, X, norm=2), ValueError, "norm: expected one of"),
-        (lambda m: attack.pgd(m, X, step=-1), ValueError, r"step: expected a number in \[0, inf\), got -1"),
+        (lambda m: attack.pgd(m, X, step_size=-1), ValueError, r"step_size: expected a number in \[0, inf\), got -1"),
         (lambda m: attack.pgd(m, X, steps=1.5), TypeError, "steps: expected an integer of at least 0, got 1.5"),
         (lambda m: attack.pgd(m, X, seed=-1), ValueError, "seed: expected an integer of at least 0, got -1"),
         (lambda m: attack.fgsm(m, X, targeted=True), ValueError, "y: a targeted attack needs the class that it is to reach"),
         (lambda m: attack.fool(m, X, None), ValueError, "y: a targeted attack needs the class that it is to reach"),
-        (lambda m: attack.fool(m, X, 1, step=np.inf), ValueError, r"step: expected a number in \[0, inf\), got inf"),
+        (lambda m: attack.fool(m, X, 1, step_size=np.inf), ValueError, r"step_size: expected a number in \[0, inf\), got inf"),
         (lambda m: attack.deepfool(m, X, overshoot=-1), ValueError, r"overshoot: expected a number in \[0, inf\), got -1"),
         (lambda m: attack.deepfool(m, X, candidates=0), ValueError, "candidates: expected an integer of at least 1, got 0"),
-        (lambda m: attack.universal(m, X, passes=-1), ValueError, "passes: expected an integer of at least 0, got -1"),
+        (lambda m: attack.universal(m, X, epochs=-1), ValueError, "epochs: expected an integer of at least 0, got -1"),
         (lambda m: attack.fgsm(m, X, output="loss"), ValueError, "output: expected one of"),
         (lambda m: attack.fgsm(linear(3, 1)[0], X), ValueError, r"model: an attack needs at least two classes.*\(2, 1\)"),
         (lambda m: attack.fgsm(m, X.astype("float32")), ValueError, "x: the model is float64 on the cpu, x is float32"),
@@ -382,10 +382,10 @@ def test_bad_input(name: str, x: Array, more: dict[str, Any], error: type[Except
             "jitter: expected an integer .* got -1",
         ),
         (lambda m: attack.class_image(m, (3, 6, 6), 1, bounds=(1, 1)), ValueError, "bounds: expected"),
-        (lambda m: attack.linearity(m, X), ValueError, r"x: expected one picture, \(1,C,H,W\), got shape \(2, 3, 6, 6\)"),
+        (lambda m: attack.linearity(m, X), ValueError, r"x: expected one image, \(1,C,H,W\), got shape \(2, 3, 6, 6\)"),
         (lambda m: attack.linearity(m, X[:1], 4), ValueError, "target: expected one of the classes 0 to 3, got 4"),
         (lambda m: attack.linearity(m, X[:1], count=200), ValueError, "count: expected an odd number, got 200"),
-        (lambda m: attack.linearity(m, X[:1], reach=-1), ValueError, r"reach: expected a number in \(0, inf\), got -1"),
+        (lambda m: attack.linearity(m, X[:1], max_eps=-1), ValueError, r"max_eps: expected a number in \(0, inf\), got -1"),
     ],
 )
 def test_other_bad_input(call: Callable[[nn.Module], Any], error: type[Exception], message: str) -> None:

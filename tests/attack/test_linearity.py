@@ -10,8 +10,8 @@ import pytest
 import models
 from minidl import attack, kernels, nn
 from minidl.array import to_gpu
-from minidl.explain import predict
-from tests.attack.nets import SIZE, convolutional, linear, pictures
+from minidl.inference import predict
+from tests.attack.nets import SIZE, convolutional, images, linear
 from tests.gpu import strict_cupy
 
 
@@ -19,7 +19,7 @@ from tests.gpu import strict_cupy
 def test_a_linear_model_is_linear(C: int) -> None:
     model, w = linear(C, 3)
     mean, std = np.linspace(0.3, 0.6, C), np.linspace(0.2, 0.5, C)
-    found = attack.linearity(model, pictures(1, C), 2, mean=mean, std=std)
+    found = attack.linearity(model, images(1, C), 2, mean=mean, std=std)
     gx = w[2] / std[:, None, None]
     np.testing.assert_allclose(found.slope, np.abs(gx).sum(), rtol=1e-12)
     np.testing.assert_array_equal(found.along.direction, np.sign(gx))
@@ -37,7 +37,7 @@ def test_the_slope_at_0_is_the_l1_norm_of_the_gradient(seed: int) -> None:
     rng = np.random.default_rng(seed)
     with kernels.use("reference"):
         model(rng.normal(size=(8, 3, 8, 8)))
-        found = attack.linearity(model, rng.uniform(size=(1, 3, 8, 8)), seed, reach=1e-7, count=5)
+        found = attack.linearity(model, rng.uniform(size=(1, 3, 8, 8)), seed, max_eps=1e-7, count=5)
     assert found.counts["gates"] > 0 and not found.along.gates.any()
     S = found.along.logits[:, found.target]
     np.testing.assert_allclose((S[3] - S[1]) / (found.eps[3] - found.eps[1]), found.slope, rtol=1e-6)
@@ -48,8 +48,8 @@ def test_gates_and_switches_are_counted() -> None:
     rng = np.random.default_rng(0)
     conv = nn.Conv2d(2, 3, 1, rng=rng)
     model = nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(27, 4, rng=rng)).to(dtype="float64")
-    x = pictures(1, 2)
-    found = attack.linearity(model, x, 1, reach=0.5, count=11, batch_size=4)
+    x = images(1, 2)
+    found = attack.linearity(model, x, 1, max_eps=0.5, count=11, batch_size=4)
     assert found.counts == {"gates": 3 * SIZE * SIZE, "switches": 27, "sigmoids": 0}
     for sweep in found.along, found.random:
         moved = x + found.eps[:, None, None, None] * sweep.direction
@@ -65,10 +65,10 @@ def test_gates_and_switches_are_counted() -> None:
 def test_a_fused_model_shows_its_gates() -> None:
     """Batch norm and ReLU are one op in a forward pass of this model, unless the sweep takes them apart."""
     model = convolutional(3, 4)
-    found = attack.linearity(model, pictures(1, 3), count=3)
+    found = attack.linearity(model, images(1, 3), count=3)
     assert found.counts == {"gates": 6 * 36, "switches": 6 * 9, "sigmoids": 0}
     with kernels.use("reference"):
-        found = attack.linearity(models.resnet8(4).to(dtype="float64"), pictures(1, 3), count=3)
+        found = attack.linearity(models.resnet8(4).to(dtype="float64"), images(1, 3), count=3)
     assert found.counts["gates"] == 16 * 36 * 3 + 32 * 9 * 2 + 64 * 4 * 2
 
 
@@ -76,8 +76,8 @@ def test_sigmoids_saturate() -> None:
     rng = np.random.default_rng(0)
     first = nn.Linear(72, 9, rng=rng)
     model = nn.Sequential(nn.Flatten(), first, nn.Sigmoid(), nn.Linear(9, 3, rng=rng)).to(dtype="float64")
-    x = pictures(1, 2)
-    found = attack.linearity(model, x, reach=20, count=21)
+    x = images(1, 2)
+    found = attack.linearity(model, x, max_eps=20, count=21)
     h = (x + found.eps[:, None, None, None] * found.along.direction).reshape(21, -1) @ first.weight.data.T
     y = 1 / (1 + np.exp(-h))
     np.testing.assert_allclose(found.along.slopes, (4 * y * (1 - y)).mean(1), rtol=1e-8)
@@ -86,7 +86,7 @@ def test_sigmoids_saturate() -> None:
 
 
 def test_r2_is_that_of_a_fitted_line() -> None:
-    found = attack.linearity(convolutional(3, 4), pictures(1, 3), reach=1, count=41)
+    found = attack.linearity(convolutional(3, 4), images(1, 3), max_eps=1, count=41)
     for k in range(4):
         S = found.random.logits[:, k]
         residual = S - np.polyval(np.polyfit(found.eps, S, 1), found.eps)
@@ -94,7 +94,7 @@ def test_r2_is_that_of_a_fitted_line() -> None:
 
 
 def test_seed_and_batches() -> None:
-    model, x = convolutional(3, 4), pictures(1, 3)
+    model, x = convolutional(3, 4), images(1, 3)
     first, again, parts, other = (
         attack.linearity(model, x, count=9, **more) for more in ({}, {}, {"batch_size": 2}, {"seed": 1})
     )
@@ -105,7 +105,7 @@ def test_seed_and_batches() -> None:
 
 
 def test_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = pictures(1, 3)
+    x = images(1, 3)
     with kernels.use("reference"):
         on_cpu = attack.linearity(convolutional(3, 4), x, count=5, mean=[0.5] * 3, std=[0.2] * 3)
         monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())

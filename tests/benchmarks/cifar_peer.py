@@ -3,7 +3,7 @@
     python -m tests.benchmarks.cifar_peer --root data --epochs 15 --seed 0
 
 Recipe: batch 128, SGD with Nesterov momentum 0.9, weight decay 5e-4 on weights only, learning rate linear from 0 to 0.2
-over the first 30% of the steps and then a cosine to 0, crops of the picture padded by 4 and flips.
+over the first 30% of the steps and then a cosine to 0, crops of the image padded by 4 and flips.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class ResNet(nn.Module):
 
 
 def augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """One random 32x32 crop of each picture padded by 4, and a flip of half of them."""
+    """One random 32x32 crop of each image padded by 4, and a flip of half of them."""
     n = len(x)
     windows = F.pad(x, (4, 4, 4, 4)).unfold(2, 32, 1).unfold(3, 32, 1)  # (N,C,9,9,32,32)
     top, left = (torch.from_numpy(rng.integers(0, 9, n)) for _ in range(2))

@@ -1,6 +1,6 @@
 """What loading and augmenting cost: an epoch beside as many steps on one batch that lies in memory.
 
-    python -m tests.benchmarks.epoch [--model resnet20] [--pictures 50000] [--batch 128] [--block 30]
+    python -m tests.benchmarks.epoch [--model resnet20] [--images 50000] [--batch 128] [--block 30]
 
 The epoch takes shuffled batches from `data.Loader`, cropped, mirrored and normalised as in training, and made ahead in its
 thread. After every `--block` of its steps as many are run on the same batch again, so that both meet the same machine. Printed
@@ -26,8 +26,8 @@ from minidl.data.augment import Compose, Normalize, RandomCrop, RandomFlip
 from minidl.data.cifar import cifar10
 
 
-def pictures(n: int) -> Dataset:
-    """n pictures of the CIFAR-10 in the folder MINIDL_TEST_DATA, some of them several times, or else n of noise"""
+def cifar_or_noise(n: int) -> Dataset:
+    """n images of the CIFAR-10 in the folder MINIDL_TEST_DATA, some of them several times, or else n of noise"""
     folder = os.environ.get("MINIDL_TEST_DATA")
     if folder:
         found = cifar10(Path(folder))
@@ -70,12 +70,12 @@ def blocks(loader: Loader, step: Callable[[Array, Array], None], size: int) -> I
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet20")
-    parser.add_argument("--pictures", type=int, default=50_000)
+    parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--block", type=int, default=30, help="steps after which epoch and steps alone take turns")
     args = parser.parse_args()
 
-    dataset = pictures(args.pictures)
+    dataset = cifar_or_noise(args.images)
     mean, std = dataset.take(np.arange(min(len(dataset), 10_000))).mean_std()
     augment = Compose([RandomCrop(4, fill=mean), RandomFlip(), Normalize(mean, std)])
     loader = Loader(dataset, args.batch, augment=augment, drop_last=True)

@@ -11,8 +11,8 @@
     agreement  the losses of the first steps from one seed on the CPU and twice on the GPU: the first two agree within
                rounding, the last two bit for bit
     resnet20, resnet20_float16    trained on CIFAR-10 for 15 epochs, to the accuracy of the CPU, with the time
-    fast, fast_float16    examples/fast_cifar.py, in TF32 and in mixed precision: how soon 94% of the test pictures are right
-    explain    a saliency map and a perturbation mask for each of 1,000 pictures, beside the CPU
+    fast, fast_float16    examples/fast_cifar.py, in TF32 and in mixed precision: how soon 94% of the test images are right
+    explain    a saliency map and a perturbation mask for each of 1,000 images, beside the CPU
 
 Each part has a process of its own and a limit of time, and is written to the JSON file as soon as it is done; one that fails is
 told with its error, and the rest goes on. The same command again does what is missing in that file. PyTorch takes part where
@@ -247,7 +247,7 @@ def _losses(name: str, device: str, count: int, batch: int) -> list[float]:
 
 
 def resnet20(options: Options, precision: str = "float32") -> list[Row]:
-    sets, batch_size = _pictures(options), options.pick(128, 128, 8)
+    sets, batch_size = _images(options), options.pick(128, 128, 8)
     constructor = options.pick(models.resnet20, models.resnet20, models.resnet8)
     how = {"precision": precision, "cuda_graph": not options.rehearse}
     settings = train.Settings(epochs=options.pick(15, 2, 1), batch_size=batch_size, device="gpu", **how)
@@ -255,7 +255,7 @@ def resnet20(options: Options, precision: str = "float32") -> list[Row]:
         start = time.perf_counter()
         *_, last = found = train.fit(constructor(num_classes=len(sets[0].classes)), *sets, settings, out)
         wall = time.perf_counter() - start
-    note = f"{last['test_accuracy']:.1%} of the test pictures right (CPU after 15 epochs: {CPU_ACCURACY:.1%})"
+    note = f"{last['test_accuracy']:.1%} of the test images right (CPU after 15 epochs: {CPU_ACCURACY:.1%})"
     seconds, note = sum(r["seconds"] for r in found), f"{note}; {wall:.1f} s with tests"
     return [row(f"ResNet-20, {settings.epochs} epochs, {precision}, CUDA graph", seconds, "s", note, rows=found)]
 
@@ -266,14 +266,14 @@ def fast(options: Options, precision: str = "float32") -> list[Row]:
 
     small = options.pick({}, {"epochs": 4}, {"epochs": 1, "batch_size": 8, "width": 0.1})
     recipe = fast_cifar.Recipe(device="gpu", precision=precision, cuda_graph=not options.rehearse, **small)
-    found = fast_cifar.run(*_pictures(options), recipe)
+    found = fast_cifar.run(*_images(options), recipe)
     label = "TF32" if os.environ.get("CUPY_TF32", "0") != "0" and precision == "float32" else precision
-    note = f"{found['accuracy']:.2%} of the test pictures right (goal 94%)"
+    note = f"{found['accuracy']:.2%} of the test images right (goal 94%)"
     return [row(f"fast_cifar, {recipe.epochs} epochs, {label}, CUDA graph", found["seconds"], "s", note, **found)]
 
 
 def explanations(options: Options) -> list[Row]:
-    """On the CPU some of the pictures are enough to say what 1,000 would take."""
+    """On the CPU some of the images are enough to say what 1,000 would take."""
     rows, count = [], options.pick(1000, 1000, 2)
     x = np.random.default_rng(0).standard_normal((count, 3, 32, 32), np.float32)
     constructor = options.pick(models.resnet20, models.resnet20, models.resnet8)
@@ -286,17 +286,17 @@ def explanations(options: Options) -> list[Row]:
             settings = {"iterations": 2}
         seconds = {}
         for device, n in (("gpu", count), ("cpu", few)):
-            model, pictures = constructor(num_classes=10).to(device), to_gpu(x[:n]) if device == "gpu" else x[:n]
-            method(model, pictures[:1], **settings)  # compiles
+            model, images = constructor(num_classes=10).to(device), to_gpu(x[:n]) if device == "gpu" else x[:n]
+            method(model, images[:1], **settings)  # compiles
             start = time.perf_counter()
-            to_cpu(method(model, pictures, **settings).map)
+            to_cpu(method(model, images, **settings).map)
             seconds[device] = (time.perf_counter() - start) * count / n
-        note = f"{seconds['cpu']:.1f} s on the CPU (of {few} pictures), {seconds['cpu'] / seconds['gpu']:.0f} times as long"
+        note = f"{seconds['cpu']:.1f} s on the CPU (of {few} images), {seconds['cpu'] / seconds['gpu']:.0f} times as long"
         rows.append(row(f"{count:,} {what}", seconds["gpu"], "s", note, **seconds))
     return rows
 
 
-def _pictures(options: Options) -> tuple[data.Dataset, data.Dataset]:
+def _images(options: Options) -> tuple[data.Dataset, data.Dataset]:
     if options.rehearse:
         return data.lesions(16, seed=0), data.lesions(8, seed=1)
     return data.cifar10(options.root), data.cifar10(options.root, train=False)

@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl import Tensor, ops
 from minidl.kernels import compiled
-from tests.benchmarks.shapes import CONVOLUTIONS, PICTURES, Conv
+from tests.benchmarks.shapes import CONVOLUTIONS, IMAGES, Conv
 
 Step = Callable[[], Any]
 
@@ -19,7 +19,7 @@ def random(*shape: int) -> np.ndarray:
 
 
 def convolution(c: Conv, what: str) -> Step:
-    x, w = random(c.N, c.C, c.H, c.H), random(c.F, c.C // c.groups, *c.kernel)
+    x, w = random(c.N, c.C, c.H, c.H), random(c.F, c.C // c.groups, *c.kernel_size)
     geometry = (c.stride, c.stride), c.padding, (1, 1), c.groups
     gy = compiled.conv2d(x, w, None, *geometry)
     return {
@@ -58,4 +58,4 @@ def copy(n: int = 2**25) -> Step:
 def setup(name: str, what: str) -> Step:
     if name == "copy":
         return copy()
-    return convolution(CONVOLUTIONS[name], what) if name in CONVOLUTIONS else sweep(what, PICTURES[name])
+    return convolution(CONVOLUTIONS[name], what) if name in CONVOLUTIONS else sweep(what, IMAGES[name])

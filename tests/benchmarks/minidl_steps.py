@@ -33,8 +33,8 @@ def setup(
 
         def saliency() -> float:
             with model.frozen():
-                picture = Tensor(x, requires_grad=True)
-                (gx,) = gradients(ops.sum(ops.max(model(picture), axis=1)), [picture], keep_graph=False)
+                image = Tensor(x, requires_grad=True)
+                (gx,) = gradients(ops.sum(ops.max(model(image), axis=1)), [image], keep_graph=False)
             return float(abs(gx).max(axis=1).sum())
 
         return saliency

@@ -17,7 +17,7 @@ import statistics
 from pathlib import Path
 
 from tests.benchmarks.duel import Worker, duel
-from tests.benchmarks.shapes import CONVOLUTIONS, PASSES, PICTURES, SWEEPS
+from tests.benchmarks.shapes import CONVOLUTIONS, IMAGES, PASSES, SWEEPS
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     args = parser.parse_args()
 
     work = {(name, what): c.flops / 1e9 for name, c in CONVOLUTIONS.items() for what in PASSES}
-    traffic = {(name, op): n * 4 * math.prod(s) / 1e9 for op, n in SWEEPS.items() for name, s in PICTURES.items()}
+    traffic = {(name, op): n * 4 * math.prod(s) / 1e9 for op, n in SWEEPS.items() for name, s in IMAGES.items()}
     mine = Worker("tests.benchmarks.minidl_ops")
     peer = Worker("tests.benchmarks.torch_ops") if importlib.util.find_spec("torch") else None
     rows = []

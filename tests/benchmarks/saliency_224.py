@@ -1,8 +1,8 @@
-"""What the saliency map of one picture costs in each of the ImageNet nets: 224x224 pixels, 299x299 for Inception-v3.
+"""What the saliency map of one image costs in each of the ImageNet nets: 224x224 pixels, 299x299 for Inception-v3.
 
     python -m tests.benchmarks.saliency_224 [--models resnet50,vgg16] [--rounds 3]
 
-The map is the gradient of the largest logit in the picture, in evaluation mode and with frozen weights, which are drawn, not
+The map is the gradient of the largest logit in the image, in evaluation mode and with frozen weights, which are drawn, not
 trained. Each net runs in a process of its own. The table gives the median time of the maps, that of the very first one (which
 compiles the kernels, or loads them from their cache), and the peak memory of the process, beside what the weights take of it.
 """

@@ -1,4 +1,4 @@
-"""What is timed op by op: convolutions, and elementwise ops and pooling over pictures (N,C,H,W)."""
+"""What is timed op by op: convolutions, and elementwise ops and pooling over images (N,C,H,W)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ class Conv(NamedTuple):
     C: int
     F: int
     H: int
-    kernel: tuple[int, int] = (3, 3)
+    kernel_size: tuple[int, int] = (3, 3)
     stride: int = 1
     groups: int = 1
 
     @property
     def padding(self) -> tuple[int, int]:
-        return self.kernel[0] // 2, self.kernel[1] // 2
+        return self.kernel_size[0] // 2, self.kernel_size[1] // 2
 
     @property
     def flops(self) -> float:
         """of each of forward, dx and dw: two for a multiplication and an addition"""
         out = ((self.H - 1) // self.stride + 1) ** 2
-        return 2.0 * self.N * self.F * (self.C // self.groups) * self.kernel[0] * self.kernel[1] * out
+        return 2.0 * self.N * self.F * (self.C // self.groups) * self.kernel_size[0] * self.kernel_size[1] * out
 
 
 CONVOLUTIONS = {
@@ -44,8 +44,8 @@ CONVOLUTIONS = {
 }
 PASSES = ("forward", "dx", "dw")
 
-PICTURES = {"128x16x32x32": (128, 16, 32, 32), "128x64x8x8": (128, 64, 8, 8), "64x160x32x32": (64, 160, 32, 32)}
-SWEEPS = {  # op: how many times it must read or write an array of the pictures' size, forward and backward
+IMAGES = {"128x16x32x32": (128, 16, 32, 32), "128x64x8x8": (128, 64, 8, 8), "64x160x32x32": (64, 160, 32, 32)}
+SWEEPS = {  # op: how many times it must read or write an array of the images' size, forward and backward
     "batch norm + relu": 8,
     "relu": 5,
     "add": 4,

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.step [--model resnet20] [--batch 128] [--what step] [--peers torch,reference] [--json FILE]
 
---what also takes "forward+backward" (no update) and "saliency" (d logit / d picture of the batch, weights frozen). Each
+--what also takes "forward+backward" (no update) and "saliency" (d logit / d image of the batch, weights frozen). Each
 contestant runs in a process of its own, in turns; the table gives the median of the rounds, the median of the ratios round by
 round, the peak memory of the process and the time of the very first step (minidl: compilation, or its cache). Peers:
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet20", choices=MODELS)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--size", type=int, default=32, help="pixels of a picture's side")
+    parser.add_argument("--size", type=int, default=32, help="pixels of an image's side")
     parser.add_argument("--what", default="step", choices=("step", "forward+backward", "saliency"))
     parser.add_argument("--peers", default="torch", help="some of torch,compile,dezero,reference, with commas")
     parser.add_argument("--rounds", type=int, default=7)

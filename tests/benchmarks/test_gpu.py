@@ -46,9 +46,9 @@ def test_it_compares_cpu_and_gpu(monkeypatch: pytest.MonkeyPatch, stand_in: None
         ("peak", 3, "GB/s"),
         ("kernels", 13, "conv2d_grad_w 3x3 of 2x64x8x8"),
         ("agreement", 1, "have the same bits"),
-        ("resnet20", 1, "of the test pictures right (CPU after 15 epochs: 85.6%)"),
-        ("fast", 1, "of the test pictures right (goal 94%)"),
-        ("explain", 2, "on the CPU (of 1 pictures)"),
+        ("resnet20", 1, "of the test images right (CPU after 15 epochs: 85.6%)"),
+        ("fast", 1, "of the test images right (goal 94%)"),
+        ("explain", 2, "on the CPU (of 1 images)"),
     ],
 )
 def test_parts(name: str, rows: int, words: str, stand_in: None) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tests.benchmarks.shapes import CONVOLUTIONS, PICTURES, Conv
+from tests.benchmarks.shapes import CONVOLUTIONS, IMAGES, Conv
 
 Step = Callable[[], Any]
 
 
 def convolution(c: Conv, what: str) -> Step:
-    x, w = torch.randn(c.N, c.C, c.H, c.H), torch.randn(c.F, c.C // c.groups, *c.kernel)
+    x, w = torch.randn(c.N, c.C, c.H, c.H), torch.randn(c.F, c.C // c.groups, *c.kernel_size)
     stride, padding = [c.stride, c.stride], list(c.padding)
     gy = F.conv2d(x, w, None, stride, padding, 1, c.groups)
     mask = [what == "dx", what == "dw", False]
@@ -46,4 +46,4 @@ def sweep(what: str, shape: tuple[int, int, int, int]) -> Step:
 
 
 def setup(name: str, what: str) -> Step:
-    return convolution(CONVOLUTIONS[name], what) if name in CONVOLUTIONS else sweep(what, PICTURES[name])
+    return convolution(CONVOLUTIONS[name], what) if name in CONVOLUTIONS else sweep(what, IMAGES[name])

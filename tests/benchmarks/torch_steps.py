@@ -38,10 +38,10 @@ def setup(
         model.eval().requires_grad_(False)
 
         def saliency() -> float:
-            picture = x.detach().requires_grad_()
-            call(picture).amax(1).sum().backward()
-            assert picture.grad is not None
-            return float(picture.grad.abs().amax(1).sum())
+            image = x.detach().requires_grad_()
+            call(image).amax(1).sum().backward()
+            assert image.grad is not None
+            return float(image.grad.abs().amax(1).sum())
 
         return saliency
     classes = 1000 if name in ("vgg16", "resnet18") else 10

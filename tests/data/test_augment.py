@@ -38,7 +38,7 @@ def test_shape_type_input_and_seed(shape: tuple, dtype: type, f: object, seed: i
 
 
 @given(shape=SHAPES, dtype=DTYPES, f=st.one_of(AUGMENTATIONS, st.just("normalize")), seed=st.integers(0, 100))
-def test_on_the_gpu_the_same_pictures(shape: tuple, dtype: type, f: Any, seed: int) -> None:
+def test_on_the_gpu_the_same_images(shape: tuple, dtype: type, f: Any, seed: int) -> None:
     """The same bits from the same generator, on the stand-in for CuPy, which refuses to mix with NumPy"""
     x = batch(*shape, dtype=dtype)
     f = Normalize([0.4] * shape[1], [0.2] * shape[1]) if f == "normalize" else f
@@ -138,9 +138,9 @@ def test_compose_runs_in_order() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: RandomCrop(-1), ValueError, "pad: expected an integer of at least 0, got -1"),
-        (lambda: RandomCrop(2.0), TypeError, "pad: expected an integer of at least 0, got 2.0"),
-        (lambda: RandomCrop(True), TypeError, "pad: expected an integer of at least 0, got True"),
+        (lambda: RandomCrop(-1), ValueError, "padding: expected an integer of at least 0, got -1"),
+        (lambda: RandomCrop(2.0), TypeError, "padding: expected an integer of at least 0, got 2.0"),
+        (lambda: RandomCrop(True), TypeError, "padding: expected an integer of at least 0, got True"),
         (lambda: RandomFlip(1.5), ValueError, r"p: expected a number in \[0, 1\], got 1.5"),
         (lambda: RandomFlip("x"), TypeError, r"p: expected a number in \[0, 1\], got 'x'"),
         (lambda: RandomFlip(float("nan")), ValueError, r"p: expected a number in \[0, 1\], got nan"),

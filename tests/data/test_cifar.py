@@ -123,7 +123,7 @@ REAL = os.environ.get("MINIDL_TEST_DATA", "")
 
 
 @pytest.mark.skipif(not REAL, reason="MINIDL_TEST_DATA names no folder with cifar-10-batches-bin")
-def test_real_pictures() -> None:
+def test_real_images() -> None:
     train, test = cifar10(REAL), cifar10(REAL, train=False)
     assert train.classes == test.classes == tuple(TEN)
     assert len(train) == 50_000
@@ -131,7 +131,7 @@ def test_real_pictures() -> None:
     mean, std = train.mean_std()
     np.testing.assert_allclose(mean, np.array([125.3, 123.0, 113.9]) / 255, atol=0.01)  # the published figures
     np.testing.assert_allclose(std, np.array([63.0, 62.1, 66.7]) / 255, atol=0.01)
-    # Planes in the right order and rows in the right order: neighbouring pixels of real pictures are alike.
+    # Planes in the right order and rows in the right order: neighbouring pixels of real images are alike.
     x = test.images[:500].astype(np.float32)
     assert np.abs(np.diff(x, axis=2)).mean() < 0.25 * x.std()
     assert np.abs(np.diff(x, axis=3)).mean() < 0.25 * x.std()

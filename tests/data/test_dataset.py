@@ -79,7 +79,7 @@ NAN = np.full((3, 1, 2, 2), np.nan, np.float32)
         ((IMAGES[0], LABELS, ("a", "b")), ValueError, r"images: expected 4 axes, got shape \(1, 2, 2\)"),
         ((IMAGES[:0], LABELS[:0], ("a", "b")), ValueError, r"images: expected at least one pixel, got shape \(0, 1, 2, 2\)"),
         ((IMAGES[:, :, :0], LABELS, ("a", "b")), ValueError, r"images: expected at least one pixel, got .* \(3, 1, 0, 2\)"),
-        ((NAN, LABELS, ("a", "b")), ValueError, "NaN or infinity in 3 of 3 pictures, first in picture 0"),
+        ((NAN, LABELS, ("a", "b")), ValueError, "NaN or infinity in 3 of 3 images, first in image 0"),
         ((IMAGES, LABELS.astype(np.float32), ("a", "b")), TypeError, "labels: expected int64, got float32"),
         ((IMAGES, LABELS[:2], ("a", "b")), ValueError, "labels: expected 3, one for each of the images, got 2"),
         (

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minidl.data import image_folder, read_picture
+from minidl.data import image_folder, read_image
 
 
 def save(file: pathlib.Path, pixels: np.ndarray, mode: str | None = None) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(pixels)
-    (picture.convert(mode) if mode else picture).save(file)
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(file)
 
 
 def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray:
@@ -22,8 +22,8 @@ def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray:
 def test_classes_and_files_by_name(tmp_path: pathlib.Path) -> None:
     for name in ("zebra/2.png", "zebra/1.PNG", "ant/x.bmp", "Ä/é.tif"):
         save(tmp_path / name, noise(4, 6, 3) + np.uint8(len(name)))
-    (tmp_path / "ant" / "notes.txt").write_text("not a picture")
-    (tmp_path / "ant" / ".hidden.png").write_text("not a picture")
+    (tmp_path / "ant" / "notes.txt").write_text("not an image")
+    (tmp_path / "ant" / ".hidden.png").write_text("not an image")
     (tmp_path / ".cache").mkdir()
     (tmp_path / "readme.md").write_text("no class")
     d = image_folder(str(tmp_path))
@@ -36,15 +36,15 @@ def test_classes_and_files_by_name(tmp_path: pathlib.Path) -> None:
         assert np.array_equal(image, np.asarray(Image.open(tmp_path / name)).transpose(2, 0, 1))
 
 
-def test_one_picture(tmp_path: pathlib.Path) -> None:
+def test_one_image(tmp_path: pathlib.Path) -> None:
     save(tmp_path / "a" / "x.png", noise(4, 6, 3))
     save(tmp_path / "a" / "y.png", noise(5, 4), "L")
     d = image_folder(tmp_path, size=(3, 3), channels=1)
     for name, image in zip("xy", d.images, strict=True):
-        assert np.array_equal(read_picture(tmp_path / "a" / f"{name}.png", (3, 3), 1), image)
-    assert np.array_equal(read_picture(str(tmp_path / "a" / "x.png")), noise(4, 6, 3).transpose(2, 0, 1))
+        assert np.array_equal(read_image(tmp_path / "a" / f"{name}.png", (3, 3), 1), image)
+    assert np.array_equal(read_image(str(tmp_path / "a" / "x.png")), noise(4, 6, 3).transpose(2, 0, 1))
     with pytest.raises(FileNotFoundError, match=r"z\.png"):
-        read_picture(tmp_path / "z.png")
+        read_image(tmp_path / "z.png")
 
 
 @pytest.mark.parametrize(
@@ -133,12 +133,12 @@ def test_channels_must_agree_or_be_given(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("kept", [0, 10, 60, 400])
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif", "tif", "webp"])
-def test_broken_picture_is_named(tmp_path: pathlib.Path, suffix: str, kept: int) -> None:
+def test_broken_image_is_named(tmp_path: pathlib.Path, suffix: str, kept: int) -> None:
     save(tmp_path / "c" / "good.png", noise(64, 64, 3))
     file = tmp_path / "c" / f"poor.{suffix}"
     save(file, noise(64, 64, 3))
     file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=rf"poor.{suffix} is no picture that can be read"):
+    with pytest.raises(ValueError, match=rf"poor.{suffix} is no image that can be read"):
         image_folder(tmp_path)
 
 
@@ -149,7 +149,7 @@ def test_missing_and_empty_folders(tmp_path: pathlib.Path) -> None:
         image_folder(tmp_path)
     save(tmp_path / "a" / "1.png", noise(4, 4))
     (tmp_path / "b").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"b holds no picture; expected files that end in \.png"):
+    with pytest.raises(FileNotFoundError, match=r"b holds no image; expected files that end in \.png"):
         image_folder(tmp_path)
 
 

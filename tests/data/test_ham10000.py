@@ -13,7 +13,7 @@ from minidl.data import ham10000
 from minidl.data.ham10000 import DIAGNOSES, MASKS
 
 KINDS = {"nv": 30, "mel": 12, "bcc": 6, "akiec": 4, "bkl": 5, "df": 5, "vasc": 1}  # lesions
-SHOTS = 3  # pictures of every second lesion
+SHOTS = 3  # images of every second lesion
 
 
 def colour(number: int) -> tuple[int, int, int]:
@@ -21,7 +21,7 @@ def colour(number: int) -> tuple[int, int, int]:
 
 
 def write(root: pathlib.Path, metadata: str = "HAM10000_metadata.csv", separator: str = ",") -> list[tuple[str, str, str]]:
-    """A picture of 60x45 (WxH) for each row, whose colour tells its number, with a lesion in its left half."""
+    """An image of 60x45 (WxH) for each row, whose colour tells its number, with a lesion in its left half."""
     rows, lesion = [], 0
     for dx, count in KINDS.items():
         for _ in range(count):
@@ -48,7 +48,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def numbers(images: np.ndarray) -> np.ndarray:
-    """Which row each picture is of, by its colour."""
+    """Which row each image is of, by its colour."""
     red, green = np.rint((images[:, :2].mean((2, 3), dtype=float) - 10) / 20).astype(int).T
     return red + 12 * green
 
@@ -74,7 +74,7 @@ def test_no_lesion_is_on_both_sides(root: pathlib.Path, tmp_path: pathlib.Path) 
     assert np.array_equal(numbers(again.images), which[1])
 
 
-def test_pictures_masks_and_labels(root: pathlib.Path) -> None:
+def test_images_masks_and_labels(root: pathlib.Path) -> None:
     told: list[tuple[int, int]] = []
     d = ham10000(root, size=(45, 60), test=0.5, progress=lambda done, total: told.append((done, total)))
     assert d.images.shape[1:] == (3, 45, 60) and d.classes == ("benign", "malignant") and d.name == "HAM10000 train"
@@ -120,7 +120,7 @@ def test_what_is_missing_or_damaged(tmp_path: pathlib.Path) -> None:
         with pytest.raises(ValueError, match=r"metadata.csv, line \d+: expected lesion_id, image_id, dx, with dx one of"):
             ham10000(tmp_path)
     table.write_text(text.splitlines()[0] + "\n")
-    with pytest.raises(ValueError, match="lists no picture"):
+    with pytest.raises(ValueError, match="lists no image"):
         ham10000(tmp_path)
     table.write_text(text)
     (tmp_path / MASKS / f"{rows[0][1]}_segmentation.png").unlink()

@@ -40,13 +40,13 @@ def test_shapes_and_masks(size: int, channels: int) -> None:
         for name in ("lesion", "distractor"):
             mask = one.masks[name]
             assert mask.any((1, 2)).all()
-            assert not (mask[:, [0, -1]].any() or mask[:, :, [0, -1]].any())  # whole, inside the picture
+            assert not (mask[:, [0, -1]].any() or mask[:, :, [0, -1]].any())  # whole, inside the image
         assert not (one.masks["lesion"] & one.masks["distractor"]).any()
     assert not (differs & d.masks["distractor"]).any()
 
 
 @pytest.mark.parametrize("size", [128, 256])
-def test_area_of_larger_pictures(size: int) -> None:
+def test_area_of_larger_images(size: int) -> None:
     area = lesions(20, size, 1).masks["lesion"].mean((1, 2))
     assert 0.0045 < area.min() < area.max() < 0.0215
 
@@ -60,7 +60,7 @@ def test_lesion_and_distractor_reach_every_part(train: Dataset) -> None:
         assert train.masks[name].sum((1, 2)).min() >= low
 
 
-def test_a_picture_depends_on_seed_and_number_alone() -> None:
+def test_an_image_depends_on_seed_and_number_alone() -> None:
     many = lesions(300, seed=7)
     for n in (1, 2, 10, 129, 257):
         few = lesions(n, seed=7)
@@ -161,7 +161,7 @@ def test_the_class_can_be_told(train: Dataset, test: Dataset) -> None:
     assert least_squares(x, train.labels, x_test, test.labels, 1e-3) > 0.82
 
 
-# ---- the confounder, evidence in one channel, and pictures without a part
+# ---- the confounder, evidence in one channel, and images without a part
 
 
 def same(a: Dataset, b: Dataset, where: np.ndarray) -> bool:
@@ -228,7 +228,7 @@ def test_evidence_in_one_channel(channels: int, k: int) -> None:
     assert all((d.masks["lesion"] >= full.masks["lesion"]).ravel())
 
 
-def test_a_large_picture() -> None:
+def test_a_large_image() -> None:
     d = lesions(1, 1024, 4, mark=(1, 1))
     share = {name: mask.mean() for name, mask in d.masks.items()}
     assert 0.0045 < share["lesion"] < 0.0215 and share["distractor"] < share["lesion"] / 3

@@ -22,7 +22,7 @@ from tests.gpu import strict_cupy
 
 
 def numbered(n: int) -> Dataset:
-    """Picture i holds the number i in every pixel."""
+    """Image i holds the number i in every pixel."""
     images = np.broadcast_to(np.arange(n, dtype=np.float32)[:, None, None, None], (n, 2, 4, 4)).copy()
     return Dataset(images, np.arange(n, dtype=np.int64), tuple(map(str, range(n))))
 
@@ -39,7 +39,7 @@ def threads() -> list[threading.Thread]:
     prefetch=st.integers(0, 3),
 )
 @settings(deadline=None)
-def test_every_picture_once(n: int, batch_size: int, shuffle: bool, drop_last: bool, prefetch: int) -> None:
+def test_every_image_once(n: int, batch_size: int, shuffle: bool, drop_last: bool, prefetch: int) -> None:
     if drop_last and batch_size > n:
         with pytest.raises(ValueError, match="drop_last leaves no batch"):
             Loader(numbered(n), batch_size, drop_last=True)
@@ -134,12 +134,12 @@ def test_prefetch_is_bounded_and_runs_in_its_own_thread() -> None:
 def test_an_error_in_the_augmentation_arrives_with_its_traceback(prefetch: int) -> None:
     def broken_augmentation(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if 7 in x:
-            raise ZeroDivisionError("picture 7")
+            raise ZeroDivisionError("image 7")
         return x
 
     loader = Loader(numbered(10), 2, shuffle=False, augment=broken_augmentation, prefetch=prefetch)
     got = []
-    with pytest.raises(ZeroDivisionError, match="picture 7") as caught:
+    with pytest.raises(ZeroDivisionError, match="image 7") as caught:
         for _, labels in loader:
             got.append(labels.tolist())
     assert got == [[0, 1], [2, 3], [4, 5]]
@@ -278,7 +278,7 @@ def test_bad_epoch() -> None:
         (lambda x, rng: None, r"augment: expected it to return a batch \(5,C,H,W\), got NoneType"),
         (lambda x, rng: x[:3], r"got shape \(3, 2, 4, 4\)"),
         (lambda x, rng: x[0], r"got shape \(2, 4, 4\)"),
-        (lambda x, rng: x.astype(np.int32), "augment: expected it to return pictures of uint8 or floats, got int32"),
+        (lambda x, rng: x.astype(np.int32), "augment: expected it to return images of uint8 or floats, got int32"),
     ],
 )
 def test_bad_augmentation(augment: object, message: str) -> None:

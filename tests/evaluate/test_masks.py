@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from minidl.array import to_gpu
 from minidl.data import lesions
-from minidl.evaluate import Measured, iou, mass_in_mask, pointing_game
+from minidl.evaluate import MaskScore, iou, mass_in_mask, pointing_game
 from minidl.evaluate.pointing import grown
 from tests.gpu import strict_cupy
 
@@ -23,14 +23,14 @@ AREA = MASKS.mean((1, 2))
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_a_map_that_is_the_mask(measure: Callable[..., Measured]) -> None:
+def test_a_map_that_is_the_mask(measure: Callable[..., MaskScore]) -> None:
     np.testing.assert_allclose(measure(MASKS.astype(np.float32), MASKS).value, 1)
     np.testing.assert_array_equal(measure((~LESIONS).astype(np.float32), LESIONS).value, 0)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("level", [0.0, 3.5])
-def test_a_uniform_map_scores_chance(measure: Callable[..., Measured], level: float) -> None:
+def test_a_uniform_map_scores_chance(measure: Callable[..., MaskScore], level: float) -> None:
     measured = measure(np.full(MASKS.shape, level), MASKS)
     np.testing.assert_allclose(measured.value, measured.chance)
     np.testing.assert_allclose(measured.enrichment, 1)
@@ -39,7 +39,7 @@ def test_a_uniform_map_scores_chance(measure: Callable[..., Measured], level: fl
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_random_maps_score_chance_on_average(measure: Callable[..., Measured]) -> None:
+def test_random_maps_score_chance_on_average(measure: Callable[..., MaskScore]) -> None:
     masks = np.repeat(LESIONS[:2], 3000, axis=0)
     measured = measure(np.random.default_rng(0).random(masks.shape), masks)
     error = measured.value.std() / np.sqrt(len(masks))
@@ -87,7 +87,7 @@ def test_grown_by_its_definition(seed: int, H: int, W: int, by: float) -> None:
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_one_picture_at_a_time(measure: Callable[..., Measured]) -> None:
+def test_one_image_at_a_time(measure: Callable[..., MaskScore]) -> None:
     maps = np.random.default_rng(1).random(MASKS.shape)
     together = measure(maps, MASKS)
     alone = [measure(maps[i : i + 1], MASKS[i : i + 1]) for i in range(len(maps))]
@@ -95,11 +95,11 @@ def test_one_picture_at_a_time(measure: Callable[..., Measured]) -> None:
 
 
 def test_it_prints_chance() -> None:
-    assert str(mass_in_mask(np.ones((3, 8, 8)), np.ones((3, 8, 8), bool))) == "1.000 [1.000, 1.000], chance 1.000, 3 pictures"
+    assert str(mass_in_mask(np.ones((3, 8, 8)), np.ones((3, 8, 8), bool))) == "1.000 [1.000, 1.000], chance 1.000, 3 images"
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_on_the_gpu(measure: Callable[..., Measured], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_the_gpu(measure: Callable[..., MaskScore], monkeypatch: pytest.MonkeyPatch) -> None:
     maps = np.random.default_rng(1).random(MASKS.shape).astype(np.float32)
     on_cpu = measure(maps, MASKS)
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
@@ -121,10 +121,10 @@ GOOD = np.ones((2, 4, 4))
         (GOOD * np.nan, GOOD > 0, ValueError, "maps: hold NaN or infinity"),
         (GOOD, GOOD, TypeError, "masks: expected an array of bool, got float64"),
         (GOOD, GOOD[:1] > 0, ValueError, r"masks: expected the shape of the maps, \(2, 4, 4\), got \(1, 4, 4\)"),
-        (GOOD, np.array([GOOD[0] > 0, GOOD[0] < 0]), ValueError, r"no pixel is in the mask of the pictures \[1\]"),
+        (GOOD, np.array([GOOD[0] > 0, GOOD[0] < 0]), ValueError, r"no pixel is in the mask of the images \[1\]"),
     ],
 )
-def test_bad_arguments(measure: Callable[..., Measured], maps: object, masks: object, error: type, message: str) -> None:
+def test_bad_arguments(measure: Callable[..., MaskScore], maps: object, masks: object, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         measure(maps, masks)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import models
-from minidl import explain, kernels, nn, train
+from minidl import explain, inference, kernels, nn, train
 from minidl.array import Array, to_cpu, to_gpu
 from minidl.data import Dataset, Normalize, lesions
 from minidl.evaluate import completeness, deletion, insertion, randomization, rank_correlation, ssim
@@ -32,7 +32,7 @@ def linear() -> nn.Module:
 def parts(model: nn.Module, baseline: float = 0.0) -> tuple[Array, Array]:
     """What each pixel of X adds to the predicted logit (N,H,W), and the logit of the baseline (N,)."""
     w, b = (p.data for p in model.parameters())
-    k = explain.predict(model, X).argmax(1)
+    k = inference.predict(model, X).argmax(1)
     return (w[k].reshape(X.shape) * (X - baseline)).sum(1), (baseline * w[k].sum(1)) + b[k]
 
 
@@ -60,7 +60,7 @@ def test_curves_of_a_linear_model(steps: int, baseline: float) -> None:
         assert (deletion(model, X, other, **settings).auc > deleted.auc).all()
 
 
-def test_curves_do_not_depend_on_batches_and_pictures_of_the_baseline() -> None:
+def test_curves_do_not_depend_on_batches_and_images_of_the_baseline() -> None:
     model, maps = models.resnet8(3, seed=1), RNG.random((4, 16, 16))
     x = RNG.normal(size=(4, 3, 16, 16)).astype(np.float32)
     blurred = x.mean((2, 3), keepdims=True) + 0 * x
@@ -69,7 +69,7 @@ def test_curves_do_not_depend_on_batches_and_pictures_of_the_baseline() -> None:
         np.testing.assert_allclose(one.score, other.score, rtol=1e-4)
         alone = curve(model, x[2:3], maps[2:3], baseline=blurred[2:3], steps=5)
         np.testing.assert_allclose(alone.score[0], one.score[2], rtol=1e-4)
-    p = np.exp(explain.predict(model, x))
+    p = np.exp(inference.predict(model, x))
     p /= p.sum(1, keepdims=True)
     np.testing.assert_allclose(insertion(model, x, maps, steps=5).score[:, -1], p.max(1), rtol=1e-4)
 
@@ -100,7 +100,7 @@ def test_curves_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_completeness_of_a_linear_model() -> None:
     model = linear()
     baseline = RNG.normal(size=(C, 1, 1))
-    w, k = model.parameters()[0].data, explain.predict(model, X).argmax(1)
+    w, k = model.parameters()[0].data, inference.predict(model, X).argmax(1)
     raw = w[k].reshape(X.shape) * (X - baseline)
     np.testing.assert_allclose(completeness(model, X, raw, baseline), 0, atol=1e-12)
     gap = completeness(model, X, 1.02 * raw, baseline)
@@ -168,13 +168,13 @@ class Plain(nn.Sequential):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Array]:
-    """A net that tells skin with a lesion from skin without, and pictures with one."""
+    """A net that tells skin with a lesion from skin without, and images with one."""
 
-    def pictures(n: int, seed: int) -> Dataset:
+    def dataset(n: int, seed: int) -> Dataset:
         images = [lesions(n, seed=seed).images, lesions(n, seed=seed + 10, without=["lesion"]).images]
         return Dataset(np.concatenate(images), np.repeat([1, 0], n), ("skin", "lesion"))
 
-    train_set, test_set, model = pictures(400, 0), pictures(32, 1), Plain()
+    train_set, test_set, model = dataset(400, 0), dataset(32, 1), Plain()
     out: pathlib.Path = tmp_path_factory.mktemp("run")
     settings = train.Settings(epochs=4, batch_size=32, lr=0.02, crop=2, flip="both")
     rows = train.fit(model, train_set, test_set, settings, out)
@@ -196,17 +196,17 @@ def test_guided_backprop_fails_and_the_gradient_passes(trained: tuple[nn.Module,
         np.testing.assert_allclose(gradient.similarity[:, 0], 1)
 
 
-def test_the_picture_fails_and_what_ignores_it_passes() -> None:
+def test_the_image_fails_and_what_ignores_it_passes() -> None:
     x = RNG.normal(size=(3, 3, 16, 16)).astype(np.float32)
 
-    def picture(model: nn.Module, x: Array, target: object) -> Explanation:
+    def image(model: nn.Module, x: Array, target: object) -> Explanation:
         return Explanation(np.abs(x).sum(1), x, np.zeros(3), np.zeros(3))
 
     def noise(model: nn.Module, x: Array, target: object) -> Explanation:
         return Explanation(RNG.random((3, 16, 16)), x, np.zeros(3), np.zeros(3))
 
     model = models.resnet8(2)
-    edges, nothing = randomization(model, x, picture), randomization(model, x, noise)
+    edges, nothing = randomization(model, x, image), randomization(model, x, noise)
     np.testing.assert_allclose(edges.alike, 1)
     assert not edges.passed() and nothing.passed(0.1)
 
@@ -256,14 +256,14 @@ def test_progress_is_told() -> None:
 @pytest.mark.parametrize(
     ("run", "error", "message"),
     [
-        (lambda m: deletion(m, X, np.zeros((N, H, W + 1))), ValueError, r"maps: expected \(5, 6, 7\), one map a picture"),
+        (lambda m: deletion(m, X, np.zeros((N, H, W + 1))), ValueError, r"maps: expected \(5, 6, 7\), one map an image"),
         (lambda m: deletion(m, X, np.zeros((N, H, W)), steps=0), ValueError, "steps: expected an integer of at least 1, got 0"),
         (lambda m: insertion(m, X, np.zeros((N, H, W)), steps=43), ValueError, "steps: there are 42 pixels, got 43"),
         (lambda m: insertion(m, X, np.zeros((N, H, W)), baseline=np.zeros(3)), ValueError, "baseline: expected a number"),
         (lambda m: insertion(m, X, np.zeros((N, H, W)), target=3), ValueError, "target: expected one of the classes 0 to 2"),
         (lambda m: insertion(m, X, np.zeros((N, H, W)), output="odds"), ValueError, "output: expected one of"),
         (lambda m: deletion(m, X, np.full((N, H, W), np.nan)), ValueError, "maps: hold NaN"),
-        (lambda m: deletion(m, X[0], np.zeros((N, H, W))), ValueError, "x: expected pictures"),
+        (lambda m: deletion(m, X[0], np.zeros((N, H, W))), ValueError, "x: expected images"),
         (lambda m: completeness(m, X, X[:2]), ValueError, r"raw: expected contributions \(N,...\) to the 5 scores"),
         (lambda m: completeness(m, X, X, baseline=np.nan), ValueError, "baseline: expected a finite number, got nan"),
         (lambda m: randomization(m, X, explain.saliency, similarity="cosine"), ValueError, "similarity: expected one of"),

@@ -19,7 +19,7 @@ spec.loader.exec_module(example)
 
 
 @pytest.mark.ci
-def test_table_errors_explanations_and_picture(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_errors_explanations_and_image(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     nets = ["googlenet", "inception_v3", "densenet121"]
     assert example.main(["--nets", *nets, "--out", str(tmp_path / "a" / "b")]) == 0
     printed = capsys.readouterr().out
@@ -30,8 +30,8 @@ def test_table_errors_explanations_and_picture(tmp_path: pathlib.Path, capsys: p
     assert "has 7.0 million, 6.0 million of them before the last layer" in printed and "has 6.6 million" in printed
     assert "3.4 times the parameters" in printed and "3.6 times the multiply-adds" in printed and "VGG" not in printed
     assert printed.startswith((tmp_path / "a" / "b" / "table.md").read_text().rstrip("\n"))
-    with Image.open(tmp_path / "a" / "b" / "figure.png") as picture:
-        assert min(picture.size) > 300
+    with Image.open(tmp_path / "a" / "b" / "figure.png") as image:
+        assert min(image.size) > 300
 
 
 @pytest.mark.parametrize(

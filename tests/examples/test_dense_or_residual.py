@@ -17,7 +17,7 @@ def test_a_small_run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) ->
     """Recomputing what the layers of a block read saves more than half; a residual net keeps most of what it makes anyway."""
     costs, measure = example.Costs(), example.measure
     monkeypatch.setattr(example, "measure", lambda *asked: costs.update(measure(*asked)) or costs)
-    asked = ["--pictures", "32", "--batch-size", "32", "--epochs", "1", "--out", str(tmp_path)]
+    asked = ["--images", "32", "--batch-size", "32", "--epochs", "1", "--out", str(tmp_path)]
     assert example.main(asked) == 0
     assert list(costs) == [(name, fused) for name in ("resnet20", "densenet_bc52_12") for fused in (True, False)]
     grown = {case: cost.peak - cost.before for case, cost in costs.items()}
@@ -32,8 +32,8 @@ def test_a_small_run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) ->
     dense = [costs[net, fused] for fused in (True, False)]
     assert [ms, ms_op_by_op] == [f"{cost.seconds * 1e3:,.0f}" for cost in dense]
     assert [peak, peak_op_by_op] == [f"{cost.peak / 2**20:,.0f}" for cost in dense]
-    with Image.open(tmp_path / "figure.png") as picture:
-        assert min(picture.size) > 400
+    with Image.open(tmp_path / "figure.png") as image:
+        assert min(image.size) > 400
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet44"])

@@ -1,4 +1,4 @@
-"""examples/factorisation.py on small pictures: the counts of the papers, the bottleneck, the table and the chart."""
+"""examples/factorisation.py on small images: the counts of the papers, the bottleneck, the table and the chart."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ def test_seconds_measures_and_leaves_no_gradient() -> None:
     assert 0 < forward < both + 1 and x.grad is None and all(p.grad is None for p in way.parameters())
 
 
-def test_table_and_picture(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_and_image(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "a" / "b"
     assert example.main(["--batch", "1", "--rounds", "1", "--pixels", "9", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "| 5×5 as two 3×3 | 5×5 | 102,400 (1.00) | 8.3 M (1.00) | 5,184 values | 64 | " in printed
     assert "|  | 3×3, 3×3 | 73,728 (0.72) | 6.0 M (0.72) |" in printed and "| pool last |" in printed
     assert printed.startswith((out / "table.md").read_text().rstrip("\n"))
-    with Image.open(out / "figure.png") as picture:
-        assert min(picture.size) > 300
+    with Image.open(out / "figure.png") as image:
+        assert min(image.size) > 300
 
 
 @pytest.mark.parametrize(("option", "least"), [("--rounds", 1), ("--batch", 1), ("--pixels", 3)])

@@ -1,4 +1,4 @@
-"""examples/fast_cifar.py, small: what it promises of its pictures and filters, and that it learns."""
+"""examples/fast_cifar.py, small: what it promises of its images and filters, and that it learns."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_on_cifar(capsys: pytest.CaptureFixture[str]) -> None:
         pytest.skip("MINIDL_TEST_DATA does not say where CIFAR-10 is")
     options = "--epochs 1 --batch-size 64 --width 0.1 --limit 128".split()
     assert example.main(["--root", root, *options]) == 0
-    assert "of the test pictures right after" in capsys.readouterr().out
+    assert "of the test images right after" in capsys.readouterr().out
 
 
 def test_on_the_gpu_the_same_losses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_the_first_convolution_whitens() -> None:
     np.testing.assert_array_equal(filters[12:], -filters[:12])
 
 
-def test_pictures_are_shifted_with_a_mirrored_border(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_shifted_with_a_mirrored_border(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.arange(2 * 1 * 4 * 5.0).reshape(2, 1, 4, 5)
     moves = np.array([2, -1]), np.array([-2, 1]), np.array([False, True])
     padded = np.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="reflect")
@@ -71,7 +71,7 @@ def test_pictures_are_shifted_with_a_mirrored_border(monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(to_cpu(example.shifted(to_gpu(x), *moves)), want)
 
 
-def test_two_epochs_show_every_picture_both_ways() -> None:
+def test_two_epochs_show_every_image_both_ways() -> None:
     x = np.zeros((40, 1, 8, 8), np.float32)
     x[:, :, :, 4:] = 1  # light on the right, wherever it is shifted
     seen = [np.concatenate([b[:, 0, 0, 7] for b, _ in example.batches(x, np.arange(40), SMALL, e)]) for e in (0, 1)]
@@ -105,5 +105,5 @@ def test_lookahead_ends_at_its_mean() -> None:
 def test_what_cannot_be(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert example.main(options) == 1
     assert message in capsys.readouterr().err
-    with pytest.raises(ValueError, match="batch_size: 32 is more than the 8 training pictures"):
+    with pytest.raises(ValueError, match="batch_size: 32 is more than the 8 training images"):
         example.train(data.lesions(8, seed=0), SMALL)

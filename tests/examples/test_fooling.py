@@ -33,23 +33,23 @@ def test_fooling(run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.Captu
     assert fooling.main(["--run", str(run), "--count", "12", "--out", str(tmp_path / "out")]) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["accuracy.png", "classes.png", "fooled.png"]
     printed = capsys.readouterr().out
-    assert "12 pictures; the sizes are means, in grey levels of 255 (the length is over all 3072 values)" in printed
+    assert "12 images; the sizes are means, in grey levels of 255 (the length is over all 3072 values)" in printed
     assert "gradient ascent to another class" in printed and "  8.0/255" in printed
 
 
 @pytest.mark.ci
-def test_pictures_of_ones_own(run: pathlib.Path, png: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_ones_own(run: pathlib.Path, png: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["--run", str(run), "--image", png, "--out", str(tmp_path / "out")]
     assert fooling.main([*asked, "--target", "1"]) == 0
-    assert "accuracy.png: not drawn, 1 pictures are too few" in capsys.readouterr().out
+    assert "accuracy.png: not drawn, 1 images are too few" in capsys.readouterr().out
     assert linearity.main(asked) == 0
     printed = capsys.readouterr().out
-    assert "1 pictures: along the sign of the gradient" in printed and "gates, changed: 0.0% at eps = 0" in printed
+    assert "1 images: along the sign of the gradient" in printed and "gates, changed: 0.0% at eps = 0" in printed
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["classes.png", "fooled.png", "linearity.png"]
 
 
 def test_two_nets(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert linearity.main(["--pictures", "200", "--epochs", "1", "--count", "2", "--out", str(tmp_path)]) == 0
+    assert linearity.main(["--images", "200", "--epochs", "1", "--count", "2", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert (tmp_path / "linearity.png").exists() and "ReLU " in printed and "sigmoids, slope, of the steepest:" in printed
 
@@ -91,4 +91,4 @@ def test_cifar(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> No
     few = ["--model", "resnet8", "--limit", "64", "--epochs", "1", "--batch-size", "32", "--out", str(tmp_path / "run")]
     assert training.main([*of_cifar, *few]) == 0
     assert fooling.main([*of_cifar, "--run", str(tmp_path / "run"), "--count", "4", "--out", str(tmp_path / "out")]) == 0
-    assert "4 pictures; the sizes are means" in capsys.readouterr().out and (tmp_path / "out" / "classes.png").exists()
+    assert "4 images; the sizes are means" in capsys.readouterr().out and (tmp_path / "out" / "classes.png").exists()

@@ -1,4 +1,4 @@
-"""examples/ground_truth.py: which pictures it admits, what it makes of scores, and the whole of it on a few pictures."""
+"""examples/ground_truth.py: which images it admits, what it makes of scores, and the whole of it on a few images."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from minidl.data import Dataset, Normalize, lesions
 from minidl.data.ham10000 import MASKS
 from tests.gpu import strict_cupy
 
-PLAN = Plan(size=32, pictures=6, nets=1, epochs=1)
+PLAN = Plan(size=32, images=6, nets=1, epochs=1)
 
 
-# ---- which pictures
+# ---- which images
 
 
 class Knows(nn.Module):
-    """A net that has seen all pictures, and says of each what it was told to: p, the probability that it is malignant."""
+    """A net that has seen all images, and says of each what it was told to: p, the probability that it is malignant."""
 
     def __init__(self) -> None:
-        self.p: dict[int, float] = {}  # by the hash of a picture
+        self.p: dict[int, float] = {}  # by the hash of an image
 
     def learn(self, d: Dataset, p: Array | float) -> None:
         for image, value in zip(d.images, np.broadcast_to(p, len(d)), strict=True):
@@ -74,7 +74,7 @@ def honest(seed: int, mark: tuple[float, float], count: int) -> Knows:
 
 
 def changed(model: Knows, p: Array | float, **what: object) -> Net:
-    """The same net, but for pictures drawn so."""
+    """The same net, but for images drawn so."""
     other = Knows()
     other.learn(lesions(36, 32, seed=TRUTH, mark=MARKS["M0"], **what), p)  # type: ignore[arg-type]
     other.p = model.p | other.p
@@ -98,7 +98,7 @@ def test_only_nets_that_rely_on_the_evidence_are_asked() -> None:
         "needs the freckle": changed(model, 1 - right, without=["distractor"]),
     }
     for why, one in wrong.items():
-        with pytest.raises(ValueError, match="evidence M0-0: of 36 pictures, none passes"):
+        with pytest.raises(ValueError, match="evidence M0-0: of 36 images, none passes"):
             before_evidence(PLAN, one, 0)
             pytest.fail(why)
     marked = d.masks["mark"].any((1, 2))
@@ -185,7 +185,7 @@ def test_a_method_tells_where_m1_has_more_mass_on_the_mark() -> None:
     assert not noise["tells"] and noise["difference"]["low"] < 0 < noise["difference"]["high"]
 
 
-def test_nets_on_the_same_picture_are_not_independent() -> None:
+def test_nets_on_the_same_image_are_not_independent() -> None:
     v = np.random.default_rng(1).normal(2, 1, 40)
     chance = np.full(40, 0.5)
     exhibits = [made_up(f"evidence M0-{k}") for k in range(4)]
@@ -226,15 +226,15 @@ def test_the_whole_on_ham10000(
     root, out = tmp_path / "data", tmp_path / "run"
     root.mkdir()
     write_ham10000(root)
-    asked = ["--data", "ham10000", "--root", str(root), "--out", str(out), "--epochs", "6", "--pictures", "6"]
+    asked = ["--data", "ham10000", "--root", str(root), "--out", str(out), "--epochs", "6", "--images", "6"]
     asked += ["--size", "24"]
     methods = ["gradient", "gradient x input", "expected gradients", "Grad-CAM", "Sobel", "random"]
     assert ground_truth.main([*asked, "--confident", "0.6", "--methods", *methods]) == 0
     printed = capsys.readouterr().out
     assert "H-0: loss" in printed and "balanced accuracy" in printed and "chance" in printed
     for name in "scores.png", "maps.png":
-        with Image.open(out / name) as picture:
-            assert min(picture.size) > 200
+        with Image.open(out / name) as image:
+            assert min(image.size) > 200
     found = json.loads((out / "results.json").read_text())
     assert list(found["methods"]) == methods and found["nets"]["H-0"]["accuracy"] > 0.7
     for method, scores in found["methods"].items():
@@ -254,8 +254,8 @@ def test_the_whole_on_ham10000(
     assert [p.name for p in before if before[p] != after[p]] == ["outline_H-0,_Sobel.safetensors"]
     assert json.loads((out / "results.json").read_text()) == found
     on_the_gpu(asked, methods, out, found, monkeypatch)
-    assert ground_truth.main([*asked, "--pictures", "4", "--confident", "0.6", "--methods", "Sobel"]) == 0  # other pictures
-    assert json.loads((out / "results.json").read_text())["exhibits"]["outline H-0"]["pictures"] == 4
+    assert ground_truth.main([*asked, "--images", "4", "--confident", "0.6", "--methods", "Sobel"]) == 0  # other images
+    assert json.loads((out / "results.json").read_text())["exhibits"]["outline H-0"]["images"] == 4
     capsys.readouterr()
     assert ground_truth.main([*asked, "--epochs", "7"]) == 1
     assert "epochs was 6 and now is 7" in capsys.readouterr().err
@@ -303,7 +303,7 @@ def test_a_net_is_trained_on_the_gpu(tmp_path: pathlib.Path, monkeypatch: pytest
 
 
 def test_a_net_that_learnt_nothing_has_nothing_to_show(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["--train", "64", "--epochs", "1", "--pictures", "4", "--out", str(tmp_path), "--confident", "0.999"]
+    asked = ["--train", "64", "--epochs", "1", "--images", "4", "--out", str(tmp_path), "--confident", "0.999"]
     assert ground_truth.main(asked) == 1
     error = capsys.readouterr().err
     assert "none passes the test of what the net relies on; try more --epochs" in error and error.startswith("error: ")

@@ -32,7 +32,7 @@ EXAMPLES: dict[str, tuple[Main, list[str], str]] = {  # with what makes them qui
     "perturbation": (perturbation.main, ["--count", "1", "--iterations", "2"], "areas.png"),
     "study": (perturbation.main, ["--study", "1", "--iterations", "2"], ""),
     "linearity": (linearity.main, ["--image", "PNG"], "linearity.png"),
-    "two nets": (linearity.main, ["--pictures", "100", "--epochs", "1", "--count", "1"], "linearity.png"),
+    "two nets": (linearity.main, ["--images", "100", "--epochs", "1", "--count", "1"], "linearity.png"),
     "step": (step.main, ["--no-open", "--text"], "step.html"),
 }
 
@@ -91,7 +91,7 @@ def test_a_comparison(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(compare, "fit", without_a_graph)
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
-    few = ["--depths", "20", "--pictures", "8", "--batch-size", "8", "--epochs", "1"]
+    few = ["--depths", "20", "--images", "8", "--batch-size", "8", "--epochs", "1"]
     with kernels.use("reference"):
         assert residual_or_plain.main(["--device", "gpu", *few, "--out", str(tmp_path)]) == 0
     assert places == {("gpu", True)} and (tmp_path / "figure.png").exists()

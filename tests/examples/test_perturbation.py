@@ -18,15 +18,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return out
 
 
-def test_both_methods_end_in_pictures(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_both_methods_end_in_images(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     out = tmp_path / "out"
     assert example.main(["--run", str(run), "--count", "2", "--iterations", "20", "--out", str(out)]) == 0
     for name in "masks.png", "areas.png":
-        with Image.open(out / name) as picture:
-            assert min(picture.size) > 250
+        with Image.open(out / name) as image:
+            assert min(image.size) > 250
 
 
-def test_a_picture_of_ones_own(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_an_image_of_ones_own(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     file, weights = tmp_path / "mine.png", run / "model.safetensors"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3)).astype(np.uint8)).save(file)
     asked = [
@@ -52,7 +52,7 @@ def test_the_study(run: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> Non
     printed = capsys.readouterr().out
     for word in "benign: ", "malignant: ", "meaningful, evidence: p ", "meaningful, localisation: p ", "extremal, 10%: kept ":
         assert word in printed
-    assert printed.count("mass on the lesion") == 3 * printed.count(" test pictures that")
+    assert printed.count("mass on the lesion") == 3 * printed.count(" test images that")
 
 
 def test_errors_in_a_line(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from models.resnet import CifarResNet, PlainBlock, ResidualBlock
 from tests.examples.test_train import result
 
 SCRIPT = pathlib.Path(example.__file__)
-TINY = ["--depths", "20", "32", "--pictures", "32", "--batch-size", "16", "--epochs", "2"]
+TINY = ["--depths", "20", "32", "--images", "32", "--batch-size", "16", "--epochs", "2"]
 NETS = ["plain20-0", "plain32-0", "resnet20-0", "resnet32-0"]
 
 
@@ -47,15 +47,15 @@ def test_ctrl_c_and_the_same_command_again(tmp_path: pathlib.Path, capsys: pytes
     assert "resnet20, seed 0\nepoch 1/2" in printed
     assert all(result(out / net) == result(whole / net) for net in NETS)
     assert sorted(p.name for p in out.iterdir()) == sorted([*NETS, "figure.png", "table.md"])
-    with Image.open(out / "figure.png") as picture:
-        assert min(picture.size) > 400
+    with Image.open(out / "figure.png") as image:
+        assert min(image.size) > 400
     table = (out / "table.md").read_text().splitlines()
     assert [row.split("|")[1].strip() for row in table[2:]] == ["plain20", "plain32", "resnet20", "resnet32"]
     assert len({len(row) for row in table}) == 1 and table[2].split("|")[2].strip() == "269,202"
 
 
 def test_a_folder_of_another_comparison(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["--depths", "20", "--pictures", "16", "--batch-size", "16", "--epochs", "1", "--out", str(tmp_path)]
+    asked = ["--depths", "20", "--images", "16", "--batch-size", "16", "--epochs", "1", "--out", str(tmp_path)]
     assert example.main([*asked, "--seeds", "3", "4"]) == 0
     folders = {"plain20-3", "plain20-4", "resnet20-3", "resnet20-4"}
     assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == folders
@@ -69,8 +69,8 @@ def test_a_folder_of_another_comparison(tmp_path: pathlib.Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (["--pictures", "0"], "limit: expected an integer of at least 1, got 0"),
-        (["--pictures", "8"], "batch_size: 32 is more than the 8 training pictures"),
+        (["--images", "0"], "limit: expected an integer of at least 1, got 0"),
+        (["--images", "8"], "batch_size: 32 is more than the 8 training images"),
         (["--data", "cifar10", "--root", "no/such/place"], "no/such/place"),
         (["--lr", "nan"], "lr: expected a number in (0, inf), got nan"),
     ],

@@ -1,4 +1,4 @@
-"""examples/saliency.py and the way to a net and pictures that it shares with others, on a net that hardly was trained."""
+"""examples/saliency.py and the way to a net and images that it shares with others, on a net that hardly was trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 import models
 from minidl import data, weights
-from minidl.explain import predict
+from minidl.inference import predict
 from minidl.train import Settings
 
 TINY = ["--limit", "32", "--epochs", "1", "--batch-size", "16"]
@@ -50,11 +50,11 @@ def test_generated_lesions(run: pathlib.Path) -> None:
     assert load("--run", run, "--size", 48).images.shape == (8, 3, 48, 48)
 
 
-def test_pictures_and_weights_of_ones_own(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_images_and_weights_of_ones_own(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     mine = png(tmp_path / "mine.png")
     loaded = load("--run", run, "--image", mine, mine)
     assert loaded.images.shape == (2, 3, 32, 32) and loaded.images.dtype == np.uint8 and loaded.labels is None
-    assert (loaded.images[0] == data.read_picture(mine, (32, 32), 3)).all()
+    assert (loaded.images[0] == data.read_image(mine, (32, 32), 3)).all()
     for resized in load("--run", run, "--image", mine, "--size", 20), load("--run", run, "--image", mine, "--size", 20):
         assert resized.images.shape == (1, 3, 20, 20)
 
@@ -70,9 +70,9 @@ def test_pictures_and_weights_of_ones_own(run: pathlib.Path, tmp_path: pathlib.P
     assert load(*asked, "--mean", "0.1", "--std", "0.2").normalize.mean == [0.1]
 
 
-def test_a_picture_of_16_bits_becomes_one_of_8(tmp_path: pathlib.Path) -> None:
+def test_an_image_of_16_bits_becomes_one_of_8(tmp_path: pathlib.Path) -> None:
     Image.fromarray(np.array([[0, 65535], [32768, 257]], np.uint16)).save(tmp_path / "p.png")
-    assert common.picture(str(tmp_path / "p.png"), 2, 1).tolist() == [[[0, 255], [128, 1]]]
+    assert common.image(str(tmp_path / "p.png"), 2, 1).tolist() == [[[0, 255], [128, 1]]]
 
 
 @pytest.mark.parametrize(("name", "classes", "channels"), [("resnet18", 7, 3), ("densenet40_12", 3, 4), ("googlenet", 5, 3)])
@@ -104,10 +104,10 @@ def test_a_checkpoint_of_pytorch(tmp_path: pathlib.Path) -> None:
     ["{", "[1]", "[" * 100_000, '{"classes": 3}', '{"classes": [1, 2]}', '{"classes": ["a"]}', '{"mean": ["a", "b", "c"]}',
      '{"mean": [0.5]}', '{"std": [1, 0, 1]}', '{"std": [1, NaN, 1]}'],
 )  # fmt: skip
-def test_what_weights_say_of_their_pictures(tmp_path: pathlib.Path, damage: str) -> None:
+def test_what_weights_say_of_their_images(tmp_path: pathlib.Path, damage: str) -> None:
     path = tmp_path / "m.safetensors"
     weights.save_arrays(path, models.resnet8(num_classes=2).state_dict(), {"data": damage})
-    with pytest.raises(ValueError, match=r"m\.safetensors: what it says of its pictures is damaged"):
+    with pytest.raises(ValueError, match=r"m\.safetensors: what it says of its images is damaged"):
         common.net(path, "resnet8")
     weights.save_arrays(path, models.resnet8(num_classes=2).state_dict(), {"data": '{"classes": ["a", "\\udce9"]}'})
     assert common.net(path, "resnet8")[1] == ("a", "\udce9")
@@ -161,14 +161,14 @@ def test_the_example(run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.C
     assert example.main([*quick, "--count", "2"]) == 0
     printed = capsys.readouterr().out
     assert "saturation.png" in printed and "methods.png" in printed
-    pictures = {p.name: p.read_bytes() for p in out.iterdir()}
-    assert sorted(pictures) == ["methods.png", "saturation.png"]
-    for name in pictures:
-        with Image.open(out / name) as picture:
-            assert picture.width > 1000 and picture.height > 300
+    figures = {p.name: p.read_bytes() for p in out.iterdir()}
+    assert sorted(figures) == ["methods.png", "saturation.png"]
+    for name in figures:
+        with Image.open(out / name) as image:
+            assert image.width > 1000 and image.height > 300
     mine = png(tmp_path / "mine.png", 1)
     assert example.main([*quick, "--image", str(mine), "--layer", "conv1"]) == 0
-    assert all((out / name).read_bytes() != before for name, before in pictures.items())
+    assert all((out / name).read_bytes() != before for name, before in figures.items())
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_errors_in_a_line(
     assert "error: " in error and message in error
 
 
-def test_weights_without_pictures(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_without_images(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights.save(models.resnet8(2), tmp_path / "w.safetensors")
     assert example.main(["--weights", str(tmp_path / "w.safetensors"), "--model", "resnet8"]) == 1
     assert "error: --image is needed: " in capsys.readouterr().err

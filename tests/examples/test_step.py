@@ -18,7 +18,7 @@ from minidl import weights
 
 @pytest.fixture
 def net(tmp_path: pathlib.Path) -> list[str]:
-    """Weights of a small net and a picture for it."""
+    """Weights of a small net and an image for it."""
     weights.save(models.resnet8(num_classes=3, seed=1), tmp_path / "w.safetensors")
     pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "<b>mole.png")
@@ -40,14 +40,14 @@ def test_a_page_is_written_and_opened(
     found = re.search(r'id="data">(.*?)</script>', text)
     assert found
     data = json.loads(found[1])
-    assert data["target"] == 2 and data["picks"][0]["at"][1:] == [3, 5] and data["picture"]["shape"] == [3, 16, 16]
+    assert data["target"] == 2 and data["picks"][0]["at"][1:] == [3, 5] and data["image"]["shape"] == [3, 16, 16]
 
 
 def test_the_terminal(net: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(webbrowser, "open", lambda url: pytest.fail("opened all the same"))
     assert example.main([*net, "--no-open", "--text"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("step  op") and "Conv2d           conv1 " in printed and "gradient of picture[0, " in printed
+    assert printed.startswith("step  op") and "Conv2d           conv1 " in printed and "gradient of image[0, " in printed
 
 
 @pytest.mark.parametrize(

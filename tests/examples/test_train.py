@@ -1,4 +1,4 @@
-"""examples/train.py as it is used: interrupted and resumed, on folders of pictures, and asked for what cannot be."""
+"""examples/train.py as it is used: interrupted and resumed, on folders of images, and asked for what cannot be."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ spec.loader.exec_module(example)
 
 TINY = ["--limit", "96", "--epochs", "5", "--batch-size", "16"]
 FILES = ["checkpoint.safetensors", "metrics.jsonl", "model.safetensors", "settings.json"]
-PICTURES = ["confusion.png", "curves.png", "gradients.png"]
+IMAGES = ["confusion.png", "curves.png", "gradients.png"]
 
 
 def result(out: pathlib.Path) -> tuple[list[dict[str, object]], dict[str, bytes]]:
@@ -54,10 +54,10 @@ def test_ctrl_c_and_resume(tmp_path: pathlib.Path) -> None:
 
     assert example.main(["--resume", "--out", str(out), "--epochs", "5"]) == 0
     assert result(out) == result(whole)
-    assert sorted(p.name for p in out.iterdir()) == sorted(FILES + PICTURES)
+    assert sorted(p.name for p in out.iterdir()) == sorted(FILES + IMAGES)
 
 
-def test_a_folder_of_pictures(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_images(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     for name, light in ("dark", 0), ("grey", 80), ("light", 160):
         (tmp_path / "mine" / name).mkdir(parents=True)
@@ -68,10 +68,10 @@ def test_a_folder_of_pictures(tmp_path: pathlib.Path, capsys: pytest.CaptureFixt
     asked = ["--data", "folder", "--root", str(tmp_path / "mine"), "--size", "16", "--epochs", "2", "--batch-size", "8"]
     assert example.main([*asked, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "48 training and 12 test pictures of 16x16, 3 classes" in printed and "AUC" not in printed
-    for name in PICTURES:
-        with Image.open(out / name) as picture:
-            assert min(picture.size) > 300
+    assert "48 training and 12 test images of 16x16, 3 classes" in printed and "AUC" not in printed
+    for name in IMAGES:
+        with Image.open(out / name) as image:
+            assert min(image.size) > 300
     assert example.main(["--resume", "--out", str(out)]) == 0  # there is nothing left to do
 
     parts = tmp_path / "parts"
@@ -80,7 +80,7 @@ def test_a_folder_of_pictures(tmp_path: pathlib.Path, capsys: pytest.CaptureFixt
         os.symlink(tmp_path / "mine", parts / part)
     asked[3] = str(parts)
     assert example.main([*asked, "--limit", "30", "--out", str(tmp_path / "parts-run")]) == 0
-    assert "30 training and 30 test pictures" in capsys.readouterr().out
+    assert "30 training and 30 test images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_a_folder_of_pictures(tmp_path: pathlib.Path, capsys: pytest.CaptureFixt
     [
         (["--lr", "nan"], "lr: expected a number in (0, inf), got nan"),
         (["--epochs", "0"], "epochs: expected an integer of at least 1, got 0"),
-        (["--limit", "20"], "batch_size: 64 is more than the 20 training pictures"),
-        (["--data", "folder", "--root", "no/such/place"], "no/such/place is not a folder; expected root/CLASS/picture.png"),
-        (["--data", "cifar10", "--size", "64"], "--size 64: the pictures of cifar10 are 32x32"),
+        (["--limit", "20"], "batch_size: 64 is more than the 20 training images"),
+        (["--data", "folder", "--root", "no/such/place"], "no/such/place is not a folder; expected root/CLASS/image.png"),
+        (["--data", "cifar10", "--size", "64"], "--size 64: the images of cifar10 are 32x32"),
         (["--size", "8"], "size: expected an integer of at least 32, got 8"),
         (["--resume"], "nothing to resume in"),
         (["--lr", "1e30", "--limit", "64"], "not finite"),
@@ -157,13 +157,13 @@ def test_a_run_that_was_changed(tmp_path: pathlib.Path, capsys: pytest.CaptureFi
         error = capsys.readouterr().err
         assert error.startswith("error: ") and message in error and error.count("\n") == 1
     (out / "settings.json").write_bytes(whole["settings.json"])
-    for name in PICTURES:  # killed while it drew: these are drawn again
+    for name in IMAGES:  # killed while it drew: these are drawn again
         (out / name).write_bytes(b"stale")
     for leftover in f".curves.png.{os.getpid()}.tmp", f".model.safetensors.{os.getpid()}.tmp":
         (out / leftover).write_bytes(b"killed while it wrote this")
     assert example.main(["--resume", "--out", str(out)]) == 0
     (arrays, words), again = weights.load_arrays(out / "model.safetensors"), {p.name: p.read_bytes() for p in out.iterdir()}
-    assert {k: a.tobytes() for k, a in arrays.items()} == result_of[1] and json.loads(words["data"])["pictures"] == 32
+    assert {k: a.tobytes() for k, a in arrays.items()} == result_of[1] and json.loads(words["data"])["images"] == 32
     del again["model.safetensors"], whole["model.safetensors"]  # its metadata have no order
     assert again == whole
     (out / "checkpoint.safetensors").unlink()
@@ -174,7 +174,7 @@ def test_a_run_that_was_changed(tmp_path: pathlib.Path, capsys: pytest.CaptureFi
 
 @pytest.mark.ci
 def test_classes_of_every_name(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Folders of pictures that are formulas, no UTF-8, several lines, right to left, emoji, very long; and of other labels."""
+    """Folders of images that are formulas, no UTF-8, several lines, right to left, emoji, very long; and of other labels."""
     rng = np.random.default_rng(0)
     names = [os.fsdecode(name) for name in (b"$\\frac{$", b"5$ to 6$", b"a_b^c", b"caf\xe9", b"two\nlines", b"l" * 200)]
     names += ["\U0001f9d1", "\u05e9\u05dc\u05d5\u05dd", "\u202egnp"]
@@ -189,12 +189,12 @@ def test_classes_of_every_name(tmp_path: pathlib.Path, capsys: pytest.CaptureFix
     assert "caf" not in capsys.readouterr().err
     _, words = weights.load_arrays(out / "model.safetensors")
     assert json.loads(words["data"])["classes"] == sorted(names)
-    for name in PICTURES:
-        with Image.open(out / name) as picture:
-            assert min(picture.size) > 300
+    for name in IMAGES:
+        with Image.open(out / name) as image:
+            assert min(image.size) > 300
     os.rename(root / "a_b^c" / "0.png", root / names[-1] / "9.png")  # labelled anew
     assert example.main(["--resume", "--out", str(out)]) == 1
-    assert "was trained on other pictures or labels: the training" in capsys.readouterr().err
+    assert "was trained on other images or labels: the training" in capsys.readouterr().err
 
 
 REAL = os.environ.get("MINIDL_TEST_DATA", "")
@@ -204,7 +204,7 @@ REAL = os.environ.get("MINIDL_TEST_DATA", "")
 def test_real_cifar(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["--data", "cifar10", "--root", REAL, "--model", "resnet8", "--limit", "256", "--epochs", "1", "--batch-size", "64"]
     assert example.main([*asked, "--out", str(tmp_path)]) == 0
-    assert "10 classes" in capsys.readouterr().out and all((tmp_path / name).exists() for name in PICTURES)
+    assert "10 classes" in capsys.readouterr().out and all((tmp_path / name).exists() for name in IMAGES)
 
 
 def test_a_batch_that_does_not_fit_is_told_in_a_line(

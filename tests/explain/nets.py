@@ -65,7 +65,7 @@ def linear(channels: int = 2, size: int = 6, classes: int = 3) -> tuple[nn.Modul
     return model, layer.weight.data.reshape(classes, channels, size, size), layer.bias.data
 
 
-def pictures(*shape: int, seed: int = 0) -> Array:
+def images(*shape: int, seed: int = 0) -> Array:
     """(N,C,H,W) float64"""
     return np.random.default_rng(seed).normal(size=shape)
 
@@ -86,7 +86,7 @@ METHODS: dict[str, tuple[Callable[..., Explanation], dict[str, Any]]] = {
     "deconvnet": (deconvnet, {}),
     "smoothgrad": (smoothgrad, {"samples": 5}),
     "vargrad": (vargrad, {"samples": 5}),
-    "integrated_gradients": (integrated_gradients, {"nodes": 5}),
+    "integrated_gradients": (integrated_gradients, {"steps": 5}),
     "expected_gradients": (_background, {"samples": 5}),
     "grad_cam": (grad_cam, {}),
     "occlusion": (occlusion, {"window": 4, "stride": 3}),

@@ -11,9 +11,10 @@ import pytest
 
 from minidl import Tensor, nn, ops
 from minidl.array import Array
-from minidl.explain import deconvnet, grad_cam, guided_backprop, integrated_gradients, predict, saliency
+from minidl.explain import deconvnet, grad_cam, guided_backprop, integrated_gradients, saliency
+from minidl.inference import predict
 
-from .nets import pictures
+from .nets import images
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 attr = pytest.importorskip("captum.attr", reason="Captum is not installed: pip install captum")
@@ -63,10 +64,10 @@ Pair = tuple[Mine, Any, Array, Array]
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    """Both nets with the same weights in float64, pictures, and a class for each."""
+    """Both nets with the same weights in float64, images, and a class for each."""
     mine, theirs = Mine().to(dtype="float64"), Theirs().double().eval()
     theirs.load_state_dict({name: torch.tensor(a) for name, a in mine.state_dict().items()})
-    x = pictures(4, 3, 16, 12)
+    x = images(4, 3, 16, 12)
     np.testing.assert_allclose(predict(mine, x), theirs(torch.tensor(x)).detach().numpy(), rtol=1e-9)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Captum tells that it sets hooks
@@ -85,18 +86,18 @@ def test_saliency(pair: Pair) -> None:
 
 def test_integrated_gradients(pair: Pair) -> None:
     mine, theirs, x, target = pair
-    start = pictures(4, 3, 16, 12, seed=1)
+    start = images(4, 3, 16, 12, seed=1)
     oracle = attr.IntegratedGradients(theirs)
-    for nodes in 5, 50:
+    for steps in 5, 50:
         theirs_say, delta = oracle.attribute(
             torch.tensor(x),
             torch.tensor(start),
             torch.tensor(target),
-            n_steps=nodes,
+            n_steps=steps,
             method="gausslegendre",
             return_convergence_delta=True,
         )
-        e = integrated_gradients(mine, x, target, baseline=start, nodes=nodes)
+        e = integrated_gradients(mine, x, target, baseline=start, steps=steps)
         close(e.raw, theirs_say)
         np.testing.assert_allclose(e.delta, -delta.numpy(), rtol=1e-5, atol=1e-9)  # theirs is the sum less the change
 

@@ -13,21 +13,21 @@ from minidl import nn
 from minidl.explain import occlusion, rise
 from minidl.explain.rise import random_mask
 
-from .nets import Net, linear, pictures
+from .nets import Net, images, linear
 
 
 def occlusion_is_right(window: tuple[int, int], stride: tuple[int, int]) -> None:
-    """Raises AssertionError unless each pixel has the mean over its windows of sum_window w (x - fill)."""
+    """Raises AssertionError unless each pixel has the mean over its windows of sum_window w (x - baseline)."""
     model, w, _ = linear()
-    x, fill, target = pictures(2, 2, 6, 6), pictures(2, 6, 6, seed=1), np.array([0, 2])
-    gain = (w[target] * (x - fill)).sum(1)  # (2,6,6)
+    x, baseline, target = images(2, 2, 6, 6), images(2, 6, 6, seed=1), np.array([0, 2])
+    gain = (w[target] * (x - baseline)).sum(1)  # (2,6,6)
     total, count = np.zeros((2, 6, 6)), np.zeros((6, 6))
     tops, lefts = ({*range(0, 6 - n, s), 6 - n} for n, s in zip(window, stride, strict=True))
     for i, j in itertools.product(tops, lefts):
         part = slice(i, i + window[0]), slice(j, j + window[1])
         total[:, *part] += gain[:, *part].sum((1, 2))[:, None, None]
         count[part] += 1
-    e = occlusion(model, x, target, window=window, stride=stride, fill=fill)
+    e = occlusion(model, x, target, window=window, stride=stride, baseline=baseline)
     np.testing.assert_allclose(e.map, total / count, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(e.raw[:, 0], e.map)
 
@@ -42,14 +42,14 @@ def test_occlusion_of_a_linear_model(window: tuple[int, int], stride: tuple[int,
 
 def test_a_window_of_one_pixel_is_gradient_times_input() -> None:
     model, w, _ = linear()
-    x = pictures(2, 2, 6, 6)
+    x = images(2, 2, 6, 6)
     np.testing.assert_allclose(occlusion(model, x, 1, window=1).map, (w[1] * x).sum(1), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(
     "starts",
     [
-        lambda size, window, stride: [*range(0, size - window + 1, stride)],  # the rest of the picture is left out
+        lambda size, window, stride: [*range(0, size - window + 1, stride)],  # the rest of the image is left out
         lambda size, window, stride: [*range(0, size - window, stride), size - window, size - window],
         lambda size, window, stride: [*range(1, size - window, stride), size - window],
     ],
@@ -63,17 +63,17 @@ def test_wrong_windows_are_noticed(starts: Callable[[int, int, int], list[int]],
 
 
 def test_default_window() -> None:
-    e = occlusion(Net().to(dtype="float64"), pictures(1, 3, 24, 16))
+    e = occlusion(Net().to(dtype="float64"), images(1, 3, 24, 16))
     assert e.params["window"] == (3, 2) and e.params["stride"] == (1, 1)
 
 
 def rise_is_right() -> None:
     model, w, bias = linear()
-    x, fill, target, n = pictures(2, 2, 6, 6), pictures(2, 6, 6, seed=1), np.array([0, 2]), 40
+    x, baseline, target, n = images(2, 2, 6, 6), images(2, 6, 6, seed=1), np.array([0, 2]), 40
     m = np.stack([random_mask((6, 6), 3, 0.4, (7, k)) for k in range(n)])  # (n,6,6)
-    seen = m[:, None, None] * x + (1 - m[:, None, None]) * fill  # (n,2,C,6,6)
+    seen = m[:, None, None] * x + (1 - m[:, None, None]) * baseline  # (n,2,C,6,6)
     s = (seen * w[target]).sum((2, 3, 4)) + bias[target]  # (n,2)
-    e = rise(model, x, target, "logit", samples=n, grid=3, p=0.4, fill=fill, seed=7)
+    e = rise(model, x, target, "logit", samples=n, grid=3, p=0.4, baseline=baseline, seed=7)
     np.testing.assert_allclose(e.raw[:, 0], np.einsum("kn,kij->nij", s, m) / (n * 0.4), rtol=1e-9)
     np.testing.assert_allclose(e.map, np.einsum("kn,kij->nij", s - s.mean(0), m) / (n * 0.4), rtol=1e-9, atol=1e-12)
 
@@ -83,7 +83,7 @@ def test_rise_of_a_linear_model() -> None:
 
 
 def test_masks() -> None:
-    """In [0, 1], of mean p at every pixel, smooth, shifted, as large as the picture, and the same for the same seed."""
+    """In [0, 1], of mean p at every pixel, smooth, shifted, as large as the image, and the same for the same seed."""
     m = np.stack([random_mask((30, 20), 5, 0.3, k) for k in range(3000)])
     assert m.shape == (3000, 30, 20) and m.min() >= 0 and m.max() <= 1
     assert abs(m.mean() - 0.3) < 0.01 and np.abs(m.mean(0) - 0.3).max() < 0.05
@@ -96,7 +96,7 @@ def test_masks() -> None:
 def test_a_constant_score_has_no_map() -> None:
     """Which pixels were in sight more often than others does not show."""
     model, _, bias = linear()
-    x = np.zeros((1, 2, 6, 6))  # the mask of a black picture changes nothing
+    x = np.zeros((1, 2, 6, 6))  # the mask of a black image changes nothing
     e = rise(model, x, 1, "logit", samples=30, grid=3)
     np.testing.assert_allclose(e.map, 0, atol=1e-12)
     assert np.ptp(e.raw) > 1e-3 * abs(bias[1])

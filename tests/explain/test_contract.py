@@ -11,12 +11,13 @@ import pytest
 
 from minidl import Tensor, explain, kernels, nn, ops
 from minidl.array import Array, to_cpu, to_gpu
-from minidl.explain import Explanation, predict
+from minidl.explain import Explanation
+from minidl.inference import predict
 from minidl.inference.batches import gather_runs, runs_in_batches, split_runs
 from minidl.inference.scores import OUTPUTS
 from tests.gpu import strict_cupy
 
-from .nets import METHODS, Net, pictures
+from .nets import METHODS, Net, images
 
 RANDOM = ["smoothgrad", "vargrad", "expected_gradients", "rise"]
 
@@ -49,7 +50,7 @@ def test_every_method_is_here() -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_any_number_of_channels(method: str, channels: int) -> None:
-    model, x = net(channels), pictures(2, channels, 10, 8)
+    model, x = net(channels), images(2, channels, 10, 8)
     e = ask(method, model, x)
     logits = predict(model, x)
     assert e.map.shape == (2, 10, 8) and e.map.dtype == e.raw.dtype == e.score.dtype == np.float64
@@ -61,8 +62,8 @@ def test_any_number_of_channels(method: str, channels: int) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_batch_is_its_pictures_and_chunks_do_not_matter(method: str) -> None:
-    model, x, target = net(), pictures(5, 3, 8, 8), np.array([0, 1, 2, 0, 1])
+def test_a_batch_is_its_images_and_chunks_do_not_matter(method: str) -> None:
+    model, x, target = net(), images(5, 3, 8, 8), np.array([0, 1, 2, 0, 1])
     background = {"background": x[:2]} if method == "expected_gradients" else {}
     function, quick = (explain.expected_gradients, {"samples": 5}) if background else METHODS[method]
     whole = function(model, x, target=target, **quick, **background)
@@ -74,7 +75,7 @@ def test_a_batch_is_its_pictures_and_chunks_do_not_matter(method: str) -> None:
         same(function(model, x, target=target, batch_size=size, **quick, **background), whole)
 
 
-def test_pictures_with_samples_in_batches() -> None:
+def test_images_with_samples_in_batches() -> None:
     batches = list(runs_in_batches(3, 2, 4))
     assert batches == [[(slice(0, 3), 0), (slice(0, 1), 1)], [(slice(1, 3), 1)]]
     a = np.arange(3)
@@ -91,7 +92,7 @@ def a_range(part: slice) -> range:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_same_seed_same_bits(method: str) -> None:
-    model, x = net(), pictures(3, 3, 8, 8)
+    model, x = net(), images(3, 3, 8, 8)
     state = np.random.get_state()[1].copy()
     seeds = [{"seed": 3}, {"seed": 3}, {"seed": 4}] if method in RANDOM else [{}, {}]
     first, again, *other = [ask(method, model, x, **seed) for seed in seeds]
@@ -102,14 +103,14 @@ def test_same_seed_same_bits(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_target_for_all_or_one_for_each(method: str) -> None:
-    model, x = net(), pictures(3, 3, 8, 8)
+    model, x = net(), images(3, 3, 8, 8)
     same(ask(method, model, x, target=1), ask(method, model, x, target=np.array([1, 1, 1])), 1e-15)
     assert np.abs(ask(method, model, x, target=1).raw - ask(method, model, x, target=2).raw).max() > 1e-6
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_on_the_gpu(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = pictures(3, 3, 8, 8).astype(np.float32)
+    x = images(3, 3, 8, 8).astype(np.float32)
     with kernels.use("reference"):
         on_cpu = ask(method, Net(), x)
         monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
@@ -121,7 +122,7 @@ def test_on_the_gpu(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_stays_as_it_was(method: str, training: bool) -> None:
-    model, x = net().train(training), pictures(3, 3, 8, 8)
+    model, x = net().train(training), images(3, 3, 8, 8)
     model.bn2.train(not training)  # every module has a mode of its own
     model.conv1.weight.requires_grad = False
     before, untouched = model.state_dict(), x.copy()
@@ -157,10 +158,10 @@ def test_the_model_stays_as_it_was(method: str, training: bool) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_progress(method: str, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[tuple[int, int]] = []
-    ask(method, net(), pictures(3, 3, 8, 8), batch_size=2, progress=lambda done, total: seen.append((done, total)))
+    ask(method, net(), images(3, 3, 8, 8), batch_size=2, progress=lambda done, total: seen.append((done, total)))
     done, total = zip(*seen, strict=True)
     assert len(set(total)) == 1 and list(done) == sorted(set(done)) and done[-1] == total[0]
-    ask(method, net(), pictures(1, 3, 8, 8), progress=True)
+    ask(method, net(), images(1, 3, 8, 8), progress=True)
     assert "it/s]" in capsys.readouterr().err
 
 
@@ -168,7 +169,7 @@ def test_progress(method: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_all_settings_are_recorded(method: str) -> None:
     function, quick = METHODS[method]
     settings = inspect.signature(getattr(explain, method)).parameters
-    e = function(net(), pictures(1, 3, 8, 8), **quick)
+    e = function(net(), images(1, 3, 8, 8), **quick)
     assert e.params.keys() >= settings.keys() - {"model", "x", "target", "batch_size", "progress"}
     assert e.params["method"] == method and e.params.items() >= {k: v for k, v in quick.items() if isinstance(v, float)}.items()
 
@@ -176,21 +177,21 @@ def test_all_settings_are_recorded(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_every_score(method: str, output: str) -> None:
-    e = ask(method, net(), pictures(2, 3, 8, 8), output=output)
+    e = ask(method, net(), images(2, 3, 8, 8), output=output)
     assert e.params["output"] == output and np.isfinite(e.map).all()
 
 
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"x": [1.0]}, TypeError, "x: expected an array of floats, pictures as the model was trained on them, got list"),
+    ({"x": [1.0]}, TypeError, "x: expected an array of floats, images as the model was trained on them, got list"),
     ({"x": np.zeros((1, 3, 8, 8), np.uint8)}, TypeError, "x: expected an array of floats"),
-    ({"x": np.zeros((3, 8, 8))}, ValueError, r"x: expected pictures \(N,C,H,W\), none of these 0, got shape \(3, 8, 8\)"),
+    ({"x": np.zeros((3, 8, 8))}, ValueError, r"x: expected images \(N,C,H,W\), none of these 0, got shape \(3, 8, 8\)"),
     ({"x": np.zeros((0, 3, 8, 8))}, ValueError, "none of these 0"),
     ({"x": np.zeros((1, 3, 8, 8), np.float32)}, ValueError, "x: the model is float64 on the cpu, x is float32"),
     ({"x": np.full((1, 3, 8, 8), np.nan)}, ValueError, "x: holds NaN or infinity"),
     ({"target": 3}, ValueError, "target: expected one of the classes 0 to 2, got 3"),
     ({"target": -1}, ValueError, "target: expected one of the classes 0 to 2, got -1"),
     ({"target": 1.0}, TypeError, "target: expected a class as an integer"),
-    ({"target": np.array([0, 1])}, ValueError, "target: expected one class, or one for each of the 1 pictures"),
+    ({"target": np.array([0, 1])}, ValueError, "target: expected one class, or one for each of the 1 images"),
     ({"output": "logits"}, ValueError, r"output: expected one of \('logit', 'prob', 'logprob', 'margin'\), got 'logits'"),
     ({"batch_size": 0}, ValueError, "batch_size: expected an integer of at least 1, got 0"),
     ({"progress": 1}, TypeError, r"progress: expected False, True or a function of \(done, total\), got 1"),
@@ -202,9 +203,9 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 def test_bad_arguments(method: str, bad: dict[str, Any], error: type[Exception], message: str) -> None:
     function, quick = METHODS[method]
     if method == "expected_gradients":
-        function, quick = explain.expected_gradients, {"samples": 2, "background": pictures(1, 3, 8, 8)}
+        function, quick = explain.expected_gradients, {"samples": 2, "background": images(1, 3, 8, 8)}
     with pytest.raises(error, match=message):
-        function(net(), **{"x": pictures(1, 3, 8, 8)} | quick | bad)
+        function(net(), **{"x": images(1, 3, 8, 8)} | quick | bad)
 
 
 @pytest.mark.parametrize(
@@ -217,12 +218,12 @@ def test_bad_arguments(method: str, bad: dict[str, Any], error: type[Exception],
         ("rise", {"grid": 0}, "grid: expected an integer of at least 1, got 0"),
         (
             "rise",
-            {"fill": np.zeros(3)},
-            r"fill: expected a number, or an array that broadcasts to \(1, 3, 8, 8\), got shape \(3,\)",
+            {"baseline": np.zeros(3)},
+            r"baseline: expected a number, or an array that broadcasts to \(1, 3, 8, 8\), got shape \(3,\)",
         ),
-        ("integrated_gradients", {"nodes": 0}, "nodes: expected an integer of at least 1, got 0"),
+        ("integrated_gradients", {"steps": 0}, "steps: expected an integer of at least 1, got 0"),
         ("integrated_gradients", {"baseline": np.nan}, "baseline: expected a finite number, got nan"),
-        ("occlusion", {"window": (4, 9)}, "window: 4x9 is larger than the pictures, which are 8x8"),
+        ("occlusion", {"window": (4, 9)}, "window: 4x9 is larger than the images, which are 8x8"),
         ("occlusion", {"window": 2, "stride": 3}, "stride: 3x3 skips pixels, the window is 2x2"),
         (
             "grad_cam",
@@ -239,21 +240,21 @@ def test_bad_arguments(method: str, bad: dict[str, Any], error: type[Exception],
 )
 def test_bad_settings(method: str, bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ask(method, net(), pictures(1, 3, 8, 8), **bad)
+        ask(method, net(), images(1, 3, 8, 8), **bad)
 
 
 @pytest.mark.parametrize("method", ["saliency", "smoothgrad", "integrated_gradients", "guided_backprop", "vargrad"])
 def test_reduce(method: str) -> None:
-    raw, maps = ask(method, net(), pictures(2, 3, 8, 8), reduce="sum").raw, {}
+    raw, maps = ask(method, net(), images(2, 3, 8, 8), reduce="sum").raw, {}
     for reduce in "maxabs", "sumabs", "sum":
-        maps[reduce] = ask(method, net(), pictures(2, 3, 8, 8), reduce=reduce).map
+        maps[reduce] = ask(method, net(), images(2, 3, 8, 8), reduce=reduce).map
     np.testing.assert_array_equal(maps["maxabs"], np.abs(raw).max(1))
     np.testing.assert_array_equal(maps["sumabs"], np.abs(raw).sum(1))
     np.testing.assert_array_equal(maps["sum"], raw.sum(1))
     with pytest.raises(ValueError, match=r"reduce: expected one of \('maxabs', 'sumabs', 'sum'\), got 'max'"):
-        ask(method, net(), pictures(1, 3, 8, 8), reduce="max")
+        ask(method, net(), images(1, 3, 8, 8), reduce="max")
 
 
 def test_a_model_that_returns_no_logits() -> None:
-    with pytest.raises(ValueError, match=r"model: expected one row of logits a picture, \(N,K\), got shape \(1, 6, 8, 8\)"):
-        explain.saliency(net().conv1, pictures(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"model: expected one row of logits an image, \(N,K\), got shape \(1, 6, 8, 8\)"):
+        explain.saliency(net().conv1, images(1, 3, 8, 8))

@@ -11,7 +11,7 @@ from minidl import Tensor, nn, ops
 from minidl.explain import Head, evidence_maps, grad_cam, integrated_gradients, saliency
 from minidl.explain.evidence import heads_of
 
-from .nets import Net, pictures
+from .nets import Net, images
 
 
 class Grades(NamedTuple):
@@ -38,7 +38,7 @@ NAMES = {"named": ["disc", "stenosis"], "dict": ["disc", "stenosis"], "plain": [
 
 @pytest.mark.parametrize("form", NAMES)
 def test_a_map_for_every_head(form: str) -> None:
-    model, x = Spine(form).to(dtype="float64"), pictures(3, 1, 8, 8)
+    model, x = Spine(form).to(dtype="float64"), images(3, 1, 8, 8)
     maps = evidence_maps(model, x, sigma=1.0)
     assert list(maps) == NAMES[form]
     logits = heads_of(model(x))
@@ -54,7 +54,7 @@ def test_a_map_for_every_head(form: str) -> None:
 
 
 def test_targets_by_head() -> None:
-    model, x = Spine("named").to(dtype="float64"), pictures(3, 1, 8, 8)
+    model, x = Spine("named").to(dtype="float64"), images(3, 1, 8, 8)
     maps = evidence_maps(model, x, {"disc": np.array([4, 0, 1])})
     assert maps["disc"].target.tolist() == [4, 0, 1] and maps["disc"].params["sigma"] == 0.5
     with pytest.raises(ValueError, match=r"target: the model has the heads \['disc', 'stenosis'\], got \['facet'\]"):
@@ -64,18 +64,18 @@ def test_targets_by_head() -> None:
 
 
 def test_any_method_takes_a_head() -> None:
-    model, x = Spine("named").to(dtype="float64"), pictures(2, 1, 8, 8)
+    model, x = Spine("named").to(dtype="float64"), images(2, 1, 8, 8)
     head = Head(model, "stenosis")
     assert grad_cam(head, x).params["layer"] == "model.body.1"
     assert np.abs(integrated_gradients(head, x).delta).max() < 0.05
     with pytest.raises(ValueError, match=r"head: the model has \['disc', 'stenosis'\], got 'x'"):
         saliency(Head(model, "x"), x)
-    with pytest.raises(ValueError, match=r"model: expected one row of logits a picture, .* got Grades"):
+    with pytest.raises(ValueError, match=r"model: expected one row of logits an image, .* got Grades"):
         saliency(model, x)
 
 
 def test_plain_logits_are_one_head() -> None:
-    model, x = Net().to(dtype="float64"), pictures(2, 3, 8, 8)
+    model, x = Net().to(dtype="float64"), images(2, 3, 8, 8)
     (found,) = evidence_maps(model, x).values()
     np.testing.assert_array_equal(found.raw, saliency(model, x).raw)
     with pytest.raises(ValueError, match="model: expected logits, or a tuple or a mapping of them, got tuple"):
@@ -84,5 +84,5 @@ def test_plain_logits_are_one_head() -> None:
 
 def test_the_state_of_the_model() -> None:
     model = Spine("dict").to(dtype="float64").train()
-    evidence_maps(model, pictures(1, 1, 8, 8))
+    evidence_maps(model, images(1, 1, 8, 8))
     assert model.training and model.body.training and all(p.requires_grad and p.grad is None for p in model.parameters())

@@ -51,6 +51,6 @@ def test_names() -> None:
 
 def test_an_explanation_of_nothing(tmp_path: pathlib.Path) -> None:
     e = Explanation(np.zeros((1, 32, 32)), np.zeros((1, 3, 32, 32)), np.array([1]), np.array([0.0]))
-    with pytest.warns(UserWarning, match=r"0 everywhere for pictures \[0\]"):
+    with pytest.warns(UserWarning, match=r"0 everywhere for images \[0\]"):
         e.plot(tmp_path / "p.png", lesions(1).images)
     assert (tmp_path / "p.png").exists()

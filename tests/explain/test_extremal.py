@@ -12,13 +12,14 @@ import pytest
 from minidl import Tensor, kernels, nn, ops
 from minidl.array import Array, to_cpu, to_gpu
 from minidl.check import GradientError, gradient_check
-from minidl.explain import extremal, extremal_perturbation, keep, predict
-from minidl.explain.extremal import COLDNESS, area_loss, choose, full_size, interpolated, pyramid, spots
+from minidl.explain import extremal, extremal_perturbation, keep
+from minidl.explain.extremal import TEMPERATURE, area_loss, choose, full_size, interpolated, pyramid, spots
+from minidl.inference import predict
 from minidl.inference.scores import score
 from minidl.ops.dilation import SmoothMaxConvolution
 from tests.gpu import strict_cupy
 
-from .nets import Net, pictures
+from .nets import Net, images
 
 QUICK: dict[str, Any] = {"iterations": 10, "step": 2, "areas": (0.1, 0.3), "blur": 2.0, "levels": 4}
 AREAS = np.array([0.1, 0.3])
@@ -34,8 +35,8 @@ def masks(*shape: int, seed: int = 1) -> Array:
 
 
 def loss(mask: Tensor) -> Tensor:
-    """Of two pictures: (2,)"""
-    x, kernel = pictures(2, 3, 10, 8), spots(2, 3.0)
+    """Of two images: (2,)"""
+    x, kernel = images(2, 3, 10, 8), spots(2, 3.0)
     M = full_size(mask, kernel, (10, 8))
     reward = score(net().eval()(interpolated(pyramid(x, 4, 2.0), M)), np.array([0, 2]), "logit")
     return 5.0 * area_loss(M, AREAS) - reward
@@ -54,7 +55,7 @@ def test_a_maximum_that_only_the_winner_feels_is_found_out(monkeypatch: pytest.M
     def without_weights(self: SmoothMaxConvolution, gy: Array) -> tuple[Array]:
         N, C, h, w = self.x_shape
         s, r, gpadded = self.kernel.shape[2], self.kernel.shape[0] // 2, np.zeros_like(self.padded)
-        share = gy.reshape(N, C, h, s, w, s).transpose(3, 5, 2, 4, 0, 1) / self.total
+        share = gy.reshape(N, C, h, s, w, s).transpose(3, 5, 2, 4, 0, 1) / self.exp_sum
         for window, k, f in self.terms():
             gpadded[window] += (share * np.exp(self.T * f) * k).sum((0, 1))
         return (gpadded[r : r + h, r : r + w].transpose(2, 3, 0, 1),)
@@ -105,14 +106,14 @@ def test_the_maximum_is_smooth_between_the_mean_and_the_largest() -> None:
     padded = np.pad(mask[:, 0], ((0, 0), (r, r), (r, r)))
     f = np.stack([np.kron(padded[:, a : a + 4, b : b + 5], np.ones((s, s))) * np.tile(kernel[a, b], (4, 5))
                   for a, b in np.ndindex(kernel.shape[:2])])  # fmt: skip
-    weight = np.exp(COLDNESS * f)
+    weight = np.exp(f / TEMPERATURE)
     np.testing.assert_allclose(full_size(Tensor(mask), kernel, (8, 10)).data[:, 0], (weight * f).sum(0) / weight.sum(0))
-    np.testing.assert_allclose(ops.smooth_max_convolution(Tensor(mask), kernel, 0.0).data[:, 0], f.mean(0), rtol=1e-9)
-    np.testing.assert_allclose(ops.smooth_max_convolution(Tensor(mask), kernel, 400.0).data[:, 0], f.max(0), atol=0.01)
+    np.testing.assert_allclose(ops.smooth_max_convolution(Tensor(mask), kernel, 1e12).data[:, 0], f.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(ops.smooth_max_convolution(Tensor(mask), kernel, 1 / 400).data[:, 0], f.max(0), atol=0.01)
 
 
 def test_the_pyramid() -> None:
-    x = pictures(2, 3, 12, 12)
+    x = images(2, 3, 12, 12)
     blurs = pyramid(x, 5, 4.0)
     assert blurs.shape == (2, 5, 3, 12, 12)
     for level in range(5):
@@ -131,7 +132,7 @@ def test_the_pyramid() -> None:
 
 
 def lighthouse() -> tuple[nn.Module, Array]:
-    """A model that counts the light in one corner, and a dark picture with a light there and a brighter one elsewhere"""
+    """A model that counts the light in one corner, and a dark image with a light there and a brighter one elsewhere"""
     model = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 2, rng=np.random.default_rng(0)))
     weight, bias = (p.data for p in model.parameters())
     weight[...], bias[...] = 0, (-4, 4)
@@ -172,12 +173,12 @@ def test_the_published_settings() -> None:
     assert defaults.items() >= published.items()
     e = extremal_perturbation(Net(1), np.zeros((1, 1, 224, 224), np.float32), areas=[0.1], iterations=1, levels=2)
     assert (e.params["step"], e.params["sigma"]) == (7, 21.0)
-    assert (extremal.COLDNESS, extremal.AREA_WEIGHT, extremal.AREA_GROWTH, extremal.MOMENTUM) == (20.0, 300.0, 1.0035, 0.9)
+    assert (extremal.TEMPERATURE, extremal.AREA_WEIGHT, extremal.AREA_GROWTH, extremal.MOMENTUM) == (1 / 20, 300.0, 1.0035, 0.9)
 
 
 def test_a_flip_now_and_then() -> None:
-    """Of a picture that is its own mirror image, mirrored evidence gives the same masks only without a flip."""
-    x = pictures(1, 3, 8, 8)
+    """Of an image that is its own mirror image, mirrored evidence gives the same masks only without a flip."""
+    x = images(1, 3, 8, 8)
     plain, flipped = (extremal_perturbation(net(), x, 0, flip=flip, **QUICK).raw for flip in (False, True))
     assert np.abs(plain - flipped).max() > 1e-6
     seen: list[Array] = []
@@ -192,11 +193,11 @@ def test_a_flip_now_and_then() -> None:
 
     extremal_perturbation(Watching(), x, 0, flip=True, areas=(0.3,), step=2, iterations=1)
     extremal_perturbation(Watching(), x, 0, flip=False, areas=(0.3,), step=2, iterations=1)
-    np.testing.assert_array_equal(seen[2][..., ::-1], seen[6])  # after two looks at the whole picture each
+    np.testing.assert_array_equal(seen[2][..., ::-1], seen[6])  # after two looks at the whole image each
 
 
 class Doubtful(nn.Module):
-    """Logits (0, s), s = -scale (1 + the mean of the picture's middle): p_1 is exp(s), too small for a float32."""
+    """Logits (0, s), s = -scale (1 + the mean of the image's middle): p_1 is exp(s), too small for a float32."""
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
@@ -228,8 +229,8 @@ def test_a_class_that_cannot_be_is_an_error() -> None:
             s = ops.mean(x, axis=(1, 2, 3), keepdims=True).data.reshape(len(x), 1)
             return Tensor(np.concatenate([s, np.full_like(s, -np.inf)], 1))
 
-    with pytest.raises(ValueError, match=r"target: expected classes of a probability above 0, got 0 .* pictures \[0, 1\]"):
-        extremal_perturbation(Never(), pictures(2, 3, 8, 8), 1, **QUICK)
+    with pytest.raises(ValueError, match=r"target: expected classes of a probability above 0, got 0 .* images \[0, 1\]"):
+        extremal_perturbation(Never(), images(2, 3, 8, 8), 1, **QUICK)
 
 
 # ---- what holds for every method
@@ -237,7 +238,7 @@ def test_a_class_that_cannot_be_is_an_error() -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_any_number_of_channels_and_masks_between_0_and_1(channels: int) -> None:
-    x = pictures(2, channels, 10, 8)
+    x = images(2, channels, 10, 8)
     e = extremal_perturbation(net(channels), x, **QUICK)
     assert e.map.shape == (2, 10, 8) and e.raw.shape == (2, 2, 10, 8)
     assert e.map.dtype == e.raw.dtype == e.score.dtype == np.float64 and e.target.dtype == np.int64
@@ -246,8 +247,8 @@ def test_any_number_of_channels_and_masks_between_0_and_1(channels: int) -> None
     assert len(e.history) == 10 and {n: a.shape for n, a in e.history[3].items()} == {"score": (2, 2), "area": (2, 2)}
 
 
-def test_a_batch_is_its_pictures_and_chunks_do_not_matter() -> None:
-    x, target = pictures(3, 3, 8, 8), np.array([0, 1, 2])
+def test_a_batch_is_its_images_and_chunks_do_not_matter() -> None:
+    x, target = images(3, 3, 8, 8), np.array([0, 1, 2])
     together = extremal_perturbation(net(), x, target, **QUICK)
     singles = [extremal_perturbation(net(), x[i : i + 1], target[i : i + 1], **QUICK) for i in range(3)]
     chunks = extremal_perturbation(net(), x, target, batch_size=4, **QUICK)
@@ -263,7 +264,7 @@ def test_a_batch_is_its_pictures_and_chunks_do_not_matter() -> None:
 
 
 def test_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = pictures(2, 3, 8, 8).astype(np.float32)
+    x = images(2, 3, 8, 8).astype(np.float32)
     with kernels.use("reference"):
         on_cpu = extremal_perturbation(Net(), x, flip=True, **QUICK)
         monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
@@ -276,7 +277,7 @@ def test_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_stays_as_it_was(training: bool) -> None:
-    model, x = net().train(training), pictures(2, 3, 8, 8)
+    model, x = net().train(training), images(2, 3, 8, 8)
     model.bn2.train(not training)  # every module has a mode of its own
     before, untouched = model.state_dict(), x.copy()
 
@@ -300,7 +301,7 @@ def test_the_model_stays_as_it_was(training: bool) -> None:
 
 def test_progress_and_settings() -> None:
     seen: list[tuple[int, int]] = []
-    e = extremal_perturbation(net(), pictures(3, 3, 8, 8), batch_size=4, progress=lambda *at: seen.append(at), **QUICK)
+    e = extremal_perturbation(net(), images(3, 3, 8, 8), batch_size=4, progress=lambda *at: seen.append(at), **QUICK)
     assert seen[-1] == (60, 60) and len(seen) == 20
     settings = inspect.signature(extremal_perturbation).parameters.keys() - {"model", "x", "target", "batch_size", "progress"}
     assert e.params.keys() == settings | {"method", "chosen", "kept"} and None not in [e.params[n] for n in settings]
@@ -309,7 +310,7 @@ def test_progress_and_settings() -> None:
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        ({"x": np.zeros((3, 8, 8))}, ValueError, r"x: expected pictures \(N,C,H,W\)"),
+        ({"x": np.zeros((3, 8, 8))}, ValueError, r"x: expected images \(N,C,H,W\)"),
         ({"target": 3}, ValueError, "target: expected one of the classes 0 to 2, got 3"),
         ({"areas": ()}, ValueError, r"areas: expected one or more numbers in \(0, 1\), got \(\)"),
         ({"areas": (0.1, 1.0)}, ValueError, r"areas\[1\]: expected a number in \(0, 1\), got 1.0"),
@@ -327,4 +328,4 @@ def test_progress_and_settings() -> None:
 )
 def test_bad_arguments(bad: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        extremal_perturbation(net(), **{"x": pictures(1, 3, 8, 8)} | QUICK | bad)
+        extremal_perturbation(net(), **{"x": images(1, 3, 8, 8)} | QUICK | bad)

@@ -11,13 +11,14 @@ import pytest
 import models
 from minidl import Tensor, gradients, nn, ops
 from minidl.array import Array
-from minidl.explain import grad_cam, predict, saliency
+from minidl.explain import grad_cam, saliency
+from minidl.inference import predict
 
-from .nets import Net, linear, pictures
+from .nets import Net, images, linear
 
 
 def gap_linear() -> tuple[nn.Sequential, nn.Module]:
-    """Features, which may be negative, the mean over the picture, one linear layer; and the features."""
+    """Features, which may be negative, the mean over the image, one linear layer; and the features."""
     rng = np.random.default_rng(0)
     body = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1, rng=rng), nn.Tanh(), nn.MaxPool2d(2), nn.Conv2d(6, 5, 3, 1, 1, rng=rng))
     model = nn.Sequential(body, nn.GlobalAvgPool2d(), nn.Linear(5, 3, rng=rng)).to(dtype="float64")
@@ -27,7 +28,7 @@ def gap_linear() -> tuple[nn.Sequential, nn.Module]:
 def is_cam() -> None:
     """Raises AssertionError where Grad-CAM is not sum_k w_ck A_k / (h w), cut at 0 and resized."""
     model, body = gap_linear()
-    x, target = pictures(3, 3, 12, 8), np.array([0, 1, 2])
+    x, target = images(3, 3, 12, 8), np.array([0, 1, 2])
     A = body(x).data  # (N,5,6,4)
     w = model[2].weight.data[target]  # (N,5)
     cam = np.einsum("nk,nkij->nij", w, A)[:, None] / 24
@@ -87,7 +88,7 @@ def test_differences_of_the_score(output: str) -> None:
     rng, nudge, h = np.random.default_rng(1), Nudged(), 1e-6
     head = nn.Sequential(nn.Conv2d(4, 5, 3, rng=rng), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 36, 3, rng=rng))
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, rng=rng), nudge, head).to(dtype="float64")
-    x, target = pictures(2, 3, 8, 8), np.array([0, 2])
+    x, target = images(2, 3, 8, 8), np.array([0, 2])
     A, alpha = model[0](x).data, np.empty((2, 4, 1, 1))
     for k in range(4):
         ends = []
@@ -102,7 +103,7 @@ def test_differences_of_the_score(output: str) -> None:
 
 def test_every_layer_of_a_fused_net() -> None:
     """Names that are only called where ops run one by one count too, and what comes out is the same within rounding."""
-    model, x = Net().to(dtype="float64"), pictures(2, 3, 8, 8)
+    model, x = Net().to(dtype="float64"), images(2, 3, 8, 8)
     for layer in "conv1", "bn1", "conv2", "bn2", "pool", "conv3", "relu", "conv4":
         e = grad_cam(model, x, layer=layer)
         assert (
@@ -120,7 +121,7 @@ def test_every_layer_of_a_fused_net() -> None:
 @pytest.mark.parametrize(("name", "layer"), [("resnet8", "layer3"), ("densenet40_12", "features")])
 def test_the_last_layer_of_the_models(name: str, layer: str) -> None:
     model = getattr(models, name)(num_classes=2)
-    x = pictures(1, 3, 16, 16).astype(np.float32)
+    x = images(1, 3, 16, 16).astype(np.float32)
     e = grad_cam(model, x)
     assert e.params["layer"] == layer
     np.testing.assert_allclose(predict(model, x)[0, e.target], e.score, rtol=1e-4)
@@ -129,10 +130,10 @@ def test_the_last_layer_of_the_models(name: str, layer: str) -> None:
 def test_a_model_without_spatial_layers() -> None:
     model, _, _ = linear()
     with pytest.raises(ValueError, match="layer: no layer of this model has an output with spatial extent"):
-        grad_cam(model, pictures(1, 2, 6, 6))
+        grad_cam(model, images(1, 2, 6, 6))
     small = nn.Sequential(nn.GlobalAvgPool2d(), nn.Linear(2, 3)).to(dtype="float64")
     with pytest.raises(ValueError, match="no layer of this model"):
-        grad_cam(small, pictures(1, 2, 6, 6))
+        grad_cam(small, images(1, 2, 6, 6))
 
 
 def test_a_layer_that_the_score_does_not_use() -> None:
@@ -144,5 +145,5 @@ def test_a_layer_that_the_score_does_not_use() -> None:
             self.idle(x)
             return ops.global_avg_pool2d(self.used(x))
 
-    e = grad_cam(Idle().to(dtype="float64"), pictures(1, 2, 6, 6), layer="idle")
+    e = grad_cam(Idle().to(dtype="float64"), images(1, 2, 6, 6), layer="idle")
     assert not e.raw.any() and not e.map.any()

@@ -13,15 +13,15 @@ from minidl.explain import (
     expected_gradients,
     grad_times_input,
     integrated_gradients,
-    predict,
     saliency,
     smoothgrad,
     vargrad,
 )
 from minidl.explain.integrated_gradients import quadrature
+from minidl.inference import predict
 from minidl.inference.scores import OUTPUTS
 
-from .nets import Net, linear, pictures
+from .nets import Net, images, linear
 
 
 class Powers(nn.Module):
@@ -52,7 +52,7 @@ def scores_of(model: nn.Module, x: Array, target: Array, output: str) -> Array:
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_differences_of_the_score(output: str) -> None:
     """(S(x + h v) - S(x - h v)) / 2h = <raw, v>, in float64: the net is linear around x, up to the softmax."""
-    model, x, v, h = Net().to(dtype="float64"), pictures(6, 3, 8, 8), pictures(6, 3, 8, 8, seed=1), 1e-6
+    model, x, v, h = Net().to(dtype="float64"), images(6, 3, 8, 8), images(6, 3, 8, 8, seed=1), 1e-6
     target = np.array([0, 1, 2, 2, 1, 0])
     e = saliency(model, x, target, output)
     np.testing.assert_allclose(e.score, scores_of(model, x, target, output), rtol=1e-12)
@@ -63,7 +63,7 @@ def test_differences_of_the_score(output: str) -> None:
 def test_where_a_net_is_sure_the_gradient_of_its_probability_vanishes() -> None:
     """dp = p (1 - p) dz, z = log p / (1 - p)"""
     model, w, bias = linear()
-    x = pictures(3, 2, 6, 6)
+    x = images(3, 2, 6, 6)
     bias[0] += np.abs(predict(model, x)).max() + 10
     p, s = saliency(model, x, 0, "prob"), saliency(model, x, 0)
     rest = np.exp(predict(model, x)[:, 1:])
@@ -75,7 +75,7 @@ def test_where_a_net_is_sure_the_gradient_of_its_probability_vanishes() -> None:
 def test_a_linear_model() -> None:
     """Its gradient is w_c everywhere, and what its pixels contribute to w x + b is w x."""
     model, w, bias = linear()
-    x, start, background = pictures(3, 2, 6, 6), pictures(2, 6, 6, seed=1), pictures(4, 2, 6, 6, seed=2)
+    x, start, background = images(3, 2, 6, 6), images(2, 6, 6, seed=1), images(4, 2, 6, 6, seed=2)
     target = np.array([2, 0, 1])
     g = w[target]
     for e in saliency(model, x, target), smoothgrad(model, x, target, samples=7):
@@ -98,8 +98,8 @@ def test_a_linear_model() -> None:
 
 
 def test_smoothgrad_of_powers() -> None:
-    """d sum x^2 is 2x: the mean of 2 (x + e) is 2 (x + mean e), its variance 4 var e, e of 15% of each picture's range."""
-    x = pictures(2, 3, 16, 16) * np.array([1, 10])[:, None, None, None]
+    """d sum x^2 is 2x: the mean of 2 (x + e) is 2 (x + mean e), its variance 4 var e, e of 15% of each image's range."""
+    x = images(2, 3, 16, 16) * np.array([1, 10])[:, None, None, None]
     model = Powers(np.ones(1))
     sigma = 0.15 * np.ptp(x, axis=(1, 2, 3))[:, None, None, None]
     e = smoothgrad(model, x, 0).raw / 2 - x
@@ -111,7 +111,7 @@ def test_smoothgrad_of_powers() -> None:
 
 
 def test_vargrad_is_the_variance_of_what_smoothgrad_averages() -> None:
-    model, x = Net().to(dtype="float64"), pictures(2, 3, 8, 8)
+    model, x = Net().to(dtype="float64"), images(2, 3, 8, 8)
     for n in 2, 3:  # the first n draws are the same for every number of samples: recover the gradients from the means
         means = [k * smoothgrad(model, x, 0, samples=k).raw for k in range(1, n + 1)]
         g = np.diff(np.stack([np.zeros_like(x), *means]), axis=0)
@@ -121,27 +121,27 @@ def test_vargrad_is_the_variance_of_what_smoothgrad_averages() -> None:
 # ---- along a line
 
 
-@pytest.mark.parametrize("nodes", [1, 2, 5, 10, 50])
-def test_quadrature(nodes: int) -> None:
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 50])
+def test_quadrature(steps: int) -> None:
     """Exact for a^d up to degree 2 n - 1, and no further."""
-    a, w = map(np.array, quadrature(nodes))
+    a, w = map(np.array, quadrature(steps))
     assert abs(w.sum() - 1) < 1e-14 and (w > 0).all() and (0 < a).all() and (a < 1).all()
-    for degree in range(2 * nodes):
+    for degree in range(2 * steps):
         assert w @ a**degree == pytest.approx(1 / (degree + 1), rel=1e-12)
-    if nodes <= 5:
-        assert abs(w @ a ** (2 * nodes) - 1 / (2 * nodes + 1)) > 1e-9
+    if steps <= 5:
+        assert abs(w @ a ** (2 * steps) - 1 / (2 * steps + 1)) > 1e-9
 
 
 def completeness() -> None:
     """Raises AssertionError where integrated gradients do not add up, on a linear and on a cubic model."""
     model, _, _ = linear()
-    x = pictures(3, 2, 6, 6)
+    x = images(3, 2, 6, 6)
     e = integrated_gradients(model, x)
     np.testing.assert_allclose(e.raw.sum((1, 2, 3)), e.score - predict(model, 0 * x)[np.arange(3), e.target], rtol=1e-9)
-    w = pictures(2, 6, 6, seed=1)
-    start = pictures(2, 6, 6, seed=2)
-    for nodes in 2, 50:  # the gradient along the line is of degree 2
-        e = integrated_gradients(Powers(w), x, 1, baseline=start, nodes=nodes)
+    w = images(2, 6, 6, seed=1)
+    start = images(2, 6, 6, seed=2)
+    for steps in 2, 50:  # the gradient along the line is of degree 2
+        e = integrated_gradients(Powers(w), x, 1, baseline=start, steps=steps)
         np.testing.assert_allclose(e.raw, w * (x**3 - start**3), rtol=1e-9, atol=1e-10)
         np.testing.assert_allclose(e.delta, 0, atol=1e-9)
 
@@ -151,29 +151,29 @@ def test_contributions_add_up() -> None:
 
 
 def test_delta_is_what_is_missing() -> None:
-    x, w = pictures(3, 2, 6, 6), pictures(2, 6, 6, seed=1)
-    e = integrated_gradients(Powers(w), x, 1, nodes=1)  # f(1/2) for the integral of f
+    x, w = images(3, 2, 6, 6), images(2, 6, 6, seed=1)
+    e = integrated_gradients(Powers(w), x, 1, steps=1)  # f(1/2) for the integral of f
     np.testing.assert_allclose(e.raw, 3 / 4 * w * x**3, rtol=1e-12)
     np.testing.assert_allclose(e.delta, (w * x**3).sum((1, 2, 3)) / 4, rtol=1e-9, atol=1e-12)
-    net, picture = Net().to(dtype="float64"), pictures(3, 3, 8, 8)
-    few, many = (np.abs(integrated_gradients(net, picture, nodes=n).delta).max() for n in (2, 200))
+    net, image = Net().to(dtype="float64"), images(3, 3, 8, 8)
+    few, many = (np.abs(integrated_gradients(net, image, steps=n).delta).max() for n in (2, 200))
     assert many < 0.02 * few
 
 
-def trapezoid(nodes: int) -> tuple[list[float], list[float]]:
+def trapezoid(steps: int) -> tuple[list[float], list[float]]:
     """The rule of which the weights sum to (n-1)/n."""
-    w = np.full(nodes, 1 / nodes)
+    w = np.full(steps, 1 / steps)
     w[[0, -1]] /= 2
-    return np.linspace(0, 1, nodes).tolist(), w.tolist()
+    return np.linspace(0, 1, steps).tolist(), w.tolist()
 
 
-def left_sum(nodes: int) -> tuple[list[float], list[float]]:
-    return (np.arange(nodes) / nodes).tolist(), [1 / nodes] * nodes
+def left_sum(steps: int) -> tuple[list[float], list[float]]:
+    return (np.arange(steps) / steps).tolist(), [1 / steps] * steps
 
 
-def end_alone(nodes: int) -> tuple[list[float], list[float]]:
+def end_alone(steps: int) -> tuple[list[float], list[float]]:
     """The gradient at x: that is gradient x input."""
-    return [1.0] * nodes, [1 / nodes] * nodes
+    return [1.0] * steps, [1 / steps] * steps
 
 
 @pytest.mark.parametrize("rule", [trapezoid, left_sum, end_alone])
@@ -184,8 +184,8 @@ def test_a_wrong_rule_is_noticed(rule: object, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_expected_gradients_of_powers() -> None:
-    """For S = sum w x^3 and one background picture they are integrated gradients, within the error of the draws."""
-    x, start, w = pictures(2, 2, 6, 6), pictures(1, 2, 6, 6, seed=3), pictures(2, 6, 6, seed=1)
+    """For S = sum w x^3 and one background image they are integrated gradients, within the error of the draws."""
+    x, start, w = images(2, 2, 6, 6), images(1, 2, 6, 6, seed=3), images(2, 6, 6, seed=1)
     e = expected_gradients(Powers(w), x, start, 1, samples=400)
     exact = w * (x**3 - start**3)
     assert np.abs(e.raw - exact).max() < 0.01 * np.abs(exact).max()
@@ -193,18 +193,18 @@ def test_expected_gradients_of_powers() -> None:
 
 
 def test_the_gap_of_expected_gradients() -> None:
-    """S(x) - mean S(background) - sum raw, each picture of the background drawn as often as any other."""
-    model, x, background = Net().to(dtype="float64"), pictures(3, 3, 8, 8), pictures(4, 3, 8, 8, seed=4)
+    """S(x) - mean S(background) - sum raw, each image of the background drawn as often as any other."""
+    model, x, background = Net().to(dtype="float64"), images(3, 3, 8, 8), images(4, 3, 8, 8, seed=4)
     for output in OUTPUTS:
         e = expected_gradients(model, x, background, output=output, samples=20)
         mean = [scores_of(model, background, np.full(4, c), output).mean() for c in e.target]
         np.testing.assert_allclose(e.delta, e.score - mean - e.raw.sum((1, 2, 3)), rtol=1e-9, atol=1e-12)
 
 
-def test_a_background_of_other_pictures() -> None:
-    model, x = Net().to(dtype="float64"), pictures(1, 3, 8, 8)
+def test_a_background_of_other_images() -> None:
+    model, x = Net().to(dtype="float64"), images(1, 3, 8, 8)
     for background, message in (
-        (pictures(2, 3, 8, 6), r"background: expected pictures of \(3, 8, 8\), as x, got \(3, 8, 6\)"),
+        (images(2, 3, 8, 6), r"background: expected images of \(3, 8, 8\), as x, got \(3, 8, 6\)"),
         (np.full((1, 3, 8, 8), np.inf), "background: holds NaN or infinity"),
     ):
         with pytest.raises(ValueError, match=message):

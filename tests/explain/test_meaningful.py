@@ -14,11 +14,12 @@ from minidl import Tensor, gradients, kernels, nn, ops
 from minidl.array import Array, to_cpu, to_gpu
 from minidl.check import GradientError, gradient_check
 from minidl.core import Grads, Op
-from minidl.explain import delete, meaningful, meaningful_perturbation, predict
-from minidl.explain.meaningful import DELETIONS, SETTINGS, Pictures, full_size, loss_of, start, total_variation, weights_of
+from minidl.explain import delete, meaningful, meaningful_perturbation
+from minidl.explain.meaningful import DELETIONS, SETTINGS, Images, full_size, initial_mask, loss_of, total_variation, weights_of
+from minidl.inference import predict
 from tests.gpu import strict_cupy
 
-from .nets import Net, linear, pictures
+from .nets import Net, images, linear
 
 QUICK: dict[str, Any] = {"iterations": 12, "stride": 2}
 N, H, W, STRIDE, SIGMA = 3, 12, 10, 3, 1.7
@@ -35,10 +36,10 @@ def inside(*shape: int) -> Array:
 
 
 def loss(mask: Tensor, deletion: str, lambda1: float = 0.05, lambda2: float = 0.2) -> Tensor:
-    """Of three pictures: (3,)"""
-    x = pictures(N, 3, H, W)
+    """Of three images: (3,)"""
+    x = images(N, 3, H, W)
     model = net().eval()
-    shown, replaced = next(Pictures(x, deletion, 2.0, None, 4, 5).shifted(1))
+    shown, replaced = next(Images(x, deletion, 2.0, None, 4, 5).shifted(1))
     target = np.array([0, 1, 2])
     return loss_of(model, mask, shown, replaced, target, SIGMA, "prob", lambda1, lambda2, beta=3.0).total()
 
@@ -69,8 +70,8 @@ class _BlurWithoutAdjoint(Op):
 def test_a_blur_without_its_adjoint_is_found_out(deletion: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (right,) = gradient(deletion, 0.0, 0.0)
     if deletion == "blur":
-        replaced = next(Pictures(pictures(N, 3, H, W), deletion, 2.0, None, 4, 5).shifted(1))
-        monkeypatch.setattr(Pictures, "shifted", lambda self, n: iter([replaced]))  # what deletes stays as it is
+        replaced = next(Images(images(N, 3, H, W), deletion, 2.0, None, 4, 5).shifted(1))
+        monkeypatch.setattr(Images, "shifted", lambda self, n: iter([replaced]))  # what deletes stays as it is
     monkeypatch.setattr(meaningful, "blurred", lambda x, sigma: _BlurWithoutAdjoint(sigma)(x))
     (wrong,) = gradient(deletion, 0.0, 0.0)
     cosine = (right * wrong).sum() / np.sqrt((right**2).sum() * (wrong**2).sum())
@@ -99,11 +100,11 @@ def test_a_part_that_is_not_differentiated_is_found_out(part: str, monkeypatch: 
 
 
 def price_of_everything(side: int, setting: str) -> float:
-    """The l1 part of a mask that deletes a whole picture of side x side pixels"""
+    """The l1 part of a mask that deletes a whole image of side x side pixels"""
     stride = max(1, min(8, side // 16))
     cells = -(-side // stride)
     weights = weights_of(setting, None, None, None, cells**2)
-    x = pictures(1, 3, side, side)
+    x = images(1, 3, side, side)
     parts = loss_of(net().eval(), Tensor(np.zeros((1, 1, cells, cells))), x, x, np.array([0]), 1.0, "prob", **weights)
     return parts.l1.item()
 
@@ -111,7 +112,7 @@ def price_of_everything(side: int, setting: str) -> float:
 @pytest.mark.parametrize("side", [17, 32, 64, 100, 224])
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_sums_over_the_mask_not_means(side: int, setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deleting everything costs 784 times the published lambda1, for every size of picture."""
+    """Deleting everything costs 784 times the published lambda1, for every size of image."""
     assert price_of_everything(side, setting) == pytest.approx(784 * SETTINGS[setting]["lambda1"])
     monkeypatch.setattr(meaningful, "ops", SimpleNamespace(**vars(ops) | {"sum": ops.mean}))  # as a popular port does
     cells = -((-side // max(1, min(8, side // 16))) ** 2)
@@ -151,7 +152,7 @@ def test_total_variation(beta: float) -> None:
 def test_a_linear_score_has_a_mask_that_is_known(deletion: str) -> None:
     """S is linear in m: a cell is deleted where that lowers S by more than it costs, and the cells do not interact."""
     model, _, _ = linear(2, 12)
-    x, target = pictures(4, 2, 12, 12), np.array([0, 1, 2, 0])
+    x, target = images(4, 2, 12, 12), np.array([0, 1, 2, 0])
 
     def score(mask: Array) -> Array:
         M = full_size(Tensor(mask), (12, 12), 1.0).data[:, 0]
@@ -186,7 +187,7 @@ def test_a_linear_score_has_a_mask_that_is_known(deletion: str) -> None:
 def test_a_free_mask_deletes_what_raises_the_score(deletion: str) -> None:
     """With cells of one pixel and no blur, <w_ij, x_ij - r_ij> > 0 is what deletes a pixel."""
     model, w, _ = linear(2, 6)
-    x = pictures(2, 2, 6, 6)
+    x = images(2, 2, 6, 6)
     r = delete(x, np.ones((2, 6, 6)), deletion, blur=1.0)
     e = meaningful_perturbation(
         model, x, 1, deletion, lambda1=0.0, lambda2=0.0, blur=1.0, stride=1, sigma=0.01, jitter=1, output="logit"
@@ -216,8 +217,8 @@ def test_the_beginning_is_the_smallest_disc_that_will_do() -> None:
     weight[...], bias[...] = np.stack([np.full(256, 0.05), np.full(256, -0.05)]), (-6, 6)
     x = np.stack([np.full((1, 16, 16), value) for value in (1.0, 0.9, 0.49)])  # the last one is no 0 at all
     x[2, 0, 8:, 8:] = 0.53
-    kept = Pictures(x, "constant", 1.0, 0.0, 1, 0)
-    mask = start(model.eval(), kept, np.zeros(3, np.int64), 2, 1.25)
+    kept = Images(x, "constant", 1.0, 0.0, 1, 0)
+    mask = initial_mask(model.eval(), kept, np.zeros(3, np.int64), 2, 1.25)
     assert set(np.unique(mask)) == {0.0, 1.0}
 
     def p(mask: Array) -> Array:
@@ -232,8 +233,8 @@ def test_the_beginning_is_the_smallest_disc_that_will_do() -> None:
     assert (values < goal).any(0).all() and len(set(first)) > 1
     for n, radius in enumerate(first):
         np.testing.assert_array_equal(mask[n, 0], distance > radius)
-    no_goal = Pictures(x, "constant", 1.0, 3.0, 1, 0)  # deleting makes the class surer: the least harmful disc it is
-    lowest = start(model, no_goal, np.zeros(3, np.int64), 2, 1.25)
+    no_goal = Images(x, "constant", 1.0, 3.0, 1, 0)  # deleting makes the class surer: the least harmful disc it is
+    lowest = initial_mask(model, no_goal, np.zeros(3, np.int64), 2, 1.25)
     np.testing.assert_array_equal(lowest[:, 0], np.broadcast_to(distance > 1, (3, 8, 8)))
 
 
@@ -243,7 +244,7 @@ def test_the_beginning_for_a_class_whose_probability_rounds_to_0() -> None:
     weight, bias = (p.data for p in model.parameters())
     weight[...], bias[...] = np.stack([np.full(256, 0.05), np.full(256, -0.05)]), (-200, 200)
     x = np.ones((1, 1, 16, 16), np.float32)
-    mask = start(model.eval(), Pictures(x, "constant", 1.0, 0.0, 1, 0), np.zeros(1, np.int64), 2, 1.25)
+    mask = initial_mask(model.eval(), Images(x, "constant", 1.0, 0.0, 1, 0), np.zeros(1, np.int64), 2, 1.25)
     distance = np.hypot(*np.mgrid[-3.5:4, -3.5:4])
     lost = [  # of the logarithm of p_c, by the disc of each radius
         0.1 * (1 - full_size(Tensor((distance > r).astype(float)[None, None]), (16, 16), 1.25).data).sum() for r in range(1, 6)
@@ -254,31 +255,31 @@ def test_the_beginning_for_a_class_whose_probability_rounds_to_0() -> None:
 
 
 @pytest.mark.parametrize(("jitter", "shifts"), [(1, [0]), (2, [0, 1]), (4, [-1, 0, 1, 2])])
-def test_picture_and_replacement_are_shifted_together(jitter: int, shifts: list[int]) -> None:
-    x = pictures(2, 3, 8, 9)
+def test_image_and_replacement_are_shifted_together(jitter: int, shifts: list[int]) -> None:
+    x = images(2, 3, 8, 9)
     seen = set()
-    for shown, replaced in Pictures(x, "constant", 1.0, x + 100 if jitter == 1 else 7.0, jitter, 0).shifted(200):
+    for shown, replaced in Images(x, "constant", 1.0, x + 100 if jitter == 1 else 7.0, jitter, 0).shifted(200):
         pairs = {(a, b) for a in range(-2, 3) for b in range(-2, 3)
                  if (shown[:, :, 3:5, 3:6] == x[:, :, 3 - a : 5 - a, 3 - b : 6 - b]).all()}  # fmt: skip
         seen |= pairs
         assert len(pairs) == 1 and shown.shape == replaced.shape == x.shape
     assert seen == {(-a + 0, -b + 0) for a in shifts for b in shifts} or seen == {(a, b) for a in shifts for b in shifts}
-    blurs = Pictures(x, "blur", 1.0, None, jitter, 0)
+    blurs = Images(x, "blur", 1.0, None, jitter, 0)
     for shown, replaced in blurs.shifted(5):
         distance = np.abs(ops.gaussian_blur(Tensor(shown), 1.0).data - replaced)[:, :, 4, 4]
         np.testing.assert_allclose(distance, 0, atol=0.02)  # 4 sigma from the border
 
 
-def test_noise_is_drawn_anew_and_has_the_pictures_statistics() -> None:
-    x = 3 + 0.5 * pictures(1, 2, 64, 64)
-    first, second = (replaced for _, replaced in Pictures(x, "noise", 1.0, None, 1, 0).shifted(2))
+def test_noise_is_drawn_anew_and_has_the_images_statistics() -> None:
+    x = 3 + 0.5 * images(1, 2, 64, 64)
+    first, second = (replaced for _, replaced in Images(x, "noise", 1.0, None, 1, 0).shifted(2))
     assert np.abs(first - second).min() > 0 and np.corrcoef(first.ravel(), second.ravel())[0, 1] < 0.05
     np.testing.assert_allclose(first.mean((2, 3)), x.mean((2, 3)), atol=0.03)
     np.testing.assert_allclose(first.std((2, 3)), x.std((2, 3)), rtol=0.04)
 
 
 def test_delete() -> None:
-    x, map = pictures(2, 3, 8, 8), inside(2, 8, 8)
+    x, map = images(2, 3, 8, 8), inside(2, 8, 8)
     np.testing.assert_array_equal(delete(x, np.zeros((2, 8, 8))), x)
     mean = np.broadcast_to(x.mean((2, 3), keepdims=True), x.shape)
     np.testing.assert_allclose(delete(x, np.ones((2, 8, 8)), "constant"), mean)
@@ -295,7 +296,7 @@ def test_delete() -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_any_number_of_channels_and_masks_between_0_and_1(channels: int) -> None:
-    x = pictures(2, channels, 10, 8)
+    x = images(2, channels, 10, 8)
     e = meaningful_perturbation(net(channels), x, **QUICK)
     assert e.map.shape == (2, 10, 8) and e.raw.shape == (2, 1, 5, 4)
     assert e.map.dtype == e.raw.dtype == e.score.dtype == np.float64 and e.target.dtype == np.int64
@@ -309,8 +310,8 @@ def test_any_number_of_channels_and_masks_between_0_and_1(channels: int) -> None
 
 
 @pytest.mark.parametrize("deletion", DELETIONS)
-def test_a_batch_is_its_pictures_and_chunks_do_not_matter(deletion: str) -> None:
-    x, target, settings = pictures(4, 3, 12, 12), np.array([0, 1, 2, 0]), {**QUICK, "deletion": deletion, "jitter": 3}
+def test_a_batch_is_its_images_and_chunks_do_not_matter(deletion: str) -> None:
+    x, target, settings = images(4, 3, 12, 12), np.array([0, 1, 2, 0]), {**QUICK, "deletion": deletion, "jitter": 3}
     together = meaningful_perturbation(net(), x, target, **settings)
     singles = [meaningful_perturbation(net(), x[i : i + 1], target[i : i + 1], **settings) for i in range(4)]
     chunks = meaningful_perturbation(net(), x, target, batch_size=3, **settings)
@@ -323,7 +324,7 @@ def test_a_batch_is_its_pictures_and_chunks_do_not_matter(deletion: str) -> None
 
 
 def test_same_seed_same_bits() -> None:
-    x, state = pictures(2, 3, 12, 12), np.random.get_state()[1].copy()
+    x, state = images(2, 3, 12, 12), np.random.get_state()[1].copy()
     first, again, other = (
         meaningful_perturbation(net(), x, deletion="noise", seed=seed, **QUICK).raw.tobytes() for seed in (3, 3, 4)
     )
@@ -333,7 +334,7 @@ def test_same_seed_same_bits() -> None:
 
 @pytest.mark.parametrize("deletion", DELETIONS)
 def test_on_the_gpu(deletion: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = pictures(2, 3, 8, 8).astype(np.float32)
+    x = images(2, 3, 8, 8).astype(np.float32)
     with kernels.use("reference"):
         on_cpu = meaningful_perturbation(Net(), x, deletion=deletion, **QUICK)
         monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
@@ -345,7 +346,7 @@ def test_on_the_gpu(deletion: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_stays_as_it_was(training: bool) -> None:
-    model, x = net().train(training), pictures(2, 3, 8, 8)
+    model, x = net().train(training), images(2, 3, 8, 8)
     model.bn2.train(not training)  # every module has a mode of its own
     before, untouched = model.state_dict(), x.copy()
 
@@ -369,7 +370,7 @@ def test_the_model_stays_as_it_was(training: bool) -> None:
 
 def test_progress_and_settings() -> None:
     seen: list[tuple[int, int]] = []
-    e = meaningful_perturbation(net(), pictures(3, 3, 8, 8), batch_size=2, progress=lambda *at: seen.append(at), **QUICK)
+    e = meaningful_perturbation(net(), images(3, 3, 8, 8), batch_size=2, progress=lambda *at: seen.append(at), **QUICK)
     assert seen[-1] == (36, 36) and len(seen) == 24
     settings = inspect.signature(meaningful_perturbation).parameters.keys() - {"model", "x", "target", "batch_size", "progress"}
     assert e.params.keys() == settings | {"method"} and None not in [e.params[n] for n in settings - {"constant"}]
@@ -378,7 +379,7 @@ def test_progress_and_settings() -> None:
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        ({"x": np.zeros((3, 8, 8))}, ValueError, r"x: expected pictures \(N,C,H,W\)"),
+        ({"x": np.zeros((3, 8, 8))}, ValueError, r"x: expected images \(N,C,H,W\)"),
         ({"x": np.full((1, 3, 8, 8), np.nan)}, ValueError, "x: holds NaN or infinity"),
         ({"target": 3}, ValueError, "target: expected one of the classes 0 to 2, got 3"),
         ({"deletion": "ink"}, ValueError, r"deletion: expected one of \('blur', 'constant', 'noise'\), got 'ink'"),
@@ -389,7 +390,7 @@ def test_progress_and_settings() -> None:
         ({"blur": 0.0}, ValueError, r"blur: expected a number in \(0, inf\), got 0.0"),
         ({"sigma": np.nan}, ValueError, r"sigma: expected a number in \(0, inf\), got nan"),
         ({"stride": 0}, ValueError, "stride: expected an integer of at least 1, got 0"),
-        ({"stride": 8}, ValueError, "stride: 8 leaves pictures of 8x8 a mask of less than 2x2 cells"),
+        ({"stride": 8}, ValueError, "stride: 8 leaves images of 8x8 a mask of less than 2x2 cells"),
         ({"jitter": 0}, ValueError, "jitter: expected an integer of at least 1, got 0"),
         ({"iterations": 0}, ValueError, "iterations: expected an integer of at least 1, got 0"),
         ({"seed": -1}, ValueError, "seed: expected an integer of at least 0, got -1"),
@@ -406,4 +407,4 @@ def test_progress_and_settings() -> None:
 )
 def test_bad_arguments(bad: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        meaningful_perturbation(net(), **{"x": pictures(1, 3, 8, 8)} | QUICK | bad)
+        meaningful_perturbation(net(), **{"x": images(1, 3, 8, 8)} | QUICK | bad)

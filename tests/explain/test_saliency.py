@@ -10,7 +10,8 @@ import pytest
 import models
 from minidl import kernels, nn
 from minidl.array import Array, to_cpu, to_gpu
-from minidl.explain import predict, saliency
+from minidl.explain import saliency
+from minidl.inference import predict
 from tests.gpu import strict_cupy
 
 RNG = np.random.default_rng(0)
@@ -30,7 +31,7 @@ def test_a_linear_model_has_its_weights_as_gradient() -> None:
 
 
 def test_differences_of_the_logit() -> None:
-    """(logit(x + h v) - logit(x - h v)) / 2h = <gx, v>, each picture with its own prediction, in float64."""
+    """(logit(x + h v) - logit(x - h v)) / 2h = <gx, v>, each image with its own prediction, in float64."""
     model = models.resnet8(3).to(dtype="float64")
     for _ in range(3):  # running statistics that are not those of the beginning
         model(RNG.normal(size=(8, 3, 16, 16)))
@@ -48,7 +49,7 @@ def test_the_model_stays_as_it_was(training: bool) -> None:
     before = model.state_dict()
     x = RNG.normal(size=(4, 3, 16, 16)).astype(np.float32)
     together, alone = logit_gradients(model, x)[1], logit_gradients(model, x[:1])[1]
-    np.testing.assert_allclose(together[:1], alone, rtol=1e-4, atol=1e-6)  # no picture changes another one's gradient
+    np.testing.assert_allclose(together[:1], alone, rtol=1e-4, atol=1e-6)  # no image changes another one's gradient
     assert model.training == training and all(p.grad is None and p.requires_grad for p in model.parameters())
     assert all((before[name] == a).all() for name, a in model.state_dict().items())
 

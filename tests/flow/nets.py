@@ -15,7 +15,7 @@ BLOCKS = ("conv", "norm", "relu", "leaky", "max pool", "avg pool", "add", "conca
 
 @st.composite
 def scores(draw: Any, blocks: tuple[str, ...] = BLOCKS) -> tuple[Tensor, Tensor]:
-    """(score (), picture (1,C,H,W)) of a net of up to eight blocks."""
+    """(score (), image (1,C,H,W)) of a net of up to eight blocks."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     C, H, W = draw(st.integers(1, 3)), draw(st.integers(4, 8)), draw(st.integers(4, 8))
     x = Tensor(rng.normal(size=(1, C, H, W)), requires_grad=True, name="x")

@@ -16,7 +16,7 @@ from minidl import OPS, Tensor, flow, nn, ops
 from minidl.analysis.facts import Facts
 from minidl.array import Array
 from minidl.core import Grads, Op, pushes
-from minidl.flow import Passed, Wire, arithmetic, ledger, pixel_flow, strongest_path
+from minidl.flow import BackwardPass, Wire, arithmetic, ledger, pixel_flow, strongest_path
 from minidl.ops.pool import MaxPool2d
 
 from .nets import BLOCKS, conv, head, scores
@@ -27,17 +27,17 @@ def some_pixels(x: Tensor, count: int = 3) -> list[tuple[int, ...]]:
     return [tuple(int(rng.integers(n)) for n in x.shape) for _ in range(count)]
 
 
-def account_error(passed: Passed) -> float:
-    return max(abs(line.total - passed.y.item()) for line in ledger(passed) if line.open is None)
+def account_error(backward_pass: BackwardPass) -> float:
+    return max(abs(line.total - backward_pass.y.item()) for line in ledger(backward_pass) if line.open is None)
 
 
-def flow_error(passed: Passed, x: Tensor) -> float:
-    flows = [pixel_flow(passed, x, index) for index in some_pixels(x)]
+def flow_error(backward_pass: BackwardPass, x: Tensor) -> float:
+    flows = [pixel_flow(backward_pass, x, index) for index in some_pixels(x)]
     return max(abs(total - f.derivative) for f in flows for total in f.sums)
 
 
-def cell_error(passed: Passed, x: Tensor) -> float:
-    cells = [cell for index in some_pixels(x) for cell in strongest_path(passed, x, index)]
+def cell_error(backward_pass: BackwardPass, x: Tensor) -> float:
+    cells = [cell for index in some_pixels(x) for cell in strongest_path(backward_pass, x, index)]
     return max(abs(cell.value - cell.engine) for cell in cells)
 
 
@@ -45,26 +45,26 @@ def cell_error(passed: Passed, x: Tensor) -> float:
 @settings(max_examples=60)
 def test_drawn_nets(net: tuple[Tensor, Tensor]) -> None:
     y, x = net
-    passed = Passed(y)
-    assert all(line.open is None for line in ledger(passed)) and len(passed.cuts) == len(passed.ops) + 1
-    size = max(1.0, *(sum(abs(v) for v in line.counts.values()) for line in ledger(passed)))
-    assert account_error(passed) < 1e-10 * size
-    assert flow_error(passed, x) < 1e-10 * max(1.0, float(np.abs(passed.gradient(x)).max()))
-    assert cell_error(passed, x) < 1e-10 * max(1.0, *(float(np.abs(g).max()) for g in passed.gx.values()))
+    backward_pass = BackwardPass(y)
+    assert all(line.open is None for line in ledger(backward_pass)) and len(backward_pass.cuts) == len(backward_pass.ops) + 1
+    size = max(1.0, *(sum(abs(v) for v in line.counts.values()) for line in ledger(backward_pass)))
+    assert account_error(backward_pass) < 1e-10 * size
+    assert flow_error(backward_pass, x) < 1e-10 * max(1.0, float(np.abs(backward_pass.gradient(x)).max()))
+    assert cell_error(backward_pass, x) < 1e-10 * max(1.0, *(float(np.abs(g).max()) for g in backward_pass.gx.values()))
 
 
 @given(scores())
 @settings(max_examples=30)
-def test_a_cut_parts_the_score_from_the_picture(net: tuple[Tensor, Tensor]) -> None:
+def test_a_cut_parts_the_score_from_the_image(net: tuple[Tensor, Tensor]) -> None:
     """Every way from x to y crosses each cut once: its wires go from below it to above it, and none is missing."""
     y, _ = net
-    passed = Passed(y)
-    place: dict[Op | None, int] = {op: k for k, op in enumerate(passed.ops)}
-    for k, cut in enumerate(passed.cuts):
+    backward_pass = BackwardPass(y)
+    place: dict[Op | None, int] = {op: k for k, op in enumerate(backward_pass.ops)}
+    for k, cut in enumerate(backward_pass.cuts):
         crossing = {
             wire
-            for wire in passed.gx
-            if place.get(wire.source.op, len(passed.ops)) >= k and (-1 if wire.to is None else place[wire.to]) < k
+            for wire in backward_pass.gx
+            if place.get(wire.source.op, len(backward_pass.ops)) >= k and (-1 if wire.to is None else place[wire.to]) < k
         }
         assert set(cut) == crossing and len(cut) == len(crossing)
 
@@ -74,10 +74,10 @@ def test_a_cut_parts_the_score_from_the_picture(net: tuple[Tensor, Tensor]) -> N
 def test_the_derivative_is_that_of_the_score(net: tuple[Tensor, Tensor]) -> None:
     """What reaches the score, t there, is a difference of the score's own values; J e_j has nothing to do with backward."""
     y, x = net
-    passed = Passed(y)
+    backward_pass = BackwardPass(y)
     t = np.random.default_rng(0).normal(size=x.shape)
     *_, (_, _, at_score) = pushes(y, {x: t})
-    assert float(at_score) == pytest.approx(float((t * passed.gradient(x)).sum()), rel=1e-9, abs=1e-9)
+    assert float(at_score) == pytest.approx(float((t * backward_pass.gradient(x)).sum()), rel=1e-9, abs=1e-9)
 
 
 MODELS = {
@@ -96,7 +96,7 @@ MODELS = {
 
 
 def of_model(name: str, size: int, settings: dict[str, Any], fused: bool = False) -> tuple[Tensor, Tensor]:
-    """The score of class 2 and the picture of a model in float64, with norms that are not those of a new model."""
+    """The score of class 2 and the image of a model in float64, with norms that are not those of a new model."""
     rng = np.random.default_rng(0)
     model = getattr(models, name)(num_classes=4, **settings).eval().to(dtype="float64")
     for module in model.modules():
@@ -112,31 +112,37 @@ def of_model(name: str, size: int, settings: dict[str, Any], fused: bool = False
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.ci] if n.startswith("vgg") else []) for n in MODELS])
 def test_models(name: str) -> None:
     y, x = of_model(name, *MODELS[name])
-    passed = Passed(y)
-    assert all(line.open is None for line in ledger(passed))
-    assert account_error(passed) < 1e-10 and flow_error(passed, x) < 1e-10 and cell_error(passed, x) < 1e-10
+    backward_pass = BackwardPass(y)
+    assert all(line.open is None for line in ledger(backward_pass))
+    assert (
+        account_error(backward_pass) < 1e-10 and flow_error(backward_pass, x) < 1e-10 and cell_error(backward_pass, x) < 1e-10
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet8", "densenet_bc"])
 def test_fused_ops_are_single_steps_with_the_same_account(name: str) -> None:
     y, x = of_model(name, *MODELS[name], fused=True)
-    assert {"resnet8": "Conv2dReLU", "densenet_bc": "DenseBlock"}[name] in {type(op).__name__ for op in Passed(y).ops}
-    passed, single = Passed(y), Passed(of_model(name, *MODELS[name])[0])
-    assert len(passed.ops) < len(single.ops) and all(line.open is None for line in ledger(passed))
-    assert account_error(passed) < 1e-10 and flow_error(passed, x) < 1e-10 and cell_error(passed, x) < 1e-10
-    assert ledger(passed)[-1].biases == pytest.approx(ledger(single)[-1].biases, rel=1e-9)
-    assert all(cell.window() is None or type(cell.op).__name__ == "Conv2d" for cell in strongest_path(passed, x, (0, 0, 3, 3)))
+    assert {"resnet8": "Conv2dReLU", "densenet_bc": "DenseBlock"}[name] in {type(op).__name__ for op in BackwardPass(y).ops}
+    backward_pass, single = BackwardPass(y), BackwardPass(of_model(name, *MODELS[name])[0])
+    assert len(backward_pass.ops) < len(single.ops) and all(line.open is None for line in ledger(backward_pass))
+    assert (
+        account_error(backward_pass) < 1e-10 and flow_error(backward_pass, x) < 1e-10 and cell_error(backward_pass, x) < 1e-10
+    )
+    assert ledger(backward_pass)[-1].biases == pytest.approx(ledger(single)[-1].biases, rel=1e-9)
+    assert all(
+        cell.window() is None or type(cell.op).__name__ == "Conv2d" for cell in strongest_path(backward_pass, x, (0, 0, 3, 3))
+    )
 
 
 def test_a_normalisation_that_bends_opens_the_lines_below_it() -> None:
     y, x = of_model("googlenet", 33, {"aux": False, "paper": True})
-    passed = Passed(y)
-    lines = ledger(passed)
+    backward_pass = BackwardPass(y)
+    lines = ledger(backward_pass)
     first = next(k for k, line in enumerate(lines) if line.open is not None)
     assert type(lines[first].open).__name__ == "Div" and 0 < first < len(lines) - 1
     assert all(line.open is lines[first].open for line in lines[first:])
-    assert account_error(passed) < 1e-10  # of the lines above
-    assert flow_error(passed, x) < 1e-10  # a derivative it has all the same
+    assert account_error(backward_pass) < 1e-10  # of the lines above
+    assert flow_error(backward_pass, x) < 1e-10  # a derivative it has all the same
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "softmax", "batch norm in training", "square"])
@@ -150,13 +156,15 @@ def test_what_is_not_piecewise_linear_is_flagged(kind: str) -> None:
         "batch norm in training": lambda: ops.batch_norm(y, Tensor(rng.normal(size=3)), Tensor(rng.normal(size=3))),
         "square": lambda: y * y,
     }[kind]()
-    passed = Passed(head(conv(bent, rng, 4), rng))
-    lines = ledger(passed)
-    at = passed.ops.index(bent.op)
+    backward_pass = BackwardPass(head(conv(bent, rng, 4), rng))
+    lines = ledger(backward_pass)
+    at = backward_pass.ops.index(bent.op)
     assert [line.open is None for line in lines] == [True] * (at + 1) + [False] * (len(lines) - at - 1)
     assert all(line.open is bent.op for line in lines[at + 1 :]) and lines[at + 1].bias is None
-    assert account_error(passed) < 1e-10 and flow_error(passed, x) < 1e-10 and cell_error(passed, x) < 1e-10
-    assert abs(lines[-1].total - passed.y.item()) > 1e-3  # so it would have been wrong to close them
+    assert (
+        account_error(backward_pass) < 1e-10 and flow_error(backward_pass, x) < 1e-10 and cell_error(backward_pass, x) < 1e-10
+    )
+    assert abs(lines[-1].total - backward_pass.y.item()) > 1e-3  # so it would have been wrong to close them
 
 
 # ---- broken on purpose
@@ -173,35 +181,37 @@ def residual() -> tuple[Tensor, Tensor]:
 
 def test_the_net_to_break_is_sound() -> None:
     y, x = residual()
-    passed = Passed(y)
-    assert account_error(passed) < 1e-10 and flow_error(passed, x) < 1e-10 and cell_error(passed, x) < 1e-10
+    backward_pass = BackwardPass(y)
+    assert (
+        account_error(backward_pass) < 1e-10 and flow_error(backward_pass, x) < 1e-10 and cell_error(backward_pass, x) < 1e-10
+    )
 
 
 def test_a_cut_that_forgets_the_shortcut() -> None:
     y, x = residual()
-    passed = Passed(y)
-    passed.cuts = [cut[:1] for cut in passed.cuts]
-    assert account_error(passed) > 1e-3 and flow_error(passed, x) > 1e-3
+    backward_pass = BackwardPass(y)
+    backward_pass.cuts = [cut[:1] for cut in backward_pass.cuts]
+    assert account_error(backward_pass) > 1e-3 and flow_error(backward_pass, x) > 1e-3
 
 
 def test_a_wire_swapped_with_another_cut() -> None:
     y, x = residual()
-    passed = Passed(y)
-    two = next(k for k, cut in enumerate(passed.cuts) if len(cut) == 2)
-    passed.cuts[two] = [passed.cuts[two][0], passed.cuts[1][0]]
-    assert account_error(passed) > 1e-3 and flow_error(passed, x) > 1e-3
+    backward_pass = BackwardPass(y)
+    two = next(k for k, cut in enumerate(backward_pass.cuts) if len(cut) == 2)
+    backward_pass.cuts[two] = [backward_pass.cuts[two][0], backward_pass.cuts[1][0]]
+    assert account_error(backward_pass) > 1e-3 and flow_error(backward_pass, x) > 1e-3
 
 
 def test_a_pool_switch_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    true = MaxPool2d.winners
+    true = MaxPool2d.indices
 
     def off_by_one(op: Any) -> tuple[np.ndarray, np.ndarray]:
         rows, columns = true(op)
         return rows, np.clip(columns + 1, 0, op.x_shape[3] - 1)
 
-    monkeypatch.setattr(MaxPool2d, "winners", off_by_one)
+    monkeypatch.setattr(MaxPool2d, "indices", off_by_one)
     y, x = residual()
-    assert flow_error(Passed(y), x) > 1e-3
+    assert flow_error(BackwardPass(y), x) > 1e-3
 
 
 @pytest.mark.parametrize("op", ["ReLU", "Conv2d", "Pad"])
@@ -211,12 +221,12 @@ def test_a_wrong_push(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OPS[op], "push", lambda self, *txs: 0.9 * true(self, *txs))
     x = Tensor(rng.normal(size=(1, 2, 6, 6)), requires_grad=True)
     y = head(ops.pad(ops.relu(conv(x, rng, 3)), [(0, 0), (0, 0), (1, 1), (1, 1)]), rng)
-    assert flow_error(Passed(y), x) > 1e-3
+    assert flow_error(BackwardPass(y), x) > 1e-3
 
 
 def test_a_forgotten_bias(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["minidl.flow.ledger"], "facts", lambda op: Facts(constant=lambda op, gy: 0.0))
-    assert account_error(Passed(residual()[0])) > 1e-3
+    assert account_error(BackwardPass(residual()[0])) > 1e-3
 
 
 # ---- an op of one's own
@@ -234,8 +244,8 @@ class _Sign(Op):
 
 def test_a_gradient_that_is_none_is_zero() -> None:
     x = Tensor(np.array([2.0, -3.0]), requires_grad=True)
-    np.testing.assert_array_equal(Passed(ops.sum(_Sign()(x))).gradient(x), 0)
-    np.testing.assert_array_equal(Passed(ops.sum(_Sign()(x) * 5 + x * 7)).gradient(x), 7)
+    np.testing.assert_array_equal(BackwardPass(ops.sum(_Sign()(x))).gradient(x), 0)
+    np.testing.assert_array_equal(BackwardPass(ops.sum(_Sign()(x) * 5 + x * 7)).gradient(x), 7)
 
 
 class Halved(Op):
@@ -265,7 +275,7 @@ def test_gates_of_ones_own_stop_pixels_as_those_of_a_relu_do() -> None:
     for relu in (Halved(), ops.relu):
         rng = np.random.default_rng(0)
         x = Tensor(rng.normal(size=(1, 2, 6, 6)), requires_grad=True)
-        nets.append((x, Passed(head(relu(conv(x, rng, 3)), rng))))
+        nets.append((x, BackwardPass(head(relu(conv(x, rng, 3)), rng))))
     (x, own), (x_relu, relu) = nets
     found, like = pixel_flow(own, x, (0, 1, 2, 3)), pixel_flow(relu, x_relu, (0, 1, 2, 3))
     assert found.derivative == pytest.approx(0.5 * like.derivative, rel=1e-12) and flow_error(own, x) < 1e-12
@@ -287,20 +297,20 @@ def test_a_convolution_by_hand() -> None:
     x, w = Tensor(rng.normal(size=(1, 2, 5, 5)), requires_grad=True), Tensor(rng.normal(size=(3, 2, 3, 3)))
     op_y = ops.conv2d(x, w, stride=2, padding=1)
     gy = rng.normal(size=op_y.shape)
-    passed = Passed(op_y, gy)
+    backward_pass = BackwardPass(op_y, gy)
     wire = Wire(x, op_y.op)
     for c, i, j in np.ndindex(2, 5, 5):
-        cell = arithmetic(passed, wire, (0, c, i, j))
+        cell = arithmetic(backward_pass, wire, (0, c, i, j))
         by_hand = sum(
             w.data[f, c, u, v] * gy[0, f, (i + 1 - u) // 2, (j + 1 - v) // 2]
             for f, u, v in np.ndindex(3, 3, 3)
             if (i + 1 - u) % 2 == (j + 1 - v) % 2 == 0 and 0 <= (i + 1 - u) // 2 < 3 and 0 <= (j + 1 - v) // 2 < 3
         )
         assert cell.value == pytest.approx(by_hand, abs=1e-12) and cell.engine == pytest.approx(by_hand, abs=1e-12)
-    window = arithmetic(passed, wire, (0, 1, 2, 3)).window()
+    window = arithmetic(backward_pass, wire, (0, 1, 2, 3)).window()
     assert window is not None and window.rows == [1] and window.columns == [1, 2]
     assert window.kernel.tolist() == [w.data[window.filter, 1, 1, [2, 0]].tolist()]  # turned around
-    assert sum(window.sums.values()) == pytest.approx(float(passed.gx[wire][0, 1, 2, 3]))
+    assert sum(window.sums.values()) == pytest.approx(float(backward_pass.gx[wire][0, 1, 2, 3]))
 
 
 @pytest.mark.parametrize("settings", [{"groups": 2}, {"dilation": 2, "padding": 2}, {"stride": (2, 3), "padding": (0, 2)}])
@@ -308,9 +318,9 @@ def test_every_cell_of_a_convolution(settings: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     x = Tensor(rng.normal(size=(2, 4, 7, 8)), requires_grad=True)
     y = ops.conv2d(x, Tensor(rng.normal(size=(6, 4 // settings.get("groups", 1), 3, 3))), **settings)
-    passed = Passed(y, rng.normal(size=y.shape))
+    backward_pass = BackwardPass(y, rng.normal(size=y.shape))
     for index in np.ndindex(*x.shape):
-        cell = arithmetic(passed, Wire(x, y.op), index)
+        cell = arithmetic(backward_pass, Wire(x, y.op), index)
         assert cell.value == pytest.approx(cell.engine, abs=1e-12)
 
 
@@ -318,9 +328,9 @@ def test_every_cell_of_a_pooling() -> None:
     rng = np.random.default_rng(0)
     x = Tensor(rng.normal(size=(1, 2, 7, 6)), requires_grad=True)
     y = ops.max_pool2d(x, 3, 2, padding=1)
-    passed = Passed(y, rng.normal(size=y.shape))
+    backward_pass = BackwardPass(y, rng.normal(size=y.shape))
     for index in np.ndindex(*x.shape):
-        cell = arithmetic(passed, Wire(x, y.op), index)
+        cell = arithmetic(backward_pass, Wire(x, y.op), index)
         assert cell.value == pytest.approx(cell.engine, abs=1e-12) and 1 <= len(cell.at) <= 4
         assert f"wins {int(cell.factor.sum())} of the {len(cell.at)} windows" in cell.note
 
@@ -328,9 +338,9 @@ def test_every_cell_of_a_pooling() -> None:
 def test_a_path_is_linked() -> None:
     """Each sum is among the numbers that enter the next one below, and several uses add up."""
     y, x = residual()
-    passed = Passed(y)
-    index = tuple(int(i) for i in np.unravel_index(np.abs(passed.gradient(x)).argmax(), x.shape))
-    path = strongest_path(passed, x, index)
+    backward_pass = BackwardPass(y)
+    index = tuple(int(i) for i in np.unravel_index(np.abs(backward_pass.gradient(x)).argmax(), x.shape))
+    path = strongest_path(backward_pass, x, index)
     assert path[0].index == index and path[-1].op is y.op
     for below, above in pairwise(path):
         m = below.largest(1)[0]
@@ -341,7 +351,7 @@ def test_a_path_is_linked() -> None:
 
 def test_a_path_that_dies() -> None:
     x = Tensor(-np.ones((1, 1, 2, 2)), requires_grad=True)
-    path = strongest_path(Passed(ops.sum(ops.relu(x))), x, (0, 0, 1, 1))
+    path = strongest_path(BackwardPass(ops.sum(ops.relu(x))), x, (0, 0, 1, 1))
     assert len(path) == 1 and path[0].value == 0 and path[0].largest(3) == [] and "closed" in path[0].note
 
 
@@ -350,8 +360,8 @@ def test_a_path_that_dies() -> None:
 def test_what_stops(net: tuple[Tensor, Tensor]) -> None:
     """The share that closed gates and lost windows stop, against its definition."""
     y, x = net
-    passed = Passed(y)
-    f = pixel_flow(passed, x, some_pixels(x)[0])
+    backward_pass = BackwardPass(y)
+    f = pixel_flow(backward_pass, x, some_pixels(x)[0])
     for op, share in f.stopped.items():
         assert type(op).__name__ in ("ReLU", "LeakyReLU", "Clip", "MaxPool2d") and 0 <= share <= 1 + 1e-12
         assert type(op).__name__ != "LeakyReLU" or share == 0
@@ -367,13 +377,13 @@ def test_what_stops(net: tuple[Tensor, Tensor]) -> None:
 
 def test_bad_input() -> None:
     y, x = residual()
-    passed = Passed(y)
+    backward_pass = BackwardPass(y)
     with pytest.raises(ValueError, match=r"index: expected one of each axis of \(1, 2, 8, 8\), got \(0, 2, 0, 0\)"):
-        pixel_flow(passed, x, (0, 2, 0, 0))
+        pixel_flow(backward_pass, x, (0, 2, 0, 0))
     with pytest.raises(ValueError, match="index"):
-        strongest_path(passed, x, (1, 1))
+        strongest_path(backward_pass, x, (1, 1))
     with pytest.raises(ValueError, match="the score does not depend on"):
-        pixel_flow(passed, Tensor(x.data, requires_grad=True), (0, 0, 0, 0))
+        pixel_flow(backward_pass, Tensor(x.data, requires_grad=True), (0, 0, 0, 0))
     model = models.resnet8(num_classes=2)
     with ops.unfused(), pytest.raises(ValueError, match=r"requires a gradient; freeze the parameters"):
-        Passed(model.eval()(np.zeros((1, 3, 8, 8), np.float32))[0, 0])
+        BackwardPass(model.eval()(np.zeros((1, 3, 8, 8), np.float32))[0, 0])

@@ -13,7 +13,7 @@ from minidl.explain import deconvnet, guided_backprop, saliency
 from minidl.flow import relu_rules
 from minidl.ops.activation import ReLU
 from minidl.ops.reduce import Mean
-from tests.explain.nets import Net, linear, pictures
+from tests.explain.nets import Net, images, linear
 
 
 class Functional(nn.Module):
@@ -48,7 +48,7 @@ def check(kind: str, method: str) -> None:
     """Raises AssertionError where the method is not what it is by hand."""
     net, (function, gate, positive) = Functional(kind).to(dtype="float64"), METHODS[method]
     for seed in range(5):
-        x = pictures(1, 3, 2, 2, seed=seed)
+        x = images(1, 3, 2, 2, seed=seed)
         for target in range(3):
             np.testing.assert_allclose(
                 function(net, x, target).raw, by_hand(net, x, target, gate, positive), rtol=1e-9, atol=1e-12
@@ -97,7 +97,7 @@ def test_a_broken_rule_is_noticed(method: str, rule: relu_rules.Rule, monkeypatc
 
 def test_without_a_relu_all_are_the_gradient() -> None:
     model, w, _ = linear()
-    x = pictures(3, 2, 6, 6)
+    x = images(3, 2, 6, 6)
     for method in guided_backprop, deconvnet:
         with pytest.warns(UserWarning, match=f"{method.__name__}: the model has no ReLU .*this is the plain gradient") as told:
             np.testing.assert_allclose(method(model, x, 1).raw, np.broadcast_to(w[1], x.shape), rtol=1e-12)
@@ -153,15 +153,15 @@ def test_what_counts_as_a_relu(name: str) -> None:
 
 @pytest.mark.parametrize("rule", [relu_rules.guided, relu_rules.deconvnet])
 def test_an_op_with_a_relu_inside_is_refused(rule: relu_rules.Rule) -> None:
-    model, picture = Net().eval(), Tensor(pictures(1, 3, 8, 8).astype(np.float32), requires_grad=True)
+    model, image = Net().eval(), Tensor(images(1, 3, 8, 8).astype(np.float32), requires_grad=True)
     with pytest.raises(ValueError, match=r"BatchNormFrozenReLU holds a ReLU inside .* use minidl.ops.unfused\(\)"):
-        for step in walk(ops.sum(model(picture)), leaves={}):
+        for step in walk(ops.sum(model(image)), leaves={}):
             rule(step)
     with model.frozen(), pytest.raises(ValueError, match="Conv2dReLU holds a ReLU inside"):
-        for step in walk(ops.sum(model(picture)), leaves={}):
+        for step in walk(ops.sum(model(image)), leaves={}):
             rule(step)
     with ops.unfused():
-        y = ops.sum(model(picture))
+        y = ops.sum(model(image))
     gates = [step.op for step in walk(y, leaves={}) if rule(step) is None and isinstance(step.op, ReLU)]
     assert len(gates) == 6
 
@@ -214,10 +214,10 @@ def test_an_op_of_ones_own_with_a_relu_inside_is_refused(rule: Callable[[Step], 
 def test_nothing_is_changed_in_place() -> None:
     """The arrays that came in, which the graph or somebody else may hold, stay as they are."""
     with ops.unfused():
-        x = Tensor(pictures(1, 1, 4, 4), requires_grad=True)
+        x = Tensor(images(1, 1, 4, 4), requires_grad=True)
         y = ops.relu(x)
     for rule in relu_rules.guided, relu_rules.deconvnet:
-        (step,) = walk(y, pictures(1, 1, 4, 4, seed=1), leaves={})
+        (step,) = walk(y, images(1, 1, 4, 4, seed=1), leaves={})
         gy, gx = step.gy.copy(), step.gxs[0]
         before = gx.copy()
         rule(step)

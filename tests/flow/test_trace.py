@@ -136,19 +136,19 @@ def test_it_walks_as_backward_does():
     assert [r.layer for r in t.records] == ["", "4", "", "", "1", "0"]
 
 
-def picture_score():
+def image_score():
     rng = np.random.default_rng(0)
     net = nn.Sequential(
         nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 2)
     )
     net.name_parameters().eval().to(dtype="float64")
-    x = Tensor(rng.normal(size=(1, 1, 6, 6)), requires_grad=True, name="picture")
+    x = Tensor(rng.normal(size=(1, 1, 6, 6)), requires_grad=True, name="image")
     with net.frozen(), ops.unfused():
         return net(x)[0, 1], x
 
 
 def test_the_arithmetic_of_a_pixel():
-    y, x = picture_score()
+    y, x = image_score()
     gx = gradients(y, [x])[0]
     blocks = trace(y, pixel=(0, 0, 2, 3)).arithmetic().split("\n\n")
     assert [b.partition(":")[0] for b in blocks] == [
@@ -158,19 +158,19 @@ def test_the_arithmetic_of_a_pixel():
         value, engine = re.search(r"= (\S+), the engine's (\S+)", block).groups()
         assert value == engine and float(value) != 0
     last = blocks[-1].splitlines()
-    assert f"gradient of picture[0, 0, 2, 3] = {gx[0, 0, 2, 3]:+.6g}" in last[-1]
+    assert f"gradient of image[0, 0, 2, 3] = {gx[0, 0, 2, 3]:+.6g}" in last[-1]
     assert "kernel, turned" in last[2] and re.search(r"filters: \d: \S+, \d: \S+$", last[-2])
     grid = [line.replace("x", "|").replace("=", "|").split("|") for line in last[3:6]]
     gy, kernel, products = (np.array([[float(n) for n in row[k].split()] for row in grid if len(row) > 2]) for k in range(3))
     np.testing.assert_allclose(gy * kernel, products, rtol=1e-2, atol=1e-9)
     assert "the cell wins 1 of the 1 windows that see it" in blocks[3] and "the gate is open" in blocks[4]
     strongest = np.unravel_index(np.abs(gx).argmax(), gx.shape)
-    assert f"picture[{', '.join(map(str, strongest))}]" in trace(y, pixel="strongest").arithmetic()
+    assert f"image[{', '.join(map(str, strongest))}]" in trace(y, pixel="strongest").arithmetic()
     assert trace(y).arithmetic() == "" and len(trace(y, pixel="strongest").records) == 7
 
 
 def test_pixels_that_cannot_be():
-    y, _ = picture_score()
+    y, _ = image_score()
     with pytest.raises(ValueError, match=r"pixel: expected one of each axis of \(1, 1, 6, 6\), got \(0, 0, 6, 0\)"):
         trace(y, pixel=(0, 0, 6, 0))
     with pytest.raises(ValueError, match="pixel: expected a tuple of integers, or 'strongest', got 'top'"):

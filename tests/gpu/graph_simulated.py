@@ -259,7 +259,7 @@ def test_products_in_a_graph(data: st.DataObject) -> None:
     out = strict_cupy._dressed(np.zeros((*want.shape[:-1], columns + 2), dtype)[..., 1:-1])
     with strict_cupy._using_allocator(strict_cupy.MemoryPool().malloc), stream:
         stream.begin_capture()
-        results = [cublas.matmul(y, strict_cupy._dressed(b)), cublas.product(y, strict_cupy._dressed(b), out=out)]
+        results = [cublas.matmul(y, strict_cupy._dressed(b)), cublas.gemm(y, strict_cupy._dressed(b), out=out)]
         graph = stream.end_capture()
     graph.launch()
     assert results[1] is out and x is not None
@@ -289,7 +289,7 @@ def test_products_in_a_graph_refuse() -> None:
             ):
                 cublas.matmul(a, a)
             with pytest.raises(ValueError, match=r"out: expected rows of an array \(3, 3\) float32, got \(2, 3, 3\)"):
-                cublas.product(a[0, 0], a[0, 0], out=a[0])
+                cublas.gemm(a[0, 0], a[0, 0], out=a[0])
             with pytest.raises(
                 ValueError, match=r"b: expected \(N, J, K\) or \(J, K\) for a .* got a \(2, 3, 3\) and b \(1, 3, 3\)"
             ):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minidl import attack, evaluate, explain, kernels, metrics, view
+from minidl import attack, evaluate, explain, inference, kernels, metrics, view
 from minidl.array import Array, array_like, check_device, device_of, move, shape_of, to_cpu, to_gpu
 from minidl.evaluate import baselines
 from tests.attack.nets import ATTACKS
@@ -41,12 +41,12 @@ def with_net(function: Call, **quick: Any) -> Call:
     )
 
 
-# what takes the pictures and what else: arrays by name, which may be on either device
+# what takes the images and what else: arrays by name, which may be on either device
 CASES: dict[str, tuple[Call, tuple[Array, ...], dict[str, Array]]] = {
     **{name: (with_net(f, **quick), (X,), {"target": TARGET}) for name, (f, quick) in METHODS.items()},
-    "occlusion, fill": (with_net(explain.occlusion), (X,), {"fill": CELL}),
-    "rise, fill": (with_net(explain.rise, samples=9), (X,), {"fill": CELL}),
-    "integrated_gradients, baseline": (with_net(explain.integrated_gradients, nodes=3), (X,), {"baseline": X[::-1].copy()}),
+    "occlusion, baseline": (with_net(explain.occlusion), (X,), {"baseline": CELL}),
+    "rise, baseline": (with_net(explain.rise, samples=9), (X,), {"baseline": CELL}),
+    "integrated_gradients, baseline": (with_net(explain.integrated_gradients, steps=3), (X,), {"baseline": X[::-1].copy()}),
     "meaningful": (with_net(explain.meaningful_perturbation, iterations=2), (X,), {"target": TARGET}),
     "meaningful, constant": (
         with_net(explain.meaningful_perturbation, iterations=2, deletion="constant"),
@@ -55,7 +55,7 @@ CASES: dict[str, tuple[Call, tuple[Array, ...], dict[str, Array]]] = {
     ),
     "meaningful, noise": (with_net(explain.meaningful_perturbation, iterations=2, deletion="noise"), (X,), {"target": TARGET}),
     "extremal": (with_net(explain.extremal_perturbation, iterations=2), (X,), {"target": TARGET}),
-    "predict": (with_net(explain.predict), (X,), {}),
+    "predict": (with_net(inference.predict), (X,), {}),
     "delete": (explain.delete, (X,), {"map": MAPS}),
     "delete, constant": (partial(explain.delete, deletion="constant"), (X,), {"map": MAPS, "constant": CELL}),
     "keep": (explain.keep, (X,), {"map": MAPS}),
@@ -70,7 +70,7 @@ CASES: dict[str, tuple[Call, tuple[Array, ...], dict[str, Array]]] = {
     "pointing_game": (evaluate.pointing_game, (), {"maps": MAPS, "masks": MASKS}),
     "mass_in_mask": (evaluate.mass_in_mask, (), {"maps": MAPS, "masks": MASKS}),
     "iou": (evaluate.iou, (), {"maps": MAPS, "masks": MASKS}),
-    "bootstrap": (partial(metrics.bootstrap, draws=20), (), {"values": P[0], "groups": TARGET}),
+    "bootstrap": (partial(metrics.bootstrap, resamples=20), (), {"values": P[0], "groups": TARGET}),
     **{f"baseline {name}": (getattr(baselines, name), (), {"x": X}) for name in ("random", "centre", "sobel", "intensity")},
     "accuracy": (metrics.accuracy, (), {"logits": P, "labels": TARGET}),
     "balanced_accuracy": (metrics.balanced_accuracy, (), {"logits": P, "labels": TARGET}),
@@ -90,16 +90,16 @@ def arrays_of(result: Any) -> list[Array]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_array_on_either_device(name: str) -> None:
-    call, pictures, others = CASES[name]
-    want = [np.asarray(to_cpu(a) if shape_of(a) else a) for a in arrays_of(call(*pictures, **others))]
-    for there in (to_gpu, np.asarray):  # pictures and net here or there, all else there
-        if there is np.asarray and not pictures:
+    call, images, others = CASES[name]
+    want = [np.asarray(to_cpu(a) if shape_of(a) else a) for a in arrays_of(call(*images, **others))]
+    for there in (to_gpu, np.asarray):  # images and net here or there, all else there
+        if there is np.asarray and not images:
             continue
-        got = call(*map(there, pictures), **{key: to_gpu(a) for key, a in others.items()})
+        got = call(*map(there, images), **{key: to_gpu(a) for key, a in others.items()})
         for a, b in zip(arrays_of(got), want, strict=True):
             np.testing.assert_allclose(to_cpu(a) if shape_of(a) else float(a), b, rtol=2e-3, atol=1e-5)
-    if pictures:
-        got = call(*map(to_gpu, pictures), **others)  # pictures and net there, all else here
+    if images:
+        got = call(*map(to_gpu, images), **others)  # images and net there, all else here
         for a, b in zip(arrays_of(got), want, strict=True):
             np.testing.assert_allclose(to_cpu(a) if shape_of(a) else float(a), b, rtol=2e-3, atol=1e-5)
 
@@ -153,18 +153,18 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         check_device("gpu")
 
 
-PICTURES: dict[str, Callable[..., None]] = {
+IMAGES: dict[str, Callable[..., None]] = {
     "overlays": lambda path, move: view.overlays(path, move(X), move(MAPS)),
     "comparison": lambda path, move: view.comparison(path, move(X), {"a": move(MAPS)}, ["b"] * 3),
-    "gradients": lambda path, move: view.gradient_pictures(path, move(X), move(MAPS), move(TARGET), move(P), "abc"),
+    "gradients": lambda path, move: view.gradient_images(path, move(X), move(MAPS), move(TARGET), move(P), "abc"),
     "fooled": lambda path, move: view.fooled(path, move(X), move(X[::-1].copy()), move(P), move(P), "abc"),
     "classes": lambda path, move: view.images_of_classes(path, move(X), "abc"),
     "confusion": lambda path, move: view.confusion(path, move(np.eye(3, dtype=int)), "abc"),
 }
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_drawn_from_the_gpu(name: str, tmp_path: pathlib.Path) -> None:
-    PICTURES[name](tmp_path / "cpu.png", np.asarray)
-    PICTURES[name](tmp_path / "gpu.png", to_gpu)
+    IMAGES[name](tmp_path / "cpu.png", np.asarray)
+    IMAGES[name](tmp_path / "gpu.png", to_gpu)
     assert (tmp_path / "cpu.png").read_bytes() == (tmp_path / "gpu.png").read_bytes()

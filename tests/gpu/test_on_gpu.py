@@ -29,7 +29,7 @@ from minidl.train import Settings, fit
 from minidl.train.cuda_graph import CapturedGradients
 from models import densenet
 from tests.benchmarks.minidl_steps import setup
-from tests.explain.nets import METHODS, Net, pictures
+from tests.explain.nets import METHODS, Net, images
 from tests.gpu import strict_cupy
 from tests.kernels import cuda_cases, draws
 from tests.kernels.draws import Draw
@@ -205,21 +205,21 @@ def test_the_training_loop(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_explainers(method: str) -> None:
     function, quick = METHODS[method]
-    x = pictures(3, 3, 8, 8).astype(np.float32)
+    x = images(3, 3, 8, 8).astype(np.float32)
     on_cpu, on_gpu = function(Net(), x, **quick), function(Net().to("gpu"), to_gpu(x), **quick)
     assert device_of(on_gpu.map) == "gpu"
     close(on_gpu.raw, on_cpu.raw, 1e-3)
 
 
 def test_meaningful_perturbation() -> None:
-    x = pictures(2, 3, 8, 8).astype(np.float32)
+    x = images(2, 3, 8, 8).astype(np.float32)
     on_cpu, on_gpu = (meaningful_perturbation(Net().to(d), to_device(x, d), iterations=5) for d in ("cpu", "gpu"))
     close(on_gpu.raw, on_cpu.raw, 5e-3)
 
 
 def test_extremal_perturbation() -> None:
     """At first all places of the mask are equal: which are ranked highest is a matter of rounding, and then they differ."""
-    x = pictures(2, 3, 8, 8).astype(np.float32)
+    x = images(2, 3, 8, 8).astype(np.float32)
     devices = "cpu", "gpu", "gpu"
     on_cpu, on_gpu, again = (extremal_perturbation(Net().to(d), to_device(x, d), iterations=5) for d in devices)
     for part in ("score", "area"):

@@ -1,4 +1,4 @@
-"""Everything that asks a model, on nets and pictures so small that hundreds of calls take seconds.
+"""Everything that asks a model, on nets and images so small that hundreds of calls take seconds.
 
     python -m tests.inference.askers --calls 100 --interrupts 200
 
@@ -37,8 +37,8 @@ SIZE = 8
 Ask = Callable[[nn.Module, Array], Any]
 
 
-def model_and_pictures() -> tuple[Net, Array]:
-    """A net with a dropout, in training, one of its layers in evaluation and one of its parameters frozen, and pictures."""
+def model_and_images() -> tuple[Net, Array]:
+    """A net with a dropout, in training, one of its layers in evaluation and one of its parameters frozen, and images."""
     model = Net()
     model.drop = nn.Dropout(0.3, rng=np.random.default_rng(3))
     model.bn2.eval()
@@ -49,8 +49,8 @@ def model_and_pictures() -> tuple[Net, Array]:
 @contained  # what blocks of one's own need, if Ctrl-C is to come at any moment
 def _pixel_flow(model: nn.Module, x: Array) -> Any:
     with model.evaluating(), model.frozen(), ops.unfused():
-        picture = Tensor(x[:1], requires_grad=True)
-        return flow.pixel_flow(flow.Passed(model(picture)[0, 1]), picture, (0, 1, 3, 4)).sums
+        image = Tensor(x[:1], requires_grad=True)
+        return flow.pixel_flow(flow.BackwardPass(model(image)[0, 1]), image, (0, 1, 3, 4)).sums
 
 
 @contained
@@ -75,13 +75,13 @@ ASKERS: dict[str, Ask] = {
     **{name: partial(ask, **settings) for name, (ask, settings) in METHODS.items()},
     "meaningful_perturbation": partial(explain.meaningful_perturbation, iterations=3, stride=2),
     "extremal_perturbation": partial(explain.extremal_perturbation, iterations=3, areas=(0.2, 0.5), levels=2, blur=2.0),
-    "predict": explain.predict,
+    "predict": inference.predict,
     **{name: lambda model, x, attacked=attacked: attacked(model, x, 1) for name, attacked in ATTACKS.items()},
     "class_image": lambda model, x: attack.class_image(model, x.shape[1:], 1, steps=3),
     "linearity": lambda model, x: attack.linearity(model, x[:1], count=5),
     "deletion": lambda model, x: evaluate.deletion(model, x, MAPS, steps=4),
     "insertion": lambda model, x: evaluate.insertion(model, x, MAPS, steps=4),
-    "completeness": lambda model, x: evaluate.completeness(model, x, explain.integrated_gradients(model, x, nodes=3).raw),
+    "completeness": lambda model, x: evaluate.completeness(model, x, explain.integrated_gradients(model, x, steps=3).raw),
     "randomization": lambda model, x: evaluate.randomization(model, x, explain.saliency, every=3),
     "evaluate": _scores,
     "cost": lambda model, x: str(cost(model, x.shape[1:])),
@@ -130,7 +130,7 @@ def in_threads(names: list[str], calls: int, threads: int = 8, on_the_trained: b
 
     on_the_trained: it is the model itself that is trained meanwhile. Then its answers change, and what counts is the training.
     """
-    model, x = model_and_pictures()
+    model, x = model_and_images()
     if on_the_trained:
         model = Net(seed=7)
     single, before, wrong, asked = {name: bits(ASKERS[name](model, x)) for name in names}, state(model), list[str](), []
@@ -178,7 +178,7 @@ def interrupted(name: str, times: int, seed: int = 0) -> tuple[int, list[str]]:
 
     The exceptions are kept, as a notebook keeps the last ones: what waits for them to be forgotten would never be mended.
     """
-    model, x = model_and_pictures()
+    model, x = model_and_images()
     ask, rng, kept, wrong, came = ASKERS[name], random.Random(seed), list[BaseException](), list[str](), 0
     answer = bits(ask(model, x))
     start = time.perf_counter()

@@ -20,7 +20,7 @@ from minidl.inference.gradients import gradients_at
 from minidl.mixed import half, mixed
 from tests.attack.nets import ATTACKS
 from tests.explain.nets import METHODS
-from tests.inference.askers import ASKERS, bits, in_threads, interrupted, model_and_pictures, state
+from tests.inference.askers import ASKERS, bits, in_threads, interrupted, model_and_images, state
 
 
 def in_another_thread(f: Callable[[], Any]) -> Any:
@@ -35,7 +35,7 @@ def in_another_thread(f: Callable[[], Any]) -> Any:
 
 
 def test_another_thread_sees_the_model_as_it_is() -> None:
-    model, _ = model_and_pictures()
+    model, _ = model_and_images()
     before = [m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]
 
     def modes() -> Any:
@@ -127,7 +127,7 @@ def test_repr_shows_what_holds_in_this_thread() -> None:
 
 
 def test_no_generator_holds_an_override_at_its_yield() -> None:
-    model, x = model_and_pictures()
+    model, x = model_and_images()
     before = state(model)
     running = gradients_at(model, lambda part, k: x[part], 3, np.zeros(2, np.int64), "logit", 1)
     for _ in range(3):
@@ -136,7 +136,7 @@ def test_no_generator_holds_an_override_at_its_yield() -> None:
 
 
 def test_progress_is_told_outside() -> None:
-    model, x = model_and_pictures()
+    model, x = model_and_images()
     before, told = state(model), []
 
     def progress(done: int, total: int) -> None:
@@ -193,7 +193,7 @@ def test_one_block_serves_several_threads() -> None:
 
 
 def test_preparing_a_batch_sees_the_model_as_it_is() -> None:
-    model, x = model_and_pictures()
+    model, x = model_and_images()
     before, seen = state(model)[0], []
 
     def prepare(images: Any, rng: Any) -> Any:

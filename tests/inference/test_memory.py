@@ -80,7 +80,7 @@ def net() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(8, 2, rng=rng))
 
 
-def pictures(n: int) -> Dataset:
+def dataset(n: int) -> Dataset:
     rng = np.random.default_rng(0)
     return Dataset(rng.integers(0, 256, (n, 3, 16, 16)).astype(np.uint8), np.arange(n) % 2, ("a", "b"))
 
@@ -89,9 +89,9 @@ def pictures(n: int) -> Dataset:
 
 
 def test_training_tells_the_batch_and_what_was_held_and_goes_on_with_a_smaller_one(pool: Pool, tmp_path: Path) -> None:
-    model, data = net(), pictures(64)
+    model, data = net(), dataset(64)
     with pytest.raises(BatchMemoryError) as caught:
-        fit(model, data, pictures(4), Settings(epochs=1, batch_size=64, device="gpu"), tmp_path / "large")
+        fit(model, data, dataset(4), Settings(epochs=1, batch_size=64, device="gpu"), tmp_path / "large")
     message = str(caught.value)
     assert message.startswith(
         "a batch of 64 does not fit on the GPU: Out of memory allocating 4,718,592 bytes (allocated so far:"
@@ -103,7 +103,7 @@ def test_training_tells_the_batch_and_what_was_held_and_goes_on_with_a_smaller_o
     del caught
     assert pool.given_back == 1
     assert pool.used < pool.total < 0.01 * MIB  # parameters, and their momentum while `fit` was there
-    rows = fit(model, data, pictures(4), Settings(epochs=1, batch_size=8, device="gpu"), tmp_path / "small")
+    rows = fit(model, data, dataset(4), Settings(epochs=1, batch_size=8, device="gpu"), tmp_path / "small")
     assert np.isfinite(rows[0]["train_loss"])
 
 
@@ -124,8 +124,8 @@ def test_what_the_frames_held_is_free_while_the_error_is_looked_at(pool: Pool) -
 
 def test_evaluation_tells_its_batch(pool: Pool) -> None:
     with pytest.raises(BatchMemoryError, match="a batch of 64 does not fit on the GPU"):
-        evaluate(net().to("gpu"), pictures(64), batch_size=64)
-    evaluate(net().to("gpu"), pictures(64), batch_size=8)
+        evaluate(net().to("gpu"), dataset(64), batch_size=64)
+    evaluate(net().to("gpu"), dataset(64), batch_size=8)
 
 
 # ---- explaining
@@ -133,7 +133,7 @@ def test_evaluation_tells_its_batch(pool: Pool) -> None:
 
 @pytest.mark.parametrize("explain", [saliency, partial(occlusion, window=8, stride=1)], ids=["saliency", "occlusion"])
 def test_explaining_tells_its_batch(pool: Pool, explain: Any) -> None:
-    model, x = net().to("gpu"), to_gpu(pictures(64).images.astype(np.float32) / 255)
+    model, x = net().to("gpu"), to_gpu(dataset(64).images.astype(np.float32) / 255)
     with pytest.raises(BatchMemoryError, match=r"a batch of 64 does not fit on the GPU.*Take a smaller batch_size, such as 32"):
         explain(model, x, batch_size=64)
     assert all(p.requires_grad for p in model.parameters()) and model.training  # as it was
@@ -147,7 +147,7 @@ def test_on_the_cpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BatchMemoryError) as caught, batch_in_memory(1):
         ops.broadcast_to(Tensor(np.ones(1)), (2**48,)) * 2
     assert str(caught.value).startswith("a batch of 1 does not fit in memory: Unable to allocate")
-    assert str(caught.value).endswith("Take smaller pictures")
+    assert str(caught.value).endswith("Take smaller images")
 
 
 def test_an_inner_batch_is_the_one_to_blame_and_other_errors_pass() -> None:

@@ -22,7 +22,7 @@ def written(write):
     return file.getvalue()
 
 
-def picture(kind):
+def image(kind):
     return written(lambda file: Image.new("RGB", (4, 4)).save(file, kind))
 
 
@@ -60,7 +60,7 @@ KINDS = [
     (b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (b"MATLAB 5.0 MAT-file, Platform: GLNXA64".ljust(200), r"a \.mat file of MATLAB"),
     (archive("metadata.json", "config.json", "model.weights.h5"), r"a model of Keras \(\.keras\)"),
-    (bytes(128) + b"DICM" + bytes(50), "a DICOM file, that is a picture, no weights"),
+    (bytes(128) + b"DICM" + bytes(50), "a DICOM file, that is an image, no weights"),
     (archive("net/data.pkl", "net/constants.pkl", "net/code/x.py"), r"a TorchScript program, no checkpoint: torch\.save"),
     (archive("m/data/weights/weight_0", "m/archive_format", "m/models/model.json"), r"a program of torch\.export"),
     (ONNX, "a model as ONNX: read it with its own library"),
@@ -83,11 +83,11 @@ KINDS = [
     ),
     (archive("a/model.pth", compression=zipfile.ZIP_DEFLATED), r"a zip archive of files \('a/model\.pth'\)"),
     (archive(), "an empty zip archive"),
-    (picture("PNG"), "a PNG file, that is a picture, no weights"),
-    (picture("JPEG"), "a JPEG file"),
-    (picture("GIF"), "a GIF file"),
-    (picture("TIFF"), "a TIFF file"),
-    (picture("WEBP"), "a WebP file"),
+    (image("PNG"), "a PNG file, that is an image, no weights"),
+    (image("JPEG"), "a JPEG file"),
+    (image("GIF"), "a GIF file"),
+    (image("TIFF"), "a TIFF file"),
+    (image("WEBP"), "a WebP file"),
     (b"%PDF-1.7\n", "a PDF file"),
     (b"\n <!DOCTYPE html><html><body>404</body>", "a page of HTML or XML, as servers send in place of a file"),
     (b"\xef\xbb\xbf<?xml version='1.0'?><Error/>", "a page of HTML or XML"),

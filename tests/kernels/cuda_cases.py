@@ -9,7 +9,7 @@ from tests.kernels import draws
 
 CONV3X3 = tuple(draws.convolution_3x3(F) for F in (7, 9, 14))  # a thread has 4, 6 or 8 of them
 FAMILIES = (
-    draws.products,
+    draws.matmuls,
     draws.convolution,
     *CONV3X3,
     draws.pooling,
@@ -24,7 +24,7 @@ FAMILIES = (
     draws.updates,
 )
 HALVES = (  # what mixed precision halves
-    draws.products,
+    draws.matmuls,
     draws.convolution,
     *CONV3X3,
     draws.pooling,

@@ -134,7 +134,7 @@ def test_sums_in_halves_are_found(monkeypatch: pytest.MonkeyPatch, module: Any) 
 
 
 def test_blocks_as_large_as_on_a_gpu() -> None:
-    """256 threads, of which several blocks share the pictures of a channel"""
+    """256 threads, of which several blocks share the images of a channel"""
     rng = np.random.default_rng(0)
     x = (1000 + rng.standard_normal((9, 1, 30, 31))).astype(np.float32)
     assert moments._blocks(x.reshape(9, 1, -1)) == ((1, 2), (256, 1))
@@ -162,8 +162,8 @@ def test_max_pooling_of_ties_nan_and_infinity(data: st.DataObject) -> None:
 
 def test_the_winner_of_a_window_of_minus_infinity_is_in_the_image() -> None:
     x = np.full((1, 1, 3, 4), -np.inf, np.float32)
-    _, winner = cuda.max_pool2d(strict_cupy._dressed(x), (3, 2), (2, 2), (1, 1), (2, 3))
-    np.testing.assert_array_equal(winner.get(), [[[[3, 2, 2], [1, 0, 0]]]])
+    _, argmax = cuda.max_pool2d(strict_cupy._dressed(x), (3, 2), (2, 2), (1, 1), (2, 3))
+    np.testing.assert_array_equal(argmax.get(), [[[[3, 2, 2], [1, 0, 0]]]])
 
 
 def test_a_class_of_minus_infinity_is_no_class() -> None:
@@ -210,7 +210,7 @@ def test_products_of_matrices_that_lie_anywhere(data: st.DataObject) -> None:
     b = draw.array((N, K, J)).swapaxes(1, 2) if draw.bool() else draw.array((N, J, K))
     wide = np.zeros((N, I + 2, K), draw.dtype)
     out = strict_cupy._dressed(wide.reshape(N, I + 2, K, 1)[:, 1 : I + 1].reshape(N, I, K))  # as of some channels
-    cublas.product(*map(strict_cupy._dressed, (a, b)), out=out)
+    cublas.gemm(*map(strict_cupy._dressed, (a, b)), out=out)
     np.testing.assert_allclose(wide[:, 1 : I + 1], a @ b, rtol=0, atol=64 * draw.eps * (1 + np.abs(a @ b).max()))
     assert not wide[:, 0].any() and not wide[:, -1].any()
 

@@ -126,7 +126,7 @@ Family = Callable[[Draw], list[Call]]
 # ---- products
 
 
-def products(draw: Draw) -> list[Call]:
+def matmuls(draw: Draw) -> list[Call]:
     """Of matrices in any layout, whose leading axes broadcast"""
     rows, inner, columns = (draw.size(40) for _ in range(3))
     lead = draw.of(((), ()), ((3,), (3,)), ((2, 1), (3,)), ((), (2,)))
@@ -137,9 +137,9 @@ def products(draw: Draw) -> list[Call]:
 # ---- convolution
 
 
-def _geometry(draw: Draw, kernel: Pair, dilation: Pair, padding: Pair, most: int) -> tuple[int, ...]:
+def _geometry(draw: Draw, kernel_size: Pair, dilation: Pair, padding: Pair, most: int) -> tuple[int, ...]:
     """Height and width for at least one window; in a third of the draws the kernel is as large as the padded image"""
-    least = (max(1, d * (k - 1) + 1 - 2 * p) for k, d, p in zip(kernel, dilation, padding, strict=True))
+    least = (max(1, d * (k - 1) + 1 - 2 * p) for k, d, p in zip(kernel_size, dilation, padding, strict=True))
     return tuple(draw.size(max(most, n), n) for n in least)
 
 
@@ -166,14 +166,14 @@ def convolution(draw: Draw) -> list[Call]:
     groups = draw.of(1, 1, 2, 3)
     one_channel = groups > 1 and draw.bool()
     N, C, F = draw.size(5), 1 if one_channel else draw.size(20 // groups), draw.size(20 // groups)  # C, F of one group
-    kernel = draw.sizes(3 if draw.small else 7)
-    stride = draw.int(1, min(3, kernel[0] + 2)), draw.int(1, kernel[1] + 2)
+    kernel_size = draw.sizes(3 if draw.small else 7)
+    stride = draw.int(1, min(3, kernel_size[0] + 2)), draw.int(1, kernel_size[1] + 2)
     dilation = draw.sizes(3)
-    padding = draw.int(0, kernel[0] + 2), draw.int(0, kernel[1] + 2)
-    H, W = _geometry(draw, kernel, dilation, padding, 40)
+    padding = draw.int(0, kernel_size[0] + 2), draw.int(0, kernel_size[1] + 2)
+    H, W = _geometry(draw, kernel_size, dilation, padding, 40)
     geometry = stride, padding, dilation, groups
     limits = SCRATCH if draw.bool() else {}
-    return _all_passes(draw, (N, C * groups, H, W), (F * groups, C, *kernel), draw.bool(), geometry, limits)
+    return _all_passes(draw, (N, C * groups, H, W), (F * groups, C, *kernel_size), draw.bool(), geometry, limits)
 
 
 def convolution_by_winograd(draw: Draw) -> list[Call]:
@@ -188,14 +188,14 @@ def convolution_by_winograd(draw: Draw) -> list[Call]:
 
 def convolution_of_few_pixels(draw: Draw) -> list[Call]:
     """By `columns`, also where it would not pay"""
-    kernel, dilation = (draw.int(1, 3), draw.int(1, 3)), draw.sizes(2)
+    kernel_size, dilation = (draw.int(1, 3), draw.int(1, 3)), draw.sizes(2)
     stride, padding = (draw.int(1, 4), draw.int(1, 4)), (draw.int(0, 4), draw.int(0, 4))
-    H, W = _geometry(draw, kernel, dilation, padding, 9)
+    H, W = _geometry(draw, kernel_size, dilation, padding, 9)
     N, F = draw.size(5), ROWS * draw.size(4)
-    C = columns._channels(kernel[0] * kernel[1], 4) * draw.size(2)  # those of float64 are half as many
+    C = columns._channels(kernel_size[0] * kernel_size[1], 4) * draw.size(2)  # those of float64 are half as many
     limits = {"columns.MOST": 10**6, "columns.MOST_CORRELATION": 10**6, "columns.LEAST": 1}
     limits |= {"direct.convolve": None, "direct.correlate": None}
-    return _all_passes(draw, (N, C, H, W), (F, C, *kernel), draw.bool(), (stride, padding, dilation, 1), limits)
+    return _all_passes(draw, (N, C, H, W), (F, C, *kernel_size), draw.bool(), (stride, padding, dilation, 1), limits)
 
 
 def convolution_3x3(F: int) -> Family:
@@ -215,23 +215,23 @@ def convolution_3x3(F: int) -> Family:
 
 def pooling(draw: Draw) -> list[Call]:
     """Also of equal values, NaN and infinities, and of nothing but -inf, which is what the padding holds"""
-    kernel = draw.sizes(4 if draw.small else 7)
-    stride = draw.int(1, kernel[0] + 2), draw.int(1, kernel[1] + 2)
-    padding = draw.int(0, kernel[0] // 2), draw.int(0, kernel[1] // 2)
-    H, W = _geometry(draw, kernel, (1, 1), padding, 40)
+    kernel_size = draw.sizes(4 if draw.small else 7)
+    stride = draw.int(1, kernel_size[0] + 2), draw.int(1, kernel_size[1] + 2)
+    padding = draw.int(0, kernel_size[0] // 2), draw.int(0, kernel_size[1] // 2)
+    H, W = _geometry(draw, kernel_size, (1, 1), padding, 40)
     out = []
-    for size, k, s, p in zip((H, W), kernel, stride, padding, strict=True):
+    for size, k, s, p in zip((H, W), kernel_size, stride, padding, strict=True):
         o = conv_size(size, k, s, p)
         out.append(o + 1 if draw.bool() and o * s < size + p else o)  # as ceil_mode may
-    shape, window = (draw.size(5), draw.size(20), H, W), (kernel, stride, padding)
+    shape, window = (draw.size(5), draw.size(20), H, W), (kernel_size, stride, padding)
     x = draw.array(shape)
     x = np.round(x) if draw.bool() else x  # ties
-    _, winner = reference.max_pool2d(x, *window, tuple(out))
-    gy, with_pad = draw.array(winner.shape), draw.bool()
+    _, argmax = reference.max_pool2d(x, *window, tuple(out))
+    gy, with_pad = draw.array(argmax.shape), draw.bool()
     strange = draw.of(x, np.resize(draw.special((7,)), shape), np.full(shape, -np.inf, draw.dtype))
     return [
         Call("max_pool2d", [strange, *window, tuple(out)], scale=0),
-        Call("max_pool2d_grad", [gy, winner, shape, *window]),
+        Call("max_pool2d_grad", [gy, argmax, shape, *window]),
         Call("avg_pool2d", [x, *window, tuple(out), with_pad]),
         Call("avg_pool2d_grad", [gy, shape, *window, with_pad]),
     ]
@@ -372,7 +372,7 @@ def resize(draw: Draw) -> list[Call]:
 
 
 FAMILIES: tuple[Family, ...] = (
-    products,
+    matmuls,
     convolution,
     convolution_by_winograd,
     convolution_of_few_pixels,

@@ -199,9 +199,9 @@ def test_max_pooling_of_ties_nan_and_infinity(data: st.DataObject) -> None:
 def test_max_pooling_pads_with_less_than_any_value() -> None:
     x = np.full((1, 1, 2, 2), -5.0)
     for kernels in (reference, compiled):
-        y, winner = kernels.max_pool2d(x, (2, 2), (2, 2), (1, 1), (2, 2))
+        y, argmax = kernels.max_pool2d(x, (2, 2), (2, 2), (1, 1), (2, 2))
         np.testing.assert_array_equal(y, np.full((1, 1, 2, 2), -5.0))
-        np.testing.assert_array_equal(winner, [[[[3, 2], [1, 0]]]])
+        np.testing.assert_array_equal(argmax, [[[[3, 2], [1, 0]]]])
 
 
 @pytest.mark.parametrize("kernels", [reference, compiled, halves])
@@ -209,12 +209,12 @@ def test_the_winner_of_a_window_of_minus_infinity_is_in_the_image(kernels: Modul
     """The first cell that is, and the gradient of no window is lost in the padding."""
     x = np.full((2, 1, 3, 4), -np.inf, np.float16 if kernels is halves else np.float32)
     x[1, 0, 2, 3] = 5
-    y, winner = kernels.max_pool2d(x, (3, 2), (2, 2), (1, 1), (2, 3))
-    np.testing.assert_array_equal(winner[0], [[[3, 2, 2], [1, 0, 0]]])  # u kw + v, the window beginning at 2 i - 1, 2 j - 1
-    np.testing.assert_array_equal(winner[1], [[[3, 2, 2], [1, 0, 2]]])  # 5 is at u, v = 1, 0 of the last window
+    y, argmax = kernels.max_pool2d(x, (3, 2), (2, 2), (1, 1), (2, 3))
+    np.testing.assert_array_equal(argmax[0], [[[3, 2, 2], [1, 0, 0]]])  # u kw + v, the window beginning at 2 i - 1, 2 j - 1
+    np.testing.assert_array_equal(argmax[1], [[[3, 2, 2], [1, 0, 2]]])  # 5 is at u, v = 1, 0 of the last window
     np.testing.assert_array_equal(y[1], [[[-np.inf] * 3, [-np.inf, -np.inf, 5]]])
     gy = np.arange(1, 13, dtype=x.dtype).reshape(2, 1, 2, 3)
-    gx = kernels.max_pool2d_grad(gy, winner, x.shape, (3, 2), (2, 2), (1, 1))
+    gx = kernels.max_pool2d_grad(gy, argmax, x.shape, (3, 2), (2, 2), (1, 1))
     np.testing.assert_array_equal(gx[0, 0], [[1, 2, 0, 3], [4, 5, 0, 6], [0, 0, 0, 0]])
     assert gx.sum() == gy.sum()
 

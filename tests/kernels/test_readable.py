@@ -15,7 +15,7 @@ import pytest
 import minidl
 from minidl.kernels import cuda, reference
 from minidl.kernels.compiled import columns, direct, winograd
-from tests import pictures
+from tests import figures
 
 PACKAGE = Path(minidl.__file__).parent
 
@@ -60,8 +60,8 @@ def test_the_readme_names_what_is_there() -> None:
 
 
 @pytest.mark.ci
-def test_its_pictures_are_drawn_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "FOLDER", tmp_path / "new")
-    pictures.main()
+def test_its_images_are_drawn_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "FOLDER", tmp_path / "new")
+    figures.main()
     drawn = {path.name: path.stat().st_size for path in (tmp_path / "new").iterdir()}
-    assert set(drawn) == {path.name for path in (PACKAGE / "kernels" / "pictures").iterdir()} and min(drawn.values()) > 0
+    assert set(drawn) == {path.name for path in (PACKAGE / "kernels" / "images").iterdir()} and min(drawn.values()) > 0

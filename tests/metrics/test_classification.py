@@ -1,4 +1,4 @@
-"""The metrics against values computed by hand and against their definitions, pair by pair and picture by picture."""
+"""The metrics against values computed by hand and against their definitions, pair by pair and image by image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minidl.metrics import accuracy, auc, balanced_accuracy, confusion_matrix
 
-# five pictures of class 0, one of class 1, two of class 2; predicted 0 0 0 0 1 | 0 | 2 2
+# five images of class 0, one of class 1, two of class 2; predicted 0 0 0 0 1 | 0 | 2 2
 LABELS = np.array([0, 0, 0, 0, 0, 1, 2, 2])
 LOGITS = np.eye(3)[[0, 0, 0, 0, 1, 0, 2, 2]]
 
@@ -40,8 +40,8 @@ def test_auc_by_hand(scores: list[float], labels: list[int], expected: float) ->
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=40))
-def test_auc_is_its_definition(pictures: list[tuple[int, bool]]) -> None:
-    scores, labels = np.array([s for s, _ in pictures], np.float32), np.array([int(t) for _, t in pictures])
+def test_auc_is_its_definition(images: list[tuple[int, bool]]) -> None:
+    scores, labels = np.array([s for s, _ in images], np.float32), np.array([int(t) for _, t in images])
     if labels.min() == labels.max():
         with pytest.raises(ValueError, match="some of each"):
             auc(scores, labels)
@@ -51,15 +51,15 @@ def test_auc_is_its_definition(pictures: list[tuple[int, bool]]) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
-def test_the_others_are_their_definitions(pictures: list[tuple[int, int]]) -> None:
-    labels, predicted = np.array(pictures).T
+def test_the_others_are_their_definitions(images: list[tuple[int, int]]) -> None:
+    labels, predicted = np.array(images).T
     logits = np.eye(4)[predicted]
     confusion = confusion_matrix(logits, labels)
     for t in range(4):
         for p in range(4):
-            assert confusion[t, p] == pictures.count((t, p))
-    assert accuracy(logits, labels) == pytest.approx(sum(t == p for t, p in pictures) / len(pictures))
-    recalls = [np.mean([p == t for u, p in pictures if u == t]) for t in set(labels.tolist())]
+            assert confusion[t, p] == images.count((t, p))
+    assert accuracy(logits, labels) == pytest.approx(sum(t == p for t, p in images) / len(images))
+    recalls = [np.mean([p == t for u, p in images if u == t]) for t in set(labels.tolist())]
     assert balanced_accuracy(logits, labels) == pytest.approx(np.mean(recalls))
 
 

@@ -12,7 +12,7 @@ from minidl.metrics import Interval, bootstrap
 def coverage(level: float, n: int = 40, sets: int = 600) -> float:
     """The share of data sets, n draws from a normal distribution around 3 each, whose interval holds 3."""
     rng = np.random.default_rng(0)
-    found = [bootstrap(rng.normal(3, 2, n), level=level, draws=400, seed=k) for k in range(sets)]
+    found = [bootstrap(rng.normal(3, 2, n), level=level, resamples=400, seed=k) for k in range(sets)]
     return float(np.mean([i.low <= 3 <= i.high for i in found]))
 
 
@@ -23,7 +23,7 @@ def test_coverage_on_normal_data(level: float) -> None:
 
 def test_its_width_is_that_of_the_mean() -> None:
     values = np.random.default_rng(1).normal(0, 1, 2000)
-    mean, low, high = bootstrap(values, draws=4000)
+    mean, low, high = bootstrap(values, resamples=4000)
     assert mean == values.mean()
     assert high - low == pytest.approx(2 * 1.96 / np.sqrt(2000), rel=0.06)
 
@@ -53,7 +53,7 @@ def test_seeded_and_plain_cases() -> None:
         ({"values": np.array([1, np.nan])}, ValueError, "values: expected at least one, all of them finite"),
         ({"groups": np.arange(2)}, ValueError, "groups: expected one number for each of the 3 values"),
         ({"level": 1.0}, ValueError, r"level: expected a number in \(0, 1\), got 1.0"),
-        ({"draws": 0}, ValueError, "draws: expected an integer of at least 1, got 0"),
+        ({"resamples": 0}, ValueError, "resamples: expected an integer of at least 1, got 0"),
     ],
 )
 def test_bad_arguments(arguments: dict, error: type[Exception], message: str) -> None:
@@ -71,7 +71,7 @@ def test_a_baseline(baseline: object) -> None:
     maps = baseline(X)  # type: ignore[operator]
     assert maps.shape == (3, 12, 16) and maps.min() >= 0 and np.isfinite(maps).all()
     for wrong in (X[0], X.tolist(), X[:0]):
-        with pytest.raises(ValueError, match=r"x: expected pictures \(N,C,H,W\)"):
+        with pytest.raises(ValueError, match=r"x: expected images \(N,C,H,W\)"):
             baseline(wrong)  # type: ignore[operator]
 
 

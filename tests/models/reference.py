@@ -57,7 +57,7 @@ def rebuilt(model, dtype=np.float64):
     return model
 
 
-def pictures(shape, dtype=np.float64):
+def images(shape, dtype=np.float64):
     return Tensor(np.random.default_rng(0).standard_normal(shape).astype(dtype), requires_grad=True)
 
 
@@ -146,9 +146,9 @@ def check_names(model, name):
 def check_figures(model, name, aux_weight=0.0):
     """In float64, all figures agree to 1e-8."""
     expected, model = published(name), rebuilt(model)
-    x = pictures(expected["x_shape"])
+    x = images(expected["x_shape"])
     logits, gx = saliency(model, x)
-    assert not gx[1].any()  # the logits of one picture depend on no other
+    assert not gx[1].any()  # the logits of one image depend on no other
     loss = training_loss(model, x, aux_weight)
     loss.backward()
     errors = {
@@ -173,7 +173,7 @@ def check_float32(make, name, aux_weight=0.0):
     agree too. Prints how many decisions differed, and the largest errors that they made.
     """
     expected, model, exact = published(name), rebuilt(make(), np.float32), rebuilt(make())
-    x, exact_x = pictures(expected["x_shape"], np.float32), pictures(expected["x_shape"])
+    x, exact_x = images(expected["x_shape"], np.float32), images(expected["x_shape"])
     logits, gx = saliency(model, x)
     pixels = error(published_pixels(gx[0]), expected[GRADIENT])
     errors = {
@@ -219,8 +219,8 @@ def take_decisions(y, exact):
             flips += np.count_nonzero(op.gate() != like.gate())
             op.y = like.gate().astype(op.y.dtype)
         elif isinstance(op, MaxPool2d):
-            flips += np.count_nonzero(op.winner != like.winner)
-            op.winner = like.winner
+            flips += np.count_nonzero(op.argmax != like.argmax)
+            op.argmax = like.argmax
     return flips
 
 

@@ -32,7 +32,7 @@ def normal(*shape):
     return np.random.default_rng(0).normal(size=shape)
 
 
-def pictures(*shape):
+def images(*shape):
     return normal(*shape).astype(np.float32)
 
 
@@ -138,23 +138,23 @@ def test_gradients_of_a_transition():
     ("make", "smallest"), [(models.densenet121, 29), (models.densenet40_12, 4), (lambda **k: models.densenet_bc(10, 4, **k), 4)]
 )
 @pytest.mark.parametrize("C", [1, 4])
-def test_any_number_of_channels_and_the_smallest_picture(make, smallest, C):
+def test_any_number_of_channels_and_the_smallest_image(make, smallest, C):
     model = make(num_classes=7, in_channels=C).eval()
     for size in ((smallest, smallest), (33, 47)):
-        x = Tensor(pictures(2, C, *size), requires_grad=True)
+        x = Tensor(images(2, C, *size), requires_grad=True)
         y = model(x)
         assert y.shape == (2, 7) and y.dtype == np.float32
         y.backward(np.ones_like(y.data))
         assert x.grad.shape == x.shape and np.isfinite(x.grad).all()
     with pytest.raises(ValueError, match=rf"at least {smallest}x{smallest}, got {smallest - 1}x40: .*transition\d runs out of"):
-        model(pictures(1, C, smallest - 1, 40))
+        model(images(1, C, smallest - 1, 40))
 
 
 def test_the_grid_shrinks_as_in_table_1():
     seen = {}
     model = models.densenet121(num_classes=7)
     with watch(model.eval(), after=lambda name, y: seen.update({name: y.shape[1:]})):
-        model(pictures(1, 3, 224, 224))
+        model(images(1, 3, 224, 224))
     names = ("conv0", "pool0", "denseblock1", "transition1", "denseblock2", "denseblock3", "denseblock4")
     assert [seen[f"features.{name}"] for name in names] == [
         (64, 112, 112),
@@ -173,7 +173,7 @@ def test_dropout_is_in_every_layer_and_only_in_training():
     assert [d.p for d in dropouts] == [0.2] * 9
     assert not any(isinstance(m, nn.Dropout) for m in models.densenet_bc(22, 4).modules())
     assert names_and_shapes(model) == names_and_shapes(models.densenet_bc(22, 4))
-    x = pictures(2, 3, 8, 8)
+    x = images(2, 3, 8, 8)
     plain = models.densenet_bc(22, 4, seed=5)
     assert np.array_equal(model.eval()(x).data, plain.eval()(x).data)
     assert not np.allclose(model.train()(x).data, plain.train()(x).data)
@@ -202,12 +202,12 @@ def test_bad_input():
         models.densenet40_12(num_classes=0)
     with pytest.raises(ValueError, match="in_channels: expected an integer of at least 1, got 0"):
         models.densenet121(in_channels=0)
-    with pytest.raises(ValueError, match=r"x: expected pictures of 3 channels, \(N,3,H,W\), got \(2, 1, 8, 8\)"):
-        models.densenet_bc100_12()(pictures(2, 1, 8, 8))
+    with pytest.raises(ValueError, match=r"x: expected images of 3 channels, \(N,3,H,W\), got \(2, 1, 8, 8\)"):
+        models.densenet_bc100_12()(images(2, 1, 8, 8))
 
 
 def test_it_learns():
-    model, x, labels = models.densenet_bc(16, 6, num_classes=4), pictures(16, 3, 12, 12), np.arange(16) % 4
+    model, x, labels = models.densenet_bc(16, 6, num_classes=4), images(16, 3, 12, 12), np.arange(16) % 4
     optimiser, losses = SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True), []
     for _ in range(12):
         loss = ops.cross_entropy(model(x), labels)

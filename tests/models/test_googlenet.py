@@ -54,7 +54,7 @@ def normal(*shape):
     return np.random.default_rng(0).normal(size=shape)
 
 
-def pictures(*shape):
+def images(*shape):
     return normal(*shape).astype(np.float32)
 
 
@@ -133,7 +133,7 @@ def test_the_grid_shrinks_as_in_table_1(paper):
     seen = {}
     model = models.googlenet(num_classes=7, paper=paper)
     with watch(model.eval(), after=lambda name, y: seen.update({name: y.shape[1:]})):
-        model(pictures(1, 3, 224, 224))
+        model(images(1, 3, 224, 224))
     assert {name: seen[name] for name in OUTPUTS} == OUTPUTS
 
 
@@ -149,7 +149,7 @@ def test_the_paper_has_5x5_local_response_norm_and_no_batch_norm():
 
 def test_training_gives_the_auxiliary_logits_too():
     model = models.googlenet(num_classes=7, in_channels=1, dropout=0, aux_dropout=0)
-    x = pictures(2, 1, 64, 64)
+    x = images(2, 1, 64, 64)
     outputs = model.train()(x)
     assert type(outputs) is GoogLeNetLogits
     logits, aux1, aux2 = outputs
@@ -210,7 +210,7 @@ def test_the_heads_of_the_paper_pool_14x14_with_windows_of_5x5():
     x = np.arange(14 * 14, dtype=np.float32).reshape(1, 1, 14, 14)
     assert head(x).shape == (1, 3)
     assert head.pool(x).data[0, 0, 3, 1] == x[0, 0, 9:14, 3:8].mean()
-    outputs = models.googlenet(num_classes=2, paper=True).train()(pictures(1, 3, 224, 224))
+    outputs = models.googlenet(num_classes=2, paper=True).train()(images(1, 3, 224, 224))
     assert [t.shape for t in outputs] == [(1, 2)] * 3
 
 
@@ -229,15 +229,15 @@ def test_local_response_norm_is_its_formula():
     ("C", "module", "paper", "smallest"),
     [(1, "reduced", False, 15), (4, "reduced", True, 31), (4, "naive", False, 15)],
 )
-def test_any_number_of_channels_and_the_smallest_picture(C, module, paper, smallest):
+def test_any_number_of_channels_and_the_smallest_image(C, module, paper, smallest):
     model = models.googlenet(num_classes=7, in_channels=C, module=module, paper=paper, aux=False).eval()
-    x = Tensor(pictures(2, C, smallest, smallest), requires_grad=True)
+    x = Tensor(images(2, C, smallest, smallest), requires_grad=True)
     with model.frozen():
         y = model(x)
         y.backward(np.ones_like(y.data))
     assert y.shape == (2, 7) and y.dtype == np.float32 and np.isfinite(x.grad).all()
     with pytest.raises(ValueError, match=rf"at least {smallest}x{smallest}, got {smallest - 1}x50: maxpool[34] runs out"):
-        model(pictures(1, C, smallest - 1, 50))
+        model(images(1, C, smallest - 1, 50))
 
 
 def test_a_seed_gives_the_same_net_and_another_another():
@@ -255,5 +255,5 @@ def test_bad_input():
         models.googlenet(in_channels=0)
     with pytest.raises(ValueError, match=r"dropout: expected a number in \[0, 1\), got 1"):
         models.googlenet(dropout=1)
-    with pytest.raises(ValueError, match=r"x: expected pictures of 3 channels, \(N,3,H,W\), got \(1, 1, 32, 32\)"):
-        models.googlenet(num_classes=2)(pictures(1, 1, 32, 32))
+    with pytest.raises(ValueError, match=r"x: expected images of 3 channels, \(N,3,H,W\), got \(1, 1, 32, 32\)"):
+        models.googlenet(num_classes=2)(images(1, 1, 32, 32))

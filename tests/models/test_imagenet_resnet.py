@@ -90,7 +90,7 @@ def test_the_figures_tell_a_wrong_net():
 
 @pytest.mark.parametrize("make", [models.resnet18, models.plain34])
 @pytest.mark.parametrize(("C", "size"), [(4, (65, 33)), (1, (1, 1))])
-def test_any_number_of_channels_and_size_of_picture(make, C, size):
+def test_any_number_of_channels_and_size_of_image(make, C, size):
     model = make(num_classes=7, in_channels=C).eval()
     x = Tensor(normal(2, C, *size).astype(np.float32), requires_grad=True)
     y = model(x)
@@ -170,7 +170,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match="in_channels: expected an integer of at least 1, got 0"):
         models.resnet50(in_channels=0)
     model = models.resnet18(num_classes=2)
-    with pytest.raises(ValueError, match=r"x: expected pictures of 3 channels, \(N,3,H,W\), got \(1, 4, 32, 32\)"):
+    with pytest.raises(ValueError, match=r"x: expected images of 3 channels, \(N,3,H,W\), got \(1, 4, 32, 32\)"):
         model(normal(1, 4, 32, 32).astype(np.float32))
     with pytest.raises(ValueError, match=r"expected \(N, C, H, W\), got shape \(3, 32, 32\)"):
         model(normal(3, 32, 32).astype(np.float32))

@@ -27,7 +27,7 @@ from tests.models.reference import (
     rebuilt,
 )
 
-OUTPUTS = {  # for pictures of 299x299
+OUTPUTS = {  # for images of 299x299
     "Conv2d_1a_3x3": (32, 149, 149),
     "Conv2d_2a_3x3": (32, 147, 147),
     "Conv2d_2b_3x3": (64, 147, 147),
@@ -54,7 +54,7 @@ def normal(*shape):
     return np.random.default_rng(0).normal(size=shape)
 
 
-def pictures(*shape):
+def images(*shape):
     return normal(*shape).astype(np.float32)
 
 
@@ -107,13 +107,13 @@ def test_the_grid_shrinks_as_in_the_paper():
     seen = {}
     model = models.inception_v3(num_classes=7)
     with watch(model.eval(), after=lambda name, y: seen.update({name: y.shape[1:]})):
-        model(pictures(1, 3, 299, 299))
+        model(images(1, 3, 299, 299))
     assert {name: seen[name] for name in OUTPUTS} == OUTPUTS
 
 
 def test_training_gives_the_auxiliary_logits_too():
     model = models.inception_v3(num_classes=7, in_channels=1, dropout=0)
-    x = pictures(2, 1, 299, 299)
+    x = images(2, 1, 299, 299)
     outputs = model.train()(x)
     assert type(outputs) is InceptionLogits and [t.shape for t in outputs] == [(2, 7)] * 2
     ops.sum(outputs.aux * outputs.aux).backward()
@@ -154,7 +154,7 @@ def test_three_ways_to_shrink_the_grid():
     assert len({str(names_and_shapes(way)) for way in ways}) == 1
     costs = [cost(way, (288, 35, 35)) for way in ways]
     assert len({cost.parameters for cost in costs}) == 1
-    assert {way(pictures(1, 288, 35, 35)).shape for way in ways} == {(1, 768, 17, 17)}
+    assert {way(images(1, 288, 35, 35)).shape for way in ways} == {(1, 768, 17, 17)}
 
     last = 9 * 288 * 384 + 9 * 96 * 96  # multiply-adds a pixel of the convolutions that may stride
     others = 288 * 64 + 9 * 64 * 96
@@ -178,20 +178,20 @@ def test_only_pooling_first_loses_what_the_pooling_drops():
 
 
 @pytest.mark.parametrize("C", [1, 4])
-def test_any_number_of_channels_and_the_smallest_picture(C):
+def test_any_number_of_channels_and_the_smallest_image(C):
     model = models.inception_v3(num_classes=7, in_channels=C).eval()
-    x = Tensor(pictures(1, C, 75, 80), requires_grad=True)
+    x = Tensor(images(1, C, 75, 80), requires_grad=True)
     with model.frozen():
         y = model(x)
         y.backward(np.ones_like(y.data))
     assert y.shape == (1, 7) and y.dtype == np.float32 and np.isfinite(x.grad).all()
     with pytest.raises(ValueError, match=r"at least 75x75, got 74x90: Mixed_7a\.branch3x3_2\.conv runs out of pixels"):
-        model(pictures(1, C, 74, 90))
+        model(images(1, C, 74, 90))
 
 
-def test_a_picture_too_small_for_the_auxiliary_head():
+def test_an_image_too_small_for_the_auxiliary_head():
     with pytest.raises(ValueError, match=r"at least 299x299, got 128x128: AuxLogits\.conv1\.conv runs out of pixels"):
-        models.inception_v3(num_classes=7).train()(pictures(2, 3, 128, 128))
+        models.inception_v3(num_classes=7).train()(images(2, 3, 128, 128))
 
 
 def test_a_seed_gives_the_same_net_and_another_another():
@@ -207,5 +207,5 @@ def test_bad_input():
         models.inception_v3(in_channels=0)
     with pytest.raises(ValueError, match=r"dropout: expected a number in \[0, 1\), got -0.1"):
         models.inception_v3(dropout=-0.1)
-    with pytest.raises(ValueError, match=r"x: expected pictures of 3 channels, \(N,3,H,W\), got \(1, 1, 75, 75\)"):
-        models.inception_v3(num_classes=2)(pictures(1, 1, 75, 75))
+    with pytest.raises(ValueError, match=r"x: expected images of 3 channels, \(N,3,H,W\), got \(1, 1, 75, 75\)"):
+        models.inception_v3(num_classes=2)(images(1, 1, 75, 75))

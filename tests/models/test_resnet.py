@@ -10,7 +10,7 @@ PLAIN = {"plain20": 20, "plain32": 32, "plain44": 44, "plain56": 56, "plain110":
 PUBLISHED = {20: "0.27", 32: "0.46", 44: "0.66", 56: "0.85", 110: "1.7"}  # millions of parameters, table 6
 
 
-def pictures(*shape, dtype=np.float32, seed=0):
+def images(*shape, dtype=np.float32, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
@@ -53,9 +53,9 @@ def test_names_are_those_of_torchvision():
 
 @pytest.mark.parametrize("make", [models.resnet8, models.plain20])
 @pytest.mark.parametrize("size", [(32, 32), (28, 28), (33, 47), (5, 6), (1, 1)])
-def test_any_size_of_picture(make, size):
+def test_any_size_of_image(make, size):
     model = make(num_classes=7, in_channels=1).eval()
-    x = Tensor(pictures(2, 1, *size), requires_grad=True)
+    x = Tensor(images(2, 1, *size), requires_grad=True)
     y = model(x)
     assert y.shape == (2, 7) and y.dtype == np.float32
     y.backward(np.ones_like(y.data))
@@ -71,7 +71,7 @@ def test_a_seed_gives_the_same_net_and_another_another():
 
 def test_the_block_adds_its_input():
     model = models.resnet20(seed=3).eval()
-    block, x = model.layer1[1], Tensor(pictures(2, 16, 6, 6))
+    block, x = model.layer1[1], Tensor(images(2, 16, 6, 6))
     residual = block.bn2(block.conv2(ops.relu(block.bn1(block.conv1(x))))).data
     assert np.allclose(block(x).data, np.maximum(residual + x.data, 0), atol=1e-6)
     with ops.unfused():
@@ -85,7 +85,7 @@ def test_the_block_adds_its_input():
 
 
 def test_the_shortcut_of_option_a_subsamples_and_pads_channels_with_zeros():
-    shortcut, x = models.resnet20().layer2[0].downsample, pictures(2, 16, 7, 5)
+    shortcut, x = models.resnet20().layer2[0].downsample, images(2, 16, 7, 5)
     y = shortcut(x).data
     assert y.shape == (2, 32, 4, 3)
     assert np.array_equal(y[:, 8:24], x[:, :, ::2, ::2]) and not y[:, :8].any() and not y[:, 24:].any()
@@ -98,14 +98,14 @@ def test_bad_input():
     with pytest.raises(ValueError, match="in_channels: expected an integer of at least 1, got -3"):
         models.resnet8(in_channels=-3)
     model = models.resnet8()
-    with pytest.raises(ValueError, match=r"x: expected pictures of 3 channels, \(N,3,H,W\), got \(2, 1, 32, 32\)"):
-        model(pictures(2, 1, 32, 32))
+    with pytest.raises(ValueError, match=r"x: expected images of 3 channels, \(N,3,H,W\), got \(2, 1, 32, 32\)"):
+        model(images(2, 1, 32, 32))
     with pytest.raises(ValueError, match=r"expected \(N, C, H, W\), got shape \(3, 32, 32\)"):
-        model(pictures(3, 32, 32))
+        model(images(3, 32, 32))
     with pytest.raises(TypeError, match="expected floats, got uint8"):
         model(np.zeros((2, 3, 32, 32), np.uint8))
     with pytest.raises(ValueError, match="empty"):
-        model(pictures(0, 3, 32, 32))
+        model(images(0, 3, 32, 32))
 
 
 def test_a_checkpoint_of_another_depth_is_refused(tmp_path):
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_another_depth_is_refused(tmp_path):
 
 
 def test_it_learns():
-    model, x, labels = models.resnet8(num_classes=4), pictures(16, 3, 16, 16), np.arange(16) % 4
+    model, x, labels = models.resnet8(num_classes=4), images(16, 3, 16, 16), np.arange(16) % 4
     optimiser, losses = SGD(decay_groups(model, 5e-4), lr=0.05, momentum=0.9, nesterov=True), []
     for _ in range(12):
         loss = ops.cross_entropy(model(x), labels)
@@ -174,7 +174,7 @@ def test_logits_and_every_gradient_as_pytorch(name):
     theirs = torch_resnet(torch, 3, 5, 2, name.startswith("resnet")).double()
     assert list(ours.state_dict()) == list(theirs.state_dict())
     theirs.load_state_dict({n: torch.from_numpy(a) for n, a in ours.state_dict().items()})
-    x, labels = pictures(6, 2, 13, 16, dtype=np.float64), np.arange(6) % 5
+    x, labels = images(6, 2, 13, 16, dtype=np.float64), np.arange(6) % 5
     for training in (True, False):
         image, peer_image = Tensor(x, requires_grad=True), torch.from_numpy(x.copy()).requires_grad_()
         logits, expected = ours.train(training)(image), theirs.train(training)(peer_image)

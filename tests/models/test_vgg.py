@@ -38,7 +38,7 @@ def zeros(monkeypatch):
     monkeypatch.setattr(nn.init, "_uniform", lambda shape, rng, a: np.zeros(shape, np.float32))
 
 
-def pictures(*shape):
+def images(*shape):
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
@@ -111,22 +111,22 @@ def test_blocks_with_batch_norm_as_pytorch(zeros):
 
 @pytest.mark.parametrize("make", [models.vgg11, models.vgg13_bn])
 @pytest.mark.parametrize("C", [1, 4])
-def test_any_number_of_channels_and_the_smallest_picture(make, C, zeros):
+def test_any_number_of_channels_and_the_smallest_image(make, C, zeros):
     model = make(num_classes=7, in_channels=C).eval()
     for size in ((32, 32), (33, 70)):
-        y = model(pictures(1, C, *size))
+        y = model(images(1, C, *size))
         assert y.shape == (1, 7) and y.dtype == np.float32
-    with pytest.raises(ValueError, match=r"x: expected pictures of at least 32x32, got 31x40: features\.\d+ runs out"):
-        model(pictures(1, C, 31, 40))
+    with pytest.raises(ValueError, match=r"x: expected images of at least 32x32, got 31x40: features\.\d+ runs out"):
+        model(images(1, C, 31, 40))
 
 
 def test_a_grid_of_7x7_is_left_as_it_is(zeros):
     seen = {}
     model = models.vgg11(num_classes=2)
     with watch(model.eval(), after=lambda name, y: seen.update({name: y.data})):
-        model(pictures(1, 3, 224, 224))
+        model(images(1, 3, 224, 224))
     assert seen["features"].shape == (1, 512, 7, 7)
-    assert np.array_equal(model.avgpool(pictures(1, 2, 7, 7)).data, pictures(1, 2, 7, 7))
+    assert np.array_equal(model.avgpool(images(1, 2, 7, 7)).data, images(1, 2, 7, 7))
 
 
 def test_dropout(zeros):
@@ -149,5 +149,5 @@ def test_bad_input(zeros):
         models.vgg16_bn(in_channels=0)
     with pytest.raises(ValueError, match=r"dropout: expected a number in \[0, 1\), got 1"):
         models.vgg11(dropout=1)
-    with pytest.raises(ValueError, match=r"x: expected pictures of 3 channels, \(N,3,H,W\), got \(1, 1, 32, 32\)"):
-        models.vgg11()(pictures(1, 1, 32, 32))
+    with pytest.raises(ValueError, match=r"x: expected images of 3 channels, \(N,3,H,W\), got \(1, 1, 32, 32\)"):
+        models.vgg11()(images(1, 1, 32, 32))

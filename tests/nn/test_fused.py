@@ -97,10 +97,10 @@ def test_a_wrong_fold_is_noticed(forgotten: str, monkeypatch: pytest.MonkeyPatch
             setattr(other, forgotten, np.full(4, float(forgotten == "running_var")))
         else:
             getattr(other, forgotten).data = np.full(4, float(forgotten == "weight"))
-        return folded(other_conv, other)
+        return fuse_conv_bn(other_conv, other)
 
-    folded = fused.folded
-    monkeypatch.setattr(fused, "folded", without)
+    fuse_conv_bn = fused.fuse_conv_bn
+    monkeypatch.setattr(fused, "fuse_conv_bn", without)
     with pytest.raises(AssertionError):
         check(x, conv, norm, None, relu=True)
 
@@ -117,13 +117,13 @@ def test_nothing_is_folded_that_trains() -> None:
             assert kinds(y)[-1].startswith("BatchNormFrozen")
         np.testing.assert_array_equal(found[0], found[2])
         with no_grad():
-            assert fused.folds(Tensor(x), conv, norm)
+            assert fused.can_fuse(Tensor(x), conv, norm)
         p.requires_grad = False
-    picture = Tensor(x, requires_grad=True)
-    assert kinds(nn.conv_relu(picture, conv, norm)) == ["Conv2dReLU"]
-    assert kinds(nn.conv_relu(picture, conv, norm.train())) == ["Conv2d", "BatchNormReLU"]
+    image = Tensor(x, requires_grad=True)
+    assert kinds(nn.conv_relu(image, conv, norm)) == ["Conv2dReLU"]
+    assert kinds(nn.conv_relu(image, conv, norm.train())) == ["Conv2d", "BatchNormReLU"]
     with ops.unfused():
-        assert kinds(nn.conv_relu(picture, conv, norm.eval())) == ["Conv2d", "BatchNormFrozen", "ReLU"]
+        assert kinds(nn.conv_relu(image, conv, norm.eval())) == ["Conv2d", "BatchNormFrozen", "ReLU"]
 
 
 def test_nothing_is_folded_where_there_are_more_weights_than_pixels() -> None:
@@ -134,7 +134,7 @@ def test_nothing_is_folded_where_there_are_more_weights_than_pixels() -> None:
     assert kinds(nn.conv_relu(Tensor(x[:, :, 1:], requires_grad=True), conv, norm)) == ["Conv2d", "BatchNormFrozenReLU"]
 
 
-def test_the_picture_and_one_array_are_kept() -> None:
+def test_the_image_and_one_array_are_kept() -> None:
     conv, norm = layers(np.random.default_rng(0), 3, 4)
     frozen(conv, norm)
     x = Tensor(np.random.default_rng(1).standard_normal((2, 3, 9, 9)), requires_grad=True)

@@ -6,7 +6,7 @@ from minidl.nn.init import fan_in_uniform
 from minidl.optim import SGD
 
 
-def pictures(*shape, dtype=np.float32, seed=0):
+def images(*shape, dtype=np.float32, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
@@ -38,7 +38,7 @@ def rng():
     ids=lambda value: repr(value) if isinstance(value, nn.Module) else "",
 )
 def test_layers_call_their_op_with_their_settings(layer, function):
-    x = Tensor(pictures(2, 3, 8, 7))
+    x = Tensor(images(2, 3, 8, 7))
     assert np.array_equal(layer(x).data, function(x).data)
     assert layer.parameters() == []
 
@@ -46,7 +46,7 @@ def test_layers_call_their_op_with_their_settings(layer, function):
 def test_conv2d_passes_every_setting_on():
     layer = nn.Conv2d(4, 6, (3, 1), (2, 1), (1, 0), (2, 1), groups=2, rng=rng())
     layer.bias.data[:] = np.arange(6)
-    x = Tensor(pictures(2, 4, 9, 8))
+    x = Tensor(images(2, 4, 9, 8))
     assert layer.weight.shape == (6, 2, 3, 1)
     expected = ops.conv2d(x, layer.weight, layer.bias, (2, 1), (1, 0), (2, 1), 2)
     assert np.array_equal(layer(x).data, expected.data)
@@ -56,7 +56,7 @@ def test_linear_and_its_initialisation():
     layer = nn.Linear(5, 2, rng=rng(), init=fan_in_uniform)
     assert np.array_equal(layer.weight.data, fan_in_uniform((2, 5), rng()))
     assert np.array_equal(layer.bias.data, np.zeros(2))
-    x = pictures(3, 5)
+    x = images(3, 5)
     assert np.allclose(layer(x).data, x @ layer.weight.data.T, atol=1e-6)
 
 
@@ -78,18 +78,22 @@ def test_a_generator_makes_the_same_layer_again_and_none_draws_from_one_shared()
         (lambda: nn.Conv2d(0, 4, 3), ValueError, "in_channels: expected an integer of at least 1, got 0"),
         (lambda: nn.Conv2d(3, 4.0, 3), TypeError, r"out_channels: expected an integer of at least 1, got 4.0"),
         (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, "groups: 2 does not divide 3 input and 4 output channels"),
-        (lambda: nn.Conv2d(3, 4, (3, 3, 3)), ValueError, "kernel: expected an integer of at least 1, or a pair"),
+        (lambda: nn.Conv2d(3, 4, (3, 3, 3)), ValueError, "kernel_size: expected an integer of at least 1, or a pair"),
         (lambda: nn.Conv2d(3, 4, 3, stride=0), ValueError, "stride: expected an integer of at least 1, .* got 0"),
         (lambda: nn.Conv2d(3, 4, 3, padding=-1), ValueError, "padding: expected an integer of at least 0, .* got -1"),
         (lambda: nn.Conv2d(3, 4, 3, rng=0), TypeError, "rng: expected a numpy.random.Generator"),
         (lambda: nn.Linear(3, 0), ValueError, "out_features: expected an integer of at least 1, got 0"),
-        (lambda: nn.BatchNorm2d(0), ValueError, "channels: expected an integer of at least 1, got 0"),
+        (lambda: nn.BatchNorm2d(0), ValueError, "num_features: expected an integer of at least 1, got 0"),
         (lambda: nn.BatchNorm2d(3, eps=0), ValueError, r"eps: expected a number in \(0, inf\), got 0"),
         (lambda: nn.BatchNorm2d(3, momentum=1.5), ValueError, r"momentum: expected a number in \[0, 1\], got 1.5"),
         (lambda: nn.Dropout(1.0), ValueError, r"p: expected a number in \[0, 1\), got 1.0"),
         (lambda: nn.Dropout(0.5, 7), TypeError, "rng: expected a numpy.random.Generator"),
-        (lambda: nn.MaxPool2d(0), ValueError, "kernel: expected an integer of at least 1, .* got 0"),
-        (lambda: nn.AdaptiveAvgPool2d("big"), TypeError, "size: expected an integer of at least 1, or a pair .* got 'big'"),
+        (lambda: nn.MaxPool2d(0), ValueError, "kernel_size: expected an integer of at least 1, .* got 0"),
+        (
+            lambda: nn.AdaptiveAvgPool2d("big"),
+            TypeError,
+            "output_size: expected an integer of at least 1, or a pair .* got 'big'",
+        ),
         (lambda: nn.Sequential(ops.relu), TypeError, "Sequential: expected Modules, got function"),
         (lambda: nn.ModuleList([1]), TypeError, "ModuleList: expected Modules, got int"),
     ],
@@ -99,16 +103,16 @@ def test_bad_settings(make, error, message):
         make()
 
 
-def test_a_kernel_larger_than_the_padded_picture_names_both():
-    with pytest.raises(ValueError, match=r"a kernel of \(5, 5\) .* is larger than the picture \(2, 2\) with padding \(1, 1\)"):
-        nn.Conv2d(3, 4, 5, padding=1)(pictures(1, 3, 2, 2))
+def test_a_kernel_larger_than_the_padded_image_names_both():
+    with pytest.raises(ValueError, match=r"a kernel of \(5, 5\) .* is larger than the image \(2, 2\) with padding \(1, 1\)"):
+        nn.Conv2d(3, 4, 5, padding=1)(images(1, 3, 2, 2))
 
 
 # ---- batch norm
 
 
 def test_batch_norm_in_training_normalises_the_batch_and_follows_its_statistics():
-    layer, x = nn.BatchNorm2d(3, momentum=0.25), pictures(4, 3, 5, 6) * 2 + 1
+    layer, x = nn.BatchNorm2d(3, momentum=0.25), images(4, 3, 5, 6) * 2 + 1
     y = layer(x).data
     assert np.allclose(y.mean((0, 2, 3)), 0, atol=1e-5) and np.allclose(y.var((0, 2, 3)), 1, atol=1e-4)
     assert np.allclose(layer.running_mean, 0.25 * x.mean((0, 2, 3)), atol=1e-6)
@@ -118,7 +122,7 @@ def test_batch_norm_in_training_normalises_the_batch_and_follows_its_statistics(
 
 
 def test_batch_norm_in_evaluation_takes_the_running_statistics_and_leaves_them():
-    layer, x = nn.BatchNorm2d(3), pictures(4, 3, 5, 6)
+    layer, x = nn.BatchNorm2d(3), images(4, 3, 5, 6)
     layer(x * 3 + 1)
     before = layer.state_dict()
     y = layer.eval()(x).data
@@ -128,10 +132,10 @@ def test_batch_norm_in_evaluation_takes_the_running_statistics_and_leaves_them()
 
 
 def test_batch_norm_in_evaluation_can_be_differentiated_after_more_training():
-    layer, x = nn.BatchNorm2d(2), Tensor(pictures(2, 2, 3, 3), requires_grad=True)
+    layer, x = nn.BatchNorm2d(2), Tensor(images(2, 2, 3, 3), requires_grad=True)
     layer.running_var[:] = 4
     y = layer.eval()(x)
-    layer.train()(pictures(5, 2, 3, 3) * 100)  # the graph of y keeps the statistics that it was made with
+    layer.train()(images(5, 2, 3, 3) * 100)  # the graph of y keeps the statistics that it was made with
     y.backward(np.ones_like(y.data))
     assert np.allclose(x.grad, 1 / np.sqrt(4 + 1e-5))
 
@@ -139,7 +143,7 @@ def test_batch_norm_in_evaluation_can_be_differentiated_after_more_training():
 def test_batch_norm_tracks_statistics_without_a_graph_too():
     layer = nn.BatchNorm2d(2)
     with no_grad():
-        layer(pictures(3, 2, 4, 4))
+        layer(images(3, 2, 4, 4))
     assert layer.num_batches_tracked == 1
 
 
@@ -147,11 +151,11 @@ def test_batch_norm_of_single_values_fails_and_leaves_the_statistics():
     layer = nn.BatchNorm2d(2)
     before = layer.state_dict()
     with pytest.raises(ValueError, match=r"one value per channel has no variance, got shape \(1, 2, 1, 1\)"):
-        layer(pictures(1, 2, 1, 1))
+        layer(images(1, 2, 1, 1))
     with pytest.raises(ValueError, match=r"gamma: expected shape \(3,\)"):
-        layer(pictures(2, 3, 4, 4))
+        layer(images(2, 3, 4, 4))
     assert all(np.array_equal(a, before[n]) for n, a in layer.state_dict().items())
-    assert layer.eval()(pictures(1, 2, 1, 1)).shape == (1, 2, 1, 1)
+    assert layer.eval()(images(1, 2, 1, 1)).shape == (1, 2, 1, 1)
 
 
 @pytest.mark.oracle
@@ -163,7 +167,7 @@ def test_batch_norm_as_pytorch():
     ours.load_state_dict({n: t.numpy() for n, t in theirs.state_dict().items()})
     for training in (True, True, True, False):
         for seed in range(2):
-            x = pictures(2, 3, 4, 5, dtype=np.float64, seed=seed) * 3 + 1
+            x = images(2, 3, 4, 5, dtype=np.float64, seed=seed) * 3 + 1
             y, expected = ours.train(training)(x).data, theirs.train(training)(torch.from_numpy(x)).detach().numpy()
             assert np.allclose(y, expected, rtol=0, atol=1e-12)
             state = ours.state_dict()
@@ -182,7 +186,7 @@ def test_dropout_drops_in_training_and_keeps_the_mean():
 
 
 def test_dropout_in_evaluation_is_the_identity_and_draws_nothing():
-    layer, x = nn.Dropout(0.5, rng()).eval(), Tensor(pictures(2, 3))
+    layer, x = nn.Dropout(0.5, rng()).eval(), Tensor(images(2, 3))
     assert layer(x) is x
     assert layer.rng.bit_generator.state == rng().bit_generator.state
 
@@ -193,7 +197,7 @@ def test_dropout_in_evaluation_is_the_identity_and_draws_nothing():
 def test_sequential_runs_in_order_and_is_indexed():
     a, b, c = nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)
     net = nn.Sequential(a, b, c)
-    x = pictures(5, 3)
+    x = images(5, 3)
     assert np.array_equal(net(x).data, c(b(a(Tensor(x)))).data)
     assert len(net) == 3 and net[0] is a and net[-1] is c and list(net) == [a, b, c]
     assert isinstance(net[:2], nn.Sequential) and list(net[:2]) == [a, b]
@@ -208,19 +212,19 @@ def test_module_list_is_looped_over():
     assert [n for n, _ in layers.named_parameters()] == ["0.weight", "0.bias", "1.weight", "1.bias", "2.weight", "2.bias"]
     assert [layer.weight.shape for layer in layers] == [(2, 2), (2, 2), (3, 2)]
     with pytest.raises(NotImplementedError):
-        layers(pictures(1, 2))
+        layers(images(1, 2))
 
 
 # ---- all of it together
 
 
-def test_a_tiny_net_learns_its_pictures_by_heart():
+def test_a_tiny_net_learns_its_images_by_heart():
     r = rng()
     net = nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1, bias=False, rng=r), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(8 * 3 * 3, 16, rng=r), nn.LeakyReLU(), nn.Linear(16, 4, rng=r, init=fan_in_uniform),
     )  # fmt: skip
-    x, labels = pictures(24, 1, 6, 6), np.arange(24) % 4
+    x, labels = images(24, 1, 6, 6), np.arange(24) % 4
     optimiser, losses = SGD(net.parameters(), lr=0.1, momentum=0.9), []
     for _ in range(40):
         loss = ops.cross_entropy(net(x), labels)

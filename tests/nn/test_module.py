@@ -13,10 +13,10 @@ class Block(nn.Module):
     def __init__(self):
         self.first = nn.Linear(3, 4, rng=np.random.default_rng(1))
         self.scale = Parameter(np.ones(4, np.float32))
-        self.buffer("seen", np.array(0, np.int64))
+        self.register_buffer("seen", np.array(0, np.int64))
         self.inner = nn.Sequential(nn.ReLU(), nn.Linear(4, 2, bias=False, rng=np.random.default_rng(2)))
         self.shift = Parameter(np.zeros(4, np.float32))
-        self.buffer("mean", np.zeros(4, np.float32))
+        self.register_buffer("mean", np.zeros(4, np.float32))
 
     def forward(self, x):
         return self.inner(self.first(x) * self.scale + self.shift)
@@ -74,12 +74,12 @@ def test_modes_reach_every_module_and_return_the_model():
 
 def test_buffers_must_be_arrays():
     with pytest.raises(TypeError, match="buffer 'mean': expected an array, got float"):
-        nn.Module().buffer("mean", 0.0)
+        nn.Module().register_buffer("mean", 0.0)
 
 
 def test_buffer_names_are_those_of_one_module():
     a, b = nn.Module(), nn.Module()
-    a.buffer("mean", np.zeros(1))
+    a.register_buffer("mean", np.zeros(1))
     assert b.buffer_names == () and a.buffer_names == ("mean",)
 
 

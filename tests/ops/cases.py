@@ -148,7 +148,7 @@ def kinked(draw: Any, name: str) -> Case:
 
 @case("LeakyReLU")
 def leaky_relu(draw: Any, name: str) -> Case:
-    return Case(ops.leaky_relu, *apart(draw_rng(draw), draw(shapes())), slope=draw(st.sampled_from((0.01, 0.3, -0.5))))
+    return Case(ops.leaky_relu, *apart(draw_rng(draw), draw(shapes())), negative_slope=draw(st.sampled_from((0.01, 0.3, -0.5))))
 
 
 @case("Clip")
@@ -341,7 +341,7 @@ def mse(draw: Any, name: str) -> Case:
     return Case(ops.mse, rng.uniform(-3, 3, shape), targets=np.asarray(rng.uniform(-3, 3, shape)))
 
 
-# ---- pictures
+# ---- images
 
 
 @case("Conv2d")
@@ -390,7 +390,7 @@ def pool(draw: Any, name: str) -> Case:
     spare = [s - 1 if ceil_mode else 0 for s in as_pair(kernel if stride is None else stride)]  # what may be missing
     H, W = (max(1, k - 2 * p - s) + draw(st.integers(0, 4)) for k, p, s in zip(as_pair(kernel), padding, spare, strict=True))
     (x,) = apart(draw_rng(draw), (draw(st.integers(1, 2)), draw(st.integers(1, 3)), H, W))
-    settings: dict[str, Any] = {"kernel": kernel, "stride": stride, "padding": padding, "ceil_mode": ceil_mode}
+    settings: dict[str, Any] = {"kernel_size": kernel, "stride": stride, "padding": padding, "ceil_mode": ceil_mode}
     if name == "AvgPool2d":
         settings["count_include_pad"] = draw(st.booleans())
     return Case({"MaxPool2d": ops.max_pool2d, "AvgPool2d": ops.avg_pool2d}[name], x, **settings)
@@ -489,24 +489,24 @@ def draw_dense_block(draw: Any, name: str) -> Case:
     return Case(dense_block, *inputs, convolutions=convolutions, frozen=frozen)
 
 
-def draw_pictures(draw: Any) -> np.ndarray:
+def draw_images(draw: Any) -> np.ndarray:
     return draw_rng(draw).uniform(-2, 2, draw(hnp.array_shapes(min_dims=4, max_dims=4, max_side=6)))
 
 
 @st.composite
 def resize(draw: Any) -> Case:
     mode, align_corners = draw(st.sampled_from((("nearest", False), ("bilinear", False), ("bilinear", True))))
-    return Case(ops.resize, draw_pictures(draw), size=draw_int_or_pair(draw, 1, 9), mode=mode, align_corners=align_corners)
+    return Case(ops.resize, draw_images(draw), size=draw_int_or_pair(draw, 1, 9), mode=mode, align_corners=align_corners)
 
 
 @st.composite
 def adaptive_avg_pool2d(draw: Any) -> Case:
-    return Case(ops.adaptive_avg_pool2d, draw_pictures(draw), size=draw_int_or_pair(draw, 1, 7))
+    return Case(ops.adaptive_avg_pool2d, draw_images(draw), output_size=draw_int_or_pair(draw, 1, 7))
 
 
 @st.composite
 def gaussian_blur(draw: Any) -> Case:
-    x = draw_pictures(draw)
+    x = draw_images(draw)
     sigma = draw(st.sampled_from((0.4, 1.0, (0.5, 2.0))))
     return Case(ops.gaussian_blur, x, sigma=sigma, radius=tuple(draw(st.integers(0, n - 1)) for n in x.shape[2:]))
 
@@ -519,4 +519,4 @@ def smooth_max_convolution(draw: Any, name: str) -> Case:
     rng, (r, s) = draw_rng(draw), (draw(st.integers(0, 2)), draw(st.integers(1, 3)))
     kernel = rng.uniform(0, 1, (2 * r + 1, 2 * r + 1, s, s))
     x = rng.uniform(0, 1, draw(shapes(4, 4, 4)))
-    return Case(ops.smooth_max_convolution, x, kernel=kernel, coldness=draw(st.sampled_from((0.0, 1.0, 5.0))))
+    return Case(ops.smooth_max_convolution, x, kernel=kernel, temperature=draw(st.sampled_from((100.0, 1.0, 0.2))))

@@ -94,7 +94,7 @@ def _pool_settings(case: Case) -> dict[str, Any]:
 def test_max_pool2d_gives_ties_to_the_first() -> None:
     x = np.random.default_rng(0).integers(0, 3, (2, 3, 8, 8)).astype(np.float64)
     for kernel in kernels.CHOICES:
-        case = Case(ops.max_pool2d, x, kernel=3, stride=2, padding=1)
+        case = Case(ops.max_pool2d, x, kernel_size=3, stride=2, padding=1)
         _agree(case, lambda x: F.max_pool2d(x, 3, 2, 1), np.float64, kernel)
 
 
@@ -120,7 +120,7 @@ def test_batch_norm_frozen(strategy: Any, dtype: Any, kernel: str, data: st.Data
     _agree(case, lambda x, gamma, beta: F.batch_norm(x, mean, var, gamma, beta, training=False), dtype, kernel)
 
 
-# ---- pictures
+# ---- images
 
 
 @given(case=cases.resize())

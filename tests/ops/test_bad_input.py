@@ -19,7 +19,7 @@ def labels(*values: int) -> np.ndarray:
     return np.array(values)
 
 
-X = t(2, 4, 5, 6)  # pictures
+X = t(2, 4, 5, 6)  # images
 V = t(4)  # one value per channel
 Z = t(3, 5)  # logits
 R = Tensor(Z.data.copy(), requires_grad=True)
@@ -27,20 +27,24 @@ R = Tensor(Z.data.copy(), requires_grad=True)
 CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     # convolution
     (lambda: ops.conv2d(t(4, 5, 6), t(1, 4, 3, 3)), ValueError, r"x: expected \(N, C, H, W\), got shape \(4, 5, 6\)"),
-    (lambda: ops.conv2d(X, t(8, 4)), ValueError, r"w: expected \(F, C/groups, kh, kw\), got shape \(8, 4\)"),
+    (lambda: ops.conv2d(X, t(8, 4)), ValueError, r"weight: expected \(F, C/groups, kh, kw\), got shape \(8, 4\)"),
     (
         lambda: ops.conv2d(X, t(8, 3, 1, 1)),
         ValueError,
-        r"x: expected 3 channels, for w of \(8, 3, 1, 1\) .* got \(2, 4, 5, 6\)",
+        r"x: expected 3 channels, for a weight of \(8, 3, 1, 1\) .* got \(2, 4, 5, 6\)",
     ),
     (
         lambda: ops.conv2d(t(2, 5, 6, 4), t(8, 4, 1, 1)),
         ValueError,
         r"channels come last, write ops.transpose\(x, \(0, 3, 1, 2\)\)",
     ),
-    (lambda: ops.conv2d(X, t(8, 4, 1, 1), t(7)), ValueError, r"b: expected shape \(8,\), got \(7,\)"),
-    (lambda: ops.conv2d(X, t(8, 4, 7, 1)), ValueError, r"w: a kernel of \(7, 1\) .* larger than the picture \(5, 6\) with pad"),
-    (lambda: ops.conv2d(X, t(8, 4, 3, 3), dilation=3), ValueError, r"with dilation \(3, 3\) is larger than the picture"),
+    (lambda: ops.conv2d(X, t(8, 4, 1, 1), t(7)), ValueError, r"bias: expected shape \(8,\), got \(7,\)"),
+    (
+        lambda: ops.conv2d(X, t(8, 4, 7, 1)),
+        ValueError,
+        r"weight: a kernel of \(7, 1\) .* larger than the image \(5, 6\) with pad",
+    ),
+    (lambda: ops.conv2d(X, t(8, 4, 3, 3), dilation=3), ValueError, r"with dilation \(3, 3\) is larger than the image"),
     (lambda: ops.conv2d(X, t(8, 4, 1, 1), stride=0), ValueError, "stride: expected an integer of at least 1, .* got 0"),
     (
         lambda: ops.conv2d(X, t(8, 4, 1, 1), stride=(1, 2, 3)),
@@ -60,8 +64,8 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: ops.conv2d(X, t(8, 2, 1, 1), groups=2.0), TypeError, "groups: expected an integer of at least 1, got 2.0"),
     # pooling
     (lambda: ops.max_pool2d(t(4, 5), 2), ValueError, r"x: expected \(N, C, H, W\), got shape \(4, 5\)"),
-    (lambda: ops.max_pool2d(X, 0), ValueError, "kernel: expected an integer of at least 1, .* got 0"),
-    (lambda: ops.max_pool2d(X, 7), ValueError, r"kernel: \(7, 7\) is larger than the picture \(5, 6\) with padding \(0, 0\)"),
+    (lambda: ops.max_pool2d(X, 0), ValueError, "kernel_size: expected an integer of at least 1, .* got 0"),
+    (lambda: ops.max_pool2d(X, 7), ValueError, r"kernel: \(7, 7\) is larger than the image \(5, 6\) with padding \(0, 0\)"),
     (lambda: ops.max_pool2d(X, 2, padding=2), ValueError, r"padding: expected at most half the kernel \(2, 2\), got 2"),
     (lambda: ops.avg_pool2d(X, 2, stride=(0, 1)), ValueError, r"stride: expected an integer of at least 1, .* got \(0, 1\)"),
     (lambda: ops.global_avg_pool2d(t(4, 5)), ValueError, r"x: expected \(N, C, H, W\), got shape \(4, 5\)"),
@@ -74,7 +78,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: ops.batch_norm_frozen(X, V, V, np.ones(3), V.data), ValueError, r"mean: expected shape \(4,\), .* got \(3,\)"),
     (lambda: ops.batch_norm_frozen(X, V, V, V.data, np.ones(4)), TypeError, "var: expected float32, as x is, got float64"),
     (lambda: ops.batch_norm_frozen(X, V, V, V, V.data), TypeError, "mean: expected an array, got Tensor"),
-    # pictures
+    # images
     (lambda: ops.resize(t(5, 6), 3), ValueError, r"x: expected \(N, C, H, W\), got shape \(5, 6\)"),
     (lambda: ops.resize(X, (3, 0)), ValueError, r"size: expected an integer of at least 1, .* got \(3, 0\)"),
     (lambda: ops.resize(X, 3, mode="bicubic"), ValueError, "mode: expected 'bilinear' or 'nearest', got 'bicubic'"),
@@ -125,8 +129,8 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
         ValueError,
         r"x: expected \(N, 120\), .* got \(2, 4, 5, 6\); write ops.flatten\(x\) first",
     ),
-    (lambda: ops.linear(Z, t(4)), ValueError, r"w: expected \(O, I\), got shape \(4,\)"),
-    (lambda: ops.linear(Z, t(4, 5), t(5)), ValueError, r"b: expected shape \(4,\), got \(5,\)"),
+    (lambda: ops.linear(Z, t(4)), ValueError, r"weight: expected \(O, I\), got shape \(4,\)"),
+    (lambda: ops.linear(Z, t(4, 5), t(5)), ValueError, r"bias: expected shape \(4,\), got \(5,\)"),
     (lambda: ops.matmul(t(3), t(3, 4)), ValueError, r"expected a \(..., I, J\) and b \(..., J, K\), got \(3,\) and \(3, 4\)"),
     (lambda: ops.clip(Z, 1, 0), ValueError, "low, high: expected low <= high, got 1.0 and 0.0"),
     (lambda: ops.clip(Z), ValueError, "low, high: expected at least one number, got None for both"),

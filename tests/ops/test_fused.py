@@ -21,7 +21,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 
 
 def everything(make: Callable[[], nn.Module], dtype: str) -> list[np.ndarray]:
-    """Losses, gradients of picture and parameters, and the state after it, in training, in evaluation, and frozen there"""
+    """Losses, gradients of image and parameters, and the state after it, in training, in evaluation, and frozen there"""
     rng = np.random.default_rng(0)
     x, labels = rng.standard_normal((3, 3, 12, 16)).astype(dtype), np.array([0, 3, 9])
     model = make().to(dtype=dtype)
@@ -29,15 +29,15 @@ def everything(make: Callable[[], nn.Module], dtype: str) -> list[np.ndarray]:
         p.data += 0.1 * rng.standard_normal(p.shape).astype(dtype)  # batch norms that are not as they began
     found: list[np.ndarray] = []
     for mode in (True, False):
-        picture = Tensor(x, requires_grad=True)
-        loss = ops.cross_entropy(model.train(mode)(picture), labels)
+        image = Tensor(x, requires_grad=True)
+        loss = ops.cross_entropy(model.train(mode)(image), labels)
         loss.backward()
-        found += [loss.data, picture.grad, *(p.grad for p in model.parameters()), *model.state_dict().values()]
+        found += [loss.data, image.grad, *(p.grad for p in model.parameters()), *model.state_dict().values()]
     with model.frozen():
-        picture = Tensor(x, requires_grad=True)
-        loss = ops.cross_entropy(model(picture), labels)
+        image = Tensor(x, requires_grad=True)
+        loss = ops.cross_entropy(model(image), labels)
         loss.backward()
-    return [*found, loss.data, picture.grad]
+    return [*found, loss.data, image.grad]
 
 
 @pytest.mark.parametrize("net", NETS)

@@ -20,7 +20,7 @@ def test_the_gradient_of_max_pooling_stays_in_the_image(dtype: type, kernel: str
             assert (y.data == -np.inf).all()
             gy = np.arange(1, y.size + 1, dtype=dtype).reshape(y.shape)
             gx = gradients(y, [x], gy)[0]
-            assert gx.sum() == gy.sum() and (y.op.winner < 6).all()  # type: ignore[union-attr]
+            assert gx.sum() == gy.sum() and (y.op.argmax < 6).all()  # type: ignore[union-attr]
             tops, lefts = (np.maximum(0, 2 * np.arange(n) - 1) for n in y.shape[2:])
             want = np.zeros(shape, dtype)
             np.add.at(want, (slice(None), slice(None), tops[:, None], lefts), gy)

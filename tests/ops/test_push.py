@@ -196,6 +196,6 @@ def test_one_forgotten_input_is_found(name: str) -> None:
 def test_max_pooling_knows_where_its_winners_are() -> None:
     x = np.random.default_rng(0).permutation(2 * 3 * 7 * 6).reshape(2, 3, 7, 6).astype(float)
     y = ops.max_pool2d(Tensor(x, requires_grad=True), (3, 2), (2, 1), padding=1)
-    rows, columns = y.op.winners()  # type: ignore[union-attr]
+    rows, columns = y.op.indices()  # type: ignore[union-attr]
     for n, c, i, j in np.ndindex(*y.shape):
         assert x[n, c, rows[n, c, i, j], columns[n, c, i, j]] == y.data[n, c, i, j]

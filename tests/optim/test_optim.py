@@ -435,11 +435,11 @@ def test_constant_and_step_decay():
 
 
 def test_cosine_rises_from_0_and_falls_to_0():
-    schedule = optim.cosine(2.0, total=14, warmup=4)
+    schedule = optim.cosine(2.0, total_steps=14, warmup=4)
     assert [schedule(k) for k in range(5)] == pytest.approx([0, 0.5, 1, 1.5, 2])
     assert schedule(9) == pytest.approx(1.0) and schedule(14) == pytest.approx(0, abs=1e-15)
     assert schedule(1000) == schedule(14)
-    assert optim.cosine(2.0, total=10)(0) == 2.0
+    assert optim.cosine(2.0, total_steps=10)(0) == 2.0
     values = [schedule(k) for k in range(4, 15)]
     assert values == sorted(values, reverse=True)
 
@@ -459,12 +459,12 @@ def test_one_cycle_is_that_of_the_comparison_with_pytorch(steps, peak):
     [
         (lambda: optim.constant(math.nan), r"lr: expected a number in \[0, inf\), got nan"),
         (lambda: optim.step_decay(0.1, [5, 3]), "milestones: expected increasing steps"),
-        (lambda: optim.step_decay(0.1, [5], math.inf), r"factor: expected a number in \[0, inf\), got inf"),
+        (lambda: optim.step_decay(0.1, [5], math.inf), r"gamma: expected a number in \[0, inf\), got inf"),
         (lambda: optim.cosine(-1, 10), r"lr: expected a number in \[0, inf\), got -1"),
-        (lambda: optim.cosine(0.1, 10, 10), "expected 0 <= warmup < total, got 10 and 10"),
-        (lambda: optim.cosine(0.1, 0), "total: expected an integer of at least 1, got 0"),
-        (lambda: optim.one_cycle(math.inf, 10), r"peak: expected a number in \[0, inf\), got inf"),
-        (lambda: optim.one_cycle(0.1, 0), "total: expected an integer of at least 1, got 0"),
+        (lambda: optim.cosine(0.1, 10, 10), "expected 0 <= warmup < total_steps, got 10 and 10"),
+        (lambda: optim.cosine(0.1, 0), "total_steps: expected an integer of at least 1, got 0"),
+        (lambda: optim.one_cycle(math.inf, 10), r"max_lr: expected a number in \[0, inf\), got inf"),
+        (lambda: optim.one_cycle(0.1, 0), "total_steps: expected an integer of at least 1, got 0"),
         (lambda: optim.one_cycle(0.1, 10, 1.0), r"warmup: expected a number in \[0, 1\), got 1.0"),
     ],
 )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minidl import Tensor, gradients, nn, ops
-from minidl.ops.norm import BatchNorm, follow
+from minidl.ops.norm import BatchNorm, running_average
 
 Array = np.ndarray
 Ints = Sequence[int]
@@ -130,7 +130,7 @@ def _halves(pads: Ints) -> tuple[Ints, Ints]:
 
 
 def _pads(x: Tensor, kernel: Ints, strides: Ints, dilations: Ints, auto_pad: str, pads: Ints) -> tuple[Ints, Ints]:
-    """What to pad before and after each axis of the picture; with auto_pad so that ceil(size / stride) windows fit"""
+    """What to pad before and after each axis of the image; with auto_pad so that ceil(size / stride) windows fit"""
     if auto_pad in ("NOTSET", "VALID"):
         return _halves(pads or [0] * 2 * len(kernel))
     sizes = zip(x.shape[2:], kernel, strides, dilations, strict=True)
@@ -172,7 +172,7 @@ def batch_norm(
     if not training_mode:
         return ops.batch_norm_frozen(x, scale, b, mean, var, epsilon)
     op = BatchNorm(epsilon)
-    return op(x, scale, b), follow(mean, op.mean, 1 - momentum), follow(var, op.var, 1 - momentum)
+    return op(x, scale, b), running_average(mean, op.mean, 1 - momentum), running_average(var, op.var, 1 - momentum)
 
 
 def instance_norm(x: Tensor, scale: Tensor, b: Tensor, *, epsilon: float = 1e-5) -> Tensor:
@@ -184,7 +184,7 @@ def group_norm(x: Tensor, scale: Tensor, b: Tensor, *, epsilon: float = 1e-5, nu
 
 
 def _group_norm(x: Tensor, scale: Tensor, b: Tensor, groups: int, epsilon: float) -> Tensor:
-    """Batch normalisation where each group of each picture is a channel of one picture"""
+    """Batch normalisation where each group of each image is a channel of one image"""
     M = len(x) * groups
     ones, zeros = Tensor(np.ones(M, x.dtype)), Tensor(np.zeros(M, x.dtype))
     y = ops.reshape(ops.batch_norm(ops.reshape(x, (1, M, -1)), ones, zeros, epsilon), x.shape)
@@ -438,7 +438,7 @@ def space_to_depth(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
     return ops.reshape(ops.transpose(ops.reshape(x, (N, C, H // b, b, W // b, b)), axes), (N, -1, H // b, W // b))
 
 
-# ---- pictures of another size
+# ---- images of another size
 
 
 def resize(

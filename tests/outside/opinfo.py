@@ -318,7 +318,7 @@ def constant_pad_nd(x: Tensor, pad_: Any, value: float = 0) -> Tensor:
     return pad(x, pad_, "constant", value)
 
 
-# ---- pictures
+# ---- images
 
 
 def both(value: Any) -> Any:

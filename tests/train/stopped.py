@@ -32,7 +32,7 @@ SCRIPT = ROOT / "examples" / "train.py"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 TINY = ["--limit", "48", "--epochs", "3", "--batch-size", "16", "--seed", "3"]
 TIMES = ("seconds", "images_per_second")
-PICTURES = ("curves.png", "confusion.png", "gradients.png")
+IMAGES = ("curves.png", "confusion.png", "gradients.png")
 
 LEFTOVER = re.compile(r"\.(.*)\.[0-9]+\.tmp")  # of a write that nothing could clean up after
 
@@ -74,7 +74,7 @@ class Whole:
         assert process.returncode == 0, text
         self.seconds = time.perf_counter() - begin
         self.rows = rows_of((out / "metrics.jsonl").read_text())
-        self.pictures = {name: (out / name).read_bytes() for name in PICTURES}
+        self.images = {name: (out / name).read_bytes() for name in IMAGES}
         again = out.with_name("again")
         program = f"""import sys, shutil, pathlib; sys.path.insert(0, {str(SCRIPT.parent)!r})
 import train
@@ -106,7 +106,7 @@ sys.exit(train.main({[*TINY, "--out", str(again)]!r}))"""
             return 0
         json.loads((out / "settings.json").read_text())
         if "checkpoint.safetensors" not in names:
-            assert not names & {"metrics.jsonl", "model.safetensors", *PICTURES}, names
+            assert not names & {"metrics.jsonl", "model.safetensors", *IMAGES}, names
             return 0
         found = state(out / "checkpoint.safetensors")
         n = len(found["metadata facts"]["rows"])
@@ -130,7 +130,7 @@ sys.exit(train.main({[*TINY, "--out", str(again)]!r}))"""
         assert not [path for path in out.iterdir() if path.name.startswith(".")]
         assert rows_of((out / "metrics.jsonl").read_text()) == self.rows
         assert state(out / "model.safetensors") == self.models[-1]
-        assert {name: (out / name).read_bytes() for name in PICTURES} == self.pictures
+        assert {name: (out / name).read_bytes() for name in IMAGES} == self.images
 
 
 def stop(whole: Whole, out: pathlib.Path, rng: random.Random, kill: bool, twice: bool) -> int | None:

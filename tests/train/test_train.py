@@ -108,7 +108,7 @@ def test_files(whole: pathlib.Path) -> None:
 def test_rows(whole: pathlib.Path) -> None:
     rows = read(whole)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
-    schedule = one_cycle(0.05, total=6)  # 40 pictures are two batches of 16, the rest is left out
+    schedule = one_cycle(0.05, total_steps=6)  # 40 images are two batches of 16, the rest is left out
     assert [row["lr"] for row in rows] == [schedule(1), schedule(3), schedule(5)]
     for row in rows:
         assert row["images_per_second"] == pytest.approx(32 / row["seconds"])
@@ -120,7 +120,7 @@ def test_the_last_row_is_that_of_the_weights(whole: pathlib.Path) -> None:
     weights.load(model, whole / "model.safetensors")
     _, metadata = weights.load_arrays(whole / "model.safetensors")
     about = json.loads(metadata["data"])
-    assert about["classes"] == ["benign", "malignant"] and about["pictures"] == 40
+    assert about["classes"] == ["benign", "malignant"] and about["images"] == 40
     loss, logits, labels = evaluate(model, TEST, prepare=Normalize(about["mean"], about["std"]))
     last = read(whole)[-1]
     assert last["test_loss"] == loss and last["test_accuracy"] == (logits.argmax(1) == labels).mean()
@@ -242,8 +242,8 @@ def test_other_settings_than_those_of_the_run(whole: pathlib.Path) -> None:
     fit(Net(), TRAIN, TEST, replace(SETTINGS, root="elsewhere"), whole, resume=True)  # data may move
 
 
-def test_other_pictures_than_those_of_the_run(whole: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match="trained on other pictures"):
+def test_other_images_than_those_of_the_run(whole: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="trained on other images"):
         fit(Net(), lesions(40, seed=7), TEST, SETTINGS, whole, resume=True)
 
 
@@ -258,7 +258,7 @@ def test_other_labels_or_another_test_set_than_those_of_the_run(whole: pathlib.P
         (TRAIN.take(np.arange(40)[::-1]), TEST, "the training images are others; the training labels are others"),
         (TRAIN, TEST.take(np.arange(20)), "the test images are others; the test labels are others"),
     ):
-        with pytest.raises(ValueError, match=f"trained on other pictures or labels: {differing}$"):
+        with pytest.raises(ValueError, match=f"trained on other images or labels: {differing}$"):
             fit(Net(), train, test, SETTINGS, whole, resume=True)
     renamed = [Dataset(d.images, d.labels, ("a", "b")) for d in (TRAIN, TEST)]
     with pytest.raises(ValueError, match=r"labels: classes was \['benign', 'malignant'\] and now is \['a', 'b'\]$"):
@@ -424,7 +424,7 @@ def test_no_state_that_is_not_finite_is_kept(tmp_path: pathlib.Path) -> None:
 
         def __init__(self) -> None:
             super().__init__()
-            self.buffer("seen", np.zeros(2, np.float32))
+            self.register_buffer("seen", np.zeros(2, np.float32))
 
         def last(self, y: Tensor) -> Tensor:
             if self.calls == 4:
@@ -488,11 +488,11 @@ def test_settings_of_another_type() -> None:
 
 def test_data_that_do_not_fit(tmp_path: pathlib.Path) -> None:
     out = tmp_path / "run"
-    with pytest.raises(ValueError, match="batch_size: 64 is more than the 40 training pictures"):
+    with pytest.raises(ValueError, match="batch_size: 64 is more than the 40 training images"):
         fit(Net(), TRAIN, TEST, replace(SETTINGS, batch_size=64), out)
     with pytest.raises(ValueError, match=r"\('benign', 'malignant'\), test_set \('a', 'b'\)"):
         fit(Net(), TRAIN, Dataset(TEST.images, TEST.labels, ("a", "b")), SETTINGS, out)
-    with pytest.raises(ValueError, match=r"pictures of \(3, 32, 32\) \(C,H,W\), test_set of \(3, 33, 33\)"):
+    with pytest.raises(ValueError, match=r"images of \(3, 32, 32\) \(C,H,W\), test_set of \(3, 33, 33\)"):
         fit(Net(), TRAIN, lesions(4, size=33), SETTINGS, out)
     assert not out.exists()
 

@@ -1,4 +1,4 @@
-"""The picture of an architecture, read back: its words from the SVG, its colours from the PNG."""
+"""The figure of an architecture, read back: its words from the SVG, its colours from the PNG."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_colours_and_the_margin(tmp_path: pathlib.Path, resnet8: Cost) -> No
     assert all(count(x, COLORS[kind][0], 4) > 500 for kind in ("convolution", "pooling", "linear", "join"))
     assert count(x, COLORS["module"][0], 4) == 0
     assert all((edge == 255).all() for edge in (x[:8], x[-8:], x[:, :8], x[:, -8:]))
-    view.architecture(tmp_path / "folded.png", resnet8.folded(1))
+    view.architecture(tmp_path / "folded.png", resnet8.collapsed(1))
     assert count(pixels(tmp_path / "folded.png"), COLORS["module"][0], 4) > 500
 
 
@@ -89,7 +89,7 @@ def test_what_cannot_be_drawn(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match=r"expected 1 to 400 boxes to draw, got 0$"):
         view.architecture(tmp_path / "net.png", minidl.cost(nn.Identity(), (3,)))
     deep = minidl.cost(nn.Sequential(*(nn.Linear(1, 1) for _ in range(401))), (1,))
-    with pytest.raises(ValueError, match=r"got 401: fold them, as in cost.folded\(2\)"):
+    with pytest.raises(ValueError, match=r"got 401: collapse them, as in cost.collapsed\(2\)"):
         view.architecture(tmp_path / "net.png", deep)
     assert not list(tmp_path.iterdir())
 

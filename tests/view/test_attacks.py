@@ -1,4 +1,4 @@
-"""Pictures of attacks, read back as pictures."""
+"""Images of attacks, read back as images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from minidl import attack, kernels, view
 from minidl.view.figure import BLUE, GREY, ORANGE, RED
-from tests.attack.nets import convolutional, pictures
+from tests.attack.nets import convolutional, images
 
 from .test_plots import count, pixels
 
@@ -53,8 +53,8 @@ def test_images_of_classes(tmp_path: pathlib.Path) -> None:
 
 def test_linearity(tmp_path: pathlib.Path) -> None:
     with kernels.use("reference"):
-        nets = {"one": attack.linearity(convolutional(3, 4), pictures(1, 3), count=21)}
-        nets["two"] = attack.linearity(convolutional(3, 2), pictures(1, 3), count=21)
+        nets = {"one": attack.linearity(convolutional(3, 4), images(1, 3), count=21)}
+        nets["two"] = attack.linearity(convolutional(3, 2), images(1, 3), count=21)
     view.linearity(tmp_path / "two.png", nets, ["a", "b", "c", "d"], "a title")
     x = pixels(tmp_path / "two.png")
     assert all_fits(x) and min(count(x, BLUE), count(x, ORANGE)) > 2_000 and count(x, RED, 8) == 0  # there is no sigmoid

@@ -1,4 +1,4 @@
-"""Maps over pictures, read back as pictures."""
+"""Maps over images, read back as images."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def colored(x: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize(("n", "channels"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 3)])
-def test_any_number_of_pictures_and_channels(tmp_path: pathlib.Path, n: int, channels: int) -> None:
-    pictures = images(n, 3 if channels == 2 else channels)[:, :channels]
-    captions = [f"picture {i}\nlogit {i}.25" for i in range(n)]
-    view.overlays(tmp_path / "a.png", pictures, ones(n), captions, "a title", "a unit")
-    view.comparison(tmp_path / "b.png", pictures, {"one": ones(n), "two": ones(n, -1.0)}, captions, "a title")
+def test_any_number_of_images_and_channels(tmp_path: pathlib.Path, n: int, channels: int) -> None:
+    shown = images(n, 3 if channels == 2 else channels)[:, :channels]
+    captions = [f"image {i}\nlogit {i}.25" for i in range(n)]
+    view.overlays(tmp_path / "a.png", shown, ones(n), captions, "a title", "a unit")
+    view.comparison(tmp_path / "b.png", shown, {"one": ones(n), "two": ones(n, -1.0)}, captions, "a title")
     for name in "a.png", "b.png":
         x = pixels(tmp_path / name)
         assert (
@@ -59,7 +59,7 @@ def test_signed_maps_are_symmetric_and_others_begin_at_0(tmp_path: pathlib.Path)
     assert count(half, BLUE, 12) < 0.1 * count(minus, BLUE, 12)  # and -0.5 is paler
 
 
-def test_pictures_share_one_scale(tmp_path: pathlib.Path) -> None:
+def test_images_share_one_scale(tmp_path: pathlib.Path) -> None:
     maps = ones(2)
     view.overlays(tmp_path / "same.png", images(2), maps)
     maps[1] /= 4
@@ -84,43 +84,43 @@ def test_a_few_large_values_do_not_hide_the_others(tmp_path: pathlib.Path) -> No
 
 def test_a_map_of_zeros_warns_and_is_blank(tmp_path: pathlib.Path) -> None:
     maps = {"found": ones(3), "not found": np.zeros((3, 32, 32))}
-    with pytest.warns(UserWarning, match=r"not found: 0 everywhere for pictures \[0, 1, 2\], which are drawn without colour"):
+    with pytest.warns(UserWarning, match=r"not found: 0 everywhere for images \[0, 1, 2\], which are drawn without colour"):
         view.comparison(tmp_path / "c.png", images(3), maps)
-    with pytest.warns(UserWarning, match=r"maps: 0 everywhere for pictures \[0, 1, 2\]"):
+    with pytest.warns(UserWarning, match=r"maps: 0 everywhere for images \[0, 1, 2\]"):
         view.overlays(tmp_path / "o.png", images(3, 1), maps["not found"])
     x = pixels(tmp_path / "o.png")
     assert colored(x[:, : int(0.8 * x.shape[1])]) == 0  # of the bar alone
     partly = ones(2)
     partly[1] = 0
-    with pytest.warns(UserWarning, match=r"pictures \[1\]"):
+    with pytest.warns(UserWarning, match=r"images \[1\]"):
         view.overlays(tmp_path / "o.png", images(2), partly)
 
 
-def test_float_pictures_and_those_on_the_gpu(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures, maps = images(2), ones(2)
-    view.overlays(tmp_path / "a.png", pictures, maps)
-    view.overlays(tmp_path / "b.png", pictures / np.float32(255), maps)
+def test_float_images_and_those_on_the_gpu(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, maps = images(2), ones(2)
+    view.overlays(tmp_path / "a.png", shown, maps)
+    view.overlays(tmp_path / "b.png", shown / np.float32(255), maps)
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
-    view.overlays(tmp_path / "c.png", to_gpu(pictures), to_gpu(maps))
+    view.overlays(tmp_path / "c.png", to_gpu(shown), to_gpu(maps))
     for name in "b.png", "c.png":
         assert (pixels(tmp_path / "a.png") == pixels(tmp_path / name)).all()
 
 
 @pytest.mark.parametrize(
-    ("pictures", "maps", "message"),
+    ("shown", "maps", "message"),
     [
-        (images(2), np.ones((3, 32, 32)), r"maps: expected a map for each picture, shape \(2, 32, 32\), got \(3, 32, 32\)"),
-        (images(2), np.ones((2, 3, 32, 32)), "maps: expected a map for each picture"),
+        (images(2), np.ones((3, 32, 32)), r"maps: expected a map for each image, shape \(2, 32, 32\), got \(3, 32, 32\)"),
+        (images(2), np.ones((2, 3, 32, 32)), "maps: expected a map for each image"),
         (images(2), np.full((2, 32, 32), np.nan), "maps: holds NaN or infinity"),
         (images(2)[0], np.ones((2, 32, 32)), r"images: expected \(N,C,H,W\), none of these 0, got shape \(3, 32, 32\)"),
         (images(2) / 100, np.ones((2, 32, 32)), r"images: expected uint8 or \[0, 1\], as they were before normalising, got 0"),
     ],
 )
-def test_what_does_not_go_together(tmp_path: pathlib.Path, pictures: Array, maps: Array, message: str) -> None:
+def test_what_does_not_go_together(tmp_path: pathlib.Path, shown: Array, maps: Array, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        view.overlays(tmp_path / "p.png", pictures, maps)
+        view.overlays(tmp_path / "p.png", shown, maps)
     with pytest.raises(TypeError, match="maps: expected an array, got list"):
-        view.overlays(tmp_path / "p.png", pictures, [[1.0]])
+        view.overlays(tmp_path / "p.png", shown, [[1.0]])
     with pytest.raises(ValueError, match="maps: there is none"):
         view.comparison(tmp_path / "p.png", images(2), {})
     assert not list(tmp_path.iterdir())

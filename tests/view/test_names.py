@@ -88,11 +88,11 @@ def test_names_of_layers(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_formula_of_matplotlib_stays_one(tmp_path: pathlib.Path) -> None:
-    picture = figure.new(3, 2)
-    ax = picture.subplots()
+    fig = figure.new(3, 2)
+    ax = fig.subplots()
     ax.loglog([1, 1000], [1, 1000], label="$x$")
     ax.legend()
-    figure.save(picture, tmp_path / "log.svg")
+    figure.save(fig, tmp_path / "log.svg")
     raw = (tmp_path / "log.svg").read_text()
     assert ">$x$<" in raw and "mathdefault" not in "".join(re.findall(">[^<]*<", raw))
 
@@ -124,12 +124,12 @@ def test_names_in_a_page(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.ci
-def test_names_in_all_other_pictures(tmp_path: pathlib.Path) -> None:
+def test_names_in_all_other_images(tmp_path: pathlib.Path) -> None:
     rng = np.random.default_rng(0)
     x, maps, p = rng.random((K, 3, 8, 8)), rng.random((K, 8, 8)), np.eye(K)
     turned = np.roll(np.arange(K), 1)
     title = "$\\frac{$ \udce9 \U0001f9d1"
-    view.gradient_pictures(tmp_path / "g.svg", x, maps, turned, p, CLASSES, title)
+    view.gradient_images(tmp_path / "g.svg", x, maps, turned, p, CLASSES, title)
     view.fooled(tmp_path / "f.svg", x, x[::-1], p, p[::-1], CLASSES, title)
     view.images_of_classes(tmp_path / "i.svg", x, CLASSES, title)
     view.overlays(tmp_path / "o.svg", x, maps, CLASSES, title, title)

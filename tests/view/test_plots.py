@@ -1,4 +1,4 @@
-"""The plots are read back as pictures: what must be seen is there, in its colour, and a failed save leaves the old file."""
+"""The plots are read back as images: what must be seen is there, in its colour, and a failed save leaves the old file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ROWS = [{"epoch": e, "lr": 0.1 / e} | {k: v / e for k, v in (TEST | TRAINING).it
 
 
 def pixels(path: pathlib.Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        return np.asarray(picture.convert("RGB")).astype(int)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
 def count(x: np.ndarray, color: str, tolerance: int = 24) -> int:
@@ -59,7 +59,7 @@ def test_confusion(tmp_path: pathlib.Path, K: int) -> None:
         view.confusion(tmp_path / "c.png", np.zeros((K + 1, K), np.int64), names)
 
 
-def test_a_failed_save_leaves_the_old_picture(tmp_path: pathlib.Path) -> None:
+def test_a_failed_save_leaves_the_old_image(tmp_path: pathlib.Path) -> None:
     (tmp_path / "c.png").write_bytes(b"old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:

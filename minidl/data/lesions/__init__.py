@@ -3,14 +3,14 @@
 Both classes hold a lesion, at a random place and of random size, and a distractor, a smooth freckle apart from it that
 says nothing about the class. A malignant lesion has an irregular border and a dark nucleus off its centre; a benign one
 has a smooth border, and a centred nucleus or none. Everything else (skin, light, sizes, colours, depths) varies in the
-same way in both. The two pictures of a matched pair share all of it and differ in malignancy alone, so that the pixels in
+same way in both. The two images of a matched pair share all of it and differ in malignancy alone, so that the pixels in
 which they differ are the evidence.
 
 On demand some hold a confounder, too: a mark of a surgeon's pen or a ruler, apart from both, that has nothing to do with
 malignancy, but can be made to occur with it. And each can be drawn again without its lesion, freckle or mark, and nothing
 else changed, which tells what a net relies on.
 
-`scene` says what varies, `marks` what a mark looks like, and `render` makes a picture of it all.
+`scene` says what varies, `marks` what a mark looks like, and `render` makes an image of it all.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from minidl.arguments import count, numbers, wrong
 from minidl.array import Array
 from minidl.data.dataset import Dataset
 from minidl.data.lesions.render import ABSORBANCE, render
-from minidl.data.lesions.scene import draw
+from minidl.data.lesions.scene import sample
 
 __all__ = ["CLASSES", "lesions"]
 
@@ -41,23 +41,23 @@ def lesions(
     evidence_channel: int | None = None,
     without: Collection[str] = (),
 ) -> Dataset:
-    """`n` generated pictures (n,channels,size,size) uint8, labels 0 "benign" and 1 "malignant" in turn, and masks.
+    """`n` generated images (n,channels,size,size) uint8, labels 0 "benign" and 1 "malignant" in turn, and masks.
 
-    Picture i depends on (seed, i) alone, not on n; processors that round differently may differ in a grey level here and
+    Image i depends on (seed, i) alone, not on n; processors that round differently may differ in a grey level here and
     there. With `flip` it is the other one of its matched pair: the same in everything but malignancy. The masks,
     (n,size,size) bool:
 
-    - "lesion": inside the border of this picture's lesion. Its radius is 4.5 to 6.5 pixels, in larger pictures 4% to 8%
+    - "lesion": inside the border of this image's lesion. Its radius is 4.5 to 6.5 pixels, in larger images 4% to 8%
       of the side, which is 0.5% to 2% of the area;
     - "distractor": inside the freckle's border; it and its soft edge are disjoint from the lesion's;
-    - "evidence": the pixels that differ between the two pictures of the pair;
+    - "evidence": the pixels that differ between the two images of the pair;
     - "mark", with `mark` only: where there is ink, in none of the others.
 
     Args:
         size: height and width, at least 32.
         channels: 1 (grey), 3 (RGB) or 4 (RGB and near infrared).
-        mark: the probabilities that a benign and that a malignant picture has a mark: (0.5, 0.5) says nothing about the class,
-            (0.05, 0.95) nearly everything. Marks of the same picture are the same whatever the probabilities.
+        mark: the probabilities that a benign and that a malignant image has a mark: (0.5, 0.5) says nothing about the class,
+            (0.05, 0.95) nearly everything. Marks of the same image are the same whatever the probabilities.
         evidence_channel: the one channel, from 0, in which a malignant lesion looks malignant; the others show its benign
             twin, and "lesion" is what lies inside either border. None: all channels do.
         without: what is left out, of "lesion", "distractor" and "mark", with all else as before; its mask is empty.
@@ -80,10 +80,10 @@ def lesions(
     images = np.empty((n, channels, size, size), np.uint8)
     lesion, distractor, evidence, inked = (np.empty((n, size, size), bool) for _ in range(4))
     labels = (np.arange(n, dtype=np.int64) + bool(flip)) % 2
-    step = max(1, 2**17 // size**2)  # pictures at a time, few enough to stay in the cache
+    step = max(1, 2**17 // size**2)  # images at a time, few enough to stay in the cache
     for start in range(0, n, step):
         part = slice(start, min(start + step, n))
-        scene = draw(seed, range(part.start, part.stop), size, channels, probability[labels[part]], without)
+        scene = sample(seed, range(part.start, part.stop), size, channels, probability[labels[part]], without)
         benign, border_benign = render(scene, malignant=False)
         other, border_other = render(scene, malignant=True)
         if evidence_channel is not None:

@@ -25,7 +25,7 @@ class Mark:
     def __init__(self, v: dict[str, Array], r: Array) -> None:
         self.v, self.half, self.width = v, v["half"] * r, v["width"] * r
         ends = self.half * np.sqrt(1 + v["bend"] ** 2 / 4)  # from the centre
-        self.reach = ends + 0.5 * (self.width + BLUR)  # no ink is further away
+        self.radius = ends + 0.5 * (self.width + BLUR)  # no ink is further away
 
     def ink(self, dy: Array, dx: Array) -> Array:
         """The pigment at (dy, dx), (n,S,S) each, from the marks' centres."""

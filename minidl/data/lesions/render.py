@@ -1,4 +1,4 @@
-"""From a scene to the picture of it, benign or malignant.
+"""From a scene to the image of it, benign or malignant.
 
 Colour follows Beer and Lambert: skin holds two pigments, melanin M(i,j) and blood B(i,j), a pen leaves a third, ink K(i,j), and
 channel c absorbs
@@ -24,7 +24,7 @@ ABSORBANCE = {
 
 
 def render(scene: Scene, malignant: bool) -> tuple[Array, Array]:
-    """The pictures (n,C,S,S) uint8 and what lies inside the lesions' borders (n,S,S) bool."""
+    """The images (n,C,S,S) uint8 and what lies inside the lesions' borders (n,S,S) bool."""
     v, r = scene.v, scene.r
 
     # border(angle) / r = 1 + stretch cos 2(angle - a) + jag sum_h w_h cos(h angle + p_h), over its root mean square

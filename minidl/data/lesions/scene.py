@@ -1,4 +1,4 @@
-"""What a picture of a lesion holds and where, drawn at random: all but malignancy, which the pictures of a pair differ in."""
+"""What an image of a lesion holds and where, drawn at random: all but malignancy, which the images of a pair differ in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from minidl.array import Array
 from minidl.data.lesions.marks import MARK_VARIES, Mark
 
-# What varies from picture to picture, uniformly from low to high. Lengths are in lesion radii.
+# What varies from image to image, uniformly from low to high. Lengths are in lesion radii.
 VARIES = {
     "light": (0.75, 1.05),
     "skin_melanin": (0.05, 0.80),
@@ -43,7 +43,7 @@ TRIES = 32  # places looked at for the freckle, and for the mark
 
 @dataclass(frozen=True)
 class Scene:
-    """What the two pictures of a pair share, for n pairs. Lengths are in pixels."""
+    """What the two images of a pair share, for n pairs. Lengths are in pixels."""
 
     v: dict[str, Array]  # VARIES, drawn: (n,1,1) each
     r: Array  # (n,1,1) radius of the lesion
@@ -52,13 +52,13 @@ class Scene:
     waves: Array  # (n,5) amplitudes of the harmonics, together of root mean square 1
     phases: Array  # (n,5)
     freckle: Array  # (n,S,S) from 0 outside to 1 inside
-    ink: Array  # (n,S,S) pigment of the mark, or (n,1,1) of zeros where no picture has one
+    ink: Array  # (n,S,S) pigment of the mark, or (n,1,1) of zeros where no image has one
     texture: Array  # (n,2,S,S) of melanin and blood
     noise: Array  # (n,C,S,S)
     lesion: bool  # whether there is one
 
 
-def draw(seed: int, numbers: range, size: int, channels: int, mark: Array, without: Collection[str]) -> Scene:
+def sample(seed: int, numbers: range, size: int, channels: int, mark: Array, without: Collection[str]) -> Scene:
     """The pairs of these `numbers`. mark: (n,) probabilities of a mark; without: what is left out."""
     u = _Uniform(seed, numbers)
     v = vary(VARIES, u(len(VARIES)))
@@ -82,13 +82,13 @@ def draw(seed: int, numbers: range, size: int, channels: int, mark: Array, witho
     if mark.any() and "mark" not in without:
         u = _Uniform(seed, numbers, 1)  # a generator of its own, so that neither size nor channels change a mark
         pen = Mark(vary(MARK_VARIES, u(len(MARK_VARIES))), r)
-        ky, kx = place_apart(u(TRIES, 2), [(cy, cx, room), (fy, fx, freckle_r + soft)], pen.reach, size)
+        ky, kx = place_apart(u(TRIES, 2), [(cy, cx, room), (fy, fx, freckle_r + soft)], pen.radius, size)
         ink = pen.ink(y - ky, x - kx) * (pen.v["chance"] < mark[:, None, None])
     return Scene(v, r, y - cy, x - cx, waves, phases, freckle, ink, texture, noise, "lesion" not in without)
 
 
 class _Uniform:
-    """Random numbers (n,...), those of picture i from a generator of its own."""
+    """Random numbers (n,...), those of image i from a generator of its own."""
 
     def __init__(self, seed: int, numbers: range, *key: int) -> None:
         self.rngs = [np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i, *key))) for i in numbers]
@@ -112,7 +112,7 @@ def fade(inside: Array, width: Array | float) -> Array:
 
 
 def place_apart(tries: Array, taken: list[tuple[Array, Array, Array]], margin: Array, size: int) -> tuple[Array, Array]:
-    """A place (n,1,1) for a disc of radius `margin` in the picture that touches none of the discs `taken`, (y, x, radius) each.
+    """A place (n,1,1) for a disc of radius `margin` in the image that touches none of the discs `taken`, (y, x, radius) each.
 
     The first of the `tries` (n,T,2) in [0, 1] that will do; else one of the four corners: both freckle and mark are so small
     that, even at 32 pixels, one is always free.

@@ -6,6 +6,7 @@ Compiled when first called, for float32 or float64, and kept on disk (`cache.py`
 from minidl.kernels.compiled.conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from minidl.kernels.compiled.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
 from minidl.kernels.compiled.elementwise import adamw_update, add, rectify, relu, relu_grad, sgd_update
+from minidl.kernels.compiled.gemm import matmul
 from minidl.kernels.compiled.loss import softmax_cross_entropy
 from minidl.kernels.compiled.memory import keep_freed_memory
 from minidl.kernels.compiled.norm import (
@@ -19,7 +20,6 @@ from minidl.kernels.compiled.norm import (
     channel_sums,
 )
 from minidl.kernels.compiled.pool import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
-from minidl.kernels.compiled.products import matmul
 from minidl.kernels.compiled.random import dropout
 from minidl.kernels.compiled.threads import wait_quietly
 from minidl.kernels.reference import (  # of few numbers

@@ -1,6 +1,6 @@
 """Convolution of few pixels between many channels: im2col with the copy, after which nothing moves but the weights.
 
-Behind the last stages of a net come pictures of 2x2 or 4x4 pixels and kernels of millions of weights. What takes time is to
+Behind the last stages of a net come images of 2x2 or 4x4 pixels and kernels of millions of weights. What takes time is to
 bring the weights, so they are read once and where they lie, a row w[f] of K = C kh kw numbers behind the other. The pixels
 under the window of position q are copied into a row of their own, columns[q, k], and the three products are those of the
 textbook:
@@ -21,7 +21,7 @@ With a table of pixels in place of the geometry:
         columns = padded[:, pixels].swapaxes(0, 1).reshape(H * W, C * 9)
         return (w.reshape(F, C * 9) @ columns.T).reshape(F, H, W)
 
-Of a picture of 4x4 pixels the first window sees -1 -1 -1, -1 0 1, -1 4 5, the second -1 -1 -1, 0 1 2, 4 5 6.
+Of an image of 4x4 pixels the first window sees -1 -1 -1, -1 0 1, -1 4 5, the second -1 -1 -1, 0 1 2, 4 5 6.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def pays(w: Shape, y: Shape, groups: int, itemsize: int, most: int) -> bool:
 
 
 @lru_cache(64)  # unlike a plan, a table of up to a few hundred KiB
-def _pixels(N: int, C: int, size: Pair, out: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Array:
+def _pixels(N: int, C: int, size: Pair, out: Pair, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Array:
     """(Q, kh kw): where in x, as a vector, channel 0 of the pixel under tap (u, v) at position q = (n, i, j) lies; else -1"""
     (H, W), (OH, OW) = size, out
-    n, i, j, u, v = np.indices((N, OH, OW, *kernel)).reshape(5, N * OH * OW, -1)
+    n, i, j, u, v = np.indices((N, OH, OW, *kernel_size)).reshape(5, N * OH * OW, -1)
     row, column = i * stride[0] + u * dilation[0] - padding[0], j * stride[1] + v * dilation[1] - padding[1]
     inside = (0 <= row) & (row < H) & (0 <= column) & (column < W)
     return np.where(inside, n * C * H * W + row * W + column, -1)
@@ -194,8 +194,8 @@ def _grad_w(slot, slots, g, x, F, starts, p, columns, gw):
 
 def conv2d(x: Array, w: Array, bias: Array, y: Array, stride: Pair, padding: Pair, dilation: Pair) -> None:
     """y = bias + w (F,C,kh,kw) over x"""
-    (N, C, H, W), (F, _, *kernel), (OH, OW) = x.shape, w.shape, y.shape[2:]
-    pixels = _pixels(N, C, (H, W), (OH, OW), tuple(kernel), stride, padding, dilation)
+    (N, C, H, W), (F, _, *kernel_size), (OH, OW) = x.shape, w.shape, y.shape[2:]
+    pixels = _pixels(N, C, (H, W), (OH, OW), tuple(kernel_size), stride, padding, dilation)
     Q, slots = len(pixels), get_num_threads()
     p = Windows(pixels, H * W, C, w.size // F + APART)
     starts = _starts(Q, p.apart)
@@ -207,8 +207,8 @@ def conv2d(x: Array, w: Array, bias: Array, y: Array, stride: Pair, padding: Pai
 
 def conv2d_grad_x(gy: Array, w: Array, gx: Array, stride: Pair, padding: Pair, dilation: Pair) -> None:
     """gx from gy (N,F,OH,OW) and w (F,C,kh,kw)"""
-    (N, C, H, W), (F, _, *kernel), (OH, OW) = gx.shape, w.shape, gy.shape[2:]
-    pixels = _pixels(N, C, (H, W), (OH, OW), tuple(kernel), stride, padding, dilation)
+    (N, C, H, W), (F, _, *kernel_size), (OH, OW) = gx.shape, w.shape, gy.shape[2:]
+    pixels = _pixels(N, C, (H, W), (OH, OW), tuple(kernel_size), stride, padding, dilation)
     (Q, taps), slots = pixels.shape, get_num_threads()
     block, rows = _channels(taps, gy.itemsize), -(-Q // ROWS) * ROWS
     p = Windows(pixels, H * W, block, block * taps + APART)
@@ -221,8 +221,8 @@ def conv2d_grad_x(gy: Array, w: Array, gx: Array, stride: Pair, padding: Pair, d
 
 def conv2d_grad_w(gy: Array, x: Array, gw: Array, stride: Pair, padding: Pair, dilation: Pair) -> None:
     """gw (F,C,kh,kw) from gy (N,F,OH,OW) and x (N,C,H,W)"""
-    (N, C, H, W), (F, _, *kernel), (OH, OW) = x.shape, gw.shape, gy.shape[2:]
-    pixels = _pixels(N, C, (H, W), (OH, OW), tuple(kernel), stride, padding, dilation)
+    (N, C, H, W), (F, _, *kernel_size), (OH, OW) = x.shape, gw.shape, gy.shape[2:]
+    pixels = _pixels(N, C, (H, W), (OH, OW), tuple(kernel_size), stride, padding, dilation)
     (Q, taps), slots = pixels.shape, get_num_threads()
     block = _channels(taps, x.itemsize)
     p = Windows(pixels, H * W, block, block * taps + APART)

@@ -13,8 +13,8 @@ from minidl.kernels.shapes import Pair, Shape, conv_size
 
 def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
     """y[n,f,i,j] = b[f] + sum_{c,u,v} w[f,c,u,v] x[n,c, i*s + u*d - p, j*s + v*d - p]"""
-    F, C, *kernel = w.shape
-    size = [conv_size(*a) for a in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)]
+    F, C, *kernel_size = w.shape
+    size = [conv_size(*a) for a in zip(x.shape[2:], kernel_size, stride, padding, dilation, strict=True)]
     x, y, nothing = np.ascontiguousarray(x), np.empty((len(x), F, *size), x.dtype), np.empty(0, x.dtype)
     source = Source(x, 0, x.shape[1], nothing, nothing)
     target = Target(y, 0, F, nothing if b is None else np.ascontiguousarray(b))

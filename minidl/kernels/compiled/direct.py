@@ -1,8 +1,8 @@
 """Convolution of any kind as one matrix product: im2col without the copy.
 
-Lay a zero-padded picture out row by row with a row stride of S pixels. The pixel that tap (u, v) of the kernel meets at
-output position q = i S + j then lies at q + u S + v: the column of im2col for that tap is the picture itself, shifted by a
-constant. A convolution is a sum of shifted pictures, which is a matrix product without a matrix of columns:
+Lay a zero-padded image out row by row with a row stride of S pixels. The pixel that tap (u, v) of the kernel meets at
+output position q = i S + j then lies at q + u S + v: the column of im2col for that tap is the image itself, shifted by a
+constant. A convolution is a sum of shifted images, which is a matrix product without a matrix of columns:
 
     def example(x, w):  # x (C,H,W), w (F,C,3,3), stride 1, padding 1 -> y (F,H,W)
         (C, H, W), F = x.shape, len(w)
@@ -15,7 +15,7 @@ constant. A convolution is a sum of shifted pictures, which is a matrix product 
             y += w[:, c, u, v, None] * planes[c, u * S + v :][: H * S]
         return y.reshape(F, H, S)[:, :, :W]
 
-The plane of a picture of 4x4 pixels a ... p. One zero is the right border of a row and the left border of the next:
+The plane of an image of 4x4 pixels a ... p. One zero is the right border of a row and the left border of the next:
 
     . . . . .
     . a b c d       in memory:  . . . . . . a b c d . e f g h . i j k l . m n o p . . . . . .
@@ -28,13 +28,13 @@ The plane of a picture of 4x4 pixels a ... p. One zero is the right border of a 
 So y[f, q] = sum_k w[f, k] planes[offset[k] + q], k over channels and taps, with a table of offsets. The same product serves
 everything:
 
-- a stride s splits the picture into s x s planes, one for each phase of a pixel's row and column; dilation only changes
+- a stride s splits the image into s x s planes, one for each phase of a pixel's row and column; dilation only changes
   offsets;
-- the gradient of the picture is the product of gy's plane with the transposed kernel, where the taps of one phase make the
+- the gradient of the image is the product of gy's plane with the transposed kernel, where the taps of one phase make the
   pixels of one phase;
 - the gradient of the kernel, gw[f, k] = sum_q gy[f, q] planes[offset[k] + q], meets the same planes and offsets.
 
-The work is cut into tasks (a few pictures, or a band of rows of one; and some of the output channels) that fit the second-level
+The work is cut into tasks (a few images, or a band of rows of one; and some of the output channels) that fit the second-level
 cache; the cut depends on shapes alone, so the bits of a result do not depend on the number of threads.
 
 Where all lies is in direct_plan.py, the loops are in direct_loops.py, the products in registers in tiles.py.
@@ -91,7 +91,7 @@ def convolve_gated(source: Source, w: Array, p: Plan, gates: Gates) -> Array:
 
     -> (slots, 2, C): parts of sum g and of sum g (x - mean)
     """
-    tasks = -(-len(source.x) // p.pictures) * p.bands * p.chunks
+    tasks = -(-len(source.x) // p.images) * p.bands * p.chunks
     slots = min(tasks, TASKS)  # by shape alone, so that every sum has its order
     packed, planes, out = _prepare(source.x.dtype, w, p, slots, True)
     sums = np.zeros((slots, 2, p.rows))
@@ -116,7 +116,7 @@ def correlate(gy: Source, source: Source, w_shape: Shape, p: Plan) -> Array:
     F, C, kh, kw = w_shape
     rows, K, columns = F // p.groups, C * kh * kw, len(p.offsets)
     sums, dtype = p.groups * p.padded * columns, gy.x.dtype
-    items, most = -(-len(gy.x) // p.pictures) * p.bands, 2**26 // (sums * dtype.itemsize)
+    items, most = -(-len(gy.x) // p.images) * p.bands, 2**26 // (sums * dtype.itemsize)
     slots = min(items, max(1, TASKS // p.chunks), max(2, most))  # by shape alone, so that every sum has its order
     units = slots * p.chunks
     planes, out, gw = scratch.take(

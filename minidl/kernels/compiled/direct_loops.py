@@ -1,4 +1,4 @@
-"""The loops of `direct`: lay pictures out in planes, multiply, and put the results in their places."""
+"""The loops of `direct`: lay images out in planes, multiply, and put the results in their places."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ AHEAD = 4  # channels by which a band, whose rows of one channel are too few for
 
 
 class Task(NamedTuple):
-    picture: int  # the first
-    pictures: int
+    image: int  # the first
+    images: int
     row: int  # of the output, the first
     rows: int
     first: int  # output channels first, ..., last - 1, of each group
@@ -29,28 +29,28 @@ class Task(NamedTuple):
 
 @njit(inline="always", error_model="numpy")
 def task_of(number, N, p):
-    """The bands of a picture come one after the other, and of each band the chunks of output channels"""
+    """The bands of an image come one after the other, and of each band the chunks of output channels"""
     block, rest = divmod(number, p.bands * p.chunks)
     band, chunk = divmod(rest, p.chunks)
-    n, row, m = block * p.pictures, band * p.band, chunk * p.chunk
-    return Task(n, min(p.pictures, N - n), row, min(p.band, p.QH - row), m, min(m + p.chunk, p.rows))
+    n, row, m = block * p.images, band * p.band, chunk * p.chunk
+    return Task(n, min(p.images, N - n), row, min(p.band, p.QH - row), m, min(m + p.chunk, p.rows))
 
 
 @njit(inline="always", error_model="numpy")
 def tasks_of(N, p):
-    return -(-N // p.pictures) * p.bands * p.chunks
+    return -(-N // p.images) * p.bands * p.chunks
 
 
 @njit(inline="always", error_model="numpy")
 def row_of(x, n, c, i):
-    """Where row i of channel c of picture n begins in x (N,C,H,W), the index counting through all of it"""
+    """Where row i of channel c of image n begins in x (N,C,H,W), the index counting through all of it"""
     return ((n * x.shape[1] + c) * x.shape[2] + i) * x.shape[3]
 
 
 @njit(inline="always", error_model="numpy")
 def packed_row_of(plane, g, i, p):
-    """Where row i of the g-th picture of a task begins in the plane that begins at `plane`"""
-    return plane + g * p.image + i * p.S
+    """Where row i of the g-th image of a task begins in the plane that begins at `plane`"""
+    return plane + g * p.image_stride + i * p.S
 
 
 @njit(inline="always", error_model="numpy")
@@ -61,8 +61,8 @@ def weights_of(g, phase, p):
 
 @njit(inline="always", error_model="numpy")
 def packed_rows(rows, p):
-    """How many rows of a plane the taps of so many output rows see; the rows that several pictures share, once"""
-    return rows + p.reach if p.pictures == 1 else p.image // p.S
+    """How many rows of a plane the taps of so many output rows see; the rows that several images share, once"""
+    return rows + p.halo if p.images == 1 else p.image_stride // p.S
 
 
 @njit(inline="always", error_model="numpy")
@@ -78,7 +78,7 @@ def inside(first, step, size, rows):
 def pack(source, c0, task, p, planes):
     """planes[(c, a, b)][g image + i S + j] = x[n + g, c0 + c, (r0 + i) sh + a - top, (j sw + b - left)], where that exists
 
-    x, c0 counting from the first channel of the source, n and r0 being the task's. What lies outside the picture is 0 in planes
+    x, c0 counting from the first channel of the source, n and r0 being the task's. What lies outside the image is 0 in planes
     already.
     """
     x = source.x
@@ -93,8 +93,8 @@ def pack(source, c0, task, p, planes):
             length = end - first
             if p.S == W == length and p.sh == p.sw == 1:  # row follows upon row in both, as for kernels of 1x1: one long row
                 length, i1 = (i1 - i0) * W, min(i1, i0 + 1)
-            for g in range(task.pictures):
-                top = row_of(x, task.picture + g, source.first + c, task.row * p.sh)
+            for g in range(task.images):
+                top = row_of(x, task.image + g, source.first + c, task.row * p.sh)
                 if p.bands > 1:
                     prefetch(address(x, top + AHEAD * H * W), rows * p.sh * W * x.itemsize // 64)
                 for i in range(i0, i1):
@@ -112,8 +112,8 @@ def _pack_gradient(source, f0, task, p, out):
     OH, OW = gy.shape[2:]
     rows, length = (1, task.rows * OW) if p.S == OW else (task.rows, OW)
     for f in range(task.last - task.first):
-        for g in range(task.pictures):
-            start = row_of(gy, task.picture + g, source.first + f0 + f, task.row)
+        for g in range(task.images):
+            start = row_of(gy, task.image + g, source.first + f0 + f, task.row)
             if p.bands > 1:
                 prefetch(address(gy, start + AHEAD * OH * OW), rows * length * gy.itemsize // 64)
             for i in range(rows):
@@ -135,10 +135,10 @@ def _unpack(out, target, flat, f0, task, phase, p):
     if p.S == W == n_columns and p.yh == p.yw == 1:
         n_columns, i1 = (i1 - i0) * W, min(i1, i0 + 1)
     for f in range(task.last - task.first):
-        for g in range(task.pictures):
+        for g in range(task.images):
             for i in range(i0, i1):
                 start = packed_row_of(f * p.length, g, i, p) + first
-                row = row_of(y, task.picture + g, target.first + f0 + f, (task.row + i) * p.yh + a)
+                row = row_of(y, task.image + g, target.first + f0 + f, (task.row + i) * p.yh + a)
                 at = row + b + first * p.yw
                 if len(bias):
                     shift = bias[f0 + f]
@@ -160,11 +160,11 @@ def _unpack_gated(out, gates, task, p, sums):
     W = gates.x.shape[3]
     rows, length = (1, task.rows * W) if p.S == W else (task.rows, W)
     for f in range(task.first, task.last):
-        for g in range(task.pictures):
+        for g in range(task.images):
             for i in range(rows):
                 found = address(out, packed_row_of((f - task.first) * p.length, g, i, p))
-                x_at = row_of(gates.x, task.picture + g, f, task.row + i)
-                gx_at = row_of(gates.gx, task.picture + g, f, task.row + i)
+                x_at = row_of(gates.x, task.image + g, f, task.row + i)
+                gx_at = row_of(gates.gx, task.image + g, f, task.row + i)
                 s, t = gate_channel(found, gates, f, x_at, gx_at, length)
                 sums[0, f] += s
                 sums[1, f] += t
@@ -215,11 +215,11 @@ def pack_tile(g_tile, w, transposed, p, out):
 def _multiply(w, g, phase, planes, task, p, out, x, ahead):
     """out[m - first][q] = sum_k w[m, k] planes[offsets[k] + q] for the task's output channels m of group g, k of one phase
 
-    Beside the arithmetic, which leaves the memory idle, so many numbers of x as `ahead` says are brought near: the pictures of
+    Beside the arithmetic, which leaves the memory idle, so many numbers of x as `ahead` says are brought near: the images of
     the next task.
     """
     o_at, K = p.starts[phase] * p.channels, (p.starts[phase + 1] - p.starts[phase]) * p.channels
-    w_at, x_at = weights_of(g, phase, p), (task.picture + task.pictures) * (x.size // len(x))
+    w_at, x_at = weights_of(g, phase, p), (task.image + task.images) * (x.size // len(x))
     width = COLUMNS * (VECTOR // planes.itemsize)  # of a tile
     calls = -(-max(K, 1) // DEPTH) * -(-(task.last - task.first) // ROWS) * (p.length // width)
     lines = -(-ahead * x.itemsize // 64 // calls)
@@ -247,8 +247,8 @@ def convolve(slot, slots, source, w, p, planes, results, target):
     mine[:] = 0
     for number in range(slot * tasks // slots, (slot + 1) * tasks // slots):
         task = task_of(number, len(x), p)
-        ahead = task.pictures * (x.size // len(x)) if p.bands * p.chunks * p.groups * phases == 1 else 0
-        if p.bands > 1:  # another band has other rows outside the picture
+        ahead = task.images * (x.size // len(x)) if p.bands * p.chunks * p.groups * phases == 1 else 0
+        if p.bands > 1:  # another band has other rows outside the image
             mine[:] = 0
         for g in range(p.groups):
             pack(source, g * p.channels, task, p, mine)
@@ -259,7 +259,7 @@ def convolve(slot, slots, source, w, p, planes, results, target):
 
 @kept(njit(nogil=True, error_model="numpy"))
 def convolve_gated(slot, slots, source, w, p, planes, results, gates, sums):
-    """The gradient of the picture, from that of the output, through the gates of the relu that `pack` applied"""
+    """The gradient of the image, from that of the output, through the gates of the relu that `pack` applied"""
     tasks, mine = tasks_of(len(source.x), p), planes[slot]
     mine[:] = 0
     for number in range(slot * tasks // slots, (slot + 1) * tasks // slots):
@@ -273,7 +273,7 @@ def convolve_gated(slot, slots, source, w, p, planes, results, gates, sums):
 
 @kept(njit(nogil=True, error_model="numpy"))
 def correlate(unit, units, gy, source, p, planes, gradients, gw):
-    """gw[slot, f, k] = sum_q gy[f, q] planes[offset[k] + q] over the pictures (or bands) of a slot, for one chunk of the f
+    """gw[slot, f, k] = sum_q gy[f, q] planes[offset[k] + q] over the images (or bands) of a slot, for one chunk of the f
 
     The chunks of a slot write to different rows of its sums.
     """
@@ -286,7 +286,7 @@ def correlate(unit, units, gy, source, p, planes, gradients, gw):
         sums[(g * p.padded + chunk * p.chunk) * K : (g * p.padded + min((chunk + 1) * p.chunk, p.padded)) * K] = 0
     for item in range(slot * items // slots, (slot + 1) * items // slots):
         task = task_of(item * p.chunks + chunk, N, p)
-        if p.bands > 1 or task.pictures < p.pictures:
+        if p.bands > 1 or task.images < p.images:
             mine[:], gradient[:] = 0, 0  # what an earlier task left there would be counted again
         for g in range(p.groups):
             pack(source, g * p.channels, task, p, mine)
@@ -296,14 +296,14 @@ def correlate(unit, units, gy, source, p, planes, gradients, gw):
 
 @njit(inline="always", error_model="numpy")
 def _add_products(gradient, gy, g, planes, x, task, p, sums):
-    """sums[f, k] += sum_q gradient[f, q] planes[offset[k] + q]; beside the arithmetic the next pictures are brought near"""
+    """sums[f, k] += sum_q gradient[f, q] planes[offset[k] + q]; beside the arithmetic the next images are brought near"""
     N, K, vectors = len(x), len(p.offsets), p.length // (VECTOR // x.itemsize)
-    x_at, gy_at = (task.picture + task.pictures) * (x.size // N), (task.picture + task.pictures) * (gy.size // N)
+    x_at, gy_at = (task.image + task.images) * (x.size // N), (task.image + task.images) * (gy.size // N)
     calls = -(-(task.last - task.first) // ROWS) * (K // COLUMNS)
     x_lines, gy_lines = 0, 0
     if p.bands * p.chunks * p.groups == 1:
-        x_lines = -(-task.pictures * (x.size // N) * x.itemsize // 64 // calls)
-        gy_lines = -(-task.pictures * (gy.size // N) * x.itemsize // 64 // calls)
+        x_lines = -(-task.images * (x.size // N) * x.itemsize // 64 // calls)
+        gy_lines = -(-task.images * (gy.size // N) * x.itemsize // 64 // calls)
     for m in range(task.first, task.last, ROWS):
         rows, w_at = address(gradient, (m - task.first) * p.length), (g * p.padded + m) * K
         if p.rows - m > ROWS // 2:

@@ -1,6 +1,6 @@
 """Batch normalisation in Numba: one channel at a time, so that its second and third sweep meet a warm cache.
 
-Sums run over a picture's plane in the array's type and over the pictures in float64, in an order of their own (`moments`); each
+Sums run over an image's plane in the array's type and over the images in float64, in an order of their own (`moments`); each
 channel belongs to one thread. So the bits depend neither on the number of threads nor on the compiler's mood.
 """
 

@@ -1,4 +1,4 @@
-"""Pooling in Numba: one plane (picture and channel) at a time."""
+"""Pooling in Numba: one plane (image and channel) at a time."""
 
 from __future__ import annotations
 
@@ -16,49 +16,51 @@ from minidl.kernels.shapes import Pair, Shape
 _compiled: Any = kept(njit(nogil=True, error_model="numpy"))
 
 
-def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -> tuple[Array, Array]:
-    """y[n,c,i,j] = max_{u,v} x[n,c, i*s + u - p, j*s + v - p], padded with -inf; winner: the u*kw + v of the first maximum"""
+def max_pool2d(x: Array, kernel_size: Pair, stride: Pair, padding: Pair, out: Pair) -> tuple[Array, Array]:
+    """y[n,c,i,j] = max_{u,v} x[n,c, i*s + u - p, j*s + v - p], padded with -inf; argmax: the u*kw + v of the first maximum"""
     y = np.empty((*x.shape[:2], *out), x.dtype)
-    winner = np.empty(y.shape, np.int32)
+    argmax = np.empty(y.shape, np.int32)
     lines, taps = np.empty((SLOTS, 2, out[1]), x.dtype), np.empty((SLOTS, out[1]), np.int32)  # a row of y for each slot
-    in_parallel(_max_pool2d, SLOTS, np.ascontiguousarray(x), *kernel, *stride, *padding, lines, taps, y, winner)
-    return y, winner
+    in_parallel(_max_pool2d, SLOTS, np.ascontiguousarray(x), *kernel_size, *stride, *padding, lines, taps, y, argmax)
+    return y, argmax
 
 
-def max_pool2d_grad(gy: Array, winner: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair) -> Array:
-    """gx at the winner of each window += gy of that window"""
+def max_pool2d_grad(gy: Array, argmax: Array, x_shape: Shape, kernel_size: Pair, stride: Pair, padding: Pair) -> Array:
+    """gx at the maximum of each window += gy of that window"""
     gx = np.empty(x_shape, gy.dtype)
-    gy, winner = np.ascontiguousarray(gy), np.ascontiguousarray(winner)
-    in_parallel(_max_pool2d_grad, SLOTS, gy, winner, kernel[1], *stride, *padding, gx)
+    gy, argmax = np.ascontiguousarray(gy), np.ascontiguousarray(argmax)
+    in_parallel(_max_pool2d_grad, SLOTS, gy, argmax, kernel_size[1], *stride, *padding, gx)
     return gx
 
 
-def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair, count_include_pad: bool) -> Array:
+def avg_pool2d(x: Array, kernel_size: Pair, stride: Pair, padding: Pair, out: Pair, count_include_pad: bool) -> Array:
     """y[n,c,i,j] = sum_{u,v} x[n,c, i*s + u - p, j*s + v - p] / count[i,j]"""
     y = np.empty((*x.shape[:2], *out), x.dtype)
     lines = np.empty((SLOTS, 2, out[1]), x.dtype)
-    in_parallel(_avg_pool2d, SLOTS, np.ascontiguousarray(x), *kernel, *stride, *padding, count_include_pad, lines, y)
+    in_parallel(_avg_pool2d, SLOTS, np.ascontiguousarray(x), *kernel_size, *stride, *padding, count_include_pad, lines, y)
     return y
 
 
-def avg_pool2d_grad(gy: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool) -> Array:
+def avg_pool2d_grad(
+    gy: Array, x_shape: Shape, kernel_size: Pair, stride: Pair, padding: Pair, count_include_pad: bool
+) -> Array:
     """gx[n,c, i*s + u - p, j*s + v - p] += gy[n,c,i,j] / count[i,j]"""
     gx = np.empty(x_shape, gy.dtype)
     rows, shares = np.empty((SLOTS, x_shape[3]), gy.dtype), np.empty((SLOTS, gy.shape[3]), gy.dtype)
-    geometry = *kernel, *stride, *padding, count_include_pad
+    geometry = *kernel_size, *stride, *padding, count_include_pad
     in_parallel(_avg_pool2d_grad, SLOTS, np.ascontiguousarray(gy), *geometry, rows, shares, gx)
     return gx
 
 
 @_compiled
-def _max_pool2d(slot, x, kh, kw, sh, sw, ph, pw, lines, all_taps, y, winner):
+def _max_pool2d(slot, x, kh, kw, sh, sw, ph, pw, lines, all_taps, y, argmax):
     """Row by row and tap by tap, since a slice, or a row of y, would cost more than its few dozen numbers"""
     (N, C, H, W), (OH, OW) = x.shape, y.shape[2:]
     pixels, most, taps = lines[slot, 0], lines[slot, 1], all_taps[slot]
     for row in range(slot * N * C * OH // SLOTS, (slot + 1) * N * C * OH // SLOTS):
         nc, i = divmod(row, OH)
         most[:], taps[:] = -np.inf, max(0, ph - i * sh) * kw
-        for j in range(min(OW, -(-pw // sw))):  # the first cell in the picture, which wins if all are -inf
+        for j in range(min(OW, -(-pw // sw))):  # the first cell in the image, which wins if all are -inf
             taps[j] += pw - j * sw
         for u in range(max(0, ph - i * sh), min(kh, H + ph - i * sh)):
             for v in range(kw):
@@ -73,7 +75,7 @@ def _max_pool2d(slot, x, kh, kw, sh, sw, ph, pw, lines, all_taps, y, winner):
                     most[j] = value if more else best
                     taps[j] = tap if more else taps[j]
         copy(address(y, row * OW), address(most, 0), OW)
-        copy(address(winner, row * OW), address(taps, 0), OW)
+        copy(address(argmax, row * OW), address(taps, 0), OW)
 
 
 @kept(njit(nogil=True, error_model="numpy"))
@@ -84,16 +86,16 @@ def _inside(v, step, W, windows):
 
 
 @_compiled
-def _max_pool2d_grad(slot, gy, winner, kw, sh, sw, ph, pw, gx):
+def _max_pool2d_grad(slot, gy, argmax, kw, sh, sw, ph, pw, gx):
     (N, C, H, W), (OH, OW) = gx.shape, gy.shape[2:]
     for nc in range(slot * N * C // SLOTS, (slot + 1) * N * C // SLOTS):
         n, c = divmod(nc, C)
-        source, place, target = gy[n, c], winner[n, c], gx[n, c]
+        source, place, target = gy[n, c], argmax[n, c], gx[n, c]
         target[:] = 0
         for i in range(OH):
             for j in range(OW):
                 y, x = i * sh - ph + place[i, j] // kw, j * sw - pw + place[i, j] % kw
-                if 0 <= y < H and 0 <= x < W:  # as for every winner that `max_pool2d` found
+                if 0 <= y < H and 0 <= x < W:  # as for every maximum that `max_pool2d` found
                     target[y, x] += source[i, j]
 
 

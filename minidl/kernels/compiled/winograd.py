@@ -1,6 +1,6 @@
 """Convolution with a 3x3 kernel and stride 1 in 16 instead of 36 products for every four pixels, after Winograd.
 
-Take a tile of 2x2 pixels of y, the 4x4 pixels d of the picture that their windows see, and the kernel g. Then
+Take a tile of 2x2 pixels of y, the 4x4 pixels d of the image that their windows see, and the kernel g. Then
 
     y = A^T [ (G g G^T) * (B^T d B) ] A          with * element by element
 
@@ -24,10 +24,10 @@ For all tiles q at once, the product element by element is a matrix product for 
     Y[t][q, f] = sum_c V[t][q, c] U[t][c, f],    U = G g G^T, V = B^T d B,
 
 and so is the gradient of the kernel, the adjoint of the same steps: gw = G^T [ sum_q (A gy A^T) * (B^T d B) ] G. The gradient
-of the picture is a convolution of gy with the turned kernel.
+of the image is a convolution of gy with the turned kernel.
 
-Pictures are packed with their channels side by side, so that a vector holds one pixel of as many channels: then B^T d B is a
-sum of whole vectors. A picture of 4x4 pixels a ... p has four tiles of 2x2, each of which sees 4x4, two of them shared:
+Images are packed with their channels side by side, so that a vector holds one pixel of as many channels: then B^T d B is a
+sum of whole vectors. An image of 4x4 pixels a ... p has four tiles of 2x2, each of which sees 4x4, two of them shared:
 
     . . . . . .                                          the tile of a b e f sees  . . . .
     . a b c d .     in memory, with two channels:                                  . a b c
@@ -36,7 +36,7 @@ sum of whole vectors. A picture of 4x4 pixels a ... p has four tiles of 2x2, eac
     . m n o p .
     . . . . . .     V: [t][q][channel]   U: [t][feature div width][channel][feature mod width]   Y: [t][q][feature]
 
-The work is cut into bands, of one picture each, and a task takes a few of them: winograd_plan.py. The loops are in
+The work is cut into bands, of one image each, and a task takes a few of them: winograd_plan.py. The loops are in
 winograd_loops.py, what they do with vectors in winograd_transforms.py, the products in registers in tiles.py.
 """
 
@@ -61,7 +61,7 @@ from minidl.kernels.shapes import Pair, Shape
 APART = 16  # numbers between two places: a whole number of pages apart, all would compete for a few cache lines
 CHANNELS, CHANNELS_CORRELATION = (24, 512), (16, 128)  # fewer do not pay for the transforms, more outgrow the cache
 CHANNELS_DENSE = (8, 512)  # in dense blocks, which write few channels
-SMALLEST, FEWEST = 7, 4096  # height and width; pixels of all pictures, which pay for U
+SMALLEST, FEWEST = 7, 4096  # height and width; pixels of all images, which pay for U
 
 
 @lru_cache(1024)

@@ -1,4 +1,4 @@
-"""The loops of `winograd`: pack bands of pictures, transform and multiply their tiles, and unpack what comes of it."""
+"""The loops of `winograd`: pack bands of images, transform and multiply their tiles, and unpack what comes of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minidl.kernels.compiled.vectors import VECTOR, address, prefetch
 from minidl.kernels.compiled.winograd_plan import T
 from minidl.kernels.compiled.winograd_transforms import (
     gradient_to_places,
-    picture_to_places,
+    image_to_places,
     places_to_pixels,
     turn,
     turn_back,
@@ -28,14 +28,14 @@ def _tasks_of(N, p):
 
 @njit(inline="always", error_model="numpy")
 def _bands_of(task, N, p):
-    """The first band of a task, and how many it has; the bands of all pictures are counted one after the other"""
+    """The first band of a task, and how many it has; the bands of all images are counted one after the other"""
     first = task * p.together
     return first, min(p.together, N * p.bands - first)
 
 
 @njit(inline="always", error_model="numpy")
 def _rows_made(band, H, p):
-    """The picture that a band is of, its first row of H in the output, and one past its last"""
+    """The image that a band is of, its first row of H in the output, and one past its last"""
     n, k = divmod(band, p.bands)
     return n, 2 * p.band * k, min(H, 2 * p.band * (k + 1))
 
@@ -53,14 +53,14 @@ def _cell_of(b, pixel, bands):
 def _pack(source, first, count, p, packed, planes):
     """The bands first, ..., first + count - 1 of the source's channels side by side: `packed` is p.seen or p.made
 
-    A band has the rows from 2 band k - top on, as many as its tiles see. planes are 0 outside the pictures.
+    A band has the rows from 2 band k - top on, as many as its tiles see. planes are 0 outside the images.
     """
     x, C, lanes, pixels = source.x, source.channels, VECTOR // source.x.itemsize, packed.pixels
     (H, W), flat, scale, shift = x.shape[2:], x.reshape(x.size), source.scale, source.shift
     zero, height, affine = x.dtype.type(0), packed.size // packed.row, len(source.scale) > 0
     for b in range(count):
         n, k = divmod(first + b, p.bands)
-        y0 = 2 * p.band * k - packed.top  # the picture's row that is the first of the band
+        y0 = 2 * p.band * k - packed.top  # the image's row that is the first of the band
         i0 = max(0, y0)
         i1 = max(i0, min(H, y0 + height))  # no row, where the padding is wider than the band
         if p.bands > 1:
@@ -135,7 +135,7 @@ def _unpack_gated(out, first, count, p, rows, gates, sums):
 
 @njit(inline="always", error_model="numpy")
 def _fetch(source, n, count, t):
-    """Bring the t-th of T parts of the source's channels of the pictures n, ..., n + count - 1 near"""
+    """Bring the t-th of T parts of the source's channels of the images n, ..., n + count - 1 near"""
     plane = source.x.shape[2] * source.x.shape[3]
     for k in range(count):
         at = row_of(source.x, n + k, source.first, 0) + t * source.channels * plane // T
@@ -216,9 +216,9 @@ def _task(source, first, count, u, p, memory):
     for q0 in range(0, total, p.block):
         n_q, seen, made = min(p.block, total - q0), address(p.seen.tiles, q0), address(p.made.tiles, q0)
         for c in range(0, C, lanes):
-            picture_to_places(address(mine, c), p.seen.row, seen, n_q, address(V, c), v_stride, channels)
+            image_to_places(address(mine, c), p.seen.row, seen, n_q, address(V, c), v_stride, channels)
         for t in range(T):
-            if p.bands == 1 and q0 == 0:  # the next task's pictures are fetched beside the arithmetic
+            if p.bands == 1 and q0 == 0:  # the next task's images are fetched beside the arithmetic
                 _fetch(source, first + count, count, t)
             if rows == lanes:
                 for q in range(0, n_q, 2 * ROWS):
@@ -248,7 +248,7 @@ def convolve(slot, slots, source, u, p, memory, target):
 
 @kept(njit(nogil=True, error_model="numpy"))
 def convolve_gated(slot, slots, source, u, p, memory, lines, gates, sums):
-    """The gradient of the picture, through the gates of the relu that `_pack` applied; lines: scratch memory, too"""
+    """The gradient of the image, through the gates of the relu that `_pack` applied; lines: scratch memory, too"""
     planes, places, products, pixels = memory
     mine = planes[slot], places[slot], products[slot], pixels[slot]
     mine[0][:], mine[1][:] = 0, 0
@@ -263,7 +263,7 @@ def convolve_gated(slot, slots, source, u, p, memory, lines, gates, sums):
 def correlate(slot, slots, gy, source, p, memory, sums):
     """sums[slot, t][f, c] = sum_q Z[t][q, f] V[t][q, c] over the bands of a slot, Z = A gy A^T, V = B^T d B
 
-    memory: planes of the pictures and of the gradients, places of both; a row of each a slot
+    memory: planes of the images and of the gradients, places of both; a row of each a slot
     """
     mine, gradient, V, Z, total = memory[0][slot], memory[1][slot], memory[2][slot], memory[3][slot], sums[slot]
     C, F, lanes, channels, rows = source.channels, gy.channels, VECTOR // mine.itemsize, p.seen.channels, p.made.channels
@@ -278,7 +278,7 @@ def correlate(slot, slots, gy, source, p, memory, sums):
         for q0 in range(0, tiles, p.block):
             n_q, seen, made = min(p.block, tiles - q0), address(p.seen.tiles, q0), address(p.made.tiles, q0)
             for c in range(0, C, lanes):
-                picture_to_places(address(mine, c), p.seen.row, seen, n_q, address(V, c), v_stride, channels)
+                image_to_places(address(mine, c), p.seen.row, seen, n_q, address(V, c), v_stride, channels)
             for f in range(0, F, lanes):
                 gradient_to_places(address(gradient, f), p.made.row, made, n_q, address(Z, f), z_stride, rows)
             for t in range(T):

@@ -20,7 +20,7 @@ class Bands(NamedTuple):
     """How the bands of a task are packed, pixel by pixel with the channels side by side"""
 
     channels: int  # with those that fill up
-    top: int  # rows above the picture
+    top: int  # rows above the image
     left: int  # columns before it
     row: int  # pixels from row to row
     size: int  # pixels of a band
@@ -29,11 +29,11 @@ class Bands(NamedTuple):
 
 
 class Plan(NamedTuple):
-    bands: int  # of a picture
+    bands: int  # of an image
     band: int  # rows of tiles in a band
     together: int  # bands in a task
     block: int  # tiles whose places are in memory at a time
-    seen: Bands  # of the pictures that the tiles of 4x4 see
+    seen: Bands  # of the images that the tiles of 4x4 see
     made: Bands  # of the output's tiles of 2x2
     weights: Array  # where the weights of each channel in begin, within the rows of a tile
     places: Array  # where the channels of each tile of a block begin
@@ -41,12 +41,12 @@ class Plan(NamedTuple):
 
 @lru_cache(1024)
 def plan(N: int, width: int, size: Pair, padding: Pair, channels: Pair, itemsize: int) -> Plan:
-    """For N output pictures of `size` from pictures of `width` pixels; `channels`: in and out, those that fill up included."""
+    """For N output images of `size` from images of `width` pixels; `channels`: in and out, those that fill up included."""
     down, across = -(-size[0] // 2), -(-size[1] // 2)
     block = max(2 * ROWS, SCRATCH // (sum(channels) * T * itemsize) // (2 * ROWS) * 2 * ROWS)
     wanted = max(block, SCRATCH // (sum(channels) * 2 * itemsize))  # tiles, of which the pixels fit the cache
     band = min(down, max(1, wanted // across))
-    if N * -(-down // band) < TASKS:  # few large pictures
+    if N * -(-down // band) < TASKS:  # few large images
         band = max(1, min(band, down * N // TASKS))
     bands = -(-down // band)
     band = -(-down // bands)
@@ -59,7 +59,7 @@ def plan(N: int, width: int, size: Pair, padding: Pair, channels: Pair, itemsize
 
 
 def _packed(channels: int, padding: Pair, rows: int, row: int, width: int, tiles: tuple[int, int, int]) -> Bands:
-    """Bands of `rows` rows of `row` pixels, of which the picture has `width`; tiles: of a task, in bands, down, across"""
+    """Bands of `rows` rows of `row` pixels, of which the image has `width`; tiles: of a task, in bands, down, across"""
     i, j = np.divmod(np.arange(rows * width), width)
     b, down, across = (a.reshape(-1) for a in np.indices(tiles))
     return Bands(channels, *padding, row, rows * row, i * row + j, b * rows * row + 2 * down * row + 2 * across)

@@ -77,7 +77,7 @@ def _make_transform(M: Array, from_places: bool) -> Any:
     return transform
 
 
-picture_to_places, gradient_to_places = _make_transform(B.T, False), _make_transform(A, False)
+image_to_places, gradient_to_places = _make_transform(B.T, False), _make_transform(A, False)
 places_to_pixels = _make_transform(A.T, True)
 
 

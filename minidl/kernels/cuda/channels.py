@@ -1,6 +1,6 @@
 """One line a channel, and what is rectified after it: every element for itself.
 
-Memory takes long to answer. So a thread asks for AHEAD elements, the same pixel of as many pictures, before it needs the first;
+Memory takes long to answer. So a thread asks for AHEAD elements, the same pixel of as many images, before it needs the first;
 had it stored one result before it asked for the next value, it would have to wait, since that might be the one just stored.
 """
 

@@ -30,7 +30,7 @@ TURNS, SUMS = 8, 32  # of the block that adds the pieces up: threads of a sum, s
 
 
 class Form(NamedTuple):
-    """Sizes of pictures and of the tiles that a block computes: `pictures` times 2^rows times 2^columns
+    """Sizes of images and of the tiles that a block computes: `images` times 2^rows times 2^columns
 
     In `forward` each of these rows is ROWS rows of pixels.
     """
@@ -43,22 +43,22 @@ class Form(NamedTuple):
     OW: int
     columns: int
     rows: int
-    pictures: int
-    size: int  # of the pixels that a tile needs of a picture in shared memory, border and all
-    along: int  # tiles: over the pictures,
+    images: int
+    size: int  # of the pixels that a tile needs of an image in shared memory, border and all
+    along: int  # tiles: over the images,
     down: int  # the rows
     across: int  # and the columns
 
 
-# ---- where in the pictures a place of shared memory comes from: the picture, row and column of a tile, in 10 bits each
+# ---- where in the images a place of shared memory comes from: the image, row and column of a tile, in 10 bits each
 
 
-def coded(picture: Any, row: Any, column: Any) -> Any:
-    return picture << 20 | row << 10 | column
+def coded(image: Any, row: Any, column: Any) -> Any:
+    return image << 20 | row << 10 | column
 
 
 @cuda.jit(device=True)
-def picture_of(code):
+def image_of(code):
     return code >> 20
 
 
@@ -77,28 +77,28 @@ def column_of(code):
 
 def _forward(per: int) -> Any:
     """The kernel in which a thread sums `per` features, a number that the compiler has to know"""
-    features, reach, shared_pixels, shared_weights = 2 * per, ROWS + 2, CHANNELS * PLANE, CHANNELS * 9 * 2 * per
+    features, seen_rows, shared_pixels, shared_weights = 2 * per, ROWS + 2, CHANNELS * PLANE, CHANNELS * 9 * 2 * per
     lines = THREADS // features  # of weights, copied at a time
     weight_turns = -(-CHANNELS * 9 // lines)
 
     def forward(x, w, places, form, y):
-        """y[n,f,i,j] for `pictures` n, 2 * per f, 2^rows * ROWS i and 2^columns j"""
+        """y[n,f,i,j] for `images` n, 2 * per f, 2^rows * ROWS i and 2^columns j"""
         N, C, F, t = x.shape[0], x.shape[1], y.shape[1], cuda.threadIdx.x
         pitch = (1 << form.columns) + 2
-        first_n, first_f = cuda.blockIdx.x * form.pictures, cuda.blockIdx.z * features
+        first_n, first_f = cuda.blockIdx.x * form.images, cuda.blockIdx.z * features
         tile_i = quotient(cuda.blockIdx.y, form.across)
         first_i, first_j = (tile_i * ROWS) << form.rows, (cuda.blockIdx.y - tile_i * form.across) << form.columns
         pixels = cuda.shared.array(shared_pixels, np.float32)
         weights = cuda.shared.array(shared_weights, np.float32)
 
         inside = cuda.local.array(PLACES, np.bool_)
-        picture = cuda.local.array(PLACES, np.uint64)
+        image = cuda.local.array(PLACES, np.uint64)
         place = cuda.local.array(PLACES, np.uint64)
         for k in range(PLACES):
             at = places[U(t + k * THREADS)]
-            n, i, j = first_n + picture_of(at), first_i + row_of(at) - form.top, first_j + column_of(at) - form.left
+            n, i, j = first_n + image_of(at), first_i + row_of(at) - form.top, first_j + column_of(at) - form.left
             inside[k] = (at >= 0) & (n < N) & (0 <= i) & (i < form.H) & (0 <= j) & (j < form.W)
-            picture[k] = n if inside[k] else 0
+            image[k] = n if inside[k] else 0
             place[k] = i * form.W + j if inside[k] else 0
 
         half, lane = t // LANES, t % LANES  # of the features, and which ROWS pixels this thread has
@@ -110,14 +110,14 @@ def _forward(per: int) -> Any:
         for g in range(per):
             for r in range(ROWS):
                 sums[g, r] = np.float32(0)
-        column = cuda.local.array(reach, np.float32)
+        column = cuda.local.array(seen_rows, np.float32)
         fresh = cuda.local.array(weight_turns, np.float32)
 
         for first_c in range(0, C, CHANNELS):
             cuda.syncthreads()
             for k in range(PLACES):
                 for c in range(CHANNELS):
-                    value = np.float32(x[picture[k], U(min(first_c + c, C - 1)), place[k]])
+                    value = np.float32(x[image[k], U(min(first_c + c, C - 1)), place[k]])
                     pixels[U(c * PLANE + t + k * THREADS)] = value if inside[k] else np.float32(0)
             for k in range(weight_turns):
                 at = line + k * lines  # c * 9 + u * 3 + v
@@ -131,7 +131,7 @@ def _forward(per: int) -> Any:
             for c in range(min(CHANNELS, C - first_c)):
                 for v in range(3):
                     below, first_weight = U(c * PLANE + corner + v), U((c * 9 + v) * features + half * per)
-                    for r in range(reach):
+                    for r in range(seen_rows):
                         column[r] = pixels[below + U(r * pitch)]
                     for u in range(3):
                         for g in range(per):
@@ -157,7 +157,7 @@ FORWARD = {per: _forward(per) for per in (8, 6, 4)}
 def weights(gy, x, to_gy, to_x, form, sums):
     """sums[piece,f,c*9+u*3+v]: the sum of gy[n,f,i,j] x[n,c, i + u - ph, j + v - pw] over this block's share of n, i and j
 
-    The block goes from tile to tile, each of `pictures` n, 2^rows i and 2^columns j.
+    The block goes from tile to tile, each of `images` n, 2^rows i and 2^columns j.
     """
     N, F, C, pitch = gy.shape[0], gy.shape[1], x.shape[1], (1 << form.columns) + 2
     lane, warp = cuda.threadIdx.x % WARP, cuda.threadIdx.x // WARP
@@ -176,25 +176,25 @@ def weights(gy, x, to_gy, to_x, form, sums):
         line = quotient(tile, form.across)
         tile_n = quotient(line, form.down)
         tile_i, tile_j = line - tile_n * form.down, tile - line * form.across
-        first_n, first_i, first_j = tile_n * form.pictures, tile_i << form.rows, tile_j << form.columns
+        first_n, first_i, first_j = tile_n * form.images, tile_i << form.rows, tile_j << form.columns
         cuda.syncthreads()
         for k in range(GY_TURNS):
             at = to_gy[U(lane + k * WARP)]
-            n, i, j = first_n + picture_of(at), first_i + row_of(at), first_j + column_of(at)
+            n, i, j = first_n + image_of(at), first_i + row_of(at), first_j + column_of(at)
             inside = (at >= 0) & (n < N) & (i < form.OH) & (j < form.OW)
-            picture, place = U(n if inside else 0), U(i * form.OW + j if inside else 0)
+            image, place = U(n if inside else 0), U(i * form.OW + j if inside else 0)
             for turn in range(F_TILE // WARPS):
                 f = warp + turn * WARPS
-                value = np.float32(gy[picture, U(min(first_f + f, F - 1)), place])
+                value = np.float32(gy[image, U(min(first_f + f, F - 1)), place])
                 shared[U(f * GY_PLANE + lane + k * WARP)] = value if inside & (first_f + f < F) else np.float32(0)
         for k in range(X_TURNS):
             at = to_x[U(lane + k * WARP)]
-            n, i, j = first_n + picture_of(at), first_i + row_of(at) - form.top, first_j + column_of(at) - form.left
+            n, i, j = first_n + image_of(at), first_i + row_of(at) - form.top, first_j + column_of(at) - form.left
             inside = (at >= 0) & (n < N) & (0 <= i) & (i < form.H) & (0 <= j) & (j < form.W)
-            picture, place = U(n if inside else 0), U(i * form.W + j if inside else 0)
+            image, place = U(n if inside else 0), U(i * form.W + j if inside else 0)
             for turn in range(C_LANES // WARPS):
                 c = warp + turn * WARPS
-                value = np.float32(x[picture, U(min(first_c + c, C - 1)), place])
+                value = np.float32(x[image, U(min(first_c + c, C - 1)), place])
                 shared[U(F_TILE * GY_PLANE + c * X_PLANE + lane + k * WARP)] = value if inside else np.float32(0)
         cuda.syncthreads()
         for p in range(warp * PIXELS, (warp + 1) * PIXELS, 4):  # four neighbours in a row

@@ -1,6 +1,6 @@
 """Sums over all but the channels, in an order that only the shape decides: the same bits in every run.
 
-A channel's pictures are dealt out to a few blocks, so that few channels keep a large device busy too. The threads of a block
+A channel's images are dealt out to a few blocks, so that few channels keep a large device busy too. The threads of a block
 sum their share one by one, then meet in shared memory in a tree, thread t with thread t + 128, then t + 64, ...; what the
 blocks of a channel found meets in a tree once more. No atomics: they would add in the order of arrival.
 """
@@ -47,7 +47,7 @@ def sums_by(kernel: Any, x: Array, *args: Any) -> tuple[Array, Array]:
 
 
 def _blocks(x: Array) -> tuple[tuple[int, int], tuple[int, ...]]:
-    """The grid, (C, blocks of a channel), and the block, threads along pixels and pictures"""
+    """The grid, (C, blocks of a channel), and the block, threads along pixels and images"""
     N, C, HW = x.shape
     block = block_for((N, HW))
     return (C, max(1, min(PIECES, -(-N // block[1]), N * HW // (THREADS * SHARE)))), block

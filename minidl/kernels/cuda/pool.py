@@ -14,33 +14,35 @@ from minidl.kernels.cuda.windows import first_window, last_window
 from minidl.kernels.shapes import Pair, Shape
 
 
-def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -> tuple[Array, Array]:
-    """y[n,c,i,j] = max_{u,v} x[n,c, i*s + u - p, j*s + v - p], padded with -inf; winner: the u*kw + v of the first maximum"""
+def max_pool2d(x: Array, kernel_size: Pair, stride: Pair, padding: Pair, out: Pair) -> tuple[Array, Array]:
+    """y[n,c,i,j] = max_{u,v} x[n,c, i*s + u - p, j*s + v - p], padded with -inf; argmax: the u*kw + v of the first maximum"""
     xp = array_module(x)
     y = xp.empty((*x.shape[:2], *out), x.dtype)
-    winner = xp.empty(y.shape, xp.int32)
-    _launch(_max_pool2d, _planes(x), *kernel, *stride, *padding, _planes(winner), _planes(y))
-    return y, winner
+    argmax = xp.empty(y.shape, xp.int32)
+    _launch(_max_pool2d, _planes(x), *kernel_size, *stride, *padding, _planes(argmax), _planes(y))
+    return y, argmax
 
 
-def max_pool2d_grad(gy: Array, winner: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair) -> Array:
-    """gx at the winner of each window += gy of that window"""
+def max_pool2d_grad(gy: Array, argmax: Array, x_shape: Shape, kernel_size: Pair, stride: Pair, padding: Pair) -> Array:
+    """gx at the maximum of each window += gy of that window"""
     gx = array_module(gy).empty(x_shape, gy.dtype)
-    _launch(_max_pool2d_grad, _planes(gy), _planes(winner), *kernel, *stride, *padding, _planes(gx))
+    _launch(_max_pool2d_grad, _planes(gy), _planes(argmax), *kernel_size, *stride, *padding, _planes(gx))
     return gx
 
 
-def avg_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, out: Pair, count_include_pad: bool) -> Array:
+def avg_pool2d(x: Array, kernel_size: Pair, stride: Pair, padding: Pair, out: Pair, count_include_pad: bool) -> Array:
     """y[n,c,i,j] = sum_{u,v} x[n,c, i*s + u - p, j*s + v - p] / count[i,j]"""
     y = array_module(x).empty((*x.shape[:2], *out), x.dtype)
-    _launch(_avg_pool2d, _planes(x), *kernel, *stride, *padding, count_include_pad, _planes(y))
+    _launch(_avg_pool2d, _planes(x), *kernel_size, *stride, *padding, count_include_pad, _planes(y))
     return y
 
 
-def avg_pool2d_grad(gy: Array, x_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool) -> Array:
+def avg_pool2d_grad(
+    gy: Array, x_shape: Shape, kernel_size: Pair, stride: Pair, padding: Pair, count_include_pad: bool
+) -> Array:
     """gx[n,c, i*s + u - p, j*s + v - p] += gy[n,c,i,j] / count[i,j]"""
     gx = array_module(gy).empty(x_shape, gy.dtype)
-    _launch(_avg_pool2d_grad, _planes(gy), *kernel, *stride, *padding, count_include_pad, _planes(gx))
+    _launch(_avg_pool2d_grad, _planes(gy), *kernel_size, *stride, *padding, count_include_pad, _planes(gx))
     return gx
 
 
@@ -55,7 +57,7 @@ def _launch(kernel: object, *args: object) -> None:
 
 
 @kept(cuda.jit)
-def _max_pool2d(x, kh, kw, sh, sw, ph, pw, winner, y):
+def _max_pool2d(x, kh, kw, sh, sw, ph, pw, argmax, y):
     """y[plane,i,j] = max_{u,v} x[plane, i*s + u - p, j*s + v - p], for a thread each"""
     planes, OH, OW = y.shape
     zero = np.float32(0)
@@ -66,18 +68,18 @@ def _max_pool2d(x, kh, kw, sh, sw, ph, pw, winner, y):
         for i in range(first_i, OH, di):
             for j in range(first_j, OW, dj):
                 top, left = i * sh - ph, j * sw - pw
-                best, cell = np.float32(-math.inf), max(0, -top) * kw + max(0, -left)  # the first cell in the picture
+                best, cell = np.float32(-math.inf), max(0, -top) * kw + max(0, -left)  # the first cell in the image
                 for u in range(max(0, -top), min(kh, H - top)):
                     for v in range(max(0, -left), min(kw, W - left)):
                         value = zero + x[plane, top + u, left + v]  # of halves, float32
                         if value > best or (value != value and best == best):  # the first NaN wins, as in NumPy
                             best, cell = value, u * kw + v
                 y[plane, i, j] = best
-                winner[plane, i, j] = cell
+                argmax[plane, i, j] = cell
 
 
 @kept(cuda.jit)
-def _max_pool2d_grad(gy, winner, kh, kw, sh, sw, ph, pw, gx):
+def _max_pool2d_grad(gy, argmax, kh, kw, sh, sw, ph, pw, gx):
     """gx[plane,y,z] = sum of gy[plane,i,j] over the windows i, j that pixel y, z has won"""
     planes, H, W = gx.shape
     OH, OW = gy.shape[1], gy.shape[2]
@@ -89,7 +91,7 @@ def _max_pool2d_grad(gy, winner, kh, kw, sh, sw, ph, pw, gx):
                 total = np.float32(0)
                 for i in range(first_window(y + ph, kh, sh), last_window(y + ph, sh, OH)):
                     for j in range(first_window(z + pw, kw, sw), last_window(z + pw, sw, OW)):
-                        if winner[plane, i, j] == (y + ph - i * sh) * kw + z + pw - j * sw:
+                        if argmax[plane, i, j] == (y + ph - i * sh) * kw + z + pw - j * sw:
                             total += gy[plane, i, j]
                 gx[plane, y, z] = total
 

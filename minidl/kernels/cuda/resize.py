@@ -1,4 +1,4 @@
-"""Pictures times a matrix for their rows and one for their columns: a thread a pixel, which gathers what is not times 0."""
+"""Images times a matrix for their rows and one for their columns: a thread a pixel, which gathers what is not times 0."""
 
 from __future__ import annotations
 

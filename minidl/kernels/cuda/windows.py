@@ -1,6 +1,6 @@
-"""Pictures to columns (im2col) and back: what makes a convolution one product of matrices.
+"""Images to columns (im2col) and back: what makes a convolution one product of matrices.
 
-The columns of all pictures lie side by side, one matrix (K, N*OH*OW) a group, since cuBLAS takes one large product better than
+The columns of all images lie side by side, one matrix (K, N*OH*OW) a group, since cuBLAS takes one large product better than
 many small ones, and CuPy hands it a transposed matrix as it is, but would copy a transposed batch of them.
 """
 
@@ -16,12 +16,12 @@ from minidl.kernels.cuda.launch import U, launch, quotient
 from minidl.kernels.shapes import Pair
 
 
-def columns(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair) -> Array:
-    """cols[c,u,v,n,i,j] = x[n,c, i*s + u*d - p, j*s + v*d - p], 0 outside the picture: (N,C,H,W) -> (C,kh,kw,N,OH,OW)"""
+def columns(x: Array, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Pair) -> Array:
+    """cols[c,u,v,n,i,j] = x[n,c, i*s + u*d - p, j*s + v*d - p], 0 outside the image: (N,C,H,W) -> (C,kh,kw,N,OH,OW)"""
     xp, (N, C, H, W) = array_module(x), x.shape
-    cols = xp.empty((C, *kernel, N, *out), x.dtype)
-    planes, lines = contiguous(x).reshape(N, C, H * W), cols.reshape(C * kernel[0] * kernel[1], -1)
-    launch(_columns, (C * N, *out), planes, (H, W), kernel, stride, padding, dilation, out, lines)
+    cols = xp.empty((C, *kernel_size, N, *out), x.dtype)
+    planes, lines = contiguous(x).reshape(N, C, H * W), cols.reshape(C * kernel_size[0] * kernel_size[1], -1)
+    launch(_columns, (C * N, *out), planes, (H, W), kernel_size, stride, padding, dilation, out, lines)
     return cols
 
 
@@ -35,9 +35,9 @@ def fold(cols: Array, stride: Pair, padding: Pair, dilation: Pair, x: Array) -> 
 
 
 @kept(cuda.jit)
-def _columns(x, size, kernel, stride, padding, dilation, out, cols):
+def _columns(x, size, kernel_size, stride, padding, dilation, out, cols):
     """A thread copies all pixels of one window, for one channel: cols[c,u,v,n,i,j] for all u, v, as cols[cuv, nij]"""
-    (H, W), (kh, kw), (sh, sw), (ph, pw), (dh, dw), (OH, OW) = size, kernel, stride, padding, dilation, out
+    (H, W), (kh, kw), (sh, sw), (ph, pw), (dh, dw), (OH, OW) = size, kernel_size, stride, padding, dilation, out
     N, C = x.shape[0], x.shape[1]
     zero = x.dtype.type(0)
     first_j, first_i, first_plane = cuda.grid(3)

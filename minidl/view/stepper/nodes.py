@@ -1,6 +1,6 @@
 """What the stepper shows of every node, taken from one backward pass for each rule and one forward push for each picked pixel.
 
-Nodes are numbered as the walk meets them: 0 is the score, the last one the picture. Arrays are reduced at once to what can be
+Nodes are numbered as the walk meets them: 0 is the score, the last one the image. Arrays are reduced at once to what can be
 drawn: (M,H,W) maps, or for vectors their strongest units.
 """
 
@@ -14,10 +14,10 @@ import numpy as np
 
 from minidl.array import Array, dot, to_cpu
 from minidl.core import Op, Step, Tensor, pushes, walk
-from minidl.flow.backward_pass import Passed
+from minidl.flow.backward_pass import BackwardPass
 from minidl.flow.cells import Cell, strongest_path
 from minidl.flow.ledger import Line, ledger
-from minidl.flow.pixel import Index, PixelFlow, Pushed, collect, stopped, unit
+from minidl.flow.pixel import Index, PixelFlow, PushStep, collect, one_hot, stopped
 from minidl.flow.relu_rules import deconvnet, guided
 
 RULES: dict[str, Callable[[Step], None]] = {"guided": guided, "deconvnet": deconvnet}  # besides the gradient itself
@@ -28,10 +28,10 @@ Maps = Array  # (M,H,W)
 
 
 @dataclass
-class Shown:
+class Node:
     """One node.
 
-    op: what made it, None at the picture. gates: the share that is open, None without gates. channels: those that count most
+    op: what made it, None at the image. gates: the share that is open, None without gates. channels: those that count most
     for the score, by |sum a g|; units: the same of a vector. Maps have one over all channels first, then these channels:
     activation (mean), gradient by rule (mean), and their product by rule (sum, so that it adds up to <a, g>). Of a vector they
     are (units,). reach, counts, stops: by picked pixel sum |t|, sum t g, and sum |t| that goes no further, all (H,W), or
@@ -55,27 +55,27 @@ class Shown:
 
 
 @dataclass
-class Walked:
-    """All of it. row: the number of each op's node, of the picture under None."""
+class Graph:
+    """All of it. row: the number of each op's node, of the image under None."""
 
-    passed: Passed
-    nodes: list[Shown]
+    backward_pass: BackwardPass
+    nodes: list[Node]
     row: Mapping[Op | None, int]
     lines: list[Line]
     flows: list[PixelFlow]
 
 
-def look(y: Tensor, x: Tensor, picks: Sequence[Index]) -> Walked:
-    """Walk from the score y () back to the picture x (1,C,H,W) by every rule, and push each picked pixel forward.
+def look(y: Tensor, x: Tensor, picks: Sequence[Index]) -> Graph:
+    """Walk from the score y () back to the image x (1,C,H,W) by every rule, and push each picked pixel forward.
 
     Raises ValueError where y does not depend on x, or a parameter requires a gradient.
     """
-    passed = Passed(y)
-    tensors = [passed.outputs[op] for op in passed.ops] + [x]
-    nodes = [_shown(tensor, to_cpu(passed.gradient(tensor))) for tensor in tensors]
+    backward_pass = BackwardPass(y)
+    tensors = [backward_pass.outputs[op] for op in backward_pass.ops] + [x]
+    nodes = [_shown(tensor, to_cpu(backward_pass.gradient(tensor))) for tensor in tensors]
     row = {node.op: i for i, node in enumerate(nodes)}
     for node in nodes:
-        _add_gradient(node, "gradient", passed.gradient(node.tensor))
+        _add_gradient(node, "gradient", backward_pass.gradient(node.tensor))
     for name, rule in RULES.items():
         leaves: dict[Tensor, Array] = {}
         for step in walk(y, leaves=leaves, apart=False):
@@ -84,13 +84,13 @@ def look(y: Tensor, x: Tensor, picks: Sequence[Index]) -> Walked:
         _add_gradient(nodes[-1], name, leaves[x])
     flows = []
     for number, index in enumerate(picks):
-        e = unit(x, index)
-        _add_tangent(nodes[-1], number, e, passed.gradient(x))
-        steps = (_noted(nodes[row[step[0]]], number, step, passed) for step in pushes(y, {x: e}))
-        flows.append(collect(passed, x, index, steps))
-        for cell in strongest_path(passed, x, index):
+        e = one_hot(x, index)
+        _add_tangent(nodes[-1], number, e, backward_pass.gradient(x))
+        steps = (_noted(nodes[row[step[0]]], number, step, backward_pass) for step in pushes(y, {x: e}))
+        flows.append(collect(backward_pass, x, index, steps))
+        for cell in strongest_path(backward_pass, x, index):
             nodes[row[cell.op]].cells[number] = cell
-    return Walked(passed, nodes, row, ledger(passed), flows)
+    return Graph(backward_pass, nodes, row, ledger(backward_pass), flows)
 
 
 def strongest_pixels(g: Array, count: int, taken: Sequence[tuple[int, int]] = ()) -> list[tuple[int, int]]:
@@ -109,29 +109,29 @@ def strongest_pixels(g: Array, count: int, taken: Sequence[tuple[int, int]] = ()
 
 
 def _channels(a: Array) -> Any:
-    """(1,C,H,W) -> (C,H,W), and so on; None of what is no picture."""
+    """(1,C,H,W) -> (C,H,W), and so on; None of what is no image."""
     a = to_cpu(a)
     if a.ndim < 3 or a.shape[-1] * a.shape[-2] == 1:
         return None
     return a.reshape(-1, *a.shape[-2:])
 
 
-def _shown(tensor: Tensor, g: Array) -> Shown:
+def _shown(tensor: Tensor, g: Array) -> Node:
     op, a, gate = tensor.op, _channels(tensor.data), None if tensor.op is None else tensor.op.gate()
     gates = None if gate is None else float(gate.mean())
     if a is None:
         flat = to_cpu(tensor.data).ravel()
         units = _strongest(flat * g.ravel(), UNITS)
-        return Shown(op, tensor, gates, [], units, flat[units])
+        return Node(op, tensor, gates, [], units, flat[units])
     channels = _strongest((a * g.reshape(a.shape)).sum((1, 2), dtype=np.float64), CHANNELS) if len(a) > 1 else []
-    return Shown(op, tensor, gates, channels, [], np.concatenate([a.mean(0, keepdims=True), a[channels]]))
+    return Node(op, tensor, gates, channels, [], np.concatenate([a.mean(0, keepdims=True), a[channels]]))
 
 
 def _strongest(counts: Array, n: int) -> list[int]:
     return [int(k) for k in np.argsort(-np.abs(counts), kind="stable")[:n]]
 
 
-def _add_gradient(node: Shown, rule: str, g: Array) -> None:
+def _add_gradient(node: Node, rule: str, g: Array) -> None:
     a, g = to_cpu(node.tensor.data), to_cpu(g)
     node.norm[rule] = float(np.sqrt(dot(g, g)))
     node.score[rule] = dot(a, g)
@@ -145,16 +145,16 @@ def _add_gradient(node: Shown, rule: str, g: Array) -> None:
         node.product[rule] = np.concatenate([p.sum(0, keepdims=True), p[node.channels]])
 
 
-def _noted(node: Shown, number: int, step: Pushed, passed: Passed) -> Pushed:
+def _noted(node: Node, number: int, step: PushStep, backward_pass: BackwardPass) -> PushStep:
     op, _, ty = step
-    _add_tangent(node, number, ty, passed.gy_of[op])
+    _add_tangent(node, number, ty, backward_pass.gy_of[op])
     lost = stopped(*step)
     if lost is not None and (maps := _channels(lost)) is not None:
         node.stops[number] = maps.sum(0)
     return step
 
 
-def _add_tangent(node: Shown, number: int, t: Array, g: Array) -> None:
+def _add_tangent(node: Node, number: int, t: Array, g: Array) -> None:
     t, g = to_cpu(t), to_cpu(g)
     if node.units:
         t, g = t.ravel()[node.units], g.ravel()[node.units]

@@ -1,4 +1,4 @@
-"""The whole backward pass of one picture on one page: a file of HTML that needs nothing but a browser."""
+"""The whole backward pass of one image on one page: a file of HTML that needs nothing but a browser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.analysis.cost import follow
+from minidl.analysis.cost import forward_calls
 from minidl.analysis.facts import facts, formulas
 from minidl.arguments import count, pairs, wrong
 from minidl.array import Array, array_module, device_of, is_array, is_float, shape_of, to_cpu
@@ -26,15 +26,15 @@ from minidl.flow.backward_pass import Wire
 from minidl.flow.cells import Cell
 from minidl.io import files
 from minidl.nn import Module
+from minidl.view.images import for_the_eye
 from minidl.view.names import literal
-from minidl.view.pictures import for_the_eye
 from minidl.view.stepper.lanes import lanes
-from minidl.view.stepper.nodes import CHANNELS, Shown, Walked, look, strongest_pixels
-from minidl.view.stepper.tiles import Blob, block_size, shrink
+from minidl.view.stepper.nodes import CHANNELS, Graph, Node, look, strongest_pixels
+from minidl.view.stepper.tiles import Blob, block_size, downsample
 
 PICKS = 9  # pixels that can be followed
 SIZES = [(48, CHANNELS), (40, CHANNELS), (32, CHANNELS), (24, CHANNELS), (16, CHANNELS), (16, 4), (16, 2), (16, 0)]
-PICTURE = 224  # pixels of the picture itself, at most
+IMAGE = 224  # pixels of the image itself, at most
 TERMS = 6  # of a sum that are shown one by one
 LONG = 200  # characters of a name, at most
 
@@ -48,13 +48,13 @@ def stepper(
     target: int | None = None,
     path: str | os.PathLike[str] = "stepper.html",
     *,
-    picture: Array | None = None,
+    image: Array | None = None,
     classes: Sequence[str] | None = None,
     picks: Sequence[tuple[int, int]] = (),
     title: str = "",
     limit: int = 5_000_000,
 ) -> pathlib.Path:
-    """Write a page that walks from the logit of `target` back to the picture x (C,H,W) or (1,C,H,W), and return its path.
+    """Write a page that walks from the logit of `target` back to the image x (C,H,W) or (1,C,H,W), and return its path.
 
     The page shows every op with its activation a, gradient g and product a g, by the rule of the gradient, of guided
     backpropagation and of the deconvnet; the ledger of the score and the way of nine pixels (see `minidl.flow`); and the
@@ -63,7 +63,7 @@ def stepper(
     Args:
         x: as the model takes it, in the type of its parameters.
         target: the class; None for the one that the model predicts.
-        picture: (C,H,W), what the eye should see in place of x: uint8, or floats in [0, 1].
+        image: (C,H,W), what the eye should see in place of x: uint8, or floats in [0, 1].
         classes: names of all classes. title: a heading.
         picks: (row, column) of pixels to follow, at most 9; the rest are those of the largest gradient, and a corner.
         limit: bytes. Tiles get smaller first, then there are fewer channels.
@@ -73,18 +73,18 @@ def stepper(
         OSError: the file cannot be written.
     """
     x, limit = _checked(model, x), count(limit, "limit")
-    if picture is None:
+    if image is None:
         low, high = float(x.min()), float(x.max())
-        picture = to_cpu((x[0] - low) / ((high - low) or 1))
-    if not is_array(picture) or picture.ndim != 3 or picture.shape[1:] != x.shape[2:]:
-        raise ValueError(f"picture: expected (C,H,W) with the height and width of x, {x.shape[2:]}, got {shape_of(picture)}")
-    picture = to_cpu(picture)
+        image = to_cpu((x[0] - low) / ((high - low) or 1))
+    if not is_array(image) or image.ndim != 3 or image.shape[1:] != x.shape[2:]:
+        raise ValueError(f"image: expected (C,H,W) with the height and width of x, {x.shape[2:]}, got {shape_of(image)}")
+    image = to_cpu(image)
     picked = _pixels(picks, x.shape)
     if len(picked) > PICKS:
         raise ValueError(f"picks: expected at most {PICKS} pixels, got {len(picked)}")
-    image = Tensor(x, requires_grad=True, name="picture")
+    leaf = Tensor(x, requires_grad=True, name="image")
     with model.frozen():
-        logits, calls = follow(model, image)
+        logits, calls = forward_calls(model, leaf)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise ValueError(f"model: expected logits (1,K), got {getattr(logits, 'shape', type(logits).__name__)}")
     K = logits.shape[1]
@@ -96,10 +96,10 @@ def stepper(
     if target >= K:
         wrong(ValueError, "target", f"one of the classes 0 to {K - 1}", target)
     score = logits[0, target]
-    g = to_cpu(gradients(score, [image])[0][0])  # (C,H,W)
+    g = to_cpu(gradients(score, [leaf])[0][0])  # (C,H,W)
     corner = [(0, 0)] if len(picked) < PICKS and (0, 0) not in picked else []
     picked += strongest_pixels(g, PICKS - len(picked) - len(corner), picked + corner) + corner
-    walked = look(score, image, [(0, int(np.abs(g[:, i, j]).argmax()), i, j) for i, j in picked])
+    graph = look(score, leaf, [(0, int(np.abs(g[:, i, j]).argmax()), i, j) for i, j in picked])
     owners = {op: literal(running[-1].name, LONG) for op, running in calls.items()}
     names = [literal(str(name), LONG) for name in classes] if classes is not None else [f"class {k}" for k in range(K)]
     about = {
@@ -110,7 +110,7 @@ def stepper(
         "parameters": sum(p.size for p in model.parameters()),
     }
     path = pathlib.Path(path)
-    files.write(path, _within(limit, walked, owners, for_the_eye(picture), about))
+    files.write(path, _within(limit, graph, owners, for_the_eye(image), about))
     return path
 
 
@@ -124,7 +124,7 @@ def _checked(model: Module, x: Array) -> Array:
         raise TypeError(f"x: expected an array of floats, as the model takes it, got {getattr(x, 'dtype', type(x).__name__)}")
     x = x[None] if x.ndim == 3 else x
     if x.ndim != 4 or len(x) != 1 or 0 in x.shape:
-        raise ValueError(f"x: expected one picture, (C,H,W) or (1,C,H,W), got shape {x.shape}")
+        raise ValueError(f"x: expected one image, (C,H,W) or (1,C,H,W), got shape {x.shape}")
     for p in model.parameters()[:1]:
         if (p.dtype, p.device) != (x.dtype, device_of(x)):
             raise ValueError(f"x: the model is {p.dtype} on the {p.device}, x is {x.dtype} on the {device_of(x)}")
@@ -144,11 +144,11 @@ def _pixels(picks: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
 # ---- the page
 
 
-def _within(limit: int, walked: Walked, owners: dict[Op, str], picture: Array, about: dict[str, Any]) -> str:
+def _within(limit: int, graph: Graph, owners: dict[Op, str], image: Array, about: dict[str, Any]) -> str:
     """The page, as large as `limit` lets it be."""
     for px, channels in SIZES:
         blob = Blob()
-        data, sizes = _data(walked, owners, picture, about, blob, px, channels)
+        data, sizes = _data(graph, owners, image, about, blob, px, channels)
         page = _page(data, blob, about["title"])
         size = len(page.encode())
         if size <= limit:
@@ -181,33 +181,33 @@ def _hash(text: str) -> str:
 
 
 def _data(
-    walked: Walked, owners: dict[Op, str], picture: Array, about: dict[str, Any], blob: Blob, px: int, channels: int
+    graph: Graph, owners: dict[Op, str], image: Array, about: dict[str, Any], blob: Blob, px: int, channels: int
 ) -> tuple[dict[str, Any], list[int]]:
     """What the script of the page reads, and how many bytes each node takes of it."""
-    sources = [list(dict.fromkeys(walked.row[wire.source.op] for wire in _inputs(node))) for node in walked.nodes]
+    sources = [list(dict.fromkeys(graph.row[wire.source.op] for wire in _inputs(node))) for node in graph.nodes]
     node_lanes, wire_lanes, width = lanes(sources)
     nodes, sizes = [], []
-    for row, node in enumerate(walked.nodes):
+    for row, node in enumerate(graph.nodes):
         before = blob.size
-        shown = _node(node, walked, owners, blob, px, channels)
+        shown = _node(node, graph, owners, blob, px, channels)
         shown |= {"lane": node_lanes[row], "sources": sources[row], "lanes": wire_lanes[row]}
         nodes.append(shown)
         sizes.append(blob.size - before + len(json.dumps(shown)))
-    wires = list(walked.passed.gx)
+    wires = list(graph.backward_pass.gx)
     number = {wire: i for i, wire in enumerate(wires)}
-    counts = {wire: n for line in walked.lines for wire, n in line.counts.items()}
-    pixels = (255 * shrink(np.atleast_3d(picture).transpose(2, 0, 1), PICTURE, "mean") + 0.5).astype(np.uint8)
-    g = to_cpu(walked.passed.gradient(walked.nodes[-1].tensor))
+    counts = {wire: n for line in graph.lines for wire, n in line.counts.items()}
+    pixels = (255 * downsample(np.atleast_3d(image).transpose(2, 0, 1), IMAGE, "mean") + 0.5).astype(np.uint8)
+    g = to_cpu(graph.backward_pass.gradient(graph.nodes[-1].tensor))
     data = about | {
         "nodes": nodes,
         "width": width,
-        "ops": {name: _op(op) for name, op in {type(n.op).__name__: n.op for n in walked.nodes if n.op is not None}.items()},
+        "ops": {name: _op(op) for name, op in {type(n.op).__name__: n.op for n in graph.nodes if n.op is not None}.items()},
         "wires": [
             {
-                "from": walked.row[wire.source.op],
-                "to": -1 if wire.to is None else walked.row[wire.to],
+                "from": graph.row[wire.source.op],
+                "to": -1 if wire.to is None else graph.row[wire.to],
                 "count": _number(counts[wire]),
-                "flow": [_number(flow.counts[wire]) for flow in walked.flows],
+                "flow": [_number(flow.counts[wire]) for flow in graph.flows],
             }
             for wire in wires
         ],
@@ -216,33 +216,33 @@ def _data(
                 "wires": [number[wire] for wire in line.counts],
                 "biases": _number(line.biases),
                 "bias": None if line.bias is None else _number(line.bias),
-                "open": None if line.open is None else walked.row[line.open],
+                "open": None if line.open is None else graph.row[line.open],
             }
-            for line in walked.lines
+            for line in graph.lines
         ],
         "picks": [
             {
                 "at": list(flow.index[1:]),
-                "x": _number(walked.nodes[-1].tensor.data[flow.index]),
+                "x": _number(graph.nodes[-1].tensor.data[flow.index]),
                 "derivative": _number(flow.derivative),
                 "share": _number(abs(flow.derivative) / float(np.abs(g).max() or 1)),
             }
-            for flow in walked.flows
+            for flow in graph.flows
         ],
-        "picture": {"at": blob.bytes(pixels), "shape": list(pixels.shape)},
+        "image": {"at": blob.bytes(pixels), "shape": list(pixels.shape)},
     }
     return data, sizes
 
 
-def _inputs(node: Shown) -> list[Wire]:
+def _inputs(node: Node) -> list[Wire]:
     op = node.op
     return [] if op is None else [Wire(x, op, i) for i, x in enumerate(op.inputs) if op.needs[i] and x is not None]
 
 
-def _node(node: Shown, walked: Walked, owners: dict[Op, str], blob: Blob, px: int, channels: int) -> dict[str, Any]:
+def _node(node: Node, graph: Graph, owners: dict[Op, str], blob: Blob, px: int, channels: int) -> dict[str, Any]:
     op = node.op
     layer = "" if op is None else owners.get(op, "")
-    name = "the picture" if op is None else "the score" if op is walked.passed.y.op else _name(op)
+    name = "the image" if op is None else "the score" if op is graph.backward_pass.y.op else _name(op)
     shown: dict[str, Any] = {
         "op": "" if op is None else type(op).__name__,
         "name": name,
@@ -252,8 +252,8 @@ def _node(node: Shown, walked: Walked, owners: dict[Op, str], blob: Blob, px: in
         "gates": None if node.gates is None else _number(node.gates),
         "norm": {rule: _number(v) for rule, v in node.norm.items()},
         "score": {rule: _number(v) for rule, v in node.score.items()},
-        "cells": {str(pick): _cell(cell, walked) for pick, cell in node.cells.items()},
-        "stopped": [_number(flow.stopped.get(op, 0.0)) for flow in walked.flows] if op is not None else [],
+        "cells": {str(pick): _cell(cell, graph) for pick, cell in node.cells.items()},
+        "stopped": [_number(flow.stopped.get(op, 0.0)) for flow in graph.flows] if op is not None else [],
     }
     if node.units:
         return shown | {
@@ -283,7 +283,7 @@ def _node(node: Shown, walked: Walked, owners: dict[Op, str], blob: Blob, px: in
 
 
 def _tile(blob: Blob, values: Array, px: int, how: str) -> tuple[int, float]:
-    at, scale = blob.add(shrink(values, px, how))
+    at, scale = blob.add(downsample(values, px, how))
     return at, _number(scale)
 
 
@@ -293,17 +293,17 @@ def _size(m: Array, px: int) -> list[int]:
     return [-(-H // fh), -(-W // fw), H, W, fh, fw]
 
 
-def _cell(cell: Cell, walked: Walked) -> dict[str, Any]:
+def _cell(cell: Cell, graph: Graph) -> dict[str, Any]:
     """A sum with its largest terms; of a convolution the window of the strongest filter, and what the other filters add."""
     products, order, window = cell.products, cell.largest(TERMS), cell.window()
     shown: dict[str, Any] = {
         "index": list(cell.index),
-        "from": walked.row[cell.wire.source.op],
+        "from": graph.row[cell.wire.source.op],
         "note": cell.note,
         "value": _number(cell.value),
         "engine": _number(cell.engine),
         "arrived": _number(cell.arrived),
-        "others": [[walked.row[wire.to], _number(v)] for wire, v in cell.others.items()],
+        "others": [[graph.row[wire.to], _number(v)] for wire, v in cell.others.items()],
         "terms": [[cell.at[k].tolist(), *(_number(a[k]) for a in (cell.factor, cell.gy, products))] for k in order],
         "more": [int(np.count_nonzero(products)) - len(order), _number(products.sum() - products[order].sum())],
         "count": len(products),

@@ -2,7 +2,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const RULES = { // by name, what it changes
   gradient: "",
-  guided: "The rule “guided” changes one thing: a relu also stops every gradient below zero, so that only what speaks for the score goes on. It draws clearer pictures, which say less about this net.",
+  guided: "The rule “guided” changes one thing: a relu also stops every gradient below zero, so that only what speaks for the score goes on. It draws clearer images, which say less about this net.",
   deconvnet: "The rule “deconvnet” changes one thing: a relu stops every gradient below zero, and does not ask whether its own gate was open.",
 };
 const state = { row: 0, rule: "gradient", pick: 0, channel: -1 };
@@ -192,11 +192,11 @@ function mapsOf(node) {
   const which = c < 0 ? "" : `channel ${node.channels[c]}`;
   const out = ringAt(node);
   const tiles = make("div", { class: "tiles" },
-    tile("a", state.row === last ? "Picture x" : "Activation a", which || "mean of all channels", values(node.a[c + 1], node.size), node.size, "signed", out),
+    tile("a", state.row === last ? "Image x" : "Activation a", which || "mean of all channels", values(node.a[c + 1], node.size), node.size, "signed", out),
     tile("g", "Gradient g", which || "mean of all channels", values(node.g[state.rule][c + 1], node.size), node.size, "signed", out),
     tile("p", "Product a·g", which || "sum of all channels", values(node.p[state.rule][c + 1], node.size), node.size, "signed", out),
   );
-  const parts = [make("h3", {}, state.row === last ? "The picture, as the net is given it, and how much it matters" : "What came out of this step, and how much it matters"), tiles];
+  const parts = [make("h3", {}, state.row === last ? "The image, as the net is given it, and how much it matters" : "What came out of this step, and how much it matters"), tiles];
   if (out) parts.push(make("p", { class: "small" }, "The ring marks the cell through which the strongest path of the picked pixel goes."));
   if (node.channels.length) {
     const shared = Math.max(...node.channels.map((_, k) => limitOf(values(node.p[state.rule][k + 1], node.size))));
@@ -274,11 +274,11 @@ function chart(score) {
   const straight = (cls, x1, y1, x2, y2) => make("line", { class: cls, x1, y1, x2, y2, "vector-effect": "non-scaling-stroke" });
   return make("div", {},
     make("svg", { class: "chart", viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", role: "img",
-      "aria-label": "how the score is split between activations and biases, from the score on the left to the picture on the right" },
+      "aria-label": "how the score is split between activations and biases, from the score on the left to the image on the right" },
       straight("zero", 4, Y(0), W - 4, Y(0)), straight("total", 4, Y(score), X(end), Y(score)),
       line(biases, "biases"), line(flows, "flows"), straight("now", X(state.row), 2, X(state.row), H - 2)),
     make("div", { class: "legend" }, make("span", { class: "flows" }, "a·g on the cut"), make("span", { class: "biases" }, "biases above it"),
-      make("span", {}, `their sum, always ${signed(score)}`), "left: the score, right: the picture"));
+      make("span", {}, `their sum, always ${signed(score)}`), "left: the score, right: the image"));
 }
 
 function flow(node) {
@@ -306,7 +306,7 @@ function flow(node) {
     if (node.stops[key]) {
       const [at, scale, ...size] = node.stops[key];
       const pool = node.gates === null;
-      tiles.push(tile("stops", "Where it stops", pool ? "beside the winners of the windows" : "at closed gates", values([at, scale], size), size, pool ? "pool" : "gate", null));
+      tiles.push(tile("stops", "Where it stops", pool ? "beside the maxima of the windows" : "at closed gates", values([at, scale], size), size, pool ? "pool" : "gate", null));
     }
     parts.push(make("div", { class: "tiles" }, tiles));
   } else if (!node.size && node.counts[key]) {
@@ -337,14 +337,14 @@ function arithmetic(node) {
   } else if (!cell) {
     parts.push(make("p", { class: "small" }, `The strongest path of pixel ${state.pick + 1} does not go through this step.`));
   } else {
-    parts.push(...written(node, cell));
+    parts.push(...cellText(node, cell));
   }
   parts.push(make("details", {}, make("summary", {}, `The lines that computed it: ${op.file}`), make("pre", {}, make("code", {}, op.code))));
   if (node.where) parts.push(make("p", { class: "small" }, `This step was called for at ${node.where}.`));
   return make("section", { id: "arithmetic" }, parts);
 }
 
-function written(node, cell) {
+function cellText(node, cell) {
   const parts = [make("p", {}, `On the strongest path of pixel ${state.pick + 1}, which always follows the largest product: the gradient of ${place(cell.index)} of what went into this step `
     + `(${nameOf(cell.from)}) is ${cell.count === 1 ? "a single product" : `a sum of ${cell.count.toLocaleString("en")} products`}.`)];
   if (cell.window && cell.count > 1) {
@@ -402,7 +402,7 @@ function buildGraph() {
   svg.append(make("line", { class: "scissors", x1: 2, x2: 304, y1: 0, y2: 0 }));
   data.nodes.forEach((node, row) => svg.append(make("circle", { class: node.sources.length > 1 ? "node join" : "node",
     "data-row": row, cx: X(node.lane), cy: Y(row), r: node.sources.length > 1 ? 6 : 4.5 })));
-  const list = make("ol", { "aria-label": "steps from the score to the picture" }, data.nodes.map((node, row) => {
+  const list = make("ol", { "aria-label": "steps from the score to the image" }, data.nodes.map((node, row) => {
     const button = make("button", { type: "button", "data-row": row, tabindex: -1, title: nameOf(row), onclick: () => go(row) },
       node.name, make("span", {}, node.layer));
     button.style.paddingLeft = `${width + 4}px`;
@@ -453,13 +453,13 @@ function buildHead() {
     make("td", { class: "name" }, data.classes[k]), make("td", {}, signed(data.logits[k])), make("td", { class: "bar" }, track(data.logits[k], limit))))));
   document.getElementById("rules").append(make("span", { class: "small wide" }, "rule"), ...Object.keys(RULES).map((rule) =>
     make("button", { type: "button", "data-rule": rule, onclick: () => { state.rule = rule; draw(); } }, rule)));
-  const [C, H, W] = data.picture.shape;
-  const canvas = document.getElementById("picture");
+  const [C, H, W] = data.image.shape;
+  const canvas = document.getElementById("image");
   canvas.width = W;
   canvas.height = H;
   const image = new ImageData(W, H);
   for (let k = 0; k < H * W; k++) {
-    for (let c = 0; c < 3; c++) image.data[4 * k + c] = bytes[data.picture.at + (C === 3 ? c : 0) * H * W + k];
+    for (let c = 0; c < 3; c++) image.data[4 * k + c] = bytes[data.image.at + (C === 3 ? c : 0) * H * W + k];
     image.data[4 * k + 3] = 255;
   }
   canvas.getContext("2d").putImageData(image, 0, 0);

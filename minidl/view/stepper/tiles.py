@@ -18,7 +18,7 @@ def block_size(h: int, w: int, px: int) -> tuple[int, int]:
     return -(-h // px), -(-w // px)
 
 
-def shrink(maps: Array, px: int, how: str) -> Array:
+def downsample(maps: Array, px: int, how: str) -> Array:
     """(...,H,W) -> (...,h,w), h, w <= px: the "mean" or the "sum" of each block. The last blocks of an axis may be smaller."""
     H, W = maps.shape[-2:]
     fh, fw = block_size(H, W, px)

@@ -47,12 +47,12 @@ class Joined(nn.Module):
         return self.linear(ops.global_avg_pool2d(self.last(self.conv3(x))))
 
 
-def picture(size: int = 12) -> np.ndarray:
+def image(size: int = 12) -> np.ndarray:
     return np.random.default_rng(4).normal(size=(1, 3, size, size))
 
 
 def write(path: pathlib.Path, last: str = "relu", **settings: Any) -> pathlib.Path:
-    return view.stepper(Joined(last), picture(), 1, path / f"{last}.html", picks=[(5, 7), (11, 2)], **settings)
+    return view.stepper(Joined(last), image(), 1, path / f"{last}.html", picks=[(5, 7), (11, 2)], **settings)
 
 
 def content(path: pathlib.Path) -> tuple[dict[str, Any], bytes]:
@@ -77,7 +77,7 @@ def tile(data: dict[str, Any], blob: bytes, row: int, kind: str, channel: int = 
 def test_what_the_page_is_told(tmp_path: pathlib.Path) -> None:
     path = write(tmp_path)
     data, blob = content(path)
-    x, model = Tensor(picture(), requires_grad=True), Joined().eval()
+    x, model = Tensor(image(), requires_grad=True), Joined().eval()
     with model.frozen(), ops.unfused():
         y = model(x)[0, 1]
     steps = list(walk(y, leaves={}))
@@ -111,7 +111,7 @@ def displayed_flows(data: dict[str, Any]) -> np.ndarray:
 
 def check_flows(data: dict[str, Any]) -> None:
     """At every cut, for every pick: dS/dx_j, taken from differences of the score itself; and the cut is one."""
-    model, x = Joined().eval(), picture()
+    model, x = Joined().eval(), image()
 
     def score(x: np.ndarray) -> float:
         with no_grad():
@@ -144,8 +144,8 @@ def test_a_swapped_cut_is_found(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_pool_switch_off_by_one_is_found(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    true = MaxPool2d.winners
-    monkeypatch.setattr(MaxPool2d, "winners", lambda op: (true(op)[0], np.minimum(true(op)[1] + 1, op.x_shape[3] - 1)))
+    true = MaxPool2d.indices
+    monkeypatch.setattr(MaxPool2d, "indices", lambda op: (true(op)[0], np.minimum(true(op)[1] + 1, op.x_shape[3] - 1)))
     with pytest.raises(AssertionError, match="pick"):
         check_flows(content(write(tmp_path))[0])
 
@@ -204,7 +204,7 @@ def test_an_op_of_which_nobody_kept_the_text(tmp_path: pathlib.Path) -> None:
     del minidl.OPS["Scaled"]
     model = Joined()
     model.last = lambda x: scope["Scaled"]()(x)
-    data, _ = content(view.stepper(model, picture(), 1, tmp_path / "p.html"))
+    data, _ = content(view.stepper(model, image(), 1, tmp_path / "p.html"))
     told = data["ops"]["Scaled"]
     assert (told["name"], told["code"], told["file"]) == ("Scaled", "", "nobody kept the text")
     assert told["forward"] == "y = f(x)" and told["backward"] == "gx[k] = sum_m dy[m]/dx[k] gy[m]"
@@ -242,33 +242,33 @@ def test_large_maps_are_averaged(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": np.zeros((2, 3, 12, 12))}, r"x: expected one picture, \(C,H,W\) or \(1,C,H,W\), got shape \(2, 3, 12, 12\)"),
-        ({"x": picture().astype(np.float32)}, "x: the model is float64 on the cpu, x is float32 on the cpu"),
+        ({"x": np.zeros((2, 3, 12, 12))}, r"x: expected one image, \(C,H,W\) or \(1,C,H,W\), got shape \(2, 3, 12, 12\)"),
+        ({"x": image().astype(np.float32)}, "x: the model is float64 on the cpu, x is float32 on the cpu"),
         ({"x": np.full((3, 12, 12), np.nan)}, "x: holds NaN or infinity"),
         ({"target": 3}, "target: expected one of the classes 0 to 2, got 3"),
         ({"classes": ["a", "b"]}, "classes: expected 3 names, got 2"),
         ({"picks": [(12, 0)]}, r"picks: expected a row below 12 and a column below 12, got \(12, 0\)"),
         ({"picks": [(1, 2, 3)]}, r"picks\[0\]: expected 2 integers of at least 0, got \(1, 2, 3\)"),
         ({"picks": [(i, 0) for i in range(10)]}, "picks: expected at most 9 pixels, got 10"),
-        ({"picture": np.zeros((3, 5, 5))}, r"picture: expected \(C,H,W\) with the height and width of x, .*got \(3, 5, 5\)"),
+        ({"image": np.zeros((3, 5, 5))}, r"image: expected \(C,H,W\) with the height and width of x, .*got \(3, 5, 5\)"),
     ],
 )  # fmt: skip
 def test_bad_input(change: dict[str, Any], message: str, tmp_path: pathlib.Path) -> None:
-    arguments: dict[str, Any] = {"model": Joined(), "x": picture(), "path": tmp_path / "p.html"} | change
+    arguments: dict[str, Any] = {"model": Joined(), "x": image(), "path": tmp_path / "p.html"} | change
     with pytest.raises(ValueError, match=message):
         view.stepper(**arguments)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_no_picture_and_no_model(tmp_path: pathlib.Path) -> None:
+def test_what_is_no_image_and_no_model(tmp_path: pathlib.Path) -> None:
     with pytest.raises(TypeError, match="x: expected an array of floats, as the model takes it, got uint8"):
         view.stepper(Joined(), np.zeros((3, 12, 12), np.uint8), path=tmp_path / "p.html")
     with pytest.raises(TypeError, match="target: expected an integer of at least 0, got True"):
-        view.stepper(Joined(), picture(), True, path=tmp_path / "p.html")
+        view.stepper(Joined(), image(), True, path=tmp_path / "p.html")
     with pytest.raises(TypeError, match="model: expected a Module, got function"):
-        view.stepper(lambda x: x, picture(), path=tmp_path / "p.html")  # type: ignore[arg-type]
+        view.stepper(lambda x: x, image(), path=tmp_path / "p.html")  # type: ignore[arg-type]
     with pytest.raises(OSError, match="no/such"):
-        view.stepper(Joined(), picture(), path="no/such/place.html")
+        view.stepper(Joined(), image(), path="no/such/place.html")
 
 
 # ---- in the browser
@@ -436,7 +436,7 @@ def test_pixels_have_the_colour_of_their_value(theme: str, open_page: Open, path
 
 
 def check_displayed_flows(page: Any, data: dict[str, Any]) -> None:
-    model, x = Joined().eval(), Tensor(picture(), requires_grad=True)
+    model, x = Joined().eval(), Tensor(image(), requires_grad=True)
     with model.frozen():
         gx = gradients(model(x)[0, 1], [x])[0]
     for row in range(len(data["nodes"])):
@@ -458,8 +458,8 @@ def test_displayed_flows_of_a_broken_page(
     broken: str, open_page: Open, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if broken == "switch":
-        true = MaxPool2d.winners
-        monkeypatch.setattr(MaxPool2d, "winners", lambda op: (true(op)[0], np.minimum(true(op)[1] + 1, op.x_shape[3] - 1)))
+        true = MaxPool2d.indices
+        monkeypatch.setattr(MaxPool2d, "indices", lambda op: (true(op)[0], np.minimum(true(op)[1] + 1, op.x_shape[3] - 1)))
         path = write(tmp_path)
     else:
         path = write(tmp_path)
@@ -537,7 +537,7 @@ def test_the_policy_forbids_all_but_this_page(open_page: Open, path: pathlib.Pat
 
 @pytest.mark.oracle
 def test_the_policy_is_enforced(browser: Any, path: pathlib.Path) -> None:
-    """A script, a style, a picture and a request that somebody might smuggle in: all four are refused."""
+    """A script, a style, an image and a request that somebody might smuggle in: all four are refused."""
     context = browser.new_context()
     page, refused = context.new_page(), list[str]()
     page.on("console", lambda message: refused.append(message.text))

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.view.stepper.lanes import lanes
-from minidl.view.stepper.tiles import Blob, block_size, shrink
+from minidl.view.stepper.tiles import Blob, block_size, downsample
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 12))
 def test_blocks(H: int, W: int, px: int) -> None:
     x = np.random.default_rng(0).normal(size=(2, H, W))
     fh, fw = block_size(H, W, px)
-    total, mean = shrink(x, px, "sum"), shrink(x, px, "mean")
+    total, mean = downsample(x, px, "sum"), downsample(x, px, "mean")
     assert total.shape == mean.shape and max(total.shape[1:]) <= px
     for i, j in np.ndindex(*total.shape[1:]):
         block = x[:, i * fh : (i + 1) * fh, j * fw : (j + 1) * fw]

@@ -1,4 +1,4 @@
-"""Pictures beside the maps that explain what a model made of them."""
+"""Images beside the maps that explain what a model made of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minidl.view import figure
 from minidl.view.figure import GREY, RED
 
 
-def gradient_pictures(
+def gradient_images(
     path: str | os.PathLike[str],
     images: Array,
     maps: Array,
@@ -25,7 +25,7 @@ def gradient_pictures(
 
     All maps share one scale, symmetric about 0: red is above, blue below, white is 0, and the deepest red and blue stand for
     the largest 0.5% of all sizes. labels (N,), probabilities (N,K).
-    Raises ValueError where the lengths disagree or there is no picture.
+    Raises ValueError where the lengths disagree or there is no image.
     """
     if not 0 < len(images) == len(maps) == len(labels) == len(probabilities):
         lengths = len(images), len(maps), len(labels), len(probabilities)
@@ -34,8 +34,8 @@ def gradient_pictures(
     N, columns = len(images), min(len(images), 4)
     lines = -(-N // columns)
     limit = limit_of(maps)
-    picture = figure.new(3.3 * columns + 1.0, 1.95 * lines + 0.55, w_pad=0.06, h_pad=0.05, wspace=0, hspace=0)
-    cells = picture.subplots(lines, 3 * columns, width_ratios=(1, 1, 0.12) * columns, squeeze=False)
+    fig = figure.new(3.3 * columns + 1.0, 1.95 * lines + 0.55, w_pad=0.06, h_pad=0.05, wspace=0, hspace=0)
+    cells = fig.subplots(lines, 3 * columns, width_ratios=(1, 1, 0.12) * columns, squeeze=False)
     for ax in cells.flat:
         ax.set_axis_off()
     for n, (left, right, _) in enumerate(cells.reshape(-1, 3)[:N]):
@@ -49,11 +49,11 @@ def gradient_pictures(
         )
         left.text(0, 1.035, verdict, fontsize=9.5, color=color, transform=left.transAxes)
         right.set_title("∂ logit / ∂ image", fontsize=8, color=GREY, loc="right", pad=4)
-    bar = picture.colorbar(shades, ax=cells, shrink=0.85, aspect=30, extend="both")
+    bar = fig.colorbar(shades, ax=cells, shrink=0.85, aspect=30, extend="both")
     bar.set_label("change of the logit\nper unit of brightness", color=GREY)
     bar.outline.set_visible(False)
-    picture.suptitle(title, fontsize=11, fontweight="bold")
-    figure.save(picture, path)
+    fig.suptitle(title, fontsize=11, fontweight="bold")
+    figure.save(fig, path)
 
 
 def for_the_eye(image: Array) -> Array:

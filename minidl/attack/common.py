@@ -1,4 +1,4 @@
-"""What all attacks share: the model as a function of pictures in bounds, the arguments checked, the steps of every batch."""
+"""What all attacks share: the model as a function of images in bounds, the arguments checked, the steps of every batch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from minidl.inference.scores import Target, targets
 from minidl.nn import Module
 
 PerChannel = Sequence[float] | Array | None  # one number a channel
-ROUNDINGS = 4  # so many may have moved a picture out of its bounds
-Core = Callable[[Array, Array, slice], Iterator[Array]]  # (x, classes, which of all) -> the pictures after every step
+ROUNDINGS = 4  # so many may have moved an image out of its bounds
+Core = Callable[[Array, Array, slice], Iterator[Array]]  # (x, classes, which of all) -> the images after every step
 
 
 class Normalised(Module):
-    """y = model((x - mean) / std), so that gradients are those in the picture x (N,C,H,W)"""
+    """y = model((x - mean) / std), so that gradients are those in the image x (N,C,H,W)"""
 
     def __init__(self, model: Module, mean: Array, std: Array) -> None:
         self.model, self.mean, self.std = model, mean, std  # (1,C,1,1) each
@@ -33,8 +33,8 @@ class Normalised(Module):
         return self.model((x - self.mean) / self.std)
 
 
-def on_pictures(model: Module, x: Array, mean: PerChannel, std: PerChannel) -> Module:
-    """The model as a function of pictures like x (N,C,H,W); mean and std are what it was trained on them with, or None."""
+def on_images(model: Module, x: Array, mean: PerChannel, std: PerChannel) -> Module:
+    """The model as a function of images like x (N,C,H,W); mean and std are what it was trained on them with, or None."""
     check_images(model, x)
     if mean is None and std is None:
         return model
@@ -62,20 +62,20 @@ def inside(x: Array, bounds: Bounds) -> Array:
         least, most = float(x.min()), float(x.max())
         raise ValueError(
             f"x: expected values in the bounds [{low:g}, {high:g}], got {least:.4g} to {most:.4g} "
-            "(normalised input? pass mean and std, and the pictures as they were before)"
+            "(normalised input? pass mean and std, and the images as they were before)"
         )
     return xp.clip(x, *bounds)
 
 
 def class_gradients(net: Module, x: Array, classes: Array) -> tuple[Array, Array]:
-    """The logits (N,K) of one batch, and dS_c/dx (N,k,C,H,W) of the k classes c of each picture, classes (N,k)."""
-    xp, picture = array_module(x), Tensor(x, requires_grad=True)
-    logits = logits_of(net, picture)
+    """The logits (N,K) of one batch, and dS_c/dx (N,k,C,H,W) of the k classes c of each image, classes (N,k)."""
+    xp, image = array_module(x), Tensor(x, requires_grad=True)
+    logits = logits_of(net, image)
     found = []
     for j in range(classes.shape[1]):
         gy = xp.zeros_like(logits.data)
         gy[xp.arange(len(x)), classes[:, j]] = 1
-        found += gradients(logits, [picture], gy)
+        found += gradients(logits, [image], gy)
     return logits.data, xp.stack(found, axis=1)
 
 

@@ -10,8 +10,8 @@ from threadpoolctl import ThreadpoolController
 
 from minidl import Tensor, ops
 from minidl.kernels import compiled
-from minidl.kernels.compiled import products
-from minidl.kernels.compiled.products import matmul
+from minidl.kernels.compiled import gemm
+from minidl.kernels.compiled.gemm import matmul
 
 RNG = np.random.default_rng(0)
 
@@ -20,7 +20,7 @@ RNG = np.random.default_rng(0)
 def test_products_of_any_size_and_layout(shapes: tuple[tuple[int, ...], ...], monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = (RNG.standard_normal(shape) for shape in shapes)
     small = matmul(a, b), matmul(a, b.swapaxes(-1, -2).copy().swapaxes(-1, -2))
-    monkeypatch.setattr(products, "SMALL", 0)
+    monkeypatch.setattr(gemm, "SMALL", 0)
     for y in (*small, matmul(a, b)):
         np.testing.assert_allclose(y, a @ b, rtol=1e-13)
 
@@ -45,7 +45,7 @@ def test_a_small_product_is_left_to_one_thread_and_then_all_is_as_before(monkeyp
     for worker in workers:
         worker.join()
     assert seen == [[1] * len(before)] * 4 and threads() == before
-    monkeypatch.setattr(products, "SMALL", 0)
+    monkeypatch.setattr(gemm, "SMALL", 0)
     matmul(a, a)
     assert seen[-1] == before
 

@@ -1,4 +1,4 @@
-"""The grid of pictures and maps, read back as a picture."""
+"""The grid of images and maps, read back as an image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEEPEST_RED, DEEPEST_BLUE, HALF_BLUE = "#67001f", "#053061", to_hex(colormaps["R
 def draw(path: pathlib.Path, n: int, maps: np.ndarray, channels: int = 3, label_shift: int = 0) -> np.ndarray:
     d = lesions(n, channels=channels)
     p = np.where(d.labels[:, None] == [0, 1], 0.9, 0.1)
-    view.gradient_pictures(path, d.images, maps, (d.labels + label_shift) % 2, p, d.classes, "a title")
+    view.gradient_images(path, d.images, maps, (d.labels + label_shift) % 2, p, d.classes, "a title")
     return pixels(path)
 
 
@@ -52,11 +52,11 @@ def test_a_wrong_answer_is_red(tmp_path: pathlib.Path) -> None:
     assert count(draw(tmp_path / "w.png", 2, maps, label_shift=1), "#b2182b", 8) > right + 50
 
 
-def test_float_pictures(tmp_path: pathlib.Path) -> None:
+def test_float_images(tmp_path: pathlib.Path) -> None:
     d = lesions(2)
     p = np.full((2, 2), 0.5)
-    view.gradient_pictures(tmp_path / "a.png", d.images, np.ones((2, 32, 32)), d.labels, p, d.classes)
-    view.gradient_pictures(tmp_path / "b.png", d.images / np.float32(255), np.ones((2, 32, 32)), d.labels, p, d.classes)
+    view.gradient_images(tmp_path / "a.png", d.images, np.ones((2, 32, 32)), d.labels, p, d.classes)
+    view.gradient_images(tmp_path / "b.png", d.images / np.float32(255), np.ones((2, 32, 32)), d.labels, p, d.classes)
     assert (pixels(tmp_path / "a.png") == pixels(tmp_path / "b.png")).all()
 
 

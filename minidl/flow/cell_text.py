@@ -10,7 +10,7 @@ from minidl.flow.cells import Cell, Window
 TERMS = 5  # of a sum that are written one by one
 
 
-def written(cell: Cell) -> str:
+def cell_text(cell: Cell) -> str:
     """The formula of the op, the numbers that enter, and the sum that leaves, on a few lines."""
     head = f"{type(cell.op).__name__}: {formulas(cell.op).backward}"
     window = cell.window()

@@ -1,6 +1,6 @@
-"""Draws the pictures of minidl/kernels/README.md, from the plans that the kernels compute by.
+"""Draws the figures of minidl/kernels/README.md, from the plans that the kernels compute by.
 
-python -m tests.pictures
+python -m tests.figures
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from minidl.kernels.compiled import columns as few_pixels
 from minidl.kernels.compiled import direct_plan, winograd_plan
 from minidl.kernels.cuda import direct_loops
 
-FOLDER = Path(__file__).parents[1] / "minidl" / "kernels" / "pictures"
-LETTERS = "abcdefghijklmnop"  # the pixels of a picture of 4x4
+FOLDER = Path(__file__).parents[1] / "minidl" / "kernels" / "images"
+LETTERS = "abcdefghijklmnop"  # the pixels of an image of 4x4
 BLUE, ORANGE, BOTH, GREY, LIGHT = "#4c78a8", "#f58518", "#b279a2", "#9a9a9a", "#f2f2f2"
 
 
@@ -56,7 +56,7 @@ def _say(axes: Any, x: float, y: float, text: str) -> None:
 
 
 def _plane(cells: int, at: Callable[[int, int], int]) -> list[str]:
-    """The letters of the picture where `at` says that they lie"""
+    """The letters of the image where `at` says that they lie"""
     plane = ["0"] * cells
     for k, letter in enumerate(LETTERS):
         plane[at(k // 4, k % 4)] = letter
@@ -64,7 +64,7 @@ def _plane(cells: int, at: Callable[[int, int], int]) -> list[str]:
 
 
 def direct() -> Any:
-    """The plane of a picture as it lies in memory; the windows of a and f, which are one pattern, shifted"""
+    """The plane of an image as it lies in memory; the windows of a and f, which are one pattern, shifted"""
     p = direct_plan.forward_plan((1, 1, 4, 4), (1, 1, 3, 3), (1, 1), (1, 1), (1, 1), 1, 4)
     plane = _plane(6 * p.S + 1, lambda i, j: (i + 1) * p.S + j + 1)
     figure, axes = _canvas(33, 14)

@@ -9,7 +9,7 @@ from minidl.metrics.intervals import bootstrap
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MaskScore:
     """value (N,), and chance (N,): the expected value of a map that knows nothing. Print it for both means."""
 
     value: Array
@@ -21,4 +21,4 @@ class Measured:
         return self.value / self.chance
 
     def __str__(self) -> str:
-        return f"{bootstrap(self.value)}, chance {self.chance.mean():.3f}, {len(self.value)} pictures"
+        return f"{bootstrap(self.value)}, chance {self.chance.mean():.3f}, {len(self.value)} images"
