@@ -237,7 +237,7 @@ def test_the_targeted_class_is_made_likelier(name: str) -> None:
         "pgd": {"eps": 0.3},
         "pgd l2": {"eps": 3},
         "deepfool": {"steps": 20},
-        "universal": {"eps": 0.5, "rate": 1},
+        "universal": {"eps": 0.5, "fooling_rate": 1},
         "fool": {"steps": 50},
     }[name]
     found = ATTACKS[name](model, x, 2, **more | ({} if name == "fool" else {"targeted": True}))
