@@ -33,8 +33,8 @@ class RandomCrop:
     y[n,c,i,j] = padded[n, c, i + top_n, j + left_n], top and left uniform in 0..2*pad
 
     He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", section 4.2. A call f(x, rng) takes and gives
-    x (N,C,H,W). Raises TypeError or ValueError where pad is no integer of at least 0, `fill` neither a finite number nor one a
-    channel, or x no batch of images.
+    x (N,C,H,W). Raises TypeError or ValueError where padding is no integer of at least 0, `fill` neither a finite number nor
+    one a channel, or x no batch of images.
     """
 
     padding: int

@@ -38,7 +38,7 @@ def grown(mask: Array, by: float) -> Array:
     H, W = mask.shape
     radius = int(by)
     padded = np.pad(mask, radius)
-    counts = np.cumsum(np.pad(padded, ((0, 0), (1, 0))), axis=1)  # (H+2 reach, W+2 reach+1): mask pixels left of here, by row
+    counts = np.cumsum(np.pad(padded, ((0, 0), (1, 0))), axis=1)  # (H+2 radius, W+2 radius+1): mask pixels left of here, by row
     near = np.zeros_like(mask)
     for dy in range(-radius, radius + 1):
         dx = int(np.sqrt(by**2 - dy**2))  # of the row that is dy away, the pixels up to dx to either side

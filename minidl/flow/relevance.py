@@ -171,8 +171,8 @@ class Relevance:
 
 
 def account(backward_pass: BackwardPass, relevance: Relevance) -> list[Line]:
-    """A line for each cut of `BackwardPass(y, y.data, relevance)`: `total`, the relevance on the cut and what was taken behind it, is
-    the score. `counts`: the relevance of each wire; `bias`, `biases`: what biases and stabilisers took."""
+    """A line for each cut of `BackwardPass(y, y.data, relevance)`: `total`, the relevance on the cut and what was taken behind
+    it, is the score. `counts`: the relevance of each wire; `bias`, `biases`: what biases and stabilisers took."""
     counts = {wire: _sum(R) for wire, R in backward_pass.gx.items()}
     lines, taken, op, own = list[Line](), 0.0, None, None
     for k, cut in enumerate(backward_pass.cuts):

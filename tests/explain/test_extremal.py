@@ -49,7 +49,7 @@ def test_the_whole_loss_is_differentiated() -> None:
     assert gradient_check(loss, [masks(2, 1, 5, 4)], tolerance=1e-6).error < 1e-6
 
 
-def test_a_maximum_that_only_the_winner_feels_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_maximum_that_only_the_argmax_feels_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradient of a weighed mean whose weights are taken for constants"""
 
     def without_weights(self: SmoothMaxConvolution, gy: Array) -> tuple[Array]:

@@ -160,7 +160,7 @@ def test_max_pooling_of_ties_nan_and_infinity(data: st.DataObject) -> None:
         np.testing.assert_array_equal(g.get(), w)
 
 
-def test_the_winner_of_a_window_of_minus_infinity_is_in_the_image() -> None:
+def test_the_argmax_of_a_window_of_minus_infinity_is_in_the_image() -> None:
     x = np.full((1, 1, 3, 4), -np.inf, np.float32)
     _, argmax = cuda.max_pool2d(strict_cupy._dressed(x), (3, 2), (2, 2), (1, 1), (2, 3))
     np.testing.assert_array_equal(argmax.get(), [[[[3, 2, 2], [1, 0, 0]]]])

@@ -172,7 +172,7 @@ def test_max_pooling_pads_with_less_than_any_value() -> None:
 
 
 @pytest.mark.parametrize("kernels", [reference, compiled, halves])
-def test_the_winner_of_a_window_of_minus_infinity_is_in_the_image(kernels: ModuleType) -> None:
+def test_the_argmax_of_a_window_of_minus_infinity_is_in_the_image(kernels: ModuleType) -> None:
     """The first cell that is, and the gradient of no window is lost in the padding."""
     x = np.full((2, 1, 3, 4), -np.inf, np.float16 if kernels is halves else np.float32)
     x[1, 0, 2, 3] = 5

@@ -193,7 +193,7 @@ def test_one_forgotten_input_is_found(name: str) -> None:
     run()
 
 
-def test_max_pooling_knows_where_its_winners_are() -> None:
+def test_max_pooling_knows_where_its_maxima_are() -> None:
     x = np.random.default_rng(0).permutation(2 * 3 * 7 * 6).reshape(2, 3, 7, 6).astype(float)
     y = ops.max_pool2d(Tensor(x, requires_grad=True), (3, 2), (2, 1), padding=1)
     rows, columns = y.op.indices()  # type: ignore[union-attr]

@@ -39,8 +39,8 @@ def test_the_colours_and_the_margin(tmp_path: pathlib.Path, resnet8: Cost) -> No
     assert all(count(x, COLORS[kind][0], 4) > 500 for kind in ("convolution", "pooling", "linear", "join"))
     assert count(x, COLORS["module"][0], 4) == 0
     assert all((edge == 255).all() for edge in (x[:8], x[-8:], x[:, :8], x[:, -8:]))
-    view.architecture(tmp_path / "folded.png", resnet8.collapsed(1))
-    assert count(pixels(tmp_path / "folded.png"), COLORS["module"][0], 4) > 500
+    view.architecture(tmp_path / "collapsed.png", resnet8.collapsed(1))
+    assert count(pixels(tmp_path / "collapsed.png"), COLORS["module"][0], 4) > 500
 
 
 def test_the_same_net_makes_the_same_file(tmp_path: pathlib.Path, resnet8: Cost) -> None:
