@@ -22,7 +22,7 @@ from minidl.array import DEVICES, Array, check_device, is_array, to_device
 from minidl.inference.evaluation import Answering
 from minidl.io import torch_checkpoint
 from minidl.nn import Module
-from minidl.train import Contract, Row, Settings, TrainedNet, load_run
+from minidl.train import Contract, Row, Settings, TrainedNet, is_finished, load_run
 from minidl.view.names import literal
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std of the nets that torchvision publishes
@@ -149,7 +149,7 @@ def finished(run: pathlib.Path) -> pathlib.Path:
     begun = (run / "settings.json").exists()
     if not begun and (run.is_file() or (run / "model.safetensors").exists()):
         return run  # a net without its training
-    if not begun or len(rows_of(run)) < Settings.of_run(run).epochs:
+    if not begun or not is_finished(rows_of(run), Settings.of_run(run)):
         if run != pathlib.Path("runs/lesions-resnet8"):
             raise ValueError(f"--run: {run} holds no finished training; examples/train.py --out {run} makes one")
         print(f"{run} holds no finished training yet, so the net is trained first, in a minute or two.", flush=True)

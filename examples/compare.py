@@ -59,6 +59,7 @@ def train_all(
 ) -> tuple[Dataset, dict[str, list[list[Row]]]]:
     """Train every net with every seed, in `out`/NAME-SEED; the training images, and for each net the rows of each seed.
 
+    Nothing is chosen by the test images, whose scores stand in each row under "validation_": these are curves to look at.
     Raises ValueError, before it trains, where a folder holds a run with other settings; and what `minidl.train.fit` raises.
     """
     runs = [(name, replace(settings, model=name, seed=seed), out / f"{name}-{seed}") for name in nets for seed in seeds]
@@ -76,7 +77,7 @@ def train_all(
     rows: dict[str, list[list[Row]]] = {name: [] for name in nets}
     for name, each, folder in runs:
         print(f"{name}, seed {each.seed}" + (", begun before" if folder in begun else ""))
-        rows[name].append(fit(nets[name](K, C, each.seed), train_set, test_set, each, folder, resume=folder in begun))
+        rows[name].append(fit(nets[name](K, C, each.seed), train_set, each, folder, test_set, folder in begun))
     return train_set, rows
 
 

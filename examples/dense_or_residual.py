@@ -175,7 +175,7 @@ def table(sizes: Mapping[str, int], rows: Mapping[str, list[list[Row]]], costs: 
     """A line for each net: errors after the last epoch, means over the seeds; what a step costs, fused and op by op."""
     lines = []
     for name, size in sizes.items():
-        errors = (1 - np.mean([r[-1][key] for r in rows[name]]) for key in ("train_accuracy", "test_accuracy"))
+        errors = (1 - np.mean([r[-1][key] for r in rows[name]]) for key in ("train_accuracy", "validation_accuracy"))
         times = (f"{costs[name, fused].seconds * 1e3:,.0f}" for fused in HOW)
         peaks = (f"{costs[name, fused].peak / 2**20:,.0f}" for fused in HOW)
         lines.append([name, f"{size:,}", *(f"{error:.1%}" for error in errors), *times, *peaks])
@@ -191,7 +191,7 @@ def draw(path: pathlib.Path, rows: Mapping[str, list[list[Row]]], costs: Costs, 
     color = dict(zip(rows, (BLUE, ORANGE), strict=True))
     for name, runs in rows.items():
         for r in runs:
-            for key, style in ("train_accuracy", ":"), ("test_accuracy", "-"):
+            for key, style in ("train_accuracy", ":"), ("validation_accuracy", "-"):
                 accuracy.plot([row["epoch"] for row in r], [100 * row[key] for row in r], style, lw=1.8, color=color[name])
         accuracy.plot([], [], lw=1.8, color=color[name], label=name)
     for style, name in ("-", "test"), (":", "training"):

@@ -106,7 +106,7 @@ def line(name: str, model: Module, rows: Sequence[Sequence[Row]], norms: Sequenc
     def end(key: str) -> float:
         return float(np.mean([r[-1][key] for r in rows]))
 
-    errors = (f"{1 - end(key):.1%}" for key in ("train_accuracy", "test_accuracy"))
+    errors = (f"{1 - end(key):.1%}" for key in ("train_accuracy", "validation_accuracy"))
     ratio = np.exp(np.mean([np.log(n[1] / n[-2]) for n in norms]))  # the first and the last layer have other shapes
     return [name, f"{compare.count(model):,}", f"{end('train_loss'):.3f}", *errors, f"{ratio:,.1f}"]
 
@@ -135,7 +135,7 @@ def draw(path: pathlib.Path, rows: Mapping[str, list[list[Row]]], norms: Norms, 
         for depth in depths:
             for r in rows[f"{prefix}{depth}"]:
                 epochs = [row["epoch"] for row in r]
-                for key, style in ("train_accuracy", "-"), ("test_accuracy", ":"):
+                for key, style in ("train_accuracy", "-"), ("validation_accuracy", ":"):
                     ax.plot(epochs, [100 * (1 - row[key]) for row in r], style, lw=1.8, color=color[depth])
                     ax.plot(epochs[-1:], [100 * (1 - r[-1][key])], "o", ms=4, color=color[depth])
         ax.set_title(f"{kind} nets", fontsize=10, loc="left")

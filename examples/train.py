@@ -6,8 +6,8 @@ draws 10,000 images of skin lesions, benign and malignant, and trains `resnet8` 
 on two cores. A line reports on every epoch: the first ones do no better than a coin, then the net finds out what to look for.
 Then look into runs/lesions-resnet8:
 
-    curves.png      loss and accuracy, drawn anew after every epoch
-    confusion.png   which class was taken for which
+    curves.png      loss and accuracy, drawn anew after every epoch, of images that were held out, too
+    confusion.png   which class was taken for which in the test images, which are looked at once, at the end
     gradients.png   test images, and beside each the gradient of the predicted logit in its pixels: where more light makes
                     the net surer of its answer (red) or less sure (blue)
 
@@ -15,6 +15,11 @@ Press Ctrl-C at any time: the same command with --resume goes on after the last 
 
     python examples/train.py --data cifar10 --model resnet20                 # fetches 170 MB into data/, if it is not there
     python examples/train.py --data folder --root my_images --size 32      # my_images/CLASS/*.png; or --size 24x32, HxW
+
+Few images of classes of different sizes, and a net that was trained on others before:
+
+    python examples/train.py --data folder --root my_images --size 64 --model resnet18 --weights resnet18.pth --freeze layer1 \\
+        --body-lr 0.1 --validation 0.15 --balance sample --select auc --patience 5 --optimizer adamw
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ from typing import Any
 import numpy as np
 
 import models
-from minidl import data, explain, inference, metrics, train, view
+from minidl import data, explain, inference, train, view
 from minidl.arguments import one_of
 from minidl.array import to_cpu
 from minidl.data import Dataset
@@ -41,6 +46,7 @@ from minidl.io import files, lock
 from minidl.mixed import PRECISIONS
 from minidl.nn import Module
 from minidl.train import Settings, TrainedNet
+from minidl.train.settings import BALANCE, OPTIMIZERS, SELECT
 
 # every constructor that can do without further arguments
 MODELS = {name: getattr(models, name) for name in models.__all__}
@@ -49,11 +55,12 @@ MODELS = {name: f for name, f in MODELS.items() if all(p.default != p.empty for 
 IMAGES = ("curves.png", "confusion.png", "gradients.png")
 DEFAULTS = {"model": "resnet8", "data": "lesions"}
 RECIPES: dict[str, dict[str, Any]] = {  # where the data want other settings than the defaults of `Settings`
-    "lesions": {"epochs": 8, "batch_size": 64, "lr": 0.05, "crop": 2, "flip": "both"},
+    "lesions": {"epochs": 8, "batch_size": 64, "lr": 0.05, "crop": 2, "flip": "both", "validation": 0.1},
     "cifar10": {},
     "cifar100": {"epochs": 30},
     "folder": {"epochs": 30, "batch_size": 32, "lr": 0.05},
 }
+ADAMW = {"lr": 1e-3, "weight_decay": 0.01}  # in place of those of SGD
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -79,7 +86,7 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     settings = choose(asked, out, resume)
     train_set, test_set = load(settings)
     N, C, H, W = train_set.images.shape
-    model = make(settings.model, len(train_set.classes), C, settings.seed)
+    model = make(settings.model, len(train_set.classes), C, settings.seed, settings.aux)
     title = f"{settings.model} on {settings.data}"
     print(f"{title}: {sum(p.size for p in model.parameters()):,} parameters, {N:,} training and {len(test_set):,} test "
           f"images of {H}x{W}, {len(train_set.classes)} classes{range_of(train_set)}; "
@@ -89,14 +96,15 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
         view.curves(out / "curves.png", rows, title)
 
     files.remove_leftovers(out, IMAGES)
-    arguments = arguments_of(settings.model, len(train_set.classes), C)
-    train.fit(model, train_set, test_set, settings, out, resume, after_epoch, arguments)
+    arguments = arguments_of(settings.model, len(train_set.classes), C, settings.aux)
+    train.fit(model, train_set, settings, out, None, resume, after_epoch, arguments)
+    found = train.evaluate_run(out, MODELS, test_set, settings.device)
 
     net = train.load_run(out, MODELS)  # as everybody loads it from now on
     net.model.to(settings.device)
-    _, logits, labels = inference.evaluate(net.model, test_set, settings.batch_size, net.contract.normalize)
-    right = f"{metrics.accuracy(logits, labels):.1%} of the test images right"
-    view.confusion(out / "confusion.png", metrics.confusion_matrix(logits, labels), test_set.classes, f"{title}\n{right}")
+    right = f"{found['accuracy']:.1%} of the test images right (always the largest class: {found['majority_accuracy']:.1%})"
+    right += f", balanced {found['balanced_accuracy']:.1%}" + (f", AUC {found['auc']:.3f}" if "auc" in found else "")
+    view.confusion(out / "confusion.png", np.array(found["confusion"]), test_set.classes, f"{title}\n{right}")
     look(net, test_set.take(np.arange(min(8, len(test_set)))), f"{title}: predictions, and their gradients", out)
     print(f"{right}; now look at {', '.join(str(out / name) for name in IMAGES)}")
 
@@ -107,15 +115,22 @@ def range_of(dataset: Dataset) -> str:
     return "" if x.dtype == np.uint8 else f", {x.dtype} from {x.min():.4g} to {x.max():.4g}"
 
 
-def make(name: str, classes: int, channels: int, seed: int = 0) -> Module:
-    """The net of that name, without auxiliary heads. Raises ValueError for an unknown name."""
-    return MODELS[one_of(name, "model", MODELS)](**arguments_of(name, classes, channels), seed=seed)
+def make(name: str, classes: int, channels: int, seed: int = 0, aux: bool = False) -> Module:
+    """The net of that name. Raises ValueError for an unknown name, and for auxiliary heads that it cannot have."""
+    return MODELS[one_of(name, "model", MODELS)](**arguments_of(name, classes, channels, aux), seed=seed)
 
 
-def arguments_of(name: str, classes: int, channels: int) -> dict[str, Any]:
+def arguments_of(name: str, classes: int, channels: int, aux: bool = False) -> dict[str, Any]:
     """What the net of that name is made with, but for its seed."""
-    plain = {"aux": False} if "aux" in signature(MODELS[name]).parameters else {}
-    return {"num_classes": classes, "in_channels": channels, **plain}
+    has_heads = "aux" in signature(MODELS[name]).parameters
+    if aux and not has_heads:
+        raise ValueError(f"--aux: {name} has no auxiliary heads, expected one of {', '.join(with_heads())}")
+    return {"num_classes": classes, "in_channels": channels, **({"aux": aux} if has_heads else {})}
+
+
+def with_heads() -> list[str]:
+    """The nets that can have auxiliary heads."""
+    return [name for name, f in MODELS.items() if "aux" in signature(f).parameters]
 
 
 def look(net: TrainedNet, dataset: Dataset, title: str, out: pathlib.Path) -> None:
@@ -148,7 +163,7 @@ def choose(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> Settings:
         settings.continues(begun)
         return settings
     asked = DEFAULTS | asked
-    return Settings(**RECIPES[asked["data"]] | asked)
+    return Settings(**RECIPES[asked["data"]] | (ADAMW if asked.get("optimizer") == "adamw" else {}) | asked)
 
 
 def load(settings: Settings) -> tuple[Dataset, Dataset]:
@@ -225,9 +240,26 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--limit", type=int, help="take only the first LIMIT images of each set, for a quick try")
     p.add_argument("--epochs", type=int)
     p.add_argument("--batch-size", type=int)
-    p.add_argument("--lr", type=float, help="the highest learning rate of the one-cycle schedule")
+    p.add_argument("--optimizer", choices=OPTIMIZERS)
+    p.add_argument("--lr", type=float, help="the highest learning rate of the one-cycle schedule; by default 0.001 of adamw")
     p.add_argument("--weight-decay", type=float)
     p.add_argument("--seed", type=int, help="of the initial weights, the order of the images and the augmentation")
+    group = p.add_argument_group("which epoch is kept, and what classes of different sizes do")
+    group.add_argument("--validation", type=float, metavar="SHARE", help="of the training images, held out of the training")
+    group.add_argument(
+        "--select", choices=SELECT, help="keep the weights of the epoch that is the best on them; by default last"
+    )
+    group.add_argument("--patience", type=int, metavar="EPOCHS", help="stop after so many that were no better")
+    group.add_argument(
+        "--balance", choices=BALANCE, help="weights in the loss, or as many draws of each class; by default none"
+    )
+    group = p.add_argument_group("a net that was trained before")
+    group.add_argument("--weights", metavar="FILE", help="begin with these, as safetensors or as PyTorch writes them")
+    group.add_argument("--key", help="the entry of a PyTorch checkpoint that holds them, where there are several")
+    group.add_argument("--prefix", help="what their names begin with there, such as module.")
+    group.add_argument("--freeze", nargs="+", metavar="LAYER", help="layers that stay as they are, such as conv1 bn1 layer1")
+    group.add_argument("--body-lr", type=float, metavar="FACTOR", help="of the learning rate, for all but the last layer")
+    group.add_argument("--aux", action="store_const", const=True, help=f"with auxiliary heads: {', '.join(with_heads())}")
     p.add_argument("--device", choices=("cpu", "gpu"))
     p.add_argument("--precision", choices=PRECISIONS, help="of the activations in training; 16 bits take half the memory")
     p.add_argument("--cuda-graph", action="store_const", const=True, help="on a GPU, each step as one graph of kernels: sooner")

@@ -6,6 +6,7 @@ ones, and learns that ink is malignant. A third kind learns HAM10000, whose trut
 
 from __future__ import annotations
 
+import json
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -199,6 +200,8 @@ def evenly(admitted: Array, labels: Array, count: int) -> Array:
 
 # ---- training
 
+SCORES = ("loss", "accuracy", "majority_accuracy", "balanced_accuracy", "auc")
+
 
 def trained(out: pathlib.Path, settings: Settings, train_set: Callable[[], Dataset], test_set: Callable[[], Dataset]) -> Net:
     """The net that was trained in the folder `out`; where that is not finished it is done, or gone on with."""
@@ -206,13 +209,17 @@ def trained(out: pathlib.Path, settings: Settings, train_set: Callable[[], Datas
     if begun:
         settings.continues(Settings.of_run(out))
     rows = common.rows_of(out) if begun else []
-    if len(rows) < settings.epochs:
+    if not train.is_finished(rows, settings) or not (out / "test.json").exists():
         print(f"{out}: {settings.model} learns {settings.data}")
-        first, test = train_set(), test_set()
+        first = train_set()
         C = first.images.shape[1]
         model = getattr(models, settings.model)(num_classes=len(first.classes), in_channels=C, seed=settings.seed)
-        rows = train.fit(model, first, test, settings, out, resume=begun)
+        train.fit(model, first, settings, out, resume=begun)
+        train.evaluate_run(out, training.MODELS, test_set(), settings.device)
     net = train.load_run(out, training.MODELS)
     net.model.to(settings.device)
-    scores = {key.removeprefix("test_"): rows[-1][key] for key in rows[-1] if key.startswith("test_")}
+    found = json.loads((out / "test.json").read_text(encoding="utf-8"))
+    scores = {
+        name: found[name] for name in ("loss", "accuracy", "majority_accuracy", "balanced_accuracy", "auc") if name in found
+    }
     return Net(net, scores)

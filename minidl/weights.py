@@ -66,17 +66,23 @@ def load(
     nothing, where the file is damaged or of another kind, and where the weights are those of another model, OSError where it
     cannot be read, or is a folder.
     """
-    raw = _read(path)
+    return fill(model, load_state(path, key=key, prefix=prefix), path, strict, skip=skip, adapt_input=adapt_input)
+
+
+def fill(
+    model: Module,
+    state: Mapping[str, Any],
+    path: Path,
+    strict: bool = True,
+    *,
+    skip: str | Sequence[str] = (),
+    adapt_input: bool = False,
+) -> tuple[list[str], list[str]]:
+    """Put the named arrays that `load_state` read from the file `path` into `model`; all else is as of `load`."""
     mine = model._state()
     layers = [skip] if isinstance(skip, str) else list(skip)
+    came = adapt.joined(state, mine)
     try:
-        if torch_checkpoint.is_checkpoint(raw):
-            state = torch_checkpoint.state_dict(raw, key)
-        elif key is None:
-            state, _ = _parse(raw)
-        else:
-            raise ValueError(f"key={key!r}: a safetensors file holds the weights and no other entries")
-        came = adapt.strip(state, prefix)
         state, left_out = adapt.without(came, mine, layers)
         state = adapt.count_from_zero(adapt.fit_input(state, mine) if adapt_input else state, mine)
     except ValueError as error:
@@ -91,6 +97,24 @@ def load(
         what = f"holds the weights of another model than this one{_advice(state, mine)}"
         raise ValueError(f"{path}: {what}: {error}") from error
     return [name for name in mine if name in {*missing, *left_out}], unexpected
+
+
+def load_state(path: Path, *, key: str | None = None, prefix: str = "") -> dict[str, Any]:
+    """The named arrays, of any shape, in a file that `load` reads, without `prefix`; a `Note` for what is none.
+
+    What it takes and raises is as of `load`.
+    """
+    raw = _read(path)
+    try:
+        if torch_checkpoint.is_checkpoint(raw):
+            state = torch_checkpoint.state_dict(raw, key)
+        elif key is None:
+            state, _ = _parse(raw)
+        else:
+            raise ValueError(f"key={key!r}: a safetensors file holds the weights and no other entries")
+        return adapt.strip(state, prefix)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _advice(state: Mapping[str, Any], mine: Mapping[str, Array]) -> str:

@@ -197,6 +197,8 @@ class GoogLeNet(Net):
         self.fc = nn.Linear(self.inception5b.c_out, num_classes, rng=rng, init=nn.init.fan_in_uniform)
         self.name_parameters()
 
+    auxiliary_weight = 0.3  # of the loss of each head
+
     @property
     def smallest(self) -> int:  # type: ignore[override]
         if not self.paper:

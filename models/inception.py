@@ -211,6 +211,8 @@ class Inception3(Net):
         self.fc = nn.Linear(2048, num_classes, rng=rng, init=nn.init.fan_in_uniform)
         self.name_parameters()
 
+    auxiliary_weight = 0.4  # of the head's loss
+
     @property
     def smallest(self) -> int:  # type: ignore[override]
         return 299 if self.training and self.aux else 75  # the head wants 17x17

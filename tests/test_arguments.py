@@ -368,7 +368,7 @@ ROWS: dict[str, Row] = {
     ),
     "train.scores": Row(
         lambda: {"model": net(), "dataset": dataset(), "prepare": lambda x, rng: x, "batch_size": 3},
-        lambda row: row["test_loss"],
+        lambda row: row["loss"],
     ),
     "inference.evaluate": Row(lambda: {"model": net(), "dataset": dataset(), "batch_size": 3}),
     **several("check: adjoint_check gradient_check", Row(lambda: {"f": ops.exp, "inputs": [draw(2)]})),

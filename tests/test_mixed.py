@@ -437,15 +437,15 @@ RUN = replace(SETTINGS, precision="float16")
 def test_a_training_in_float16_resumes_with_the_same_bits(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scale overflows and recovers on the way, so that a run that forgot it would be another"""
     monkeypatch.setattr("minidl.train.loop.LossScale", partial(LossScale, 2.0**26, patience=1))
-    rows = fit(Net(), TRAIN, TEST, RUN, tmp_path / "whole")
+    rows = fit(Net(), TRAIN, RUN, tmp_path / "whole", TEST)
     assert [row["loss_scale"] for row in rows] != [2.0**26] * 3
-    fit(Net(), TRAIN, TEST, replace(RUN, precision="float32"), tmp_path / "single")
+    fit(Net(), TRAIN, replace(RUN, precision="float32"), tmp_path / "single", TEST)
     assert not same_run(tmp_path / "whole", tmp_path / "single")
 
     def interrupted(out: pathlib.Path) -> None:
         with pytest.raises(KeyboardInterrupt):
-            fit(BreaksAt(4, "interrupt"), TRAIN, TEST, RUN, out)
-        fit(Net(), TRAIN, TEST, RUN, out, resume=True)
+            fit(BreaksAt(4, "interrupt"), TRAIN, RUN, out, TEST)
+        fit(Net(), TRAIN, RUN, out, TEST, resume=True)
 
     interrupted(tmp_path / "again")
     assert same_run(tmp_path / "whole", tmp_path / "again")
@@ -453,12 +453,12 @@ def test_a_training_in_float16_resumes_with_the_same_bits(tmp_path: pathlib.Path
     interrupted(tmp_path / "forgotten")
     assert not same_run(tmp_path / "whole", tmp_path / "forgotten")
     with pytest.raises(ValueError, match="precision was 'float16' and now is 'float32'"):
-        fit(Net(), TRAIN, TEST, replace(RUN, precision="float32"), tmp_path / "again", resume=True)
+        fit(Net(), TRAIN, replace(RUN, precision="float32"), tmp_path / "again", TEST, resume=True)
 
 
 def test_what_a_training_leaves_is_float32(tmp_path: pathlib.Path) -> None:
-    fit(Net(), TRAIN, TEST, RUN, tmp_path / "half")
-    fit(Net(), TRAIN, TEST, SETTINGS, tmp_path / "single")
+    fit(Net(), TRAIN, RUN, tmp_path / "half", TEST)
+    fit(Net(), TRAIN, SETTINGS, tmp_path / "single", TEST)
     mix, single = (weights.load_arrays(tmp_path / run / "model.safetensors")[0] for run in ("half", "single"))
     assert {name: (a.shape, a.dtype) for name, a in mix.items()} == {name: (a.shape, a.dtype) for name, a in single.items()}
     np.testing.assert_allclose(mix["conv.weight"], single["conv.weight"], atol=5e-3)
@@ -466,7 +466,7 @@ def test_what_a_training_leaves_is_float32(tmp_path: pathlib.Path) -> None:
 
 def test_a_training_in_bfloat16_has_no_scale(tmp_path: pathlib.Path) -> None:
     half("bfloat16")
-    rows = fit(Net(), TRAIN, TEST, replace(SETTINGS, precision="bfloat16"), tmp_path / "run")
+    rows = fit(Net(), TRAIN, replace(SETTINGS, precision="bfloat16"), tmp_path / "run", TEST)
     assert "loss_scale" not in rows[-1] and rows[-1]["train_loss"] < 5
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from minidl.io.notes import short
 
 COUNT, MEAN = "num_batches_tracked", "running_mean"  # of a batch norm
 MOST_DOTS = 10  # of a prefix that is advised
+NUMBERED = re.compile(r"\b(norm|relu|conv)\.([0-9])(?=\.)")
 
 
 def strip(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -26,6 +28,12 @@ def strip(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     if len(stripped) < len(state):
         raise ValueError(f"prefix={prefix!r}: there are entries of the same name with and without it")
     return stripped
+
+
+def joined(state: Mapping[str, Any], mine: Mapping[str, Array]) -> dict[str, Any]:
+    """`state` with names such as `norm.1.weight` as `norm1.weight` where `mine` has them so: the published DenseNets'."""
+    return {(NUMBERED.sub(r"\1\2", name) if name not in mine and NUMBERED.sub(r"\1\2", name) in mine else name): value
+            for name, value in state.items()}  # fmt: skip
 
 
 def without(state: Mapping[str, Any], mine: Mapping[str, Array], layers: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

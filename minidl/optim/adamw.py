@@ -34,7 +34,7 @@ class AdamW(Optimizer):
         self.betas, self.eps = numbers(betas, "betas", "[0, 1)", 2), number(eps, "eps", "[0, inf)")
         super().__init__(params, lr, weight_decay, ["m", "v"])
 
-    def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
+    def update(self, p: Array, g: Array, state: Sequence[Array], t: int, lr: float, weight_decay: float) -> None:
         """One step of the formula above, in place: p, g and `state`, (m, v), of the same shape."""
         m, v = state
-        kernels.of(p).adamw_update(p, g, m, v, t, self.lr, self.betas, self.eps, weight_decay)
+        kernels.of(p).adamw_update(p, g, m, v, t, lr, self.betas, self.eps, weight_decay)

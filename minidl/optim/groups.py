@@ -1,4 +1,4 @@
-"""Parameters in groups, each with a weight decay of its own."""
+"""Parameters in groups, each with a learning rate and a weight decay of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
-def groups_of(params: Iterable[Any], weight_decay: float) -> list[dict[str, Any]]:
+def groups_of(params: Iterable[Any], lr: float, weight_decay: float) -> list[dict[str, Any]]:
     """Parameters or groups of them -> groups in which nothing is left out."""
     if isinstance(params, Parameter | Mapping):
         raise TypeError("params: expected a list of parameters or of groups, got a single one; put it into a list")
@@ -35,10 +35,13 @@ def groups_of(params: Iterable[Any], weight_decay: float) -> list[dict[str, Any]
         items = [{"params": items}]
     groups = []
     for group in items:
-        if not isinstance(group, Mapping) or "params" not in group or not group.keys() <= {"params", "weight_decay"}:
+        if not isinstance(group, Mapping) or "params" not in group or not group.keys() <= {"params", "lr", "weight_decay"}:
             came = sorted(group) if isinstance(group, Mapping) else type(group).__name__
-            raise ValueError(f"params: expected groups {{'params': [...], 'weight_decay': ...}}, got {came}")
-        groups.append({"weight_decay": weight_decay, **group, "params": list(group["params"])})
+            raise ValueError(f"params: expected groups {{'params': [...], 'lr': ..., 'weight_decay': ...}}, got {came}")
+        if isinstance(group["params"], Parameter):
+            raise TypeError("params: expected a list of parameters in each group, got a single one; put it into a list")
+        whole = {"lr": lr, "weight_decay": weight_decay, **group, "params": list(group["params"])}
+        groups.append(whole | {name: number(whole[name], name, "[0, inf)") for name in ("lr", "weight_decay")})
     return groups
 
 

@@ -19,25 +19,31 @@ from minidl.optim.groups import check_parameters, groups_of, name_of
 class Optimizer:
     """What the optimisers share: parameters in groups, a learning rate, and a state of arrays beside every parameter.
 
-    params: parameters, or groups `{"params": [...], "weight_decay": ...}`, of which the second entry may be left out.
+    params: parameters, or groups `{"params": [...], "lr": ..., "weight_decay": ...}`, of which the last two may be left out.
+
+    A group's own learning rate is kept as a multiple of `lr`, in `lr_scale`: `optimizer.lr = schedule(step)` scales all groups,
+    and each goes on with lr times its lr_scale.
 
     Making an optimiser moves the parameters: small neighbours of one type come to lie side by side in one vector, and so does
     their state, so that one call of a kernel updates them all. From then on `p.data` is a view of that vector, and an array
     that was `p.data` before no longer follows. A parameter that is given another array, by hand or by the next optimiser, is
     updated to the same bits, by a call for it alone.
 
-    Raises TypeError or ValueError where lr or a weight decay is no number of at least 0, params are none, no Parameters or no
-    such groups, or one comes twice.
+    Raises TypeError or ValueError where a learning rate or a weight decay is no number of at least 0, lr is 0 and that of a
+    group is not, params are none, no Parameters or no such groups, or one comes twice.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, weight_decay: float, slots: Sequence[str]) -> None:
         self.lr = lr
         self.params: list[Parameter] = []
         self.weight_decay: list[float] = []  # of each parameter
-        for group in groups_of(params, weight_decay):
+        scales: list[float] = []
+        for group in groups_of(params, self.lr, weight_decay):
             self.params += group["params"]
-            self.weight_decay += [number(group["weight_decay"], "weight_decay", "[0, inf)")] * len(group["params"])
+            self.weight_decay += [group["weight_decay"]] * len(group["params"])
+            scales += [_multiple(group["lr"], self.lr)] * len(group["params"])
         check_parameters(self.params)
+        self.lr_scale = np.array(scales)  # of each parameter: its learning rate is lr * lr_scale
         for p in self.params:
             put_in_rows(p)
         self.updates = np.zeros(len(self.params), np.int64)  # how many each parameter has had
@@ -53,8 +59,8 @@ class Optimizer:
     def lr(self, lr: float) -> None:
         self._lr = number(lr, "lr", "[0, inf)")
 
-    def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
-        """Change the array p and its `state` in place; g is its gradient, and this is its t-th update.
+    def update(self, p: Array, g: Array, state: Sequence[Array], t: int, lr: float, weight_decay: float) -> None:
+        """Change the array p and its `state` in place; g is its gradient, lr its learning rate, and this is its t-th update.
 
         p, g and each of `state` have the same shape, any. Raises NotImplementedError where a subclass has none.
         """
@@ -76,7 +82,8 @@ class Optimizer:
         for run in self._runs():
             self.updates[run] += 1
             data, g, state = self._together(run) if len(run) > 1 else self._alone(run[0])
-            self.update(data, g, state, int(self.updates[run[0]]), self.weight_decay[run[0]])
+            lr = self.lr * float(self.lr_scale[run[0]])
+            self.update(data, g, state, int(self.updates[run[0]]), lr, self.weight_decay[run[0]])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_places"}
@@ -90,12 +97,12 @@ class Optimizer:
         return place is not None and place.data is self.params[i].data
 
     def _runs(self) -> Iterator[list[int]]:
-        """The parameters that have a gradient, in runs that lie side by side, decay alike and have had as many updates"""
-        updates = self.updates.tolist()
+        """The parameters that have a gradient, in runs that lie side by side, learn and decay alike, and are as old"""
+        updates, scales = self.updates.tolist(), self.lr_scale.tolist()
 
-        def kind(i: int) -> tuple[bool, int, float, int]:
+        def kind(i: int) -> tuple[bool, int, float, float, int]:
             where = id(self._places[i].vectors) if self._in_place(i) else -i
-            return self.params[i].grad is None, where, self.weight_decay[i], updates[i]
+            return self.params[i].grad is None, where, scales[i], self.weight_decay[i], updates[i]
 
         for (missing, *_), run in groupby(range(len(self.params)), kind):
             if not missing:
@@ -122,7 +129,7 @@ class Optimizer:
     def state_dict(self) -> dict[str, Array]:
         """Copies of the state by name, such as `momentum.3` of the fourth parameter; not the learning rate, which is set.
 
-        Each has the shape of its parameter.
+        Each has the shape of its parameter; `updates` and `lr_scale` have a number for each parameter, (P,).
         """
         return {name: np.array(to_cpu(a)) for name, a in self._arrays().items()}
 
@@ -135,12 +142,21 @@ class Optimizer:
         updates = to_cpu(state["updates"])
         if updates.dtype.kind == "b" or int(updates.min()) < 0 or int(updates.max()) >= 2**63:
             raise ValueError(f"updates: expected counts, int64 and none below 0, got {updates.dtype} {updates[:5].tolist()}")
+        if not np.isfinite(scales := to_cpu(state["lr_scale"])).all() or (scales < 0).any():
+            raise ValueError(f"lr_scale: expected finite numbers of at least 0, got {scales[:5].tolist()}")
         for name, target in self._arrays().items():
             overwrite(target, state[name])
 
     def _arrays(self) -> dict[str, Array]:
         slots = {f"{slot}.{i}": a for slot, arrays in self.state.items() for i, a in enumerate(arrays)}
-        return {"updates": self.updates, **slots}
+        return {"updates": self.updates, "lr_scale": self.lr_scale, **slots}
+
+
+def _multiple(lr: float, of: float) -> float:
+    """The learning rate of a group as a multiple of that of the optimiser, 1 where they are equal."""
+    if of == 0 and lr > 0:
+        raise ValueError(f"lr: expected a number above 0 where a group has its own, {lr}, which is kept as a multiple, got 0.0")
+    return 1.0 if lr == of else lr / of
 
 
 def _check_form(i: int, p: Parameter, what: str, a: Array) -> None:

@@ -29,7 +29,7 @@ class SGD(Optimizer):
             raise ValueError("nesterov: needs a momentum above 0, got 0")
         super().__init__(params, lr, weight_decay, ["momentum"])
 
-    def update(self, p: Array, g: Array, state: Sequence[Array], t: int, weight_decay: float) -> None:
+    def update(self, p: Array, g: Array, state: Sequence[Array], t: int, lr: float, weight_decay: float) -> None:
         """One step of the formula above, in place: p, g and `state`, (v,), of the same shape."""
         (v,) = state
-        kernels.of(p).sgd_update(p, g, v, self.lr, self.momentum, self.nesterov, weight_decay)
+        kernels.of(p).sgd_update(p, g, v, lr, self.momentum, self.nesterov, weight_decay)

@@ -1,11 +1,13 @@
 """Training: the settings, the loop, and the folder of a run, which whatever ends it leaves whole."""
 
 from minidl.train.contract import Contract
+from minidl.train.evaluation import evaluate_run
 from minidl.train.load import TrainedNet, load_run
-from minidl.train.loop import fit, scores, train_epoch
+from minidl.train.loop import fit, train_epoch
 from minidl.train.loss_scale import LossScale
-from minidl.train.run import Row
+from minidl.train.selection import Row, is_finished, scores
 from minidl.train.settings import FLIPS, Settings
+from minidl.train.transfer import start_from
 
 __all__ = [
     "FLIPS",
@@ -14,8 +16,11 @@ __all__ = [
     "Row",
     "Settings",
     "TrainedNet",
+    "evaluate_run",
     "fit",
+    "is_finished",
     "load_run",
     "scores",
+    "start_from",
     "train_epoch",
 ]

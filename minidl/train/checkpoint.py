@@ -2,6 +2,7 @@
 
     model.*       parameters and buffers, by name
     optimizer.*   its state, by name
+    best.*        the parameters and buffers of the best epoch, where that is not the last one
     metadata      the number of the format; as JSON what is no array: `facts` of the caller (step, settings, history) and the
                   states of random generators
 
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from minidl import weights
+from minidl.array import Array
 from minidl.io.files import Path
 from minidl.io.named_arrays import compare
 from minidl.io.notes import short
@@ -25,35 +27,42 @@ from minidl.optim import Optimizer
 
 Facts = dict[str, Any]
 
-FORMAT = "2"  # of the facts that `minidl.train` writes; 1, without settings and digests, named none
+FORMAT = "3"  # of the facts that `minidl.train` writes; 2 had test scores, 1 neither settings nor digests nor a number
 LIMITS = {"has_uint32": 1, "pos": 624, "buffer_pos": 4}  # of what NumPy does not check in the states of its generators
 
 
-def save(path: Path, model: Module, optimizer: Optimizer, facts: Mapping[str, Any]) -> None:
-    """Write the checkpoint. Raises OSError where that fails, on a full disk for instance; the file that was there stays.
+def save(
+    path: Path, model: Module, optimizer: Optimizer, facts: Mapping[str, Any], best: Mapping[str, Array] | None = None
+) -> None:
+    """Write the checkpoint, with the state of the model in its best epoch, if that is another.
+
+    Raises OSError where that fails, on a full disk for instance; the file that was there stays.
 
     Raises TypeError or ValueError for facts that JSON does not hold, as NaN.
     """
     arrays = {f"model.{name}": a for name, a in model.state_dict().items()}
     arrays |= {f"optimizer.{name}": a for name, a in optimizer.state_dict().items()}
+    arrays |= {f"best.{name}": a for name, a in (best or {}).items()}
     generators = [rng.bit_generator.state for rng in model.generators()]
     words = {"format": FORMAT, "facts": json.dumps(facts, allow_nan=False)}
     words["generators"] = json.dumps(generators, default=np.ndarray.tolist)
     weights.save_arrays(path, arrays, words)
 
 
-def load(path: Path, model: Module, optimizer: Optimizer, check: Callable[[Facts], None] = lambda facts: None) -> Facts:
-    """Put model, optimizer and generators into the state of the checkpoint; returns its facts.
+def load(
+    path: Path, model: Module, optimizer: Optimizer, check: Callable[[Facts], bool] = lambda facts: False
+) -> tuple[Facts, dict[str, Array]]:
+    """Put model, optimizer and generators into the state of the checkpoint; returns its facts, and the best epoch's weights.
 
     Everything is looked at before anything changes, the facts by `check`, which raises TypeError or ValueError for those that
-    cannot be. Raises FileNotFoundError, and ValueError for a damaged file, one that is no checkpoint, one of another format or
-    model, or one that `check` refuses.
+    cannot be, and tells whether the best epoch is another than the last. Raises FileNotFoundError, and ValueError for a damaged
+    file, one that is no checkpoint, one of another format or model, or one that `check` refuses.
     """
     arrays, metadata = weights.load_arrays(path)
     if not {"facts", "generators"} <= metadata.keys():
         raise ValueError(f"{path} is no checkpoint of a training: it holds {sorted(metadata) or 'nothing'} beside its arrays")
     if (found := metadata.get("format", "1")) != FORMAT:
-        whose = "an older" if found == "1" else "another"
+        whose = "an older" if found in ("1", "2") else "another"
         raise ValueError(
             f"{path} was written by {whose} minidl: checkpoints of format {short(found)} are not gone on with, this one reads "
             f"{FORMAT}; begin a new run, from the weights if you like (model.safetensors beside it, which any minidl reads)"
@@ -68,21 +77,24 @@ def load(path: Path, model: Module, optimizer: Optimizer, check: Callable[[Facts
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: the state of random generator {i} is none of a {_kind(rng)}: {error!r}") from error
     try:
-        check(facts)
+        with_best = check(facts)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-    mine, optimizers = _part(arrays, "model."), _part(arrays, "optimizer.")
-    if others := arrays.keys() - {f"model.{name}" for name in mine} - {f"optimizer.{name}" for name in optimizers}:
+    known = ("model.", "optimizer.", *(["best."] if with_best else []))
+    mine, optimizers, best = (_part(arrays, prefix) for prefix in ("model.", "optimizer.", "best."))
+    if others := [name for name in arrays if not name.startswith(known)]:
         raise ValueError(f"{path} is no checkpoint of a training: it holds the arrays {sorted(others)[:5]}")
     try:
         compare(model._state(), mine, f"state of {type(model).__name__}")
+        if with_best:
+            compare(model._state(), best, "state of its best epoch")
         optimizer.load_state_dict(optimizers)  # checks all before it changes anything
     except ValueError as error:
         raise ValueError(f"{path} is of another model. {error}") from error
     model.load_state_dict(mine)
     for rng, state in zip(generators, states, strict=True):
         rng.bit_generator.state = state
-    return facts
+    return facts, best
 
 
 def _parsed(path: Path, name: str, kind: type, metadata: Mapping[str, str]) -> Any:

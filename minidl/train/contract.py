@@ -124,8 +124,8 @@ class Contract:
         """Raises ValueError, in one sentence, where there is none, for another format, and where it is damaged."""
         if KEY not in metadata:
             raise ValueError(
-                "does not say what its net takes: an older minidl or another program wrote it; to resume its run writes it "
-                "anew (examples/train.py --resume --out FOLDER), and minidl.weights.load reads the weights alone"
+                "does not say what its net takes: an older minidl or another program wrote it; train it again, from these "
+                "weights if you like (examples/train.py --weights FILE), or read them alone with minidl.weights.load"
             )
         try:
             found = json.loads(metadata[KEY])

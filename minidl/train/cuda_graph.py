@@ -30,9 +30,10 @@ from minidl import kernels
 from minidl.array import Array, array_module, device_of
 from minidl.core import Tensor
 from minidl.nn import Module
+from minidl.train.loss import main_logits
 from minidl.train.loss_scale import LossScale
 
-Loss = Callable[[Tensor, Array], Tensor]  # (logits, labels) -> scalar
+Loss = Callable[[Any, Array], Tensor]  # (output of the model, labels) -> scalar
 
 
 class CapturedGradients:
@@ -93,11 +94,11 @@ class _Graph:
     def _work(self, loss: Loss) -> tuple[Array, Array]:
         for p in self.parameters:
             p.grad = None
-        logits = self.model(self.x)
-        value = loss(logits, self.labels)
+        output = self.model(self.x)
+        value = loss(output, self.labels)
         value.backward(self.factor)
         self._keep_buffers()
-        return value.data, logits.data
+        return value.data, main_logits(output).data
 
     def _keep_buffers(self) -> None:
         """What a forward pass, of this graph or outside of it, has put in the place of a buffer is copied into the buffer."""

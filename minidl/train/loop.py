@@ -1,17 +1,21 @@
 """The training loop, from the first batch to the last file.
 
     model = models.resnet20(num_classes=10)
-    fit(model, train_set, test_set, Settings(epochs=15), out="runs/mine")
+    fit(model, train_set, Settings(epochs=15, validation=0.1, select="balanced_accuracy"), out="runs/mine")
+    evaluate_run("runs/mine", {"ResNet": models.resnet20}, test_set)
 
-trains with SGD and leaves in the folder `out`
+trains, chooses an epoch by images that it holds out, and leaves in the folder `out`
 
     settings.json           what was asked for
     metrics.jsonl           one line an epoch, see `fit`
     checkpoint.safetensors  all that it takes to go on after the last finished epoch, see `minidl.train.checkpoint`
-    model.safetensors       the weights, and what it takes to use them on a new file, see `minidl.train.contract`
+    model.safetensors       the weights of the chosen epoch, and what it takes to use them on a new file, see
+                            `minidl.train.contract`
 
-The checkpoint is written before the test of its epoch, and again with the scores. Whatever ends the run (Ctrl-C, `kill -9`, a
-full disk, a loss that is not finite, a test for which there is no memory), the files of the last finished epoch stay,
+Test images have no part in it: see `minidl.train.evaluation`.
+
+The checkpoint is written before its epoch is validated, and again with the scores. Whatever ends the run (Ctrl-C, `kill -9`, a
+full disk, a loss that is not finite, a validation for which there is no memory), the files of the last finished epoch stay,
 and `fit(..., resume=True)` goes on from there to the same numbers, bit for bit, as if nothing had happened. One process at a
 time works in the folder, see `minidl.io.lock`, and it goes on with the settings and images that it began with or not at all.
 """
@@ -25,93 +29,115 @@ from typing import Any
 
 import numpy as np
 
-from minidl import metrics, ops
 from minidl.analysis.nonfinite import first_nonfinite
 from minidl.arguments import count
-from minidl.array import Array
+from minidl.array import Array, to_device
 from minidl.core import Tensor
-from minidl.data import Augmentation, Compose, Dataset, Loader, RandomCrop, RandomFlip
-from minidl.inference.evaluation import evaluate
+from minidl.data import Compose, Dataset, Loader, RandomCrop, RandomFlip
 from minidl.inference.memory import batch_in_memory
 from minidl.io import lock
 from minidl.io.files import Path
 from minidl.mixed import mixed
 from minidl.nn import Module
-from minidl.optim import SGD, Optimizer, Schedule, decay_groups, one_cycle
+from minidl.optim import SGD, AdamW, Optimizer, Schedule, one_cycle
+from minidl.train.balance import BalancedLoader, class_weights, counted, largest_share
 from minidl.train.contract import Contract
 from minidl.train.cuda_graph import CapturedGradients
+from minidl.train.loss import Loss, main_logits
 from minidl.train.loss_scale import LossScale
 from minidl.train.meter import Meter
-from minidl.train.run import Row, Run, check_data, digests_of, tested
+from minidl.train.run import Run, digests_of, hold_out
+from minidl.train.selection import PREFIX, Row, best_epoch, described, is_finished, scores, validated
 from minidl.train.settings import FLIPS, Settings
+from minidl.train.transfer import frozen_layers, parameter_groups, start_from, still
 
 
 def fit(
     model: Module,
     train_set: Dataset,
-    test_set: Dataset,
     settings: Settings,
     out: Path,
+    validation: Dataset | None = None,
     resume: bool = False,
     after_epoch: Callable[[list[Row]], None] = lambda rows: None,
     arguments: Mapping[str, Any] | None = None,
 ) -> list[Row]:
-    """Train `model`, in place, and return what metrics.jsonl holds; `after_epoch` is called with it after every epoch,
-    and at the start of a run that is resumed, because what it made of the last epoch may be missing.
+    """Train `model`, in place, and return what metrics.jsonl holds. In the end it has the weights of the chosen epoch.
+
+    `validation`: images to choose an epoch by, where `settings.validation` holds none out. `after_epoch` is called with the
+    rows after every epoch, and at the start of a run that is resumed, because what it made of the last epoch may be missing.
 
     `settings.model`, or the name of the model's class, and `arguments` are what `load_run` builds the net by: those that the
     model was made with, without a seed; by default num_classes and in_channels.
 
     A row has `epoch` (from 1), `lr` (at its last step), `train_loss` and `train_accuracy` (over the augmented batches as they
-    were trained on), `test_loss`, `test_accuracy`, `test_balanced_accuracy` and, for two classes, `test_auc`, `seconds` and
-    `images_per_second` (of training, without the test), and in float16 `loss_scale`. The test is in float32.
+    were trained on), `train_majority_accuracy` (what the largest class gets for every answer), with validation images
+    `validation_loss`, `validation_accuracy`, `validation_majority_accuracy`, `validation_balanced_accuracy` and
+    `validation_auc`, see `minidl.train.selection`, `seconds` and `images_per_second` (of training alone), and in float16
+    `loss_scale`. The validation is in float32. With class weights `train_loss` is the weighted mean.
 
     Raises:
         FileExistsError: the folder holds a run already, and `resume` is False.
         FileNotFoundError: there is nothing to resume, or the checkpoint of a run that has results is gone.
         BlockingIOError: another process is at work in the folder; the message tells which.
-        ValueError: settings, data and model do not go together, or with those of the run that is to be resumed; a
-            file of that run is damaged. The model is as it was, but for its device.
+        ValueError: settings, data and model do not go together, or with those of the run that is to be resumed; a class has
+            no images; a file of that run, or of weights, is damaged. The model is as it was, but for its device, and for
+            `settings.weights`.
         FloatingPointError: a loss is not finite; the message tells where that began.
         BatchMemoryError: a MemoryError; the message tells how much memory was held. What it held is free again.
         OSError: a file could not be written; those of the last finished epoch are as they were.
     """
-    check_data(train_set, test_set, settings)
+    train_set, validation = hold_out(train_set, validation, settings)
     contract = Contract.of(train_set, settings.model or type(model).__name__, arguments, settings.page)
     mean, std, normalize = contract.mean, contract.std, contract.normalize
     flips = [RandomFlip(axis=axis) for axis in FLIPS[settings.flip]]
     augment = Compose([RandomCrop(settings.crop, fill=mean), *flips, normalize])
-    loader = Loader(train_set, settings.batch_size, augment=augment, seed=settings.seed, drop_last=True, device=settings.device)
+    kind = BalancedLoader if settings.balance == "sample" else Loader
+    loader = kind(train_set, settings.batch_size, augment=augment, seed=settings.seed, drop_last=True, device=settings.device)
 
+    parameter_groups(model, settings)  # whose errors come before the weights
+    begun = resume and pathlib.Path(out, "checkpoint.safetensors").exists()
+    told = start_from(model, settings.weights, settings.key, settings.prefix) if settings.weights and not begun else []
     model.to(settings.device)
-    optimizer = SGD(decay_groups(model, settings.weight_decay), settings.lr, momentum=0.9, nesterov=True)
+    groups = parameter_groups(model, settings)
+    optimizer = AdamW(groups, settings.lr) if settings.optimizer == "adamw" else SGD(groups, settings.lr, 0.9, nesterov=True)
     schedule = one_cycle(settings.lr, settings.epochs * len(loader), settings.warmup)
     scale = LossScale() if settings.precision == "float16" else None
-    captured = CapturedGradients(model, ops.cross_entropy, scale) if settings.cuda_graph else None
+    loss = Loss(model, to_device(class_weights(train_set), settings.device) if settings.balance == "weights" else None)
+    captured = CapturedGradients(model, loss, scale) if settings.cuda_graph else None
 
-    about = {"classes": train_set.classes, "mean": mean, "std": std, "images": len(train_set)}
-    digests = digests_of(train_set, test_set)
-    run = Run(pathlib.Path(out), model, optimizer, scale, settings, contract, about, digests, len(loader))
+    sets = {"training": train_set} | ({} if validation is None else {"validation": validation})
+    about = {"classes": train_set.classes, "mean": mean, "std": std, **{name: len(d) for name, d in sets.items()}}
+    steps, validates = len(loader), validation is not None
+    run = Run(
+        pathlib.Path(out), model, optimizer, scale, settings, contract, about, digests_of(sets), steps, validates=validates
+    )
     # a loss that is not finite gets an error that says more than NumPy's warnings
     with lock.hold(run.out), np.errstate(all="ignore"):
 
-        def test(rows: list[Row]) -> None:
-            rows[-1] |= scores(model, test_set, normalize, settings.batch_size)
-            run.save(rows)
+        def validate(rows: list[Row]) -> None:
+            if validation is not None:
+                found = scores(model, validation, normalize, settings.batch_size)
+                rows[-1] |= {f"{PREFIX}{name}": value for name, value in found.items()}
+                run.save(rows)
 
         rows = run.resume() if resume else run.begin()
-        if rows and not tested(rows[-1]):
-            test(rows)
+        print(*(f"{name}: {counted(d)}" for name, d in sets.items()), *told, sep="\n", flush=True)
+        if rows and not run.is_scored(rows[-1]):
+            validate(rows)
         if rows:
             after_epoch(rows)
-        for epoch in range(len(rows), settings.epochs):
+        while not is_finished(rows, settings):
             with batch_in_memory(settings.batch_size):
-                row = train_epoch(model, loader, optimizer, schedule, epoch, settings, scale, captured)
+                row = train_epoch(model, loader, optimizer, schedule, len(rows), settings, scale, captured, loss)
             rows.append(row)
-            run.save(rows)  # whatever becomes of the test
-            test(rows)
+            run.save(rows)  # whatever becomes of the validation
+            validate(rows)
             print(_line(rows[-1], settings.epochs), flush=True)
             after_epoch(rows)
+        if settings.select != "last" and run.best is not None:
+            model.load_state_dict(run.best)
+            print(_chosen(rows, settings), flush=True)
     return rows
 
 
@@ -124,45 +150,52 @@ def train_epoch(
     settings: Settings,
     scale: LossScale | None = None,
     captured: CapturedGradients | None = None,
+    loss: Loss | None = None,
 ) -> Row:
     """One pass over the training images; `epoch` counts from 0. With a `scale`, steps whose gradients overflow are skipped;
-    `captured` takes the place of forward, loss and backward.
+    `captured` takes the place of forward, loss and backward; `loss` is by default `Loss(model)`. The layers of
+    `settings.freeze` stay as they are.
 
-    Raises FloatingPointError where a loss is not finite, TypeError or ValueError for an epoch that is no integer of at least 0.
+    Raises FloatingPointError where a loss is not finite, TypeError or ValueError for an epoch that is no integer of at least 0,
+    ValueError for a layer to freeze that the model has not.
     """
     model.train()
+    loss, stays = loss or Loss(model), frozen_layers(model, settings.freeze)
     epoch = count(epoch, "epoch", 0)
     loader.set_epoch(epoch)
     with Meter(epoch, settings.epochs, len(loader) * loader.batch_size) as meter:
         for step, (x, labels) in enumerate(loader, start=epoch * len(loader)):
             optimizer.lr = schedule(step)
             optimizer.zero_grad()
-            with mixed(settings.precision):
-                loss, logits = _forward(model, x, labels, captured)
+            with mixed(settings.precision), still(stays):
+                y, logits = _forward(model, loss, x, labels, captured)
             right = (logits.data.argmax(1) == labels).sum()  # on a GPU: queued before the loss is waited for
-            value = loss.item()
+            value = y.item()
             if not math.isfinite(value):
                 if captured is not None:  # once more with ops, to ask where it began
-                    with mixed(settings.precision):
-                        loss, _ = _forward(model, x, labels)
+                    with mixed(settings.precision), still(stays):
+                        y, _ = _forward(model, loss, x, labels)
                 raise FloatingPointError(
                     f"the loss is {value} at step {step} (epoch {epoch + 1}, learning rate {optimizer.lr:.3g}). "
-                    f"The first values that are not finite: {first_nonfinite(loss)}. A smaller learning rate often helps"
+                    f"The first values that are not finite: {first_nonfinite(y)}. A smaller learning rate often helps"
                 )
-            if _backward(model, loss, scale, captured):
+            if _backward(model, y, scale, captured):
                 optimizer.step()
             meter.add(value, int(right), len(x))
     row = {"epoch": epoch + 1, "lr": optimizer.lr, **meter.row()}
+    row["train_majority_accuracy"] = largest_share(loader)
     return row if scale is None else row | {"loss_scale": scale.scale}
 
 
-def _forward(model: Module, x: Array, labels: Array, captured: CapturedGradients | None = None) -> tuple[Tensor, Tensor]:
+def _forward(
+    model: Module, loss: Loss, x: Array, labels: Array, captured: CapturedGradients | None = None
+) -> tuple[Tensor, Tensor]:
     """The loss () and the logits (N,K) of one batch; a captured step computes the gradients, too."""
     if captured is not None:
-        loss, logits = captured(x, labels)
-        return Tensor(loss), Tensor(logits)
-    y = model(x)
-    return ops.cross_entropy(y, labels), y
+        value, logits = captured(x, labels)
+        return Tensor(value), Tensor(logits)
+    output = model(x)
+    return loss(output, labels), main_logits(output)
 
 
 def _backward(model: Module, loss: Tensor, scale: LossScale | None, captured: CapturedGradients | None) -> bool:
@@ -175,27 +208,19 @@ def _backward(model: Module, loss: Tensor, scale: LossScale | None, captured: Ca
     return True
 
 
-def scores(model: Module, dataset: Dataset, prepare: Augmentation, batch_size: int | None = None) -> Row:
-    """How good the model is on the images of `dataset`, as `fit` writes it down; `prepare` normalises them.
-
-    batch_size: as in `minidl.inference.evaluate`; with that of the training, the test takes no more memory.
-    """
-    loss, logits, labels = evaluate(model, dataset, batch_size, prepare)
-    if math.isnan(loss):  # some logits are, and have no accuracy
-        return {"test_loss": loss}
-    row = {
-        "test_loss": loss,
-        "test_accuracy": metrics.accuracy(logits, labels),
-        "test_balanced_accuracy": metrics.balanced_accuracy(logits, labels),
-    }
-    if logits.shape[1] == 2 and 0 < labels.mean() < 1 and math.isfinite(loss):
-        row["test_auc"] = metrics.auc(logits[:, 1] - logits[:, 0], labels)
-    return row
-
-
 def _line(row: Row, epochs: int) -> str:
     epoch = f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}"
     train = f"training loss {row['train_loss']:.3f}, accuracy {row['train_accuracy']:.1%}"
-    test = f"test loss {row['test_loss']:.3f}, accuracy {row['test_accuracy']:.1%}"
-    test += f", balanced {row['test_balanced_accuracy']:.1%}" + (f", AUC {row['test_auc']:.3f}" if "test_auc" in row else "")
-    return f"{epoch}  {train}; {test}; {row['images_per_second']:,.0f} images/s, {row['seconds']:.1f} s"
+    if validated(row):
+        train += f"; validation loss {row[f'{PREFIX}loss']:.3f}, {described(row, PREFIX)}"
+    else:
+        train += f" (always the largest class: {row['train_majority_accuracy']:.1%})"
+    return f"{epoch}  {train}; {row['images_per_second']:,.0f} images/s, {row['seconds']:.1f} s"
+
+
+def _chosen(rows: list[Row], settings: Settings) -> str:
+    best = best_epoch(rows, settings.select)
+    assert best is not None
+    early = f", which {len(rows) - 1 - best} more were no better than" if len(rows) < settings.epochs else ""
+    name, value = settings.select.replace("_", " "), rows[best][f"{PREFIX}{settings.select}"]
+    return f"the weights of epoch {best + 1} are kept{early}: validation {name} {value:.3f}"

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import pathlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,33 +21,54 @@ from minidl.io import files
 from minidl.nn import Module
 from minidl.optim import Optimizer
 from minidl.train import checkpoint
+from minidl.train.balance import check_classes
 from minidl.train.contract import Contract
 from minidl.train.loss_scale import LossScale
+from minidl.train.selection import PREFIX, Row, best_epoch, validated
 from minidl.train.settings import Settings, check_keys, same_settings
 
-Row = dict[str, Any]  # one line of metrics.jsonl
-
-FILES = ("settings.json", "checkpoint.safetensors", "model.safetensors", "metrics.jsonl")
+FILES = ("settings.json", "checkpoint.safetensors", "model.safetensors", "metrics.jsonl", "test.json")
 
 
-def check_data(train_set: Dataset, test_set: Dataset, settings: Settings) -> None:
+def hold_out(train_set: Dataset, validation: Dataset | None, settings: Settings) -> tuple[Dataset, Dataset | None]:
+    """What is trained on, and what an epoch is chosen by: `validation`, or a share of the training images, or nothing.
+
+    Raises ValueError where there are both, where an epoch is to be chosen by nothing, and where a class has no images.
+    """
+    if validation is not None and settings.validation:
+        raise ValueError(f"validation: images are given, and {settings.validation:g} of the training images are to be held out")
+    if settings.validation:
+        train_set, validation = train_set.split([1 - settings.validation, settings.validation], settings.seed)
+    if validation is None and settings.select != "last":
+        raise ValueError(
+            f"select: {settings.select!r} chooses an epoch by validation images, and there are none; hold some out with "
+            f"validation=0.15, or write select='last'"
+        )
+    check_data(train_set, validation, settings)
+    return train_set, validation
+
+
+def check_data(train_set: Dataset, validation: Dataset | None, settings: Settings) -> None:
     if settings.batch_size > len(train_set):
         raise ValueError(f"batch_size: {settings.batch_size} is more than the {len(train_set)} training images")
-    if train_set.classes != test_set.classes:
-        raise ValueError(f"train_set has the classes {train_set.classes}, test_set {test_set.classes}")
-    if train_set.images.shape[1:] != test_set.images.shape[1:]:
+    check_classes(train_set, "train_set")
+    if validation is None:
+        return
+    if train_set.classes != validation.classes:
+        raise ValueError(f"train_set has the classes {train_set.classes}, validation {validation.classes}")
+    if train_set.images.shape[1:] != validation.images.shape[1:]:
         raise ValueError(
-            f"train_set has images of {train_set.images.shape[1:]} (C,H,W), test_set of {test_set.images.shape[1:]}"
+            f"train_set has images of {train_set.images.shape[1:]} (C,H,W), validation of {validation.images.shape[1:]}"
         )
-    if train_set.images.dtype != test_set.images.dtype:
-        came = f"{train_set.images.dtype}, test_set {test_set.images.dtype}"
+    if train_set.images.dtype != validation.images.dtype:
+        came = f"{train_set.images.dtype}, validation {validation.images.dtype}"
         raise ValueError(f"train_set is {came}: expected images of the same depth; convert those of one of them")
+    check_classes(validation, "validation")
 
 
-def digests_of(train_set: Dataset, test_set: Dataset) -> dict[str, str]:
+def digests_of(sets: Mapping[str, Dataset]) -> dict[str, str]:
     """Of all images and labels, in their order. BLAKE2b takes 0.2 s for the 184 MB of CIFAR-10, on a CPU of any kind."""
-    arrays = {f"{of} {name}": getattr(d, name) for of, d in (("training", train_set), ("test", test_set))
-              for name in ("images", "labels")}  # fmt: skip
+    arrays = {f"{of} {name}": getattr(d, name) for of, d in sets.items() for name in ("images", "labels")}
     found = {}
     for name, a in arrays.items():
         digest = hashlib.blake2b(f"{a.dtype.str} {a.shape}".encode(), digest_size=32)
@@ -69,6 +91,8 @@ class Run:
     data: Row  # the classes, the mean and std of the images, and how many there are
     digests: dict[str, str]
     steps: int  # of an epoch
+    validates: bool  # whether epochs get scores
+    best: Mapping[str, Array] | None = None  # the weights of the best epoch so far, where an epoch is chosen
 
     def begin(self) -> list[Row]:
         """No rows, in a folder that holds none."""
@@ -97,23 +121,38 @@ class Run:
                 advice = "put it back, or choose another folder to begin anew"
                 raise FileNotFoundError(f"nothing to resume in {self.out}: {there}; {advice}")
             return []
-        facts = checkpoint.load(path, self.model, self.optimizer, self._check)
+        facts, best = checkpoint.load(path, self.model, self.optimizer, self._check)
         if self.scale is not None:
             self.scale.load_state_dict(facts["loss_scale"])
         rows: list[Row] = facts["rows"]
-        if tested(rows[-1]):
+        self.best = best or (self.model.state_dict() if self._last_is_best(rows) else None)
+        if self.is_scored(rows[-1]):
             self._publish(rows)  # the run may have ended between the checkpoint and these
         return rows
 
     def save(self, rows: list[Row]) -> None:
-        """Write the checkpoint of an epoch and, once it was tested, what is made of it.
+        """Write the checkpoint of an epoch and, once it has its scores, what is made of it.
 
         Raises FloatingPointError where a number is not finite.
         """
         self._check_finite(rows[-1])
-        checkpoint.save(self.out / "checkpoint.safetensors", self.model, self.optimizer, self._facts(rows))
-        if tested(rows[-1]):
+        if self._last_is_best(rows):
+            self.best = self.model.state_dict()
+        best = self.best if self._with_best(rows) else None
+        checkpoint.save(self.out / "checkpoint.safetensors", self.model, self.optimizer, self._facts(rows), best)
+        if self.is_scored(rows[-1]):
             self._publish(rows)
+
+    def is_scored(self, row: Row) -> bool:
+        """Whether the row of an epoch is complete."""
+        return validated(row) or not self.validates
+
+    def _last_is_best(self, rows: list[Row]) -> bool:
+        return best_epoch(rows, self.settings.select) == len(rows) - 1
+
+    def _with_best(self, rows: list[Row]) -> bool:
+        """Whether the best epoch is another than the last."""
+        return best_epoch(rows, self.settings.select) not in (None, len(rows) - 1)
 
     def _facts(self, rows: list[Row]) -> Row:
         return {
@@ -127,26 +166,28 @@ class Run:
 
     def _publish(self, rows: list[Row]) -> None:
         """What the checkpoint holds, in files that are easier to use; metrics.jsonl last, so that its rows have weights."""
-        weights.save_arrays(self.out / "model.safetensors", self.model.state_dict(), self.contract.metadata())
+        arrays = self.best if self.best is not None else self.model.state_dict()
+        weights.save_arrays(self.out / "model.safetensors", arrays, self.contract.metadata())
         files.write(self.out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def _check_finite(self, row: Row) -> None:
         bad = [name for name, a in self.model.state_dict().items() if count_nonfinite(a)]
-        loss = row.get("test_loss", 0.0)
+        loss = row.get(f"{PREFIX}loss", 0.0)
         if bad or not math.isfinite(loss):
-            found = f"the test loss is {loss}; not finite: " if tested(row) else "not finite: "
+            found = f"the validation loss is {loss}; not finite: " if validated(row) else "not finite: "
             raise FloatingPointError(f"after epoch {row['epoch']}, {found}{', '.join(bad) or 'no parameter'}")
 
-    def _check(self, facts: Row) -> None:
-        """Raises TypeError or ValueError unless this run wrote these facts."""
+    def _check(self, facts: Row) -> bool:
+        """Whether its best epoch is another than the last. Raises TypeError or ValueError unless this run wrote these facts."""
         check_keys(facts, "facts", list(self._facts([])))
         same_settings(facts["settings"], self.settings.what())
         self._check_images(facts)
-        _check_rows(facts["rows"], self.settings, self.scale is not None)
+        _check_rows(facts["rows"], self.settings, self.scale is not None, self.validates)
         if facts["step"] != (expected := len(facts["rows"]) * self.steps) or type(facts["step"]) is not int:
             wrong(ValueError, "step", f"{expected} after {len(facts['rows'])} epochs", facts["step"])
         if self.scale is not None:
             LossScale().load_state_dict(facts["loss_scale"])
+        return self._with_best(facts["rows"])
 
     def _check_images(self, facts: Row) -> None:
         """Raises ValueError that tells what differs: the classes, the images, or what they are called."""
@@ -160,27 +201,25 @@ class Run:
             raise ValueError(f"{self.out} was trained on other images or labels: {'; '.join(differing)}")
 
 
-def tested(row: Row) -> bool:
-    """Whether the row of an epoch has its scores: that of the last checkpoint may not, see `minidl.train.loop`."""
-    return "test_loss" in row
-
-
 RANGES = {  # of the numbers in a row, but for its epoch
-    "lr": "[0, inf)", "train_loss": "[0, inf)", "train_accuracy": "[0, 1]", "seconds": "[0, inf)",
-    "images_per_second": "[0, inf)", "test_loss": "[0, inf)", "test_accuracy": "[0, 1]", "test_balanced_accuracy": "[0, 1]",
+    "lr": "[0, inf)", "train_loss": "[0, inf)", "train_accuracy": "[0, 1]", "train_majority_accuracy": "[0, 1]",
+    "seconds": "[0, inf)", "images_per_second": "[0, inf)",
 }  # fmt: skip
+SCORES = {
+    f"{PREFIX}loss": "[0, inf)",
+    **{f"{PREFIX}{name}": "[0, 1]" for name in ("accuracy", "majority_accuracy", "balanced_accuracy", "auc")},
+}
 
 
-def _check_rows(rows: Any, settings: Settings, scaled: bool) -> None:
+def _check_rows(rows: Any, settings: Settings, scaled: bool, validates: bool) -> None:
     if not isinstance(rows, list) or not 1 <= len(rows) <= settings.epochs:
         came = f"{len(rows)}" if isinstance(rows, list) else repr(rows)
         raise ValueError(f"rows: expected 1 to {settings.epochs}, one for each epoch, got {came}")
     for i, row in enumerate(rows):
         ranges = RANGES | ({"loss_scale": "[1, inf)"} if scaled else {})
-        if i == len(rows) - 1 and isinstance(row, dict) and not any(name.startswith("test_") for name in row):
-            ranges = {name: interval for name, interval in ranges.items() if not name.startswith("test_")}
-        if isinstance(row, dict) and "test_auc" in row:  # of two classes that both come
-            ranges |= {"test_auc": "[0, 1]"}
+        is_last = i == len(rows) - 1 and isinstance(row, dict)
+        if validates and not (is_last and not any(name in row for name in SCORES)):
+            ranges |= SCORES
         check_keys(row, f"rows[{i}]", ["epoch", *ranges])
         if count(row["epoch"], f"rows[{i}].epoch") != i + 1:
             wrong(ValueError, f"rows[{i}].epoch", str(i + 1), row["epoch"])

@@ -13,7 +13,10 @@ from minidl.io.files import Path
 from minidl.mixed import PRECISIONS
 
 FLIPS = {"none": (), "horizontal": ("horizontal",), "both": ("horizontal", "vertical")}
-LATER = "channels", "page"  # than the first runs
+SELECT = ("last", "auc", "balanced_accuracy", "accuracy", "loss")
+BALANCE = ("none", "weights", "sample")
+OPTIMIZERS = ("sgd", "adamw")
+TEXTS = ("model", "data", "root", "weights", "prefix")
 PLACES = ("root", "device", "cuda_graph")  # settings that say where, not what: they may change when a run is resumed
 
 
@@ -23,7 +26,7 @@ class Settings:
 
     epochs: int = 15
     batch_size: int = 128
-    lr: float = 0.2  # the peak of the one-cycle schedule
+    lr: float = 0.2  # the peak of the one-cycle schedule; adamw wants one of about 0.001
     warmup: float = 0.3  # the share of the steps in which the learning rate rises to its peak
     weight_decay: float = 5e-4  # of weights; biases and batch norm do not decay
     crop: int = 4  # pixels that an image is padded by before a window of its own size is cut out of it
@@ -33,6 +36,17 @@ class Settings:
     precision: str = "float32"  # of the activations in training: "float16" or "bfloat16" is mixed precision, see `minidl.mixed`
     cuda_graph: bool = False  # each step as one CUDA graph, see `minidl.train.cuda_graph`: the same numbers, sooner
 
+    validation: float = 0.0  # the share of the training images that is held out, to choose an epoch by
+    select: str = "last"  # the epoch whose weights are kept: the last, or the best on the validation images by this score
+    patience: int | None = None  # stop after so many epochs that were no better; None: never
+    balance: str = "none"  # classes of different sizes: see `minidl.train.balance`
+    optimizer: str = "sgd"  # with Nesterov momentum of 0.9
+    weights: str = ""  # a file of published weights to begin with, see `minidl.train.transfer`
+    key: str | None = None  # the entry of that file
+    prefix: str = ""  # of the names in it
+    freeze: tuple[str, ...] = ()  # layers that stay as they are, such as "layer1", their batch norms in evaluation
+    body_lr: float = 1.0  # all but the heads learn at this multiple of lr
+
     # what is trained on what: `fit` writes these down and leaves them to its caller
     model: str = ""
     data: str = ""
@@ -41,6 +55,7 @@ class Settings:
     channels: int | None = None
     page: int | None = None
     limit: int | None = None
+    aux: bool = False  # whether the net is made with its auxiliary heads
 
     def __post_init__(self) -> None:
         for name, least in {
@@ -51,21 +66,43 @@ class Settings:
             "channels": 1,
             "page": 0,
             "limit": 1,
+            "patience": 1,
         }.items():
-            if getattr(self, name) is not None or name not in ("channels", "page", "limit"):
+            if getattr(self, name) is not None or name not in ("channels", "page", "limit", "patience"):
                 object.__setattr__(self, name, count(getattr(self, name), name, least))
         if self.size is not None:
             H, W = pair(self.size, "size")
             object.__setattr__(self, "size", H if H == W else (H, W))
-        for name, interval in {"lr": "(0, inf)", "warmup": "[0, 1)", "weight_decay": "[0, inf)"}.items():
+        for name, interval in {
+            "lr": "(0, inf)",
+            "warmup": "[0, 1)",
+            "weight_decay": "[0, inf)",
+            "validation": "[0, 1)",
+            "body_lr": "[0, inf)",
+        }.items():
             object.__setattr__(self, name, number(getattr(self, name), name, interval))
-        for name, choices in {"precision": PRECISIONS, "flip": FLIPS, "device": DEVICES}.items():
+        for name, choices in {
+            "precision": PRECISIONS,
+            "flip": FLIPS,
+            "device": DEVICES,
+            "select": SELECT,
+            "balance": BALANCE,
+            "optimizer": OPTIMIZERS,
+        }.items():
             one_of(getattr(self, name), name, choices)
-        for name in ("model", "data", "root"):
+        for name in TEXTS if self.key is None else (*TEXTS, "key"):
             if not isinstance(getattr(self, name), str):
                 wrong(TypeError, name, "a string", getattr(self, name))
-        if not isinstance(self.cuda_graph, bool):
-            wrong(TypeError, "cuda_graph", "True or False", self.cuda_graph)
+        if not isinstance(self.freeze, tuple | list) or not all(isinstance(name, str) for name in self.freeze):
+            wrong(TypeError, "freeze", "the names of layers, such as ('layer1',)", self.freeze)
+        object.__setattr__(self, "freeze", tuple(self.freeze))
+        for name in ("cuda_graph", "aux"):
+            if not isinstance(getattr(self, name), bool):
+                wrong(TypeError, name, "True or False", getattr(self, name))
+        if self.patience is not None and self.select == "last":
+            raise ValueError(f"patience: {self.patience} epochs that were no better, by which score? set select, such as 'auc'")
+        if (self.key is not None or self.prefix) and not self.weights:
+            raise ValueError("key, prefix: they say which entries of a file are the weights; set weights, the file")
         if self.cuda_graph and self.device != "gpu":
             raise ValueError(f"cuda_graph: it needs device 'gpu', got {self.device!r}")
 
@@ -89,8 +126,13 @@ class Settings:
 
     def what(self) -> dict[str, Any]:
         """Those that a resumed run keeps: all that say what is done, and not where."""
-        found = {name: value for name, value in asdict(self).items() if name not in PLACES}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}  # as JSON has them
+        return {name: _as_json(value) for name, value in asdict(self).items() if name not in PLACES}
+
+
+LATER = (  # than the first runs
+    *("channels", "page", "validation", "select", "patience", "balance", "optimizer"),
+    *("weights", "key", "prefix", "freeze", "body_lr", "aux"),
+)
 
 
 def check_keys(found: Any, name: str, expected: list[str]) -> None:
@@ -105,7 +147,11 @@ def check_keys(found: Any, name: str, expected: list[str]) -> None:
 
 def completed(found: Any) -> Any:
     """Settings as a file holds them, with those that came after it was written, as things were then."""
-    return dict.fromkeys(LATER) | found if isinstance(found, dict) else found
+    return {name: _as_json(getattr(Settings, name)) for name in LATER} | found if isinstance(found, dict) else found
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def same_settings(old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -24,10 +24,11 @@ LONGEST, SIZE = 2.4, 9  # of the names of classes: inches at most, points
 
 
 def curves(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
-    """Loss, accuracy and learning rate by epoch. `rows` as in metrics.jsonl, one a finished epoch.
+    """Loss, accuracy and learning rate by epoch. `rows` as in metrics.jsonl, one a finished epoch, validated or not.
 
-    What is NaN or infinite, as the loss of a training that went astray, is left out and named. The path's ending says which
-    kind of file: .png, .svg, .pdf, .jpg or .jpeg. Raises ValueError where there is no row, or for another ending.
+    A line tells what the largest class gets for every answer, of the validation images or else of the training images. What is
+    NaN or infinite, as the loss of a training that went astray, is left out and named. The path's ending says which kind of
+    file: .png, .svg, .pdf, .jpg or .jpeg. Raises ValueError where there is no row, or for another ending.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -37,8 +38,11 @@ def curves(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], titl
     loss, accuracy, lr = fig.subplots(1, 3, width_ratios=(4, 4, 2))
     epochs = [row["epoch"] for row in rows]
 
-    def of(*keys: str) -> list[float]:
-        return [row[key] for key in keys for row in rows if math.isfinite(row[key])]
+    validated = all("validation_loss" in row for row in rows)
+    sets = ("train", "validation") if validated else ("train",)
+
+    def of(key: str) -> list[float]:
+        return [row[f"{name}_{key}"] for name in sets for row in rows if math.isfinite(row[f"{name}_{key}"])]
 
     def line(ax: Axes, key: str, name: str, color: str, scale: float = 1, **style: Any) -> None:
         values = np.array([scale * row[key] for row in rows], float)
@@ -47,13 +51,17 @@ def curves(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], titl
         ax.plot(epochs, np.where(np.isfinite(values), values, np.nan), "o-", ms=3, lw=1.6, color=color, label=label, **style)
 
     line(loss, "train_loss", "training", ORANGE)
-    line(loss, "test_loss", "test", BLUE)
-    loss.set_ylim(0, 1.08 * max(of("train_loss", "test_loss"), default=1) or 1)
+    if validated:
+        line(loss, "validation_loss", "validation", BLUE)
+    loss.set_ylim(0, 1.08 * max(of("loss"), default=1) or 1)
     line(accuracy, "train_accuracy", "training", ORANGE, 100)
-    line(accuracy, "test_accuracy", f"test, {share(rows[-1]['test_accuracy'])} at the end", BLUE, 100)
-    accuracy.set_ylim(100 * min(of("test_accuracy", "train_accuracy"), default=0) - 5, 101)
+    if validated:
+        line(accuracy, "validation_accuracy", f"validation, {share(rows[-1]['validation_accuracy'])} at the end", BLUE, 100)
+    majority = rows[-1][f"{sets[-1]}_majority_accuracy"]
+    accuracy.axhline(100 * majority, color=GREY, lw=1.2, ls="--", label=f"always the largest class, {share(majority)}")
+    accuracy.set_ylim(100 * min([*of("accuracy"), majority]) - 5, 101)
     line(lr, "lr", "", GREY)
-    lr.set_ylim(0, 1.08 * max(of("lr"), default=1) or 1)
+    lr.set_ylim(0, 1.08 * max((row["lr"] for row in rows if math.isfinite(row["lr"])), default=1) or 1)
     for ax, name in (loss, "loss (cross-entropy)"), (accuracy, "accuracy (%)"), (lr, "learning rate"):
         ax.set_title(name, fontsize=10, loc="left")
         ax.set_xlabel("epoch", color=GREY)

@@ -177,8 +177,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Array]
     train_set, test_set, model = dataset(400, 0), dataset(32, 1), Plain()
     out: pathlib.Path = tmp_path_factory.mktemp("run")
     settings = train.Settings(epochs=4, batch_size=32, lr=0.02, crop=2, flip="both")
-    rows = train.fit(model, train_set, test_set, settings, out)
-    assert rows[-1]["test_accuracy"] > 0.85
+    rows = train.fit(model, train_set, settings, out, test_set)
+    assert rows[-1]["validation_accuracy"] > 0.85
     return model, Normalize(*train_set.mean_std())(test_set.images[:24])
 
 

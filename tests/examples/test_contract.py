@@ -117,7 +117,7 @@ def trained(kind: Kind, folder: pathlib.Path, epochs: int = 6) -> Trained:
         files.append(written(image, folder / f"{n}"))
     settings = Settings(epochs=epochs, batch_size=8, lr=0.05, crop=0, flip="none", model="resnet8", data="stripes")
     with listening() as asked:
-        fit(training.make("resnet8", 2, kind[1]), *sets, settings, folder / "run")
+        fit(training.make("resnet8", 2, kind[1]), sets[0], settings, folder / "run", sets[1])
     first = len(asked)
     while sum(len(a.x) for a in asked[first:]) < len(files):
         first -= 1

@@ -283,13 +283,16 @@ def test_a_net_is_trained_on_the_gpu(tmp_path: pathlib.Path, monkeypatch: pytest
     """Each step as a CUDA graph, and what it learnt is looked at there. The graph itself: tests/gpu/graph_simulated.py."""
     plan, fit, asked = replace(PLAN, device="gpu", train=64), train.fit, []
 
-    def without_a_graph(
-        model: nn.Module, first: Dataset, test: Dataset, settings: train.Settings, out: pathlib.Path, resume: bool
-    ) -> Any:
+    def without_a_graph(model: nn.Module, first: Dataset, settings: train.Settings, out: pathlib.Path, resume: bool) -> Any:
         asked.append(settings)
-        return fit(model, first, test.take(np.arange(8)), replace(settings, cuda_graph=False), out, resume)
+        return fit(model, first, replace(settings, cuda_graph=False), out, resume=resume)
 
+    def of_few(out: pathlib.Path, nets: Any, test: Dataset, device: str) -> Any:
+        return evaluate_run(out, nets, test.take(np.arange(8)), device)
+
+    evaluate_run = train.evaluate_run
     monkeypatch.setattr(train, "fit", without_a_graph)
+    monkeypatch.setattr(train, "evaluate_run", of_few)
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
     with kernels.use("reference"):
         made = lesion_net(plan, tmp_path, "M0", 0)

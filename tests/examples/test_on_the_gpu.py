@@ -84,10 +84,9 @@ def test_a_comparison(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -
     """Nets are trained there, each step as a CUDA graph (see tests/gpu/graph_simulated.py), and their gradients taken there."""
     fit, places = train.fit, set()
 
-    def without_a_graph(*sets: Any, resume: bool) -> Any:
-        *rest, settings, out = sets
+    def without_a_graph(model: Any, train_set: Any, settings: Any, *rest: Any) -> Any:
         places.add((settings.device, settings.cuda_graph))
-        return fit(*rest, replace(settings, cuda_graph=False), out, resume=resume)
+        return fit(model, train_set, replace(settings, cuda_graph=False), *rest)
 
     monkeypatch.setattr(compare, "fit", without_a_graph)
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())

@@ -126,7 +126,7 @@ def test_the_nets_differ_in_their_shortcuts_alone() -> None:
 
 def test_the_verdict_and_the_table_count_errors() -> None:
     def row(hits: float) -> dict[str, float]:
-        return {"train_accuracy": hits, "test_accuracy": hits - 0.1, "train_loss": 1.0}
+        return {"train_accuracy": hits, "validation_accuracy": hits - 0.1, "train_loss": 1.0}
 
     rows = {
         "plain20": [[row(0.1), row(0.6)], [row(0.2), row(0.5)]],  # of two seeds

@@ -158,16 +158,16 @@ def test_fit_with_a_graph_gives_the_numbers_of_the_cpu(tmp_path: pathlib.Path, p
     runs = []
     on_cpu = Settings(epochs=2, batch_size=2, crop=1, precision=precision)
     for settings in (on_cpu, replace(on_cpu, device="gpu", cuda_graph=True)):
-        runs.append(fit(Residual(), data, data, settings, tmp_path / settings.device))
+        runs.append(fit(Residual(), data, settings, tmp_path / settings.device, data))
     for a, b in zip(*runs, strict=True):
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=rel)
-        assert a["test_loss"] == pytest.approx(b["test_loss"], rel=rel)
+        assert a["validation_loss"] == pytest.approx(b["validation_loss"], rel=rel)
         assert a.get("loss_scale") == b.get("loss_scale")
     model = Residual()
     model.linear.weight.data[:] = np.nan
     began = "<Linear" if precision == "float32" else "<To of linear.weight"  # asked in that precision
     with pytest.raises(FloatingPointError, match=rf"the loss is nan at step 0 .* not finite: .*{began}"):
-        fit(model, data, data, replace(settings, epochs=1), tmp_path / "nan")
+        fit(model, data, replace(settings, epochs=1), tmp_path / "nan", data)
 
 
 # ---- the comparison is checked: what a graph must take care of, left out

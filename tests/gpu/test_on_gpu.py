@@ -194,8 +194,8 @@ def test_the_training_loop(tmp_path: Path) -> None:
     runs = {"cpu": plain, "gpu": on_gpu, "again": on_gpu}
     if DEVICE == "gpu":
         runs |= {"graph": replace(on_gpu, cuda_graph=True), "half": replace(on_gpu, precision="float16", cuda_graph=True)}
-    rows = {name: fit(Net(3, 2), *sets, settings, tmp_path / name) for name, settings in runs.items()}
-    loss = {name: [row[key] for row in found for key in ("train_loss", "test_loss")] for name, found in rows.items()}
+    rows = {name: fit(Net(3, 2), sets[0], settings, tmp_path / name, sets[1]) for name, settings in runs.items()}
+    loss = {name: [row[key] for row in found for key in ("train_loss", "validation_loss")] for name, found in rows.items()}
     assert loss["gpu"] == loss["again"]
     for name, rtol in {"gpu": 1e-3, "graph": 1e-3, "half": 0.05}.items():
         if name in loss:

@@ -91,7 +91,7 @@ def dataset(n: int) -> Dataset:
 def test_training_tells_the_batch_and_what_was_held_and_goes_on_with_a_smaller_one(pool: Pool, tmp_path: Path) -> None:
     model, data = net(), dataset(64)
     with pytest.raises(BatchMemoryError) as caught:
-        fit(model, data, dataset(4), Settings(epochs=1, batch_size=64, device="gpu"), tmp_path / "large")
+        fit(model, data, Settings(epochs=1, batch_size=64, device="gpu"), tmp_path / "large", dataset(4))
     message = str(caught.value)
     assert message.startswith(
         "a batch of 64 does not fit on the GPU: Out of memory allocating 4,718,592 bytes (allocated so far:"
@@ -103,7 +103,7 @@ def test_training_tells_the_batch_and_what_was_held_and_goes_on_with_a_smaller_o
     del caught
     assert pool.given_back == 1
     assert pool.used < pool.total < 0.01 * MIB  # parameters, and their momentum while `fit` was there
-    rows = fit(model, data, dataset(4), Settings(epochs=1, batch_size=8, device="gpu"), tmp_path / "small")
+    rows = fit(model, data, Settings(epochs=1, batch_size=8, device="gpu"), tmp_path / "small", dataset(4))
     assert np.isfinite(rows[0]["train_loss"])
 
 

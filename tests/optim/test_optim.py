@@ -40,40 +40,57 @@ decay = st.sampled_from([0.0, 0.01, 0.3])
 rate = st.floats(1e-4, 0.5)
 
 
-def compare_with_torch(make_ours, make_theirs, decays):
-    """Ten steps with drawn gradients, some of which are missing, in two groups with their own weight decay."""
+def compare_with_torch(make_ours, make_theirs, decays, rate=None):
+    """Ten steps with drawn gradients, some of which are missing, in two groups with their own weight decay and rate."""
     torch = pytest.importorskip("torch")
     ours = parameters()
     theirs = [torch.nn.Parameter(torch.from_numpy(p.data.copy())) for p in ours]
-    mine = make_ours([{"params": ours[:2]}, {"params": ours[2:], "weight_decay": decays}])
-    peer = make_theirs(torch, [{"params": theirs[:2]}, {"params": theirs[2:], "weight_decay": decays}])
+    own = {"weight_decay": decays} | ({} if rate is None else {"lr": rate})
+    mine = make_ours([{"params": ours[:2]}, {"params": ours[2:], **own}])
+    peer = make_theirs(torch, [{"params": theirs[:2]}, {"params": theirs[2:], **own}])
+    schedule, first = torch.optim.lr_scheduler.LambdaLR(peer, lambda k: 1 / (k + 1)), mine.lr
     for k in range(10):
+        mine.lr = first / (k + 1)
         give_gradients(ours, seed=k, skip=() if k % 3 else (k % 4,))
         for p, q in zip(ours, theirs, strict=True):
             q.grad = None if p.grad is None else torch.from_numpy(p.grad.copy())
         mine.step()
         peer.step()
+        schedule.step()
         for p, q in zip(ours, theirs, strict=True):
             assert np.allclose(p.data, q.detach().numpy(), rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.oracle
 @settings(max_examples=25, deadline=None)
-@given(rate, st.sampled_from([0.0, 0.5, 0.9]), st.booleans(), decay, decay)
-def test_sgd_as_pytorch(lr, momentum, nesterov, weight_decay, other_decay):
+@given(rate, st.sampled_from([0.0, 0.5, 0.9]), st.booleans(), decay, decay, st.none() | rate)
+def test_sgd_as_pytorch(lr, momentum, nesterov, weight_decay, other_decay, other_rate):
     options = {"lr": lr, "momentum": momentum, "nesterov": nesterov and momentum > 0, "weight_decay": weight_decay}
     compare_with_torch(
-        lambda groups: optim.SGD(groups, **options), lambda torch, groups: torch.optim.SGD(groups, **options), other_decay
+        lambda groups: optim.SGD(groups, **options),
+        lambda torch, groups: torch.optim.SGD(groups, **options),
+        other_decay,
+        other_rate,
     )
 
 
 @pytest.mark.oracle
 @settings(max_examples=25, deadline=None)
-@given(rate, st.sampled_from([(0.9, 0.999), (0.0, 0.5), (0.5, 0.0)]), st.sampled_from([1e-8, 1e-2]), decay, decay)
-def test_adamw_as_pytorch(lr, betas, eps, weight_decay, other_decay):
+@given(
+    rate,
+    st.sampled_from([(0.9, 0.999), (0.0, 0.5), (0.5, 0.0)]),
+    st.sampled_from([1e-8, 1e-2]),
+    decay,
+    decay,
+    st.none() | rate,
+)
+def test_adamw_as_pytorch(lr, betas, eps, weight_decay, other_decay, other_rate):
     options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
     compare_with_torch(
-        lambda groups: optim.AdamW(groups, **options), lambda torch, groups: torch.optim.AdamW(groups, **options), other_decay
+        lambda groups: optim.AdamW(groups, **options),
+        lambda torch, groups: torch.optim.AdamW(groups, **options),
+        other_decay,
+        other_rate,
     )
 
 
@@ -122,6 +139,48 @@ def test_zero_grad_lets_go():
     assert all(p.grad is None for p in params)
 
 
+# ---- a learning rate for each group
+
+
+def test_a_group_has_its_learning_rate_and_a_schedule_scales_it():
+    body, head = Parameter(np.zeros(3), "body"), Parameter(np.zeros(2), "head")
+    optimiser = optim.SGD([{"params": [body], "lr": 0.02}, {"params": [head]}], lr=0.2)
+    for lr, moved in (0.2, (0.02, 0.2)), (0.1, (0.01, 0.1)), (0.0, (0.0, 0.0)):
+        before = body.data.copy(), head.data.copy()
+        optimiser.lr, body.grad, head.grad = lr, np.ones(3), np.ones(2)
+        optimiser.step()
+        np.testing.assert_allclose(before[0] - body.data, moved[0], rtol=1e-12)
+        np.testing.assert_allclose(before[1] - head.data, moved[1], rtol=1e-12)
+
+
+def test_parameters_side_by_side_with_other_rates_are_updated_apart(monkeypatch):
+    params = parameters()
+    optimiser = optim.SGD([{"params": params[:2]}, {"params": params[2:], "lr": 0.01}], 0.1)
+    calls = count_calls(monkeypatch, optimiser)
+    run(optimiser, params, 1, start=3)  # all have gradients but the second
+    run(optimiser, params, 1, start=1)
+    assert calls[:2] == [12, 19] and len({id(p.data.base) for p in params}) == 1
+
+
+def test_the_state_keeps_the_learning_rates_of_groups():
+    """Of a state of other groups, those that it was made with."""
+    make = lambda params, lr: optim.SGD([{"params": params[:2], "lr": lr}, {"params": params[2:]}], 0.1, 0.9)  # noqa: E731
+    first, second = parameters(), parameters()
+    saved = make(first, 0.01)
+    run(saved, first, 2)
+    resumed = make(second, 0.1)
+    for p, q in zip(first, second, strict=True):
+        q.data[...] = p.data
+    resumed.load_state_dict(saved.state_dict())
+    assert resumed.lr_scale.tolist() == pytest.approx([0.1, 0.1, 1, 1])
+    for optimiser, params in (saved, first), (resumed, second):
+        run(optimiser, params, 2, start=2)
+    assert all(np.array_equal(p.data, q.data) for p, q in zip(first, second, strict=True))
+    before = resumed.state_dict()
+    with pytest.raises(ValueError, match=r"lr_scale: expected finite numbers of at least 0, got \[-1"):
+        resumed.load_state_dict(before | {"lr_scale": np.array([-1.0, 1, 1, 1])})
+
+
 # ---- state
 
 MAKERS = [
@@ -146,8 +205,9 @@ def test_a_resumed_run_gives_the_same_bits(make):
 
 
 def test_states_have_flat_names():
-    assert list(optim.SGD(parameters(), 0.1).state_dict()) == ["updates", *(f"momentum.{i}" for i in range(4))]
-    assert list(optim.AdamW(parameters(), 0.1).state_dict()) == ["updates", *(f"{n}.{i}" for n in "mv" for i in range(4))]
+    assert list(optim.SGD(parameters(), 0.1).state_dict()) == ["updates", "lr_scale", *(f"momentum.{i}" for i in range(4))]
+    slots = [f"{n}.{i}" for n in "mv" for i in range(4)]
+    assert list(optim.AdamW(parameters(), 0.1).state_dict()) == ["updates", "lr_scale", *slots]
 
 
 def test_a_state_of_another_optimiser_is_refused_and_nothing_changes():
@@ -158,7 +218,7 @@ def test_a_state_of_another_optimiser_is_refused_and_nothing_changes():
     with pytest.raises(ValueError) as caught:
         optimiser.load_state_dict(optim.AdamW(params[:3], 0.1).state_dict())
     message = str(caught.value)
-    assert "state of SGD: 11 of the entries do not fit" in message
+    assert "state of SGD: 12 of the entries do not fit" in message
     assert "momentum.3: missing, expected () float64" in message and "m.0: unexpected, (4, 3) float64" in message
     assert "updates: (3,) int64, expected (4,) int64" in message
     assert all(np.array_equal(a, before[n]) for n, a in optimiser.state_dict().items())
@@ -194,7 +254,8 @@ def test_together_the_bits_are_those_of_each_alone(make, name, data):
     start = [rng.normal(size=s).astype(dtype) for s in shapes]
     some, others = ([Parameter(np.asarray(a.copy())) for a in start] for _ in range(2))
     half = len(shapes) // 2
-    groups = lambda params: [{"params": params[:half], "weight_decay": 0.3}, {"params": params[half:]}]  # noqa: E731
+    rates = {"lr": data.draw(st.sampled_from([0.1, 0.01, 0.0]))}
+    groups = lambda params: [{"params": params[:half], "weight_decay": 0.3}, {"params": params[half:], **rates}]  # noqa: E731
     together, alone = make(groups(some)), one_by_one(lambda params: make(groups(params)), others)
     with kernels.use(name):
         for k in range(4):
@@ -347,7 +408,10 @@ def test_learning_rates_that_make_no_sense(lr):
         (lambda p: optim.SGD(p[0], 0.1), TypeError, "put it into a list"),
         (lambda p: optim.SGD({"params": p}, 0.1), TypeError, "put it into a list"),
         (lambda p: optim.SGD([Tensor(1.0)], 0.1), TypeError, "params: expected Parameters, got Tensor"),
-        (lambda p: optim.SGD([{"params": p, "lr": 1}], 0.1), ValueError, r"expected groups .* got \['lr', 'params'\]"),
+        (lambda p: optim.SGD([{"params": p, "speed": 1}], 0.1), ValueError, r"expected groups .* got \['params', 'speed'\]"),
+        (lambda p: optim.SGD([{"params": p, "lr": -1}], 0.1), ValueError, r"lr: expected a number in \[0, inf\), got -1"),
+        (lambda p: optim.SGD([{"params": p, "lr": 0.1}], 0), ValueError, "lr: expected a number above 0 where a group has"),
+        (lambda p: optim.SGD([{"params": p[0]}], 0.1), TypeError, "params: expected a list of parameters in each group"),
         (lambda p: optim.SGD([{"params": p[:1]}, p[1]], 0.1), ValueError, "expected groups .* got Parameter"),
         (lambda p: optim.SGD([{"params": p, "weight_decay": -1}], 0.1), ValueError, "weight_decay: expected"),
     ],

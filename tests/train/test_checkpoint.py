@@ -51,7 +51,7 @@ def test_it_comes_back(tmp_path: pathlib.Path, bits: type[np.random.BitGenerator
     facts = {"step": 3, "name": "caf\udce9 $ \u202e"}
     checkpoint.save(tmp_path / "c", *saved, facts)
     assert state_of(*saved) != state_of(*other)
-    assert checkpoint.load(tmp_path / "c", *other) == facts
+    assert checkpoint.load(tmp_path / "c", *other) == (facts, {})
     assert state_of(*saved) == state_of(*other)
 
 
@@ -144,7 +144,7 @@ def test_the_check_of_the_caller_comes_before_any_change(tmp_path: pathlib.Path)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
-    fit(Net(), TRAIN, TEST, SETTINGS, out)
+    fit(Net(), TRAIN, SETTINGS, out, TEST)
     return out
 
 
@@ -180,15 +180,18 @@ def without(*keys: Any) -> Damage:
         (at("rows", 1, "epoch", value=3), r"rows\[1\]\.epoch: expected 2, got 3"),
         (at("rows", 1, "lr", value="fast"), r"rows\[1\]\.lr: expected a number in \[0, inf\), got 'fast'"),
         (at("rows", 1, "lr", value=10**400), r"rows\[1\]\.lr: expected a number in \[0, inf\), got 1000"),
-        (at("rows", 1, "test_accuracy", value=1.5), r"rows\[1\]\.test_accuracy: expected a number in \[0, 1\], got 1\.5"),
-        (at("rows", 1, "test_auc", value=True), r"rows\[1\]\.test_auc: expected a number"),
+        (
+            at("rows", 1, "validation_accuracy", value=1.5),
+            r"validation_accuracy: expected a number in \[0, 1\], got 1\.5",
+        ),
+        (at("rows", 1, "validation_auc", value=True), r"rows\[1\]\.validation_auc: expected a number"),
         (without("rows", 2, "train_loss"), r"rows\[2\]: train_loss is missing"),
         (at("rows", 2, "more", value=1), r"rows\[2\]: 'more' is unknown"),
         (lambda facts: facts["rows"].append(facts["rows"][-1]), "rows: expected 1 to 3, one for each epoch, got 4"),
         (at("data", value=[]), "data: expected a mapping of classes"),
         (at("data", "classes", value=["a", "b"]), r"trained on other images or labels: classes was \['a', 'b'\] and now is"),
         (without("data", "mean"), "data: mean is missing"),
-        (at("digests", "test labels", value=3), "trained on other images or labels: the test labels are others"),
+        (at("digests", "validation labels", value=3), "trained on other images or labels: the validation labels are others"),
         (at("settings", value=None), "settings: expected a mapping of epochs"),
         (without("settings", "lr"), "settings: lr is missing"),
         (at("settings", "epochs", value=7), "a resumed run keeps its settings, but epochs was 7 and now is 3"),
@@ -204,7 +207,7 @@ def test_facts_that_cannot_be(run: pathlib.Path, tmp_path: pathlib.Path, damage:
     before, model = contents(tmp_path), Net(seed=4)
     state = copy.deepcopy(model.state_dict())
     with pytest.raises(ValueError, match=message) as caught:
-        fit(model, TRAIN, TEST, SETTINGS, tmp_path, resume=True)
+        fit(model, TRAIN, SETTINGS, tmp_path, TEST, resume=True)
     assert f"{tmp_path / 'checkpoint.safetensors'}: " in str(caught.value) and "\n" not in str(caught.value)
     assert contents(tmp_path) == before
     assert all((a == state[name]).all() for name, a in model.state_dict().items())
@@ -235,13 +238,13 @@ def test_a_loss_scale_that_cannot_be(wrong: Any) -> None:
 )
 def test_the_loss_scale_of_a_run(tmp_path: pathlib.Path, damage: Damage, message: str) -> None:
     settings = replace(SETTINGS, epochs=1, precision="float16")
-    fit(Net(), TRAIN, TEST, settings, tmp_path)
+    fit(Net(), TRAIN, settings, tmp_path, TEST)
     _, words = weights.load_arrays(tmp_path / "checkpoint.safetensors")
     facts = json.loads(words["facts"])
     damage(facts)
     rewritten(tmp_path / "checkpoint.safetensors", facts=json.dumps(facts))
     with pytest.raises(ValueError, match=message):
-        fit(Net(), TRAIN, TEST, settings, tmp_path, resume=True)
+        fit(Net(), TRAIN, settings, tmp_path, TEST, resume=True)
 
 
 def test_settings_with_more_or_less_than_there_are(tmp_path: pathlib.Path, run: pathlib.Path) -> None:
@@ -266,7 +269,7 @@ def test_settings_with_more_or_less_than_there_are(tmp_path: pathlib.Path, run: 
 
 
 @pytest.mark.parametrize(
-    ("number", "says"), [(None, "an older minidl: checkpoints of format '1'"), ("3", "another minidl: .* '3'")]
+    ("number", "says"), [(None, "an older minidl: .* '1'"), ("2", "an older minidl: .* '2'"), ("4", "another minidl: .* '4'")]
 )
 def test_another_format_is_told_and_changes_nothing(tmp_path: pathlib.Path, number: str | None, says: str) -> None:
     path = tmp_path / "c"
@@ -276,6 +279,6 @@ def test_another_format_is_told_and_changes_nothing(tmp_path: pathlib.Path, numb
     weights.save_arrays(path, arrays, words | ({} if number is None else {"format": number}))
     other = trained(1)
     before = state_of(*other)
-    with pytest.raises(ValueError, match=rf"{says}.*this one reads 2; begin a new run"):
+    with pytest.raises(ValueError, match=rf"{says}.*this one reads 3; begin a new run"):
         checkpoint.load(path, *other)
     assert state_of(*other) == before

@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Of images of 12x20 pixels, which are not square."""
     out = tmp_path_factory.mktemp("runs") / "run"
     images = dataset(noise((16, 3, 12, 20)))
-    fit(models.resnet8(2), images, images, TINY, out)
+    fit(models.resnet8(2), images, TINY, out, images)
     return out
 
 
@@ -78,7 +78,7 @@ def test_a_net_of_ones_own(tmp_path: pathlib.Path) -> None:
 
     images = dataset(noise((8, 1, 6, 7)))
     model = Mine(5)
-    fit(model, images, images, replace(TINY, model=""), tmp_path, arguments={"width": 5})
+    fit(model, images, replace(TINY, model=""), tmp_path, images, arguments={"width": 5})
     net = load_run(tmp_path, {"Mine": Mine})
     x = net.prepare(*(image[0] for image in images.images))
     np.testing.assert_array_equal(predict(net.model, x), predict(model, x))
@@ -94,7 +94,7 @@ def test_a_net_of_ones_own(tmp_path: pathlib.Path) -> None:
 def test_arguments_are_kept(tmp_path: pathlib.Path) -> None:
     images = dataset(noise((8, 1, 64, 64)))
     arguments = {"num_classes": 2, "in_channels": 1, "aux": False}
-    fit(models.googlenet(**arguments), images, images, replace(TINY, model="googlenet"), tmp_path, arguments=arguments)
+    fit(models.googlenet(**arguments), images, replace(TINY, model="googlenet"), tmp_path, images, arguments=arguments)
     assert load_run(tmp_path, NETS).contract.arguments == arguments
 
 
@@ -102,22 +102,27 @@ def test_arguments_are_kept(tmp_path: pathlib.Path) -> None:
 
 
 def test_an_old_run_is_told_what_to_do_and_that_helps(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    arrays, _ = weights.load_arrays(run / "model.safetensors")
+    old = tmp_path / "model.safetensors"
+    weights.save_arrays(old, arrays, {"data": json.dumps({"classes": ["left", "right"]})})
+    with pytest.raises(ValueError, match=r"model\.safetensors: does not say what its net takes.*train.py --weights FILE"):
+        load_run(tmp_path, NETS)
+    images = dataset(noise((16, 3, 12, 20)))
+    fit(models.resnet8(2), images, replace(TINY, weights=str(old)), tmp_path / "again")
+    assert load_run(tmp_path / "again", NETS).contract == load_run(run, NETS).contract
+
+
+def test_a_run_without_the_later_settings_goes_on(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     for file in run.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    arrays, _ = weights.load_arrays(run / "model.safetensors")
-    weights.save_arrays(tmp_path / "model.safetensors", arrays, {"data": json.dumps({"classes": ["left", "right"]})})
-    with pytest.raises(
-        ValueError, match=r"model\.safetensors: does not say what its net takes.*to resume its run writes it anew"
-    ):
-        load_run(tmp_path, NETS)
     settings, (arrays, words) = tmp_path / "settings.json", weights.load_arrays(tmp_path / "checkpoint.safetensors")
     facts = json.loads(words["facts"])
-    for name in "channels", "page":  # which an older one did not know
+    for name in ("channels", "page", "freeze", "select", "patience"):
         settings.write_text(json.dumps({k: v for k, v in json.loads(settings.read_text()).items() if k != name}))
         del facts["settings"][name]
     weights.save_arrays(tmp_path / "checkpoint.safetensors", arrays, words | {"facts": json.dumps(facts)})
     images = dataset(noise((16, 3, 12, 20)))
-    fit(models.resnet8(2), images, images, TINY, tmp_path, resume=True)
+    fit(models.resnet8(2), images, TINY, tmp_path, images, resume=True)
     assert load_run(tmp_path, NETS).contract == load_run(run, NETS).contract
 
 
@@ -338,8 +343,8 @@ def test_ranges() -> None:
 def test_both_sets_have_the_same_depth(tmp_path: pathlib.Path) -> None:
     images = dataset(noise((16, 3, 12, 20)))
     floats = dataset((images.images / np.float32(255)).astype(np.float32))
-    with pytest.raises(ValueError, match="train_set is uint8, test_set float32: expected images of the same depth"):
-        fit(models.resnet8(2), images, floats, TINY, tmp_path)
+    with pytest.raises(ValueError, match="train_set is uint8, validation float32: expected images of the same depth"):
+        fit(models.resnet8(2), images, TINY, tmp_path, floats)
 
 
 # ---- the size, as a setting
@@ -349,11 +354,11 @@ def test_sizes_are_kept_and_told_apart(tmp_path: pathlib.Path) -> None:
     assert Settings(size=(48, 48)).size == 48 and Settings(size=[12, 20]).size == (12, 20)  # type: ignore[arg-type]
     images = lesions(16)
     settings = replace(TINY, size=(12, 20))
-    fit(models.resnet8(2), images, images, settings, tmp_path)
+    fit(models.resnet8(2), images, settings, tmp_path, images)
     assert Settings.of_run(tmp_path) == settings
-    fit(models.resnet8(2), images, images, settings, tmp_path, resume=True)
+    fit(models.resnet8(2), images, settings, tmp_path, images, resume=True)
     with pytest.raises(ValueError, match=r"size was \[12, 20\] and now is \[20, 12\]"):
-        fit(models.resnet8(2), images, images, replace(settings, size=(20, 12)), tmp_path, resume=True)
+        fit(models.resnet8(2), images, replace(settings, size=(20, 12)), tmp_path, images, resume=True)
     for wrong in (0, (12, 0), (1, 2, 3), "12", 1.5):
         with pytest.raises((TypeError, ValueError), match="size: expected an integer of at least 1, or a pair of them"):
             Settings(size=wrong)  # type: ignore[arg-type]

@@ -100,7 +100,7 @@ def load_own(out: pathlib.Path) -> tuple[nn.Module, Contract]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The folder of a run that nothing interrupted."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    fit(Net(), TRAIN, TEST, SETTINGS, out)
+    fit(Net(), TRAIN, SETTINGS, out, TEST)
     return out
 
 
@@ -128,17 +128,17 @@ def test_the_last_row_is_that_of_the_weights(whole: pathlib.Path) -> None:
     assert contract.classes == ("benign", "malignant")
     loss, logits, labels = evaluate(model, TEST, SETTINGS.batch_size, contract.normalize)
     last = read(whole)[-1]
-    assert last["test_loss"] == loss and last["test_accuracy"] == (logits.argmax(1) == labels).mean()
+    assert last["validation_loss"] == loss and last["validation_accuracy"] == (logits.argmax(1) == labels).mean()
     right = [(logits.argmax(1) == labels)[labels == k].mean() for k in (0, 1)]
-    assert last["test_balanced_accuracy"] == pytest.approx(np.mean(right))
+    assert last["validation_balanced_accuracy"] == pytest.approx(np.mean(right))
     score = logits[:, 1] - logits[:, 0]
-    assert last["test_auc"] == pytest.approx((score[labels == 1][:, None] > score[labels == 0]).mean())
+    assert last["validation_auc"] == pytest.approx((score[labels == 1][:, None] > score[labels == 0]).mean())
 
 
 def test_the_seed_decides(whole: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    fit(Net(), TRAIN, TEST, SETTINGS, tmp_path / "again")
+    fit(Net(), TRAIN, SETTINGS, tmp_path / "again", TEST)
     assert same_run(whole, tmp_path / "again")
-    fit(Net(), TRAIN, TEST, replace(SETTINGS, seed=1), tmp_path / "other")
+    fit(Net(), TRAIN, replace(SETTINGS, seed=1), tmp_path / "other", TEST)
     assert not same_run(whole, tmp_path / "other")
 
 
@@ -150,26 +150,40 @@ def test_it_learns(tmp_path: pathlib.Path) -> None:
         noise = rng.integers(0, 100, (n, 3, 32, 32))
         return Dataset((noise + 100 * labels[:, None, None, None]).astype(np.uint8), labels, ("dark", "light"))
 
-    rows = fit(Net(), light_or_dark(160), light_or_dark(40), replace(SETTINGS, epochs=4), tmp_path / "run")
-    assert rows[-1]["test_accuracy"] == 1 and rows[-1]["test_auc"] == 1 and rows[-1]["test_loss"] < rows[0]["test_loss"]
+    rows = fit(Net(), light_or_dark(160), replace(SETTINGS, epochs=4), tmp_path / "run", light_or_dark(40))
+    assert (
+        rows[-1]["validation_accuracy"] == 1
+        and rows[-1]["validation_auc"] == 1
+        and rows[-1]["validation_loss"] < rows[0]["validation_loss"]
+    )
 
 
-def test_three_classes_have_no_auc(tmp_path: pathlib.Path) -> None:
+def test_the_auc_of_three_classes_is_the_mean_of_each_against_the_others(tmp_path: pathlib.Path) -> None:
     train, test = (Dataset(d.images, np.arange(len(d)) % 3, ("a", "b", "c")) for d in (TRAIN, TEST))
-    rows = fit(Net(3), train, test, replace(SETTINGS, epochs=1), tmp_path / "run")
-    assert "test_auc" not in rows[0]
+    rows = fit(Net(3), train, replace(SETTINGS, epochs=1), tmp_path / "run", test)
+    net = load_run(tmp_path / "run", {"Net": lambda num_classes, in_channels: Net(num_classes)})
+    _, logits, labels = evaluate(net.model, test, SETTINGS.batch_size, net.contract.normalize)
+    p = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(1, keepdims=True)
+    each = [(p[labels == k, k][:, None] > p[labels != k, k]).mean() for k in range(3)]
+    assert rows[0]["validation_auc"] == pytest.approx(np.mean(each))
 
 
 def test_after_epoch_sees_the_files_of_the_epoch(tmp_path: pathlib.Path) -> None:
     seen = []
-    fit(Net(), TRAIN, TEST, SETTINGS, tmp_path / "run", after_epoch=lambda rows: seen.append(rows == read(tmp_path / "run")))
+    fit(Net(), TRAIN, SETTINGS, tmp_path / "run", TEST, after_epoch=lambda rows: seen.append(rows == read(tmp_path / "run")))
     assert seen == [True] * 3
 
 
 def test_one_line_an_epoch_and_no_bar_without_a_terminal(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fit(Net(), TRAIN, TEST, SETTINGS, tmp_path / "run")
+    fit(Net(), TRAIN, SETTINGS, tmp_path / "run", TEST)
     printed = capsys.readouterr()
-    assert [line[:9] for line in printed.out.splitlines()] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    counts, epochs = printed.out.splitlines()[:2], printed.out.splitlines()[2:]
+    n = np.bincount(TRAIN.labels)
+    assert counts[0] == f"training: 40 images: 'benign' {n[0]}, 'malignant' {n[1]}" and counts[1].startswith(
+        "validation: 21 images"
+    )
+    assert [line[:9] for line in epochs] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert all("always the largest class: " in line for line in epochs)
     assert "AUC" in printed.out and printed.err == ""
 
 
@@ -196,13 +210,13 @@ def test_evaluate(batch_size: int) -> None:
 def test_resumed_after_an_interruption_at_any_step(whole: pathlib.Path, tmp_path: pathlib.Path, at: int) -> None:
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        fit(BreaksAt(at, "interrupt"), TRAIN, TEST, SETTINGS, out)
+        fit(BreaksAt(at, "interrupt"), TRAIN, SETTINGS, out, TEST)
     finished = (at - 1) // 2  # epochs
     if finished:
         assert without_times(read(out)) == without_times(read(whole))[:finished]
         with open(out / "metrics.jsonl", "a") as file:  # as if it had been written by a program that was killed
             file.write('{"epoch": 2, "lr"')
-    fit(Net(seed=9), TRAIN, TEST, SETTINGS, out, resume=True)  # the state comes from the checkpoint, if there is one
+    fit(Net(seed=9), TRAIN, SETTINGS, out, TEST, resume=True)  # the state comes from the checkpoint, if there is one
     if finished:
         assert same_run(whole, out) and sorted(contents(out)) == FILES
     else:
@@ -211,45 +225,45 @@ def test_resumed_after_an_interruption_at_any_step(whole: pathlib.Path, tmp_path
 
 def test_killed_in_the_middle_of_an_epoch(whole: pathlib.Path, tmp_path: pathlib.Path) -> None:
     out = tmp_path / "run"
-    run = f"from {__name__} import *; fit(BreaksAt(4, 'wait'), TRAIN, TEST, SETTINGS, {str(out)!r})"
+    run = f"from {__name__} import *; fit(BreaksAt(4, 'wait'), TRAIN, SETTINGS, {str(out)!r}, TEST)"
     command = [sys.executable, "-c", run]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(2)]
+        lines = [process.stdout.readline() for _ in range(4)]
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    assert lines[0].startswith("epoch 1/3") and lines[1] == "waiting\n"
+    assert lines[2].startswith("epoch 1/3") and lines[3] == "waiting\n"
     assert without_times(read(out)) == without_times(read(whole))[:1] and sorted(contents(out)) == [".lock", *FILES]
     (out / f".checkpoint.safetensors.{process.pid}.tmp").write_bytes(b"killed while it wrote this")
-    fit(Net(seed=9), TRAIN, TEST, SETTINGS, out, resume=True)
+    fit(Net(seed=9), TRAIN, SETTINGS, out, TEST, resume=True)
     assert same_run(whole, out) and sorted(contents(out)) == FILES
 
 
 def test_killed_between_the_checkpoint_and_the_other_files(whole: pathlib.Path, tmp_path: pathlib.Path) -> None:
     for name in ("settings.json", "checkpoint.safetensors"):
         (tmp_path / name).write_bytes((whole / name).read_bytes())
-    rows = fit(Net(), TRAIN, TEST, SETTINGS, tmp_path, resume=True)
+    rows = fit(Net(), TRAIN, SETTINGS, tmp_path, TEST, resume=True)
     assert same_run(whole, tmp_path) and rows == read(whole)
 
 
 def test_a_run_is_not_written_over(whole: pathlib.Path) -> None:
     before = contents(whole)
     with pytest.raises(FileExistsError, match="holds a run already"):
-        fit(Net(), TRAIN, TEST, SETTINGS, whole)
+        fit(Net(), TRAIN, SETTINGS, whole, TEST)
     assert contents(whole) == before
 
 
 def test_other_settings_than_those_of_the_run(whole: pathlib.Path) -> None:
     before = contents(whole)
     with pytest.raises(ValueError, match=r"keeps its settings, but epochs was 3 and now is 5, lr was 0\.05 and now is 0\.1"):
-        fit(Net(), TRAIN, TEST, replace(SETTINGS, epochs=5, lr=0.1), whole, resume=True)
+        fit(Net(), TRAIN, replace(SETTINGS, epochs=5, lr=0.1), whole, TEST, resume=True)
     assert contents(whole) == before
-    fit(Net(), TRAIN, TEST, replace(SETTINGS, root="elsewhere"), whole, resume=True)  # data may move
+    fit(Net(), TRAIN, replace(SETTINGS, root="elsewhere"), whole, TEST, resume=True)  # data may move
 
 
 def test_other_images_than_those_of_the_run(whole: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="trained on other images"):
-        fit(Net(), lesions(40, seed=7), TEST, SETTINGS, whole, resume=True)
+        fit(Net(), lesions(40, seed=7), SETTINGS, whole, TEST, resume=True)
 
 
 def test_other_labels_or_another_test_set_than_those_of_the_run(whole: pathlib.Path) -> None:
@@ -258,16 +272,16 @@ def test_other_labels_or_another_test_set_than_those_of_the_run(whole: pathlib.P
     last[-1, -1, -1, -1] ^= 1
     for train, test, differing in (
         (Dataset(TRAIN.images, 1 - TRAIN.labels, TRAIN.classes), TEST, "the training labels are others"),
-        (TRAIN, Dataset(TEST.images, 1 - TEST.labels, TEST.classes), "the test labels are others"),
-        (TRAIN, Dataset(last, TEST.labels, TEST.classes), "the test images are others"),
+        (TRAIN, Dataset(TEST.images, 1 - TEST.labels, TEST.classes), "the validation labels are others"),
+        (TRAIN, Dataset(last, TEST.labels, TEST.classes), "the validation images are others"),
         (TRAIN.take(np.arange(40)[::-1]), TEST, "the training images are others; the training labels are others"),
-        (TRAIN, TEST.take(np.arange(20)), "the test images are others; the test labels are others"),
+        (TRAIN, TEST.take(np.arange(20)), "the validation images are others; the validation labels are others"),
     ):
         with pytest.raises(ValueError, match=f"trained on other images or labels: {differing}$"):
-            fit(Net(), train, test, SETTINGS, whole, resume=True)
+            fit(Net(), train, SETTINGS, whole, test, resume=True)
     renamed = [Dataset(d.images, d.labels, ("a", "b")) for d in (TRAIN, TEST)]
     with pytest.raises(ValueError, match=r"labels: classes was \['benign', 'malignant'\] and now is \['a', 'b'\]$"):
-        fit(Net(), *renamed, SETTINGS, whole, resume=True)
+        fit(Net(), renamed[0], SETTINGS, whole, renamed[1], resume=True)
     assert contents(whole) == before
 
 
@@ -280,7 +294,7 @@ def test_settings_that_were_edited(whole: pathlib.Path, tmp_path: pathlib.Path) 
     with pytest.raises(
         ValueError, match=r"checkpoint\.safetensors: a resumed run keeps its settings, but epochs was 3 and now is 5"
     ):
-        fit(Net(), TRAIN, TEST, edited, tmp_path, resume=True)
+        fit(Net(), TRAIN, edited, tmp_path, TEST, resume=True)
     assert contents(tmp_path) == before
 
 
@@ -290,16 +304,16 @@ def test_a_checkpoint_that_is_gone(whole: pathlib.Path, tmp_path: pathlib.Path, 
         (tmp_path / name).write_bytes((whole / name).read_bytes())
     before = contents(tmp_path)
     with pytest.raises(FileNotFoundError, match=rf"checkpoint\.safetensors is missing, but {' and '.join(left)} are there"):
-        fit(Net(), TRAIN, TEST, SETTINGS, tmp_path, resume=True)
+        fit(Net(), TRAIN, SETTINGS, tmp_path, TEST, resume=True)
     with pytest.raises(FileExistsError, match="holds a run already"):
-        fit(Net(), TRAIN, TEST, SETTINGS, tmp_path)
+        fit(Net(), TRAIN, SETTINGS, tmp_path, TEST)
     assert contents(tmp_path) == before
 
 
 def test_settings_of_something_else_are_not_written_over(tmp_path: pathlib.Path) -> None:
     (tmp_path / "settings.json").write_text('{"editor.fontSize": 12}')
     with pytest.raises(FileExistsError, match=r"holds a settings\.json of something else, choose another folder"):
-        fit(Net(), TRAIN, TEST, SETTINGS, tmp_path)
+        fit(Net(), TRAIN, SETTINGS, tmp_path, TEST)
     assert contents(tmp_path) == {"settings.json": b'{"editor.fontSize": 12}'}
 
 
@@ -307,8 +321,8 @@ def test_files_of_others_stay(tmp_path: pathlib.Path) -> None:
     others = [".notes.1234.tmp", ".mine.tmp", f".checkpoint.safetensors.{os.getppid()}.tmp"]
     for name in others:
         (tmp_path / name).write_text(name)
-    fit(Net(), TRAIN, TEST, replace(SETTINGS, epochs=1), tmp_path)
-    fit(Net(), TRAIN, TEST, replace(SETTINGS, epochs=1), tmp_path, resume=True)
+    fit(Net(), TRAIN, replace(SETTINGS, epochs=1), tmp_path, TEST)
+    fit(Net(), TRAIN, replace(SETTINGS, epochs=1), tmp_path, TEST, resume=True)
     assert sorted(contents(tmp_path)) == sorted([*FILES, *others])
 
 
@@ -319,7 +333,7 @@ def test_a_run_that_is_done_is_published_again(whole: pathlib.Path, tmp_path: pa
     (tmp_path / "metrics.jsonl").write_text("")
     (tmp_path / "model.safetensors").write_text("")
     drawn: list[int] = []
-    fit(Net(), TRAIN, TEST, SETTINGS, tmp_path, resume=True, after_epoch=lambda rows: drawn.append(len(rows)))
+    fit(Net(), TRAIN, SETTINGS, tmp_path, TEST, resume=True, after_epoch=lambda rows: drawn.append(len(rows)))
     assert drawn == [3] and sorted(contents(tmp_path)) == FILES and same_run(tmp_path, whole)
 
 
@@ -327,8 +341,8 @@ def test_class_names_that_are_no_text(tmp_path: pathlib.Path) -> None:
     """As Python reads names of files that are no UTF-8: the weights keep them."""
     names = ("caf\udce9", "$\\frac{$ \u202e\n")
     train, test = (Dataset(d.images, d.labels, names) for d in (TRAIN, TEST))
-    fit(Net(), train, test, replace(SETTINGS, epochs=1, data="\udcff"), tmp_path)
-    rows = fit(Net(), train, test, replace(SETTINGS, epochs=1, data="\udcff"), tmp_path, resume=True)
+    fit(Net(), train, replace(SETTINGS, epochs=1, data="\udcff"), tmp_path, test)
+    rows = fit(Net(), train, replace(SETTINGS, epochs=1, data="\udcff"), tmp_path, test, resume=True)
     assert load_own(tmp_path)[1].classes == names and rows == read(tmp_path)
 
 
@@ -339,7 +353,7 @@ def test_a_folder_that_is_at_work(tmp_path: pathlib.Path) -> None:
     def other(rows: list[Row]) -> None:
         def again() -> None:
             try:
-                fit(Net(), TRAIN, TEST, SETTINGS, tmp_path, resume=True)
+                fit(Net(), TRAIN, SETTINGS, tmp_path, TEST, resume=True)
             except BlockingIOError as error:
                 found.append(str(error))
 
@@ -347,17 +361,17 @@ def test_a_folder_that_is_at_work(tmp_path: pathlib.Path) -> None:
         thread.start()
         thread.join()
 
-    fit(Net(), TRAIN, TEST, replace(SETTINGS, epochs=1), tmp_path, after_epoch=other)
+    fit(Net(), TRAIN, replace(SETTINGS, epochs=1), tmp_path, TEST, after_epoch=other)
     assert len(found) == 1 and f"process {os.getpid()} on " in found[0] and sorted(contents(tmp_path)) == FILES
 
 
 def test_a_checkpoint_of_another_model(whole: pathlib.Path) -> None:
     before = contents(whole)
     with pytest.raises(ValueError, match=r"checkpoint\.safetensors is of another model") as caught:
-        fit(Net(channels=5), TRAIN, TEST, SETTINGS, whole, resume=True)
+        fit(Net(channels=5), TRAIN, SETTINGS, whole, TEST, resume=True)
     assert "conv.weight: (4, 3, 3, 3) float32, expected (5, 3, 3, 3) float32" in str(caught.value)
     with pytest.raises(ValueError, match="1 random generators, the model has 0"):
-        fit(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)), TRAIN, TEST, SETTINGS, whole, resume=True)
+        fit(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)), TRAIN, SETTINGS, whole, TEST, resume=True)
     assert contents(whole) == before
 
 
@@ -374,12 +388,12 @@ def test_a_damaged_checkpoint(whole: pathlib.Path, tmp_path: pathlib.Path, damag
         raw = bytearray((whole / "model.safetensors").read_bytes())
     (tmp_path / "checkpoint.safetensors").write_bytes(raw)
     with pytest.raises(ValueError, match=r"checkpoint\.safetensors.*(damaged|is no checkpoint of a training)"):
-        fit(Net(), TRAIN, TEST, SETTINGS, tmp_path, resume=True)
+        fit(Net(), TRAIN, SETTINGS, tmp_path, TEST, resume=True)
 
 
 def test_nothing_to_resume(tmp_path: pathlib.Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing to resume in .*settings\.json is missing"):
-        fit(Net(), TRAIN, TEST, SETTINGS, tmp_path / "none", resume=True)
+        fit(Net(), TRAIN, SETTINGS, tmp_path / "none", TEST, resume=True)
     assert not (tmp_path / "none").exists()
 
 
@@ -396,30 +410,30 @@ def test_damaged_settings(tmp_path: pathlib.Path, text: str) -> None:
 def test_a_loss_that_is_not_finite(whole: pathlib.Path, tmp_path: pathlib.Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(FloatingPointError) as caught:
-        fit(BreaksAt(4, "nan"), TRAIN, TEST, SETTINGS, out)  # filterwarnings=error: and NumPy says nothing on the way
+        fit(BreaksAt(4, "nan"), TRAIN, SETTINGS, out, TEST)  # filterwarnings=error: and NumPy says nothing on the way
     message = str(caught.value)
     assert "the loss is nan at step 3 (epoch 2, learning rate" in message
     assert "the output after layer bn of <Log of" in message and "test_train.py" in message and "in last" in message
     assert without_times(read(out)) == without_times(read(whole))[:1]
-    fit(Net(), TRAIN, TEST, SETTINGS, out, resume=True)
+    fit(Net(), TRAIN, SETTINGS, out, TEST, resume=True)
     assert same_run(whole, out)
 
 
 def test_a_learning_rate_that_is_far_too_large(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(FloatingPointError, match=r"the (loss|test loss) is (nan|inf)"):
-        fit(Net(), TRAIN, TEST, replace(SETTINGS, lr=1e30, warmup=0), tmp_path / "run")
+    with pytest.raises(FloatingPointError, match=r"the (loss|validation loss) is (nan|inf)"):
+        fit(Net(), TRAIN, replace(SETTINGS, lr=1e30, warmup=0), tmp_path / "run", TEST)
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
-def test_a_test_loss_that_is_nan(tmp_path: pathlib.Path) -> None:
+def test_a_validation_loss_that_is_nan(tmp_path: pathlib.Path) -> None:
     """Is what the error tells of, and not the metrics, which refuse logits of NaN."""
 
     class NotInEvaluation(Net):
         def last(self, y: Tensor) -> Tensor:
             return y if self.training else y * np.nan
 
-    with pytest.raises(FloatingPointError, match="after epoch 1, the test loss is nan"):
-        fit(NotInEvaluation(), TRAIN, TEST, SETTINGS, tmp_path / "run")
+    with pytest.raises(FloatingPointError, match="after epoch 1, the validation loss is nan"):
+        fit(NotInEvaluation(), TRAIN, SETTINGS, tmp_path / "run", TEST)
 
 
 def test_no_state_that_is_not_finite_is_kept(tmp_path: pathlib.Path) -> None:
@@ -436,7 +450,7 @@ def test_no_state_that_is_not_finite_is_kept(tmp_path: pathlib.Path) -> None:
             return y
 
     with pytest.raises(FloatingPointError, match=r"after epoch 2, .*not finite: seen"):
-        fit(Hides(), TRAIN, TEST, SETTINGS, tmp_path / "run")
+        fit(Hides(), TRAIN, SETTINGS, tmp_path / "run", TEST)
     assert len(read(tmp_path / "run")) == 1
 
 
@@ -449,11 +463,11 @@ def test_a_disk_that_fills_up(whole: pathlib.Path, tmp_path: pathlib.Path) -> No
 
     try:
         with pytest.raises(OSError, match=r"could not write .*checkpoint\.safetensors: .*what was there before is unchanged"):
-            fit(Net(), TRAIN, TEST, SETTINGS, out, after_epoch=fill)
+            fit(Net(), TRAIN, SETTINGS, out, TEST, after_epoch=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert sorted(contents(out)) == FILES and len(read(out)) == 1
-    fit(Net(), TRAIN, TEST, SETTINGS, out, resume=True)
+    fit(Net(), TRAIN, SETTINGS, out, TEST, resume=True)
     assert same_run(whole, out)
 
 
@@ -473,17 +487,17 @@ def test_a_test_that_fails_loses_no_epoch(
     expected = BatchMemoryError if error is MemoryError else error
     message = "a batch of 16 does not fit in memory: .*Take a smaller batch_size, such as 8" if error is MemoryError else None
     with pytest.raises(expected, match=message):
-        fit(FailsInEvaluation(), TRAIN, TEST, SETTINGS, tmp_path)
+        fit(FailsInEvaluation(), TRAIN, SETTINGS, tmp_path, TEST)
     assert (tmp_path / "checkpoint.safetensors").exists()
     assert len(read(tmp_path)) == epoch - 1 if epoch > 1 else not (tmp_path / "metrics.jsonl").exists()
     before, again = contents(tmp_path), FailsInEvaluation()
     again.after = 0
     with pytest.raises(expected, match=message):
-        fit(again, TRAIN, TEST, SETTINGS, tmp_path, resume=True)
+        fit(again, TRAIN, SETTINGS, tmp_path, TEST, resume=True)
     assert contents(tmp_path) == before
     net = Net(seed=9)
     drawn: list[int] = []
-    fit(net, TRAIN, TEST, SETTINGS, tmp_path, resume=True, after_epoch=lambda rows: drawn.append(len(rows)))
+    fit(net, TRAIN, SETTINGS, tmp_path, TEST, resume=True, after_epoch=lambda rows: drawn.append(len(rows)))
     assert same_run(whole, tmp_path) and sorted(contents(tmp_path)) == FILES
     assert net.calls == 2 * (3 - epoch) and drawn == list(range(epoch, 4))  # no step is done twice
 
@@ -496,7 +510,7 @@ def test_the_test_takes_no_more_at_a_time_than_the_training(tmp_path: pathlib.Pa
             self.seen.add((self.training, len(x)))
             return super().forward(x)
 
-    fit(Notes(), TRAIN, TEST, replace(SETTINGS, epochs=1), tmp_path)
+    fit(Notes(), TRAIN, replace(SETTINGS, epochs=1), tmp_path, TEST)
     assert Notes.seen == {(True, 16), (False, 16), (False, 5)}
 
 
@@ -520,7 +534,7 @@ def test_the_test_takes_no_more_memory_than_the_training(
         loop.scores = measured
         d = lesions({images}, {size})
         settings = Settings(epochs=1, batch_size={batch_size})
-        fit(models.resnet20(2), d, d, settings, {str(tmp_path)!r})
+        fit(models.resnet20(2), d, settings, {str(tmp_path)!r}, d)
         print(*peak)"""
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT)
     before, after = map(int, done.stdout.splitlines()[-1].split())
@@ -578,11 +592,11 @@ def test_settings_of_another_type() -> None:
 def test_data_that_do_not_fit(tmp_path: pathlib.Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(ValueError, match="batch_size: 64 is more than the 40 training images"):
-        fit(Net(), TRAIN, TEST, replace(SETTINGS, batch_size=64), out)
-    with pytest.raises(ValueError, match=r"\('benign', 'malignant'\), test_set \('a', 'b'\)"):
-        fit(Net(), TRAIN, Dataset(TEST.images, TEST.labels, ("a", "b")), SETTINGS, out)
-    with pytest.raises(ValueError, match=r"images of \(3, 32, 32\) \(C,H,W\), test_set of \(3, 33, 33\)"):
-        fit(Net(), TRAIN, lesions(4, size=33), SETTINGS, out)
+        fit(Net(), TRAIN, replace(SETTINGS, batch_size=64), out, TEST)
+    with pytest.raises(ValueError, match=r"\('benign', 'malignant'\), validation \('a', 'b'\)"):
+        fit(Net(), TRAIN, SETTINGS, out, Dataset(TEST.images, TEST.labels, ("a", "b")))
+    with pytest.raises(ValueError, match=r"images of \(3, 32, 32\) \(C,H,W\), validation of \(3, 33, 33\)"):
+        fit(Net(), TRAIN, SETTINGS, out, lesions(4, size=33))
     assert not out.exists()
 
 
@@ -591,11 +605,11 @@ def test_data_that_do_not_fit(tmp_path: pathlib.Path) -> None:
 
 def test_the_gpu_gives_the_numbers_of_the_cpu(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with kernels.use("reference"):
-        on_cpu = fit(Net(), TRAIN, TEST, SETTINGS, tmp_path / "cpu")
+        on_cpu = fit(Net(), TRAIN, SETTINGS, tmp_path / "cpu", TEST)
         monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
         model, settings = Net(), replace(SETTINGS, device="gpu")
-        on_gpu = fit(model, TRAIN, TEST, settings, tmp_path / "gpu")
+        on_gpu = fit(model, TRAIN, settings, tmp_path / "gpu", TEST)
         assert {p.device for p in model.parameters()} == {"gpu"}
-        assert fit(Net(), TRAIN, TEST, SETTINGS, tmp_path / "gpu", resume=True) == on_gpu  # it may go on elsewhere
+        assert fit(Net(), TRAIN, SETTINGS, tmp_path / "gpu", TEST, resume=True) == on_gpu  # it may go on elsewhere
     for a, b in zip(without_times(on_cpu), without_times(on_gpu), strict=True):
         assert b == pytest.approx(a, rel=1e-4)

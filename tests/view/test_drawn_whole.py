@@ -133,9 +133,9 @@ def test_averages() -> None:
 
 
 def curves(path: pathlib.Path, bad: float) -> None:
-    keys = "lr", "train_loss", "test_loss", "train_accuracy", "test_accuracy"
+    keys = "lr", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy", "validation_majority_accuracy"
     rows: list[dict[str, Any]] = [{"epoch": e} | dict.fromkeys(keys, 1 / e) for e in range(1, 5)]
-    rows[2]["train_loss"] = rows[1]["test_accuracy"] = bad
+    rows[2]["train_loss"] = rows[1]["validation_accuracy"] = bad
     view.curves(path, rows)
 
 

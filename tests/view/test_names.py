@@ -137,7 +137,20 @@ def test_names_in_all_other_images(tmp_path: pathlib.Path) -> None:
     view.comparison(tmp_path / "c.svg", x[:2], {"$\\frac{": maps[:2], "\udce9": -maps[:2]}, CLASSES[:2], title)
     view.curves(
         tmp_path / "l.svg",
-        [dict.fromkeys(("lr", "train_loss", "test_loss", "train_accuracy", "test_accuracy", "epoch"), 1)],
+        [
+            dict.fromkeys(
+                (
+                    "lr",
+                    "train_loss",
+                    "validation_loss",
+                    "train_accuracy",
+                    "validation_accuracy",
+                    "validation_majority_accuracy",
+                    "epoch",
+                ),
+                1,
+            )
+        ],
         title,
     )
     for path in tmp_path.glob("*.svg"):

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from minidl import view
-from minidl.view.figure import BLUE, ORANGE
+from minidl.view.figure import BLUE, GREY, ORANGE
 
-TEST, TRAINING = {"test_loss": 1.2, "test_accuracy": 0.6}, {"train_loss": 1.0, "train_accuracy": 0.5}
-ROWS = [{"epoch": e, "lr": 0.1 / e} | {k: v / e for k, v in (TEST | TRAINING).items()} for e in range(1, 6)]
+VALIDATION = {"validation_loss": 1.2, "validation_accuracy": 0.6, "validation_majority_accuracy": 0.4}
+TRAINING = {"train_loss": 1.0, "train_accuracy": 0.5, "train_majority_accuracy": 0.4}
+ROWS = [{"epoch": e, "lr": 0.1 / e} | {k: v / e for k, v in (VALIDATION | TRAINING).items()} for e in range(1, 6)]
 
 
 def pixels(path: pathlib.Path) -> np.ndarray:
@@ -37,12 +38,22 @@ def test_curves(tmp_path: pathlib.Path) -> None:
     assert (x[:5] == 255).all() and (x[-5:] == 255).all() and (x[:, :5] == 255).all() and (x[:, -5:] == 255).all()  # all fits
 
 
-@pytest.mark.parametrize("rows", [ROWS[:1], [{**ROWS[0], "lr": 0.0, "train_loss": 0.0, "test_loss": 0.0}]])
+@pytest.mark.parametrize("rows", [ROWS[:1], [{**ROWS[0], "lr": 0.0, "train_loss": 0.0, "validation_loss": 0.0}]])
 def test_curves_of_one_epoch(tmp_path: pathlib.Path, rows: list[dict[str, float]]) -> None:
     view.curves(tmp_path / "c.png", rows)
     assert count(pixels(tmp_path / "c.png"), BLUE) > 20
     with pytest.raises(ValueError, match="rows: no epoch to draw"):
         view.curves(tmp_path / "c.png", [])
+
+
+def test_curves_without_validation_have_none_and_say_what_the_largest_class_gets(tmp_path: pathlib.Path) -> None:
+    view.curves(tmp_path / "c.png", [{k: v for k, v in row.items() if k not in VALIDATION} for row in ROWS])
+    x = pixels(tmp_path / "c.png")
+    assert count(x, ORANGE) > 500 and count(x, BLUE) == 0
+    with_baseline = count(x, GREY)
+    view.curves(tmp_path / "d.png", [row | {"validation_majority_accuracy": 5.0} for row in ROWS])
+    view.curves(tmp_path / "e.png", ROWS)
+    assert count(pixels(tmp_path / "e.png"), GREY) > count(pixels(tmp_path / "d.png"), GREY) and with_baseline > 0
 
 
 @pytest.mark.parametrize("K", [1, 2, 10, 40])

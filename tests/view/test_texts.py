@@ -147,7 +147,7 @@ class Outer(nn.Module):
 
 
 def draw_curves(path: pathlib.Path, names: list[str]) -> None:
-    keys = "lr", "train_loss", "test_loss", "train_accuracy", "test_accuracy"
+    keys = "lr", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy", "validation_majority_accuracy"
     view.curves(path, [{"epoch": e} | dict.fromkeys(keys, np.nan if e == 2 else 1 / e) for e in range(1, 4)], names[-1] * 4)
 
 
