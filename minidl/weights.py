@@ -78,7 +78,10 @@ def fill(
     skip: str | Sequence[str] = (),
     adapt_input: bool = False,
 ) -> tuple[list[str], list[str]]:
-    """Put the named arrays that `load_state` read from the file `path` into `model`; all else is as of `load`."""
+    """Put the named arrays that `load_state` read from the file `path` into `model`.
+
+    All else is as of `load`: raises ValueError, and changes nothing, where the weights are those of another model.
+    """
     mine = model._state()
     layers = [skip] if isinstance(skip, str) else list(skip)
     came = adapt.joined(state, mine)

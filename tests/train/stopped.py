@@ -3,7 +3,8 @@
     python -m tests.train.stopped --interrupts 200 --kills 25 --pairs 20
 
 An interruption is a Ctrl-C at a random moment, every other time with a second one within 100 ms; a kill is `kill -9`. What is
-stopped is resumed, and stopped again, until all its epochs are done. After each stop every file is read: the checkpoint must
+stopped is resumed, and stopped again, until it is done. The run holds images out, draws as many of each class, keeps its best
+epoch, ends by patience, and has a layer that stays as it is. After each stop every file is read: the checkpoint must
 be, bit for bit, that of a run that nothing stopped after as many epochs, and no other file may be ahead of it or further behind
 than an epoch. After Ctrl-C there must be one sentence and the exit code 130. In the end all files must be those of the run that
 nothing stopped, and no others. A pair are two processes that begin in one folder at the same moment.
@@ -17,6 +18,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +32,9 @@ from minidl import weights
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "train.py"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
-TINY = ["--limit", "48", "--epochs", "3", "--batch-size", "16", "--seed", "3"]
+TINY = ["--limit", "48", "--epochs", "6", "--batch-size", "16", "--validation", "0.25", "--balance", "sample"]
+TINY += ["--select", "auc", "--patience", "2", "--freeze", "conv1", "--body-lr", "0.5"]
+SEEDS = (2, 1, 5, *range(6, 20))  # the first with which patience ends the run: that is a matter of the last bits
 TIMES = ("seconds", "images_per_second")
 IMAGES = ("curves.png", "confusion.png", "gradients.png")
 
@@ -60,6 +64,10 @@ def state(path: pathlib.Path) -> State:
     return found
 
 
+def without_best(entries: State) -> State:
+    return {name: value for name, value in entries.items() if not name.startswith("best.")}
+
+
 class Whole:
     """A run that nothing stops, and its checkpoint and weights after each epoch."""
 
@@ -68,13 +76,21 @@ class Whole:
         self.models: list[State] = []
         # until then Python itself starts, and answers Ctrl-C with a traceback or not at all
         self.begins = 3 * max(self._seconds_to_start() for _ in range(3))
-        begin = time.perf_counter()
-        with start(*TINY, "--out", str(out)) as process:
-            text, _ = process.communicate()
-        assert process.returncode == 0, text
-        self.seconds = time.perf_counter() - begin
-        self.rows = rows_of((out / "metrics.jsonl").read_text())
-        self.images = {name: (out / name).read_bytes() for name in IMAGES}
+        for seed in SEEDS:
+            self.arguments = [*TINY, "--seed", str(seed)]
+            begin = time.perf_counter()
+            with start(*self.arguments, "--out", str(out)) as process:
+                text, _ = process.communicate()
+            assert process.returncode == 0, text
+            self.seconds = time.perf_counter() - begin
+            self.rows = rows_of((out / "metrics.jsonl").read_text())
+            best = max(range(len(self.rows)), key=lambda i: self.rows[i]["validation_auc"])
+            if 0 < best == len(self.rows) - 3 and len(self.rows) < 6:
+                break
+            shutil.rmtree(out)
+        else:
+            raise AssertionError("with none of the seeds patience ends the run after an epoch that is neither first nor last")
+        self.made = {name: (out / name).read_bytes() for name in (*IMAGES, "test.json")}
         again = out.with_name("again")
         program = f"""import sys, shutil, pathlib; sys.path.insert(0, {str(SCRIPT.parent)!r})
 import train
@@ -84,12 +100,16 @@ def curves(path, rows, title):
         shutil.copy(path.with_name(f"{{name}}.safetensors"), path.with_name(f"{{name}}{{len(rows)}}"))
     draw(path, rows, title)
 train.view.curves = curves
-sys.exit(train.main({[*TINY, "--out", str(again)]!r}))"""
+sys.exit(train.main({[*self.arguments, "--out", str(again)]!r}))"""
         subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
         for n in range(1, len(self.rows) + 1):
             self.checkpoints.append(state(again / f"checkpoint{n}"))
             self.models.append(state(again / f"model{n}"))
         assert self.models[-1] == state(out / "model.safetensors")
+
+    def weights(self, epochs: int) -> State:
+        """Those of the best of the first epochs, which model.safetensors has."""
+        return {name: a for name, a in self.models[epochs - 1].items() if not name.startswith("metadata ")}
 
     @staticmethod
     def _seconds_to_start() -> float:
@@ -106,15 +126,18 @@ sys.exit(train.main({[*TINY, "--out", str(again)]!r}))"""
             return 0
         json.loads((out / "settings.json").read_text())
         if "checkpoint.safetensors" not in names:
-            assert not names & {"metrics.jsonl", "model.safetensors", *IMAGES}, names
+            assert not names & {"metrics.jsonl", "model.safetensors", "test.json", *IMAGES}, names
             return 0
         found = state(out / "checkpoint.safetensors")
         n = len(found["metadata facts"]["rows"])
         expected = self.checkpoints[n - 1]
         *_, last = found["metadata facts"]["rows"]
-        if "test_loss" not in last:  # stopped before the test of its epoch, or in it
+        if "validation_loss" not in last:  # stopped before its epoch was validated, or in that
             whole = expected["metadata facts"]["rows"][-1]
-            last |= {name: value for name, value in whole.items() if name.startswith("test_")}
+            last |= {name: value for name, value in whole.items() if name.startswith("validation_")}
+            kept = {name.removeprefix("best."): a for name, a in found.items() if name.startswith("best.")}
+            assert kept == (self.weights(n - 1) if n > 1 else {}), f"the best weights of {n - 1} epochs"
+            found, expected = (without_best(entries) for entries in (found, expected))
         assert found == expected, f"the checkpoint after {n} epochs"
         allowed = range(max(n - 1, 0), n + 1)
         if "metrics.jsonl" in names:
@@ -135,13 +158,13 @@ sys.exit(train.main({[*TINY, "--out", str(again)]!r}))"""
         assert not [path for path in out.iterdir() if path.name.startswith(".")]
         assert rows_of((out / "metrics.jsonl").read_text()) == self.rows
         assert state(out / "model.safetensors") == self.models[-1]
-        assert {name: (out / name).read_bytes() for name in IMAGES} == self.images
+        assert {name: (out / name).read_bytes() for name in self.made} == self.made
 
 
 def stop(whole: Whole, out: pathlib.Path, rng: random.Random, kill: bool, twice: bool) -> int | None:
     """Begin or resume the run in `out` and stop it at a random moment; the epochs that are done, or None: it came too late."""
     resume = (out / "settings.json").exists()
-    with start(*(["--resume"] if resume else TINY), "--out", str(out)) as process:
+    with start(*(["--resume"] if resume else whole.arguments), "--out", str(out)) as process:
         time.sleep(rng.uniform(whole.begins, 0.9 * whole.seconds))
         process.send_signal(signal.SIGKILL if kill else signal.SIGINT)
         if twice:
@@ -188,7 +211,7 @@ def stopped(whole: Whole, folder: pathlib.Path, rng: random.Random, times: int, 
 
 def pair(whole: Whole, out: pathlib.Path) -> None:
     """Two processes begin in one folder: one trains, the other is told who does."""
-    both = [start(*TINY, "--out", str(out)) for _ in range(2)]
+    both = [start(*whole.arguments, "--out", str(out)) for _ in range(2)]
     texts = [process.communicate(timeout=120)[0] for process in both]
     codes = [process.returncode for process in both]
     assert sorted(codes) == [0, 1], texts
