@@ -6,7 +6,7 @@ draws 10,000 images of skin lesions, benign and malignant, and trains `resnet8` 
 on two cores. A line reports on every epoch: the first ones do no better than a coin, then the net finds out what to look for.
 Then look into runs/lesions-resnet8:
 
-    curves.png      loss and accuracy, drawn anew after every epoch, of images that were held out, too
+    curves.png      loss and accuracy, drawn anew after every epoch
     confusion.png   which class was taken for which in the test images, which are looked at once, at the end
     gradients.png   test images, and beside each the gradient of the predicted logit in its pixels: where more light makes
                     the net surer of its answer (red) or less sure (blue)
@@ -55,7 +55,7 @@ MODELS = {name: f for name, f in MODELS.items() if all(p.default != p.empty for 
 IMAGES = ("curves.png", "confusion.png", "gradients.png")
 DEFAULTS = {"model": "resnet8", "data": "lesions"}
 RECIPES: dict[str, dict[str, Any]] = {  # where the data want other settings than the defaults of `Settings`
-    "lesions": {"epochs": 8, "batch_size": 64, "lr": 0.05, "crop": 2, "flip": "both", "validation": 0.1},
+    "lesions": {"epochs": 8, "batch_size": 64, "lr": 0.05, "crop": 2, "flip": "both"},
     "cifar10": {},
     "cifar100": {"epochs": 30},
     "folder": {"epochs": 30, "batch_size": 32, "lr": 0.05},

@@ -146,11 +146,16 @@ def parts(words: list[str]) -> list[list[str]]:
 
 FEW = "--limit 32 --epochs 1 --batch-size 16"
 TINY = "--model resnet8 --rounds 1 --seconds 0.01"
+FEW_IMAGES = (
+    "python examples/train.py --data folder --root my_images --model resnet18 --weights resnet18.pth --size 64 "
+    "--freeze conv1 bn1 layer1 --body-lr 0.1 --validation 0.15 --balance sample --select auc --patience 5 --optimizer adamw"
+)
 SMALL = {  # what is run, with these settings in place of its own
     ".venv/bin/python examples/train.py": FEW,
     "python examples/train.py": FEW,
     "python examples/train.py --resume": FEW,
     "python examples/train.py --data folder --root my_images --size 32": "--epochs 1 --batch-size 4",
+    FEW_IMAGES: "--model resnet8 --size 32 --epochs 2 --batch-size 4 --validation 0.3",
     "python examples/step.py": "--no-open",
     "python examples/step.py --no-open --text": "",
     "python examples/saliency.py": "--count 2 --masks 20",
@@ -277,7 +282,8 @@ def test_commands_one_after_the_other(readme: str, tmp_path: pathlib.Path) -> No
     for name in "cat.jpg", "mole.jpg", *(f"my_images/{kind}/{k}.png" for kind in ("ant", "bee") for k in range(8)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(tmp_path / name)
-    (tmp_path / "resnet50.pth").write_bytes(published(models.resnet8(seed=5)))
+    for name in "resnet50.pth", "resnet18.pth":
+        (tmp_path / name).write_bytes(published(models.resnet8(seed=5)))
     for command in dict.fromkeys(command for command in commands(readme) if command in SMALL):
         words = [*shlex.split(command)[1:], *shlex.split(SMALL[command])]
         if words[0].startswith("examples/"):

@@ -25,7 +25,7 @@ example = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(example)
 
 TINY = ["--limit", "96", "--epochs", "5", "--batch-size", "16"]
-FILES = ["checkpoint.safetensors", "metrics.jsonl", "model.safetensors", "settings.json"]
+FILES = ["checkpoint.safetensors", "metrics.jsonl", "model.safetensors", "settings.json", "test.json"]
 IMAGES = ["confusion.png", "curves.png", "gradients.png"]
 
 
@@ -69,7 +69,7 @@ def test_a_folder_of_images(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtur
     asked = ["--data", "folder", "--root", str(tmp_path / "mine"), "--size", "16", "--epochs", "2", "--batch-size", "8"]
     assert example.main([*asked, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "48 training and 12 test images of 16x16, 3 classes" in printed and "AUC" not in printed
+    assert "48 training and 12 test images of 16x16, 3 classes" in printed
     for name in IMAGES:
         with Image.open(out / name) as image:
             assert min(image.size) > 300
@@ -249,6 +249,58 @@ def test_a_folder_of_floats(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtur
     assert -1000 <= float(least) < -900 and 2900 < float(largest) <= 3000
     x = example.shown(np.float32([-1000, 0, 3000]))
     np.testing.assert_allclose(x, [0, 0.25, 1], rtol=1e-6)
+
+
+def torchvision_file(name: str, path: pathlib.Path) -> None:
+    """Drawn weights, named and formed as in the file that torchvision publishes, of 1,000 classes and with auxiliary heads."""
+    state = example.MODELS[name](seed=7).state_dict()
+    if name.startswith("densenet"):  # whose file is from before norm.1 was norm1
+        state = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): a for key, a in state.items()}
+    weights.save_arrays(path, state)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("name", "freeze"),
+    [
+        ("resnet50", ["conv1", "bn1", "layer1", "layer2"]),
+        ("densenet121", ["features.conv0", "features.norm0", "features.denseblock1"]),
+        ("inception_v3", ["Conv2d_1a_3x3", "Mixed_5b"]),
+    ],
+)
+def test_a_published_net_is_tuned(
+    name: str, freeze: list[str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng, side = np.random.default_rng(0), 75 if name == "inception_v3" else 32
+    for k, kind in enumerate(("dark", "light")):
+        (tmp_path / "mine" / kind).mkdir(parents=True)
+        for i in range(10):
+            pixels = (100 * k + rng.integers(0, 100, (side, side, 3))).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "mine" / kind / f"{i}.png")
+    file, out = tmp_path / "w.pth", tmp_path / "run"
+    torchvision_file(name, file)
+    asked = ["--data", "folder", "--root", str(tmp_path / "mine"), "--model", name, "--weights", str(file), "--epochs", "1"]
+    asked += ["--freeze", *freeze, "--body-lr", "0.1", "--batch-size", "4", "--optimizer", "adamw", "--out", str(out)]
+    assert example.main(asked) == 0
+    printed = capsys.readouterr().out
+    assert " answers 1,000 classes in the file and 2 in this net: it begins anew" in printed
+    assert ("AuxLogits of the file is left out" in printed) is (name == "inception_v3")
+    published, _ = weights.load_arrays(file)
+    kept, _ = weights.load_arrays(out / "model.safetensors")
+    if name.startswith("densenet"):
+        published = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", key): a for key, a in published.items()}
+    still = {key for key in kept if any(key.startswith(f"{layer}.") for layer in freeze)}
+    assert still and all((kept[key] == published[key]).all() for key in still)
+    assert sum((kept[key] != published[key]).any() for key in kept.keys() & published.keys() - still if a_weight(kept[key])) > 5
+
+
+def a_weight(a: np.ndarray) -> bool:
+    return a.ndim == 4
+
+
+def test_heads_that_a_net_has_not(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert example.main(["--aux", "--out", str(tmp_path / "run")]) == 1
+    assert "error: --aux: resnet8 has no auxiliary heads, expected one of googlenet, inception_v3" in capsys.readouterr().err
 
 
 REAL = os.environ.get("MINIDL_TEST_DATA", "")
