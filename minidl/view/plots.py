@@ -58,7 +58,9 @@ def curves(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], titl
     if validated:
         line(accuracy, "validation_accuracy", f"validation, {share(rows[-1]['validation_accuracy'])} at the end", BLUE, 100)
     majority = rows[-1][f"{sets[-1]}_majority_accuracy"]
-    accuracy.axhline(100 * majority, color=GREY, lw=1.2, ls="--", label=f"always the largest class, {share(majority)}")
+    ends = np.linspace(min(epochs) - 0.5, max(epochs) + 0.5, 50)  # points that the legend keeps clear of
+    label = f"largest class alone, {share(majority)}"
+    accuracy.plot(ends, np.full(50, 100 * majority), "--", color=GREY, lw=1.2, label=label)
     accuracy.set_ylim(100 * min([*of("accuracy"), majority]) - 5, 101)
     line(lr, "lr", "", GREY)
     lr.set_ylim(0, 1.08 * max((row["lr"] for row in rows if math.isfinite(row["lr"])), default=1) or 1)
