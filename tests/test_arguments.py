@@ -354,7 +354,7 @@ ROWS: dict[str, Row] = {
             lambda found: repr(found)[:200],
         ),
     ),
-    "train.Settings": Row(lambda: {"size": 8, "channels": 3, "page": 1, "limit": 3}),
+    "train.Settings": Row(lambda: {"size": 8, "channels": 3, "page": 1, "limit": 3, "patience": 2, "select": "auc"}),
     "train.train_epoch": Row(
         lambda: {
             "model": (model := net()),
