@@ -206,7 +206,7 @@ def note_of(images: Array, window: Window, scale: str, dots: float, which: str) 
     return "; ".join(parts)
 
 
-def scale(maps: Array) -> dict[str, Any]:
+def color_scale(maps: Array) -> dict[str, Any]:
     """The scale of some maps, for `imshow`: colours that are the more opaque the larger a value."""
     return _colors(bool((maps < 0).any()), limit_of(maps))
 
