@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pathlib
 import struct
+import sys
 import zlib
 from typing import Any
 
@@ -421,8 +422,9 @@ def test_more_pixels_than_memory(tmp_path: pathlib.Path, bits: int) -> None:
         read(tmp_path, raw)
 
 
-def test_dicom(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(UnreadableError, match=r"scan is DICOM, which is not read yet: convert it, .* pydicom.dcmread\(file\)"):
+def test_dicom_without_pydicom(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(UnreadableError, match=r'scan is DICOM, which needs pydicom: pip install "minidl\[dicom\]"'):
         read(tmp_path, bytes(128) + b"DICM" + bytes(200), "scan")
 
 
