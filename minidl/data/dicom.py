@@ -17,6 +17,7 @@ from minidl.data.decoding import UnreadableError, check_finite, check_page, deco
 from minidl.data.windows import Window, grey16, windowed
 
 COLOURS = 3
+PACKAGES = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
 
 
 def decode_dicom(file: str | os.PathLike[str], raw: bytes, page: int | None, window: Window | None) -> Array:
@@ -38,7 +39,13 @@ def decode_dicom(file: str | os.PathLike[str], raw: bytes, page: int | None, win
     page = check_page(file, page, frames)
     with decoding(file):
         _check_compression(file, d)
-        stored = pixel_array(d, index=page)  # YBR has become RGB
+        try:
+            stored = pixel_array(d, index=page)  # YBR has become RGB
+        except RuntimeError as error:  # of the packages that decode
+            raise UnreadableError(
+                f"{file} is DICOM in {d.file_meta.TransferSyntaxUID.name}, and no package that is here reads it "
+                f"({' '.join(str(error).split())}): it is damaged, or {PACKAGES}"
+            ) from error
         if d.PhotometricInterpretation == "PALETTE COLOR":
             stored = apply_color_lut(stored, d)
     if stored.ndim == COLOURS:
@@ -47,8 +54,7 @@ def decode_dicom(file: str | os.PathLike[str], raw: bytes, page: int | None, win
         return _whole(file, stored)
     with decoding(file):
         rescale = _macro(d, page, "PixelValueTransformationSequence")
-        values = apply_modality_lut(stored, rescale)
-        values = stored if (values == stored).all() else values
+        values = stored if _is_identity(rescale) else apply_modality_lut(stored, rescale)
         inverted = d.PhotometricInterpretation == "MONOCHROME1"
         if window is not None:
             shown = windowed(values, *window)
@@ -67,6 +73,11 @@ def _macro(d: Any, page: int, name: str) -> Any:
         if found and len(found) > i and found[i].get(name):
             return found[i].get(name)[0]
     return d
+
+
+def _is_identity(d: Any) -> bool:
+    slope, intercept = d.get("RescaleSlope"), d.get("RescaleIntercept")
+    return not d.get("ModalityLUTSequence") and slope in (None, 1) and intercept in (None, 0)
 
 
 def _own_window(values: Array, d: Any) -> Array | None:
@@ -126,5 +137,4 @@ def _check_compression(file: str | os.PathLike[str], d: Any) -> None:
     except NotImplementedError as error:
         raise UnreadableError(f"{file} is DICOM in {syntax.name}, which pydicom does not read") from error
     if not decoder.is_available:
-        missing = "; ".join(decoder.missing_dependencies)
-        raise UnreadableError(f"{file} is DICOM in {syntax.name}, for which pydicom needs a package: {missing}")
+        raise UnreadableError(f"{file} is DICOM in {syntax.name}, which pydicom does not read alone: {PACKAGES}")
