@@ -12,9 +12,11 @@ from minidl.data.loader import Loader
 from minidl.data.medmnist import medmnist
 from minidl.data.reading import load_image, read_image
 from minidl.data.table import csv
+from minidl.data.warp import ColorJitter, RandomRotation, RandomZoom
 
 __all__ = [
     "Augmentation",
+    "ColorJitter",
     "Compose",
     "Cutout",
     "Dataset",
@@ -23,6 +25,8 @@ __all__ = [
     "Normalize",
     "RandomCrop",
     "RandomFlip",
+    "RandomRotation",
+    "RandomZoom",
     "UnreadableError",
     "check_disjoint",
     "cifar10",

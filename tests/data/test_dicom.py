@@ -18,9 +18,10 @@ pydicom: Any = pytest.importorskip("pydicom")
 
 FILES = (
     "CT_small.dcm MR_small.dcm MR_small_RLE.dcm MR_small_bigendian.dcm MR_small_expb.dcm MR_small_implicit.dcm "
-    "MR_small_padded.dcm ExplVR_BigEnd.dcm SC_rgb_rle.dcm SC_rgb_rle_16bit.dcm SC_rgb_rle_2frame.dcm SC_rgb_small_odd.dcm SC_rgb_dcmtk_+eb+cr.dcm "
-    "SC_ybr_full_422_uncompressed.dcm SC_rgb_jpeg_dcmtk.dcm examples_overlay.dcm examples_palette.dcm examples_rgb_color.dcm "
-    "examples_ybr_color.dcm image_dfl.dcm liver_1frame.dcm rtdose_1frame.dcm rtdose_rle.dcm JPEG2000.dcm 693_J2KI.dcm"
+    "MR_small_padded.dcm ExplVR_BigEnd.dcm SC_rgb_rle.dcm SC_rgb_rle_16bit.dcm SC_rgb_rle_2frame.dcm SC_rgb_small_odd.dcm "
+    "SC_rgb_dcmtk_+eb+cr.dcm SC_ybr_full_422_uncompressed.dcm SC_rgb_jpeg_dcmtk.dcm examples_overlay.dcm "
+    "examples_palette.dcm examples_rgb_color.dcm examples_ybr_color.dcm image_dfl.dcm liver_1frame.dcm rtdose_1frame.dcm "
+    "rtdose_rle.dcm JPEG2000.dcm 693_J2KI.dcm"
 ).split()
 
 
