@@ -83,8 +83,16 @@ class LazyImages:
         return pixels
 
 
-def images_of(images: Sequence[Image], how: How) -> Array | LazyImages:
-    """(N,C,H,W) of these files, in memory where their pixels were kept; uint8 where all files hold it, or else float32."""
-    dtype = common_type(images)
-    held = [of_type(image.pixels, dtype) for image in images if image.pixels is not None]
-    return np.stack(held) if held else LazyImages([image.file for image in images], how, images[0].shape, dtype)
+def images_of(images: list[Image], how: How) -> Array | LazyImages:
+    """(N,C,H,W) of these files, in memory where their pixels were kept; uint8 where all files hold it, or else float32.
+
+    The pixels are taken out of `images`, so that they are in memory once.
+    """
+    dtype, shape = common_type(images), images[0].shape
+    if images[0].pixels is None:
+        return LazyImages([image.file for image in images], how, shape, dtype)
+    held = np.empty((len(images), *shape), dtype)
+    for i, image in enumerate(images):
+        held[i] = of_type(image.pixels, dtype)  # type: ignore[arg-type]
+        images[i] = image._replace(pixels=None)
+    return held
