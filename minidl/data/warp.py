@@ -171,29 +171,28 @@ def _warped(x: Array, m: Matrix, fill: Fill) -> Array:
     images = max(1, PART // max(1, C * H * W))
     for first in range(0, N, images):
         part = slice(first, first + images)
-        padded = xp.empty((len(x[part]), C, H + 3, W + 3), x.dtype)  # one pixel before, two behind
-        padded[:] = fill_of(fill, x)
-        padded[:, :, 1:-2, 1:-2] = x[part]
+        padded = xp.empty((C, len(x[part]), H + 3, W + 3), x.dtype)  # one pixel before, two behind
+        padded[:] = fill_of(fill, x)[:, None]
+        padded[:, :, 1:-2, 1:-2] = x[part].swapaxes(0, 1)
         (u, a), (v, b) = (
             _position(xp, [xp.asarray(k[part, None, None]) for k in row], i[:, None], j, length, kind)
             for row, length in zip(m, (H, W), strict=True)
         )
-        n, c = xp.arange(len(padded))[:, None, None, None], xp.arange(C)[:, None, None]
-
-        def at(down: int, right: int, padded: Any = padded, n: Any = n, c: Any = c, u: Any = u, v: Any = v) -> Array:
-            pixels: Array = padded[n, c, u + down, v + right].astype(kind)
-            return pixels
-
-        top, bottom = (at(down, 0) + b * (at(down, 1) - at(down, 0)) for down in (0, 1))
-        out[part] = _as(top + a * (bottom - top), x.dtype)
+        pixels = padded.reshape(C, -1)
+        first_of = xp.arange(padded.shape[1])[:, None, None] * ((H + 3) * (W + 3)) + u * (W + 3) + v  # (n,H,W)
+        above, right, below, across = (pixels.take(first_of + k, 1).astype(kind) for k in (0, 1, W + 3, W + 4))  # (C,n,H,W)
+        above += b * (right - above)
+        below += b * (across - below)
+        above += a * (below - above)
+        out[part] = _as(above, x.dtype).swapaxes(0, 1)
     return out
 
 
 def _position(xp: Any, k: list[Array], i: Array, j: Array, length: int, kind: type) -> tuple[Array, Array]:
-    """Where in the padded image, (n,1,H,W) whole pixels and the fraction that is left."""
+    """Where in the padded image, (n,H,W) whole pixels and the fraction that is left."""
     place = k[0] * i + k[1] * j + (length - 1) / 2
     place = xp.rint(place * FRACTION) / FRACTION
-    place = place.clip(-1, length)[:, None]  # beyond, all is fill
+    place = place.clip(-1, length)  # beyond, all is fill
     whole = xp.floor(place)
     return whole.astype(np.int64) + 1, (place - whole).astype(kind)
 
