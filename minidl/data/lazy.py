@@ -92,7 +92,7 @@ def images_of(images: list[Image], how: How) -> Array | LazyImages:
     if images[0].pixels is None:
         return LazyImages([image.file for image in images], how, shape, dtype)
     held = np.empty((len(images), *shape), dtype)
-    for i, image in enumerate(images):
-        held[i] = of_type(image.pixels, dtype)  # type: ignore[arg-type]
-        images[i] = image._replace(pixels=None)
+    for i in reversed(range(len(images))):  # what was allocated last is what the C library gives back
+        held[i] = of_type(images[i].pixels, dtype)  # type: ignore[arg-type]
+        images[i] = images[i]._replace(pixels=None)
     return held
