@@ -136,7 +136,7 @@ def decoding(file: str | os.PathLike[str]) -> Iterator[None]:
     except (MemoryError, UnreadableError):
         raise
     except Exception as error:
-        said = str(error).split(" <_io.BytesIO")[0]  # Pillow names the bytes, not the file
+        said = " ".join(str(error).split()).split(" <_io.BytesIO")[0]  # Pillow names the bytes, not the file
         raise UnreadableError(f"{file} is no image that can be read, it may be cut off or damaged: {said}") from error
 
 

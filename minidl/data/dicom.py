@@ -55,6 +55,8 @@ def decode_dicom(file: str | os.PathLike[str], raw: bytes, page: int | None, win
     with decoding(file):
         rescale = _macro(d, page, "PixelValueTransformationSequence")
         values = stored if _is_identity(rescale) else apply_modality_lut(stored, rescale)
+        if d.get("DoseGridScaling"):  # C.8.8.3: of a dose, which has no other rescaling
+            values = values * float(d.DoseGridScaling)
         inverted = d.PhotometricInterpretation == "MONOCHROME1"
         if window is not None:
             shown = windowed(values, *window)
