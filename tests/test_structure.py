@@ -30,7 +30,7 @@ ARROWS = {
     "io": "array",
     "stable": "array",
     "kernels": "array contexts stable",
-    "metrics": "arguments array",
+    "metrics": "arguments array bar stable",
     "data": "arguments array bar",
     "inputs": "array conduct mixed",
     "sharing": "array",
