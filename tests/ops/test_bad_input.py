@@ -65,7 +65,11 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     # pooling
     (lambda: ops.max_pool2d(t(4, 5), 2), ValueError, r"x: expected \(N, C, H, W\), got shape \(4, 5\)"),
     (lambda: ops.max_pool2d(X, 0), ValueError, "kernel_size: expected an integer of at least 1, .* got 0"),
-    (lambda: ops.max_pool2d(X, 7), ValueError, r"kernel: \(7, 7\) is larger than the image \(5, 6\) with padding \(0, 0\)"),
+    (
+        lambda: ops.max_pool2d(X, 7),
+        ValueError,
+        r"kernel_size: \(7, 7\) is larger than the image \(5, 6\) with padding \(0, 0\)",
+    ),
     (lambda: ops.max_pool2d(X, 2, padding=2), ValueError, r"padding: expected at most half the kernel \(2, 2\), got 2"),
     (lambda: ops.avg_pool2d(X, 2, stride=(0, 1)), ValueError, r"stride: expected an integer of at least 1, .* got \(0, 1\)"),
     (lambda: ops.global_avg_pool2d(t(4, 5)), ValueError, r"x: expected \(N, C, H, W\), got shape \(4, 5\)"),

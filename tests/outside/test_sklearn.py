@@ -79,7 +79,7 @@ def test_of_probabilities(seed: int, N: int, K: int, levels: int) -> None:
 @given(seed=st.integers(0, 2**32 - 1), N=st.integers(40, 80), K=st.integers(2, 6))
 def test_temperature(seed: int, N: int, K: int) -> None:
     """Theirs is searched less finely: ours is as likely at least"""
-    temperature = pytest.importorskip("sklearn.frozen").FrozenEstimator
+    frozen = pytest.importorskip("sklearn.frozen")
     rng = np.random.default_rng(seed)
     labels = np.append(np.arange(K), rng.integers(0, K, N))
     logits = 2 * rng.normal(size=(N + K, K)) + 2 * np.eye(K)[labels]
@@ -97,9 +97,8 @@ def test_temperature(seed: int, N: int, K: int) -> None:
         def decision_function(self, X: np.ndarray) -> np.ndarray:
             return X if K > 2 else X[:, 1] - X[:, 0]
 
-    theirs_found = calibration.CalibratedClassifierCV(temperature(Net().fit(logits, labels)), method="temperature").fit(
-        logits, labels
-    )
+    net = frozen.FrozenEstimator(Net().fit(logits, labels))
+    scaled = calibration.CalibratedClassifierCV(net, method="temperature").fit(logits, labels).predict_proba(logits)
     ours = metrics.probabilities(logits, metrics.fit_temperature(logits, labels))
-    np.testing.assert_allclose(ours, theirs_found.predict_proba(logits), atol=2e-3)
-    assert theirs.log_loss(labels, ours) <= theirs.log_loss(labels, theirs_found.predict_proba(logits)) + 1e-12
+    np.testing.assert_allclose(ours, scaled, atol=2e-3)
+    assert theirs.log_loss(labels, ours) <= theirs.log_loss(labels, scaled) + 1e-12
