@@ -81,8 +81,8 @@ def test_temperature(seed: int, N: int, K: int) -> None:
     """Theirs is searched less finely: ours is as likely at least"""
     frozen = pytest.importorskip("sklearn.frozen")
     rng = np.random.default_rng(seed)
-    labels = np.append(np.arange(K), rng.integers(0, K, N))
-    logits = 2 * rng.normal(size=(N + K, K)) + 2 * np.eye(K)[labels]
+    labels = np.append(np.tile(np.arange(K), 5), rng.integers(0, K, N))
+    logits = 2 * rng.normal(size=(N + 5 * K, K)) + 2 * np.eye(K)[labels]
 
     class Net(base.ClassifierMixin, base.BaseEstimator):
         classes_ = np.arange(K)
