@@ -31,7 +31,7 @@ class OperatingPoint(NamedTuple):
         The scores must be of the kind that the threshold was chosen on. Raises ValueError where one is not finite, TypeError
         for what is no array of numbers.
         """
-        return finite(array_of(scores, "scores")).astype(np.float64) >= self.threshold
+        return finite(array_of(scores, "scores")) >= self.threshold
 
     def apply(self, scores: Array, labels: Array) -> OperatingPoint:
         """The same threshold, with the sensitivity and specificity that it has on these images.

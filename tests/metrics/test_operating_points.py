@@ -23,6 +23,7 @@ def test_by_hand() -> None:
     assert operating_point(SCORES, LABELS, sensitivity=0.51) == OperatingPoint(3.5, 0.75, 0.75)
     assert operating_point(SCORES, LABELS, sensitivity=1) == OperatingPoint(0.5, 1, 0.25)
     assert operating_point(SCORES, LABELS, specificity=0.6) == OperatingPoint(3.5, 0.75, 0.75)
+    assert operating_point(SCORES, LABELS, specificity=0.5) == OperatingPoint(3.5, 0.75, 0.75)  # as 2.5, but more specific
     assert operating_point(SCORES, LABELS, specificity=1) == OperatingPoint(5.5, 0.5, 1)
     assert operating_point(SCORES, LABELS, sensitivity=0.7, specificity=0.7) == OperatingPoint(3.5, 0.75, 0.75)
     assert str(operating_point(SCORES, LABELS)) == "sensitivity 0.750, specificity 0.750 at 3.5"
@@ -31,7 +32,7 @@ def test_by_hand() -> None:
 def test_what_is_wanted_is_not_missed_by_rounding() -> None:
     scores, labels = np.arange(40.0), np.repeat([0, 1], 20)
     labels[10], labels[25] = 1, 0  # 19 of 20 ones are above 20, but one
-    for wanted in 0.95, 1 - 0.05, 0.5 + 0.45, 19 / 20:
+    for wanted in 0.95, 19 / 20, np.nextafter(0.95, 1), 0.95 - 1e-15:
         assert operating_point(scores, labels, sensitivity=wanted).specificity == 0.95
         assert operating_point(scores, labels, specificity=wanted).sensitivity == 0.95
 
@@ -85,7 +86,9 @@ def test_a_threshold_is_not_rounded_to_the_type_of_the_scores() -> None:
     assert found.decide(np.array([a, b])).tolist() == [False, True]
 
 
-@pytest.mark.parametrize(("a", "b"), [(1.0, np.nextafter(1.0, 2)), (0.0, 5e-324), (-1.7e308, 1.7e308), (-1.0, 0.0)])
+@pytest.mark.parametrize(
+    ("a", "b"), [(1.0, np.nextafter(1.0, 2)), (0.0, 5e-324), (-1.7e308, 1.7e308), (1.6e308, 1.7e308), (-1.0, 0.0)]
+)
 def test_neighbours_are_told_apart(a: float, b: float) -> None:
     found = operating_point(np.array([a, b]), np.array([0, 1]))
     assert found == OperatingPoint(found.threshold, 1, 1) and found.apply(np.array([a, b]), np.array([0, 1])) == found

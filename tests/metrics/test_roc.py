@@ -138,6 +138,7 @@ OF_PROBABILITIES: list[Callable[..., Any]] = [
         (P * np.nan, np.array([1, 0]), ValueError, "probabilities: expected numbers, got NaN in 2 of 2 rows"),
         (np.log(P), np.array([1, 0]), ValueError, r"add up to 1, got .* in row 0; of logits pass metrics.probabilities"),
         (2 * P - 0.5, np.array([1, 0]), ValueError, "probabilities: expected rows in"),  # they add up to 1
+        (np.array([[-0.1, 0.6, 0.5], [0, 0, 1]]), np.array([1, 0]), ValueError, "probabilities: expected rows in"),
         (P * [1, 0.9], np.array([1, 0]), ValueError, "probabilities: expected rows in"),
         (np.array([[1.2], [0.1]]), np.array([1, 0]), ValueError, "probabilities: expected rows in"),
         (P[:, :0], np.array([1, 0]), ValueError, "probabilities and labels: expected"),
