@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 import models
-from minidl import Parameter, Tensor, analysis, arguments, attack, data, explain, flow, kernels, nn, ops, optim, train
+from minidl import Parameter, Tensor, analysis, arguments, attack, data, explain, flow, kernels, metrics, nn, ops, optim, train
 from minidl.data.ham10000 import MASKS
 from tests.gpu import strict_cupy
 
@@ -35,7 +35,8 @@ ROOMS = (
 pytestmark = pytest.mark.filterwarnings("ignore:.*the map is 0 everywhere")  # of small nets
 
 RESULTS = (  # what minidl makes, and its users only read
-    "analysis.Cost attack.Linearity train.Contract metrics.Interval explain.Explanation data.LazyImages "
+    "analysis.Cost attack.Linearity train.Contract metrics.Interval metrics.OperatingPoint explain.Explanation "
+    "data.LazyImages "
     "flow.Cell flow.Line flow.PixelFlow flow.Wire check.Difference flow.Trace"
 ).split()
 INNER = (  # what minidl itself calls; subclasses write it anew
@@ -315,6 +316,17 @@ ROWS: dict[str, Row] = {
     ),
     # evaluate
     "metrics.bootstrap": Row(lambda: {"values": draw(5), "resamples": 20}),
+    "metrics.bootstrap_score": Row(
+        lambda: {"score": metrics.accuracy, "answers": draw(20, 2), "labels": np.zeros(20, int), "resamples": 20}
+    ),
+    "metrics.operating_point": Row(
+        lambda: {"scores": np.arange(4.0), "labels": np.array([0, 1, 0, 1]), "sensitivity": 0.5, "specificity": 0.25}
+    ),
+    "metrics.probabilities": Row(lambda: {"logits": draw(3, 2)}),
+    **several(
+        "metrics: expected_calibration_error reliability",
+        Row(lambda: {"probabilities": draw(3, 1), "labels": np.array([0, 1, 0]), "bins": 3, "target": 1}),
+    ),
     "evaluate.completeness": Row(explained(raw=X, baseline=0.3, target=1), signed="baseline"),
     **several("evaluate: deletion insertion", Row(explained(maps=MAPS, target=1, baseline=0.3, steps=4), signed="baseline")),
     "evaluate.road": Row(explained(maps=MAPS, target=1, shares=(0.25, 0.5))),

@@ -78,9 +78,11 @@ METHODS = {  # and these of other rooms
 }
 OF_NO_PAPER = {
     "what a method returns": "attack.AttackResult attack.Linearity attack.RobustAccuracy evaluate.Curve evaluate.MaskScore "
-    "evaluate.Randomization explain.Explanation metrics.Interval",
+    "evaluate.Randomization explain.Explanation metrics.Interval metrics.OperatingPoint metrics.PrecisionRecallCurve "
+    "metrics.ROCCurve metrics.Reliability",
     "no method, but a tool": "explain.Head explain.delete explain.keep nn.init.generator optim.Optimizer optim.decay_groups",
-    "nobody's": "metrics.accuracy metrics.confusion_matrix optim.constant optim.step_decay",
+    "nobody's": "metrics.accuracy metrics.confusion_matrix metrics.majority_accuracy metrics.recall_per_class optim.constant "
+    "optim.step_decay",
     "our own": "evaluate.baselines.random evaluate.baselines.centre evaluate.baselines.intensity",
     "of a course, which its docstring names": "attack.fool",
 }
