@@ -71,16 +71,18 @@ SENTENCES = re.compile(r"(?<=[.;])\s+|\n\s*\n")
 FROM_PAPERS = ("attack", "evaluate", "evaluate.baselines", "explain", "metrics", "models", "nn.init", "optim")  # whole rooms
 METHODS = {  # and these of other rooms
     "minidl": "LossScale mixed",
-    "data": "Cutout RandomCrop RandomFlip cifar10 cifar100 ham10000",
+    "data": "ColorJitter Cutout RandomCrop RandomFlip RandomRotation RandomZoom cifar10 cifar100 ham10000 medmnist",
     "nn": "BatchNorm2d Dropout GELU GlobalAvgPool2d LeakyReLU ReLU conv_norm dense_block",
     "ops": "batch_norm batch_norm_frozen batch_norm_frozen_relu batch_norm_relu dropout gelu global_avg_pool2d leaky_relu relu "
     "smooth_max_convolution",
 }
 OF_NO_PAPER = {
     "what a method returns": "attack.AttackResult attack.Linearity attack.RobustAccuracy evaluate.Curve evaluate.MaskScore "
-    "evaluate.Randomization explain.Explanation metrics.Interval",
+    "evaluate.Randomization explain.Explanation metrics.Interval metrics.OperatingPoint metrics.PrecisionRecallCurve "
+    "metrics.ROCCurve metrics.Reliability",
     "no method, but a tool": "explain.Head explain.delete explain.keep nn.init.generator optim.Optimizer optim.decay_groups",
-    "nobody's": "metrics.accuracy metrics.confusion_matrix optim.constant optim.step_decay",
+    "nobody's": "metrics.accuracy metrics.confusion_matrix metrics.majority_accuracy metrics.recall_per_class optim.constant "
+    "optim.step_decay",
     "our own": "evaluate.baselines.random evaluate.baselines.centre evaluate.baselines.intensity",
     "of a course, which its docstring names": "attack.fool",
 }

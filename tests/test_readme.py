@@ -75,10 +75,10 @@ def published(model: nn.Module, prefix: str = "", **beside: Any) -> bytes:
 
 
 def test_they_show_examples() -> None:
-    assert [block.readme for block in PYTHON] == ["README.md"] * 3 + ["examples/README.md"] + ["minidl/README.md"] * 2 + [
+    assert [block.readme for block in PYTHON] == ["README.md"] * 3 + ["examples/README.md"] + ["minidl/README.md"] * 3 + [
         "models/README.md"
     ] * 3
-    assert sum(bool(block.output) for block in PYTHON) == 4
+    assert sum(bool(block.output) for block in PYTHON) == 5
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=names(PYTHON))
@@ -206,7 +206,7 @@ PARSED = {  # what its script's own parser reads to the end, and why it is not r
     ),
 }
 BY_OTHERS = {  # what another test or .ci/run runs, and where
-    "python -m tests.figures": ("tests/kernels/test_readable.py", "images.main()"),
+    "python -m tests.figures": ("tests/kernels/test_readable.py", "figures.main()"),
     ".venv/bin/pytest": (".ci/run", ".venv/bin/pytest\n"),
     ".venv/bin/ruff check .": (".ci/run", ".venv/bin/ruff check .\n"),
     ".venv/bin/ruff format .": (".ci/run", ".venv/bin/ruff format --check .\n"),

@@ -33,12 +33,16 @@ FILES = ("settings.json", "checkpoint.safetensors", "model.safetensors", "metric
 def hold_out(train_set: Dataset, validation: Dataset | None, settings: Settings) -> tuple[Dataset, Dataset | None]:
     """What is trained on, and what an epoch is chosen by: `validation`, or a share of the training images, or nothing.
 
-    Raises ValueError where there are both, where an epoch is to be chosen by nothing, and where a class has no images.
+    A share keeps groups whole and classes in proportion. Raises ValueError where there are both, or labels of several heads,
+    where an epoch is to be chosen by nothing, and where a class has no images.
     """
     if validation is not None and settings.validation:
         raise ValueError(f"validation: images are given, and {settings.validation:g} of the training images are to be held out")
+    for name, dataset in ("train_set", train_set), ("validation", validation):
+        if dataset is not None and dataset.heads:
+            raise ValueError(f"{name}: expected labels of one head, got {', '.join(dataset.heads)}; write {name}.head(name)")
     if settings.validation:
-        train_set, validation = train_set.split([1 - settings.validation, settings.validation], settings.seed)
+        train_set, validation = train_set.split([1 - settings.validation, settings.validation], settings.seed, stratify=True)
     if validation is None and settings.select != "last":
         raise ValueError(
             f"select: {settings.select!r} chooses an epoch by validation images, and there are none; hold some out with "

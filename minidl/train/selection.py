@@ -55,7 +55,7 @@ def auc(logits: Array, labels: Array) -> float:
         return metrics.auc(z[:, 1] - z[:, 0], labels)
     p = np.exp(z - z.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)  # softmax
-    return float(np.mean([metrics.auc(p[:, k], (labels == k).astype(np.int64)) for k in range(z.shape[1])]))
+    return metrics.macro_auc(p, labels)
 
 
 def described(row: Mapping[str, Any], prefix: str = "") -> str:

@@ -18,6 +18,8 @@ from tests.attack.nets import ATTACKS
 from tests.explain.nets import METHODS, Net
 from tests.gpu import strict_cupy
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*the map is 0 everywhere")  # of small nets
+
 RNG = np.random.default_rng(0)
 X = RNG.random((3, 3, 16, 16), np.float32)
 MAPS, MASKS = RNG.random((3, 16, 16), np.float32), RNG.random((3, 16, 16)) > 0.7
@@ -26,6 +28,7 @@ TARGET = np.array([2, 0, 1])
 COLOR = np.float32([0.4, 0.5, 0.6])
 CELL = COLOR[:, None, None]
 P = RNG.random((3, 3), np.float32)
+SHARES = P / P.sum(1, keepdims=True)
 Call = Callable[..., Any]
 
 
@@ -101,7 +104,23 @@ CASES: dict[str, tuple[Call, tuple[Array, ...], dict[str, Array]]] = {
     "accuracy": (metrics.accuracy, (), {"logits": P, "labels": TARGET}),
     "balanced_accuracy": (metrics.balanced_accuracy, (), {"logits": P, "labels": TARGET}),
     "confusion_matrix": (metrics.confusion_matrix, (), {"logits": P, "labels": TARGET}),
+    "recall_per_class": (metrics.recall_per_class, (), {"logits": P, "labels": TARGET}),
+    "majority_accuracy": (metrics.majority_accuracy, (), {"labels": TARGET, "train_labels": TARGET}),
+    "sensitivity": (metrics.sensitivity, (), {"decisions": TARGET % 2, "labels": TARGET % 2}),
+    "specificity": (metrics.specificity, (), {"decisions": TARGET % 2, "labels": TARGET % 2}),
     "auc": (metrics.auc, (), {"scores": P[0], "labels": TARGET % 2}),
+    "average_precision": (metrics.average_precision, (), {"scores": P[0], "labels": TARGET % 2}),
+    "auc_per_class": (metrics.auc_per_class, (), {"probabilities": SHARES, "labels": TARGET}),
+    "brier_score": (metrics.brier_score, (), {"probabilities": SHARES, "labels": TARGET}),
+    "expected_calibration_error": (metrics.expected_calibration_error, (), {"probabilities": SHARES, "labels": TARGET}),
+    "negative_log_likelihood": (metrics.negative_log_likelihood, (), {"logits": P, "labels": TARGET}),
+    "fit_temperature": (metrics.fit_temperature, (), {"logits": np.eye(2)[[1, 1, 0, 0]], "labels": np.array([1, 1, 0, 1])}),
+    "probabilities": (metrics.probabilities, (), {"logits": P}),
+    "bootstrap_score": (
+        partial(metrics.bootstrap_score, metrics.accuracy, resamples=20),
+        (),
+        {"answers": P, "labels": np.zeros(len(P), int), "groups": np.arange(len(P))},
+    ),
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from minidl import weights
 from minidl.data import Dataset
 from minidl.inference import evaluate
 from minidl.train import Settings, evaluate_run, fit, is_finished, load_run
+from minidl.train.run import hold_out
 from minidl.train.selection import best_epoch, described, scores_of
 from tests.train.test_train import SETTINGS, TEST, TRAIN, BreaksAt, Net, contents, read, same_run, without_times
 
@@ -93,7 +94,7 @@ def test_the_weights_are_those_of_the_best_epoch(tmp_path: pathlib.Path) -> None
 def test_held_out_images_are_not_trained_on(chosen: pathlib.Path) -> None:
     facts = json.loads(weights.load_arrays(chosen / "checkpoint.safetensors")[1]["facts"])
     assert (facts["data"]["training"], facts["data"]["validation"]) == (28, 12)
-    first, held_out = TRAIN.split([0.7, 0.3], CHOOSES.seed)
+    first, held_out = TRAIN.split([0.7, 0.3], CHOOSES.seed, stratify=True)
     assert load_run(chosen, NETS).contract.mean == pytest.approx(first.mean_std()[0])  # nor normalised by
     net, last = load_run(chosen, NETS), read(chosen)
     loss, _, _ = evaluate(net.model, held_out, SETTINGS.batch_size, net.contract.normalize)
@@ -189,3 +190,22 @@ def test_what_cannot_be_tested(chosen: pathlib.Path, tmp_path: pathlib.Path) -> 
         with pytest.raises(ValueError, match=message):
             evaluate_run(chosen, NETS, wrong)
     assert not (chosen / "test.json").exists()
+
+
+# ---- groups and heads
+
+
+def test_held_out_images_are_of_other_groups_and_in_proportion(tmp_path: pathlib.Path) -> None:
+    """Eight patients of five images each, of one class."""
+    labels = np.arange(40) // 20
+    d = Dataset(TRAIN.images, labels, TRAIN.classes, groups=np.arange(40) // 5)
+    first, held_out = hold_out(d, None, replace(SETTINGS, validation=0.25))
+    assert held_out is not None and first.groups is not None and held_out.groups is not None
+    assert not set(first.groups) & set(held_out.groups)
+    assert np.bincount(held_out.labels).tolist() == [5, 5] and len(first) == 30
+
+
+def test_labels_of_several_heads_are_refused(tmp_path: pathlib.Path) -> None:
+    heads = Dataset(TRAIN.images, {"kind": TRAIN.labels}, {"kind": TRAIN.classes})
+    with pytest.raises(ValueError, match=r"train_set: expected labels of one head, got kind; write train_set\.head\(name\)"):
+        fit(Net(), heads, SETTINGS, tmp_path)

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import minidl
-from minidl import Tensor, nn, ops, view
+from minidl import Tensor, metrics, nn, ops, view
+from minidl.array import Array
 from minidl.view.fit import fitted, fitted_lines, width, wrapped
 from minidl.view.shares import fraction, probability, share
 
@@ -151,6 +152,28 @@ def draw_curves(path: pathlib.Path, names: list[str]) -> None:
     view.curves(path, [{"epoch": e} | dict.fromkeys(keys, np.nan if e == 2 else 1 / e) for e in range(1, 4)], names[-1] * 4)
 
 
+def two_classes(names: list[str]) -> tuple[Array, dict[str, Array]]:
+    return np.arange(90) % 3 == 0, {name: RNG.random(90) for name in names}
+
+
+def draw_roc(path: pathlib.Path, names: list[str]) -> None:
+    labels, found = two_classes(names)
+    points = {name: [metrics.operating_point(found[name], labels, sensitivity=s) for s in (0.2, 0.5)] for name in names[::2]}
+    intervals = {name: metrics.Interval(metrics.auc(found[name], labels), 0.0001, 0.9999) for name in names[:5]}
+    view.roc(path, {name: metrics.roc_curve(s, labels) for name, s in found.items()}, points, intervals, WORDS * 3)
+
+
+def draw_precision_recall(path: pathlib.Path, names: list[str]) -> None:
+    labels, found = two_classes(names)
+    view.precision_recall(path, {name: metrics.precision_recall_curve(s, labels) for name, s in found.items()})
+
+
+def draw_calibration(path: pathlib.Path, names: list[str]) -> None:
+    labels, found = two_classes(names)
+    tables = {name: metrics.reliability(s[:, None], labels.astype(int), target=1) for name, s in found.items()}
+    view.calibration(path, tables, WORDS)
+
+
 FIGURES: dict[str, Callable[[pathlib.Path, list[str]], None]] = {
     "confusion": draw_confusion,
     "overlays": draw_overlays,
@@ -162,10 +185,13 @@ FIGURES: dict[str, Callable[[pathlib.Path, list[str]], None]] = {
     "linearity": draw_linearity,
     "architecture": draw_architecture,
     "curves": draw_curves,
+    "roc": draw_roc,
+    "precision_recall": draw_precision_recall,
+    "calibration": draw_calibration,
 }
 
 
-PLAIN = [("comparison", 64, 2), ("gradients", 64, 2), ("images", 64, 2), ("architecture", 30, 20)]
+PLAIN = [("roc", 64, 2), ("comparison", 64, 2), ("gradients", 64, 2), ("images", 64, 2), ("architecture", 30, 20)]
 OTHERS = [case for case in itertools.product(FIGURES, (4, 14, 30, 64), (2, 20)) if case not in PLAIN]
 
 
@@ -176,7 +202,7 @@ def test_no_text_is_cut_or_lies_on_another(tmp_path: pathlib.Path, drawn: list[s
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("name", ["accuracy", "confusion", "images"])
+@pytest.mark.parametrize("name", ["accuracy", "confusion", "images", "roc", "precision_recall", "calibration"])
 def test_names_that_differ_stay_different(tmp_path: pathlib.Path, drawn: list[str], name: str) -> None:
     FIGURES[name](tmp_path / "figure.svg", names_of(64, 20))
     shown = {text.split("\n")[0] for text in drawn if "…" in text and "situ" not in text}
