@@ -30,7 +30,7 @@ from minidl.ops.elementwise import Abs, Clip, Exp, Log, Maximum, Sqrt, Where
 from minidl.ops.fused import BatchNormFrozenReLU, BatchNormReLU, Conv2dReLU
 from minidl.ops.linear import Linear
 from minidl.ops.loss import MSE, BinaryCrossEntropyWithLogits, CrossEntropy, LogSoftmax, Softmax
-from minidl.ops.norm import BatchNorm, BatchNormFrozen
+from minidl.ops.norm import BatchNorm, BatchNormFrozen, GroupNorm
 from minidl.ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from minidl.ops.random import Dropout
 from minidl.ops.reduce import LogSumExp, Max, Mean, Sum, Var
@@ -282,6 +282,15 @@ FACTS: dict[type[Op], Facts] = {
         "The shift changes nothing on the way back. The stretch does: each gradient is multiplied by the scale of its channel.",
         word="norm",
         constant=_shift,
+    ),
+    GroupNorm: Facts(
+        "group norm",
+        "The channels of an image are taken in groups, and every group is shifted and stretched to mean 0 and spread 1, by "
+        "what it holds itself.",
+        "All values of a group share their mean and spread, so that each gradient depends on all the others in it. No straight "
+        "line describes this step.",
+        word="group norm",
+        field=_mixing(lambda op, ndim: range(1, ndim)),
     ),
     Dropout: Facts(constant=_homogeneous),
     # activations

@@ -155,6 +155,45 @@ class BatchNorm2d(Module):
         return f"{self.weight.size}, eps={self.eps}, momentum={self.momentum}"
 
 
+class GroupNorm(Module):
+    """y = `ops.group_norm`(x) with a weight and a bias (C,), 1 and 0 at first, or none: (N,C,...) -> (N,C,...).
+
+    Training and evaluation are the same, and there are no running statistics. `num_groups` of C channels are instance norm, one
+    group is the layer norm of images. Raises TypeError or ValueError for numbers of channels and groups that are no integers of
+    at least 1, groups that do not divide the channels, and eps that is not above 0. A call raises as `ops.group_norm` does.
+
+    Wu and He 2018, "Group normalization", section 3.
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
+        self.num_groups, self.num_channels = count(num_groups, "num_groups"), count(num_channels, "num_channels")
+        if self.num_channels % self.num_groups:
+            raise ValueError(f"num_groups: expected a divisor of the {self.num_channels} channels, got {self.num_groups}")
+        self.eps = number(eps, "eps", "(0, inf)")
+        self.weight = Parameter(np.ones(self.num_channels, np.float32), "weight") if affine else None
+        self.bias = Parameter(np.zeros(self.num_channels, np.float32), "bias") if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim < 2 or x.shape[1] != self.num_channels:
+            raise ValueError(f"x: expected (N, {self.num_channels}, ...), got shape {x.shape}")
+        return ops.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+    def relu(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """relu(self(x) + residual), as of `BatchNorm2d`, in single ops: x and residual (N,C,...) -> (N,C,...)
+
+        Raises as `ops.group_norm`.
+        """
+        y = self(x)
+        return ops.relu(y if residual is None else y + residual)
+
+    def extra_repr(self) -> str:
+        affine = "" if self.weight is not None else ", affine=False"
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}{affine}"
+
+
 # ---- activations
 
 

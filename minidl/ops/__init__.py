@@ -14,7 +14,7 @@ from minidl.ops.loss import (
     mse,
     softmax,
 )
-from minidl.ops.norm import batch_norm, batch_norm_frozen
+from minidl.ops.norm import batch_norm, batch_norm_frozen, group_norm
 from minidl.ops.pool import adaptive_avg_pool2d, avg_pool2d, global_avg_pool2d, max_pool2d
 from minidl.ops.random import dropout
 from minidl.ops.reduce import logsumexp, max, mean, sum, var
@@ -45,6 +45,7 @@ __all__ = [
     "gelu",
     "getitem",
     "global_avg_pool2d",
+    "group_norm",
     "leaky_relu",
     "linear",
     "log",

@@ -417,6 +417,20 @@ def batch_norm_frozen(draw: Any, name: str) -> Case:
     return Case(ops.batch_norm_frozen, x, gamma, beta, mean=mean, var=rng.uniform(0.3, 2, C))
 
 
+@case("GroupNorm")
+def group_norm(draw: Any, name: str) -> Case:
+    groups, pixels, affine = draw(st.integers(1, 3)), draw(shapes(max_dims=2, max_side=3)), draw(st.booleans())
+    N, C, rng = draw(st.integers(1, 3)), groups * draw(st.integers(2, 3)), draw_rng(draw)
+    (x,) = apart(rng, (N, C, *pixels))
+    inputs = [x, rng.uniform(0.5, 2, C), rng.uniform(-1, 1, C)] if affine else [x]
+    eps = draw(st.sampled_from((1e-5, 1e-3, 0.1)))
+
+    def group_norm(x: Tensor, *affine: Tensor, num_groups: int, eps: float) -> Tensor:
+        return ops.group_norm(x, num_groups, *affine, eps=eps)
+
+    return Case(group_norm, *inputs, num_groups=groups, eps=eps)
+
+
 def away_from_kinks(relus: Callable[[], Tensor]) -> None:
     """Give the draw up where a relu in the graph of the function has an input that steps of the check may carry over 0."""
     assume(all(np.abs(op.inputs[0].data).min() > 1e-4 for op in tape(relus()) if isinstance(op, ReLU)))
