@@ -145,8 +145,8 @@ def group_norm(
 
     x (N,C,...), weight and bias (C,), None for 1 and 0 -> (N,C,...). The C channels make `num_groups` groups of neighbours: C
     of them are instance norm. No image hears of another one, so that a batch may be of any size, and training and evaluation
-    are the same. Raises ValueError where the number of groups does not divide C, a group has a single value, a shape does not fit
-    or eps is negative, TypeError for what is no integer, and for weight and bias of another type than `batch_norm` takes.
+    are the same. Raises ValueError where the number of groups does not divide C, a group has a single value, a shape does not
+    fit or eps is negative, TypeError for what is no integer, and for weight and bias of another type than `batch_norm` takes.
 
     Wu and He 2018, "Group normalization", section 3.
     """
