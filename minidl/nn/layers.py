@@ -15,6 +15,7 @@ from minidl.nn import init as inits
 from minidl.nn.module import Module
 from minidl.ops.fused import BatchNormReLU
 from minidl.ops.norm import BatchNorm, running_average
+from minidl.ops.recompute import once
 
 # ---- layers with parameters
 
@@ -145,11 +146,17 @@ class BatchNorm2d(Module):
         return y
 
     def update_running_stats(self, mean: Array, var: Array, m: int) -> None:
-        """Move the running statistics towards mean and var (C,) of a batch with m values a channel, the variance unbiased."""
-        # new arrays: an older graph may hold the old ones
-        self.running_mean = running_average(self.running_mean, mean, self.momentum)
-        self.running_var = running_average(self.running_var, var, self.momentum, m / (m - 1))
-        self.num_batches_tracked += 1
+        """Move the running statistics towards mean and var (C,) of a batch with m values a channel, the variance unbiased.
+
+        Once for each batch, however often `ops.recompute` meets it.
+        """
+
+        def move() -> None:  # to new arrays: an older graph may hold the old ones
+            self.running_mean = running_average(self.running_mean, mean, self.momentum)
+            self.running_var = running_average(self.running_var, var, self.momentum, m / (m - 1))
+            self.num_batches_tracked += 1
+
+        once(move)
 
     def extra_repr(self) -> str:
         return f"{self.weight.size}, eps={self.eps}, momentum={self.momentum}"

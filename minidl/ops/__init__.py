@@ -17,6 +17,7 @@ from minidl.ops.loss import (
 from minidl.ops.norm import batch_norm, batch_norm_frozen, group_norm
 from minidl.ops.pool import adaptive_avg_pool2d, avg_pool2d, global_avg_pool2d, max_pool2d
 from minidl.ops.random import dropout
+from minidl.ops.recompute import once, recompute
 from minidl.ops.reduce import logsumexp, max, mean, sum, var
 from minidl.ops.resize import gaussian_blur, resize
 from minidl.ops.shape import broadcast_to, concat, flatten, flip, pad, reshape, split, transpose
@@ -57,7 +58,9 @@ __all__ = [
     "maximum",
     "mean",
     "mse",
+    "once",
     "pad",
+    "recompute",
     "relu",
     "reshape",
     "resize",
