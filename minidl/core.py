@@ -353,8 +353,7 @@ def walk(
     arriving: dict[Op | Tensor, Array] = {y.op or y: gy}  # at an op, or at a leaf
     todo = tape(y)[::-1]
     while todo:
-        op = todo.pop()
-        gy = arriving.pop(op, None)
+        gy = arriving.pop(op := todo.pop(), None)
         if gy is None:  # a hook set every gradient on the way here to None
             continue
         if op.unfolds:

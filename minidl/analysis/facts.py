@@ -36,6 +36,7 @@ from minidl.ops.random import Dropout
 from minidl.ops.reduce import LogSumExp, Max, Mean, Sum, Var
 from minidl.ops.resize import RowsAndColumns
 from minidl.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Transpose
+from minidl.ops.top_k import TopKPool2d
 
 Pair = tuple[int, int]
 
@@ -343,6 +344,16 @@ FACTS: dict[type[Op], Facts] = {
         "where, and only the gates further down bring that back.",
         kind="pooling",
         word="global mean",
+        field=_mixing(lambda op, ndim: (2, 3)),
+        constant=_homogeneous,
+    ),
+    TopKPool2d: Facts(
+        "mean of the largest",
+        "Of every channel only the largest values go on, as their mean. From here on nothing knows where.",
+        "Only those that were largest had a say, and share the gradient evenly. All other cells get 0.",
+        kind="pooling",
+        word="top mean",
+        setting=lambda op: f"k={op.k}",
         field=_mixing(lambda op, ndim: (2, 3)),
         constant=_homogeneous,
     ),

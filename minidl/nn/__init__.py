@@ -21,6 +21,7 @@ from minidl.nn.layers import (
     ReLU,
     Sigmoid,
     Tanh,
+    TopKPool2d,
 )
 from minidl.nn.module import Module
 
@@ -44,6 +45,7 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Tanh",
+    "TopKPool2d",
     "conv_norm",
     "conv_relu",
     "dense_block",

@@ -322,6 +322,22 @@ class GlobalAvgPool2d(Module):
         return ops.global_avg_pool2d(x)
 
 
+class TopKPool2d(Module):
+    """y[n,c] = the mean of the k largest of x[n,c], x (N,C,H,W) -> (N,C): ties, NaN and source as of `ops.top_k_pool2d`
+
+    Raises TypeError or ValueError for k that is no integer of at least 1. A call raises as `ops.top_k_pool2d` does.
+    """
+
+    def __init__(self, k: int) -> None:
+        self.k = count(k, "k")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.top_k_pool2d(x, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.k}"
+
+
 # ---- the rest
 
 

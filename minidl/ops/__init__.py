@@ -21,6 +21,7 @@ from minidl.ops.recompute import once, recompute
 from minidl.ops.reduce import logsumexp, max, mean, sum, var
 from minidl.ops.resize import gaussian_blur, resize
 from minidl.ops.shape import broadcast_to, concat, flatten, flip, pad, reshape, split, transpose
+from minidl.ops.top_k import top_k_pool2d
 
 __all__ = [
     "abs",
@@ -72,6 +73,7 @@ __all__ = [
     "sqrt",
     "sum",
     "tanh",
+    "top_k_pool2d",
     "transpose",
     "unfused",
     "var",

@@ -401,6 +401,12 @@ def global_avg_pool2d(draw: Any, name: str) -> Case:
     return Case(ops.global_avg_pool2d, draw_rng(draw).uniform(-2, 2, draw(shapes(min_dims=4, max_dims=4))))
 
 
+@case("TopKPool2d")
+def top_k_pool2d(draw: Any, name: str) -> Case:
+    (x,) = apart(draw_rng(draw), draw(shapes(min_dims=4, max_dims=4)))
+    return Case(ops.top_k_pool2d, x, k=draw(st.integers(1, x[0, 0].size)))
+
+
 @case("BatchNorm")
 def batch_norm(draw: Any, name: str) -> Case:
     N, C, pixels = draw(st.integers(3, 4)), draw(st.integers(1, 3)), draw(shapes(max_dims=2, max_side=3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 
 import minidl
 from minidl import Tensor, explain, gradients, jvp, kernels, mixed, nn, no_grad, ops, walk
-from minidl.array import Array
+from minidl.array import Array, to_cpu, to_device
 from minidl.core import tape
 from minidl.flow.relevance import Relevance
+from tests.gpu import strict_cupy
 
 Recompute = Callable[..., Tensor]
 
@@ -80,6 +82,24 @@ def test_all_bits_are_those_of_a_graph_that_is_kept(again: Recompute, precision:
     """Masks of dropout, running statistics, a shared parameter and a tensor from elsewhere included"""
     with kernels.use(kernel), np.errstate(all="ignore"):
         assert trained(again, precision) == trained(plainly, precision)
+
+
+def test_on_the_stand_in_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
+    found = []
+    for again in (ops.recompute, plainly):
+        with kernels.use("reference"):
+            model = Net(again).to("gpu")
+            ops.sum(model(Tensor(to_device(images(), "gpu")))).backward()
+        found.append([to_cpu(p.grad) for p in model.parameters()])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_nan_is_the_same_the_second_time() -> None:
+    x = Tensor(np.float32([np.nan, 1]), requires_grad=True)
+    ops.sum(ops.recompute(lambda x: x * 2.0, x)).backward()
+    np.testing.assert_array_equal(x.grad, [2, 2])
 
 
 def test_a_dropout_draws_and_a_norm_moves_once() -> None:
