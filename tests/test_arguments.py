@@ -32,8 +32,11 @@ ROOMS = (
     "minidl.check minidl.weights minidl.train.checkpoint minidl.train.cuda_graph minidl.mixed models"
 ).split()
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*the map is 0 everywhere")  # of small nets
+
 RESULTS = (  # what minidl makes, and its users only read
-    "analysis.Cost attack.Linearity metrics.Interval flow.Cell flow.Line flow.PixelFlow flow.Wire check.Difference flow.Trace"
+    "analysis.Cost attack.Linearity train.Contract metrics.Interval explain.Explanation "
+    "flow.Cell flow.Line flow.PixelFlow flow.Wire check.Difference flow.Trace"
 ).split()
 INNER = (  # what minidl itself calls; subclasses write it anew
     "optim.Optimizer optim.Optimizer.update optim.SGD.update optim.AdamW.update nn.BatchNorm2d.update_running_stats "
@@ -412,6 +415,7 @@ KINDS = {  # of annotations, "| None" left out
     "float | tuple[float, float]": NUMBER,
     "Fill": NUMBER,
     "int | Pair": PAIR,
+    "int | tuple[int, int]": PAIR,
     "int | Sequence[int]": COUNT,
     "int | tuple[int, ...]": COUNT,
     "Sequence[int]": COUNTS,
@@ -525,7 +529,7 @@ def wrong_values(a: Argument) -> Iterator[tuple[Any, type[Exception]]]:
         yield from (((1, 1, 1), ValueError), ((1, True), TypeError), ((1, 2.0), TypeError), ((1, -1), ValueError))
     if a.kind == NUMBER:
         yield from ((x, TypeError) for x in (True, np.True_, np.array("1"), 1j))
-        yield "1", ValueError if (a.where, a.name) == ("explain.occlusion", "fill") else TypeError  # "blur" is a string, too
+        yield "1", ValueError if (a.where, a.name) == ("explain.occlusion", "baseline") else TypeError  # as "blur" is one
         yield from ((x, ValueError) for x in (math.nan, np.float32(math.nan)))
         if a.name not in row.infinite.split():
             yield from ((x, ValueError) for x in (math.inf, -math.inf, np.array(math.inf), 10**400))

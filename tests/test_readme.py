@@ -201,7 +201,7 @@ PARSED = {  # what its script's own parser reads to the end, and why it is not r
     ),
 }
 BY_OTHERS = {  # what another test or .ci/run runs, and where
-    "python -m tests.figures": ("tests/kernels/test_readable.py", "images.main()"),
+    "python -m tests.figures": ("tests/kernels/test_readable.py", "figures.main()"),
     ".venv/bin/pytest": (".ci/run", ".venv/bin/pytest\n"),
     ".venv/bin/ruff check .": (".ci/run", ".venv/bin/ruff check .\n"),
     ".venv/bin/ruff format .": (".ci/run", ".venv/bin/ruff format --check .\n"),

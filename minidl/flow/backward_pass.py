@@ -65,8 +65,16 @@ class BackwardPass:
         self.gx[Wire(y, None)] = self.gy_of[y.op] if y.op is not None else leaves[y]
 
     def gradient(self, x: Tensor) -> Array:
-        """dy/dx, of the shape of x. Raises KeyError where y does not depend on x."""
+        """dy/dx, of the shape of x. Raises ValueError where y does not depend on x."""
+        self.check(x)
         if x.op is not None:
             return self.gy_of[x.op]
         first, *rest = (self.gx[wire] for wire in self.uses[x])
         return sum(rest, first)
+
+    def check(self, x: Tensor) -> None:
+        """Raises ValueError where y does not depend on x, of any shape."""
+        if x is not self.y and not self.uses.get(x):
+            raise ValueError(
+                f"x: y does not depend on this tensor of shape {x.shape}; take the one that went in, with requires_grad=True"
+            )

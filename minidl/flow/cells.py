@@ -109,10 +109,11 @@ def strongest_path(backward_pass: BackwardPass, x: Tensor, index: Index) -> list
     """The cells from x[index] up to the score, or to where nothing comes back; the pixel's first.
 
     x is of any shape, index one integer of each axis, from 0. Of several uses of a tensor, the path takes that from which most
-    came back. Raises ValueError where x has no such element, TypeError for an index of no integers, KeyError where the score
-    does not depend on x.
+    came back. Raises ValueError where x has no such element, TypeError for an index of no integers, ValueError also where the
+    score does not depend on x.
     """
     index = place(x, index)
+    backward_pass.check(x)
     path: list[Cell] = []
     while x.op is not backward_pass.y.op:
         wires = backward_pass.uses[x]

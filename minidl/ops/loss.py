@@ -97,6 +97,7 @@ class BinaryCrossEntropyWithLogits(Op):
 
     def forward(self, z: Array) -> Array:
         _check_targets(self.targets, z)
+        _check_shares(self.targets)
         xp, self.z, size = array_module(z), z, abs(wide(z))
         w = self.wrong()
         far = w * xp.where(w == 0, w, size)  # 0 where w is, also for an infinite z
@@ -177,8 +178,8 @@ def cross_entropy(z: Tensor, labels: Any, class_weights: Any = None, label_smoot
 def binary_cross_entropy_with_logits(z: Tensor, targets: Any) -> Tensor:
     """y = mean of -t log p - (1 - t) log(1 - p), p = sigmoid(z); targets t in [0, 1], of the shape of z -> scalar.
 
-    Raises ValueError for targets of another shape, or that require a gradient, and for z that `sigmoid` returned, TypeError for
-    targets of another type than z.
+    Raises ValueError for targets of another shape, beyond [0, 1], or that require a gradient, and for z that `sigmoid`
+    returned, TypeError for targets of another type than z.
     """
     if isinstance(getattr(z, "op", None), Sigmoid):
         raise ValueError("z: expected logits, got the probabilities that sigmoid returned; leave the sigmoid out")
@@ -230,3 +231,8 @@ def _check_targets(targets: Array, y: Array) -> None:
         raise ValueError(f"targets: expected shape {y.shape}, got {targets.shape}")
     if targets.dtype != y.dtype:
         raise TypeError(f"targets: expected {y.dtype}, as the predictions are, got {targets.dtype}")
+
+
+def _check_shares(targets: Array) -> None:
+    if targets.size and not capturing(targets) and not bool(((targets >= 0) & (targets <= 1)).all()):
+        raise ValueError(f"targets: expected numbers in [0, 1], got {float(targets.min()):.4g} to {float(targets.max()):.4g}")

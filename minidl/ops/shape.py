@@ -150,7 +150,9 @@ def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def flatten(x: Tensor) -> Tensor:
-    """y = x, (N, ...) -> (N, all the rest)."""
+    """y = x, (N, ...) -> (N, all the rest). Raises ValueError for a scalar, which has no N."""
+    if x.ndim == 0:
+        raise ValueError("x: expected (N, ...), got a scalar; write ops.reshape(x, (1, 1))")
     return Reshape((x.shape[0], math.prod(x.shape[1:])))(x)
 
 

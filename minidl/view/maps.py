@@ -35,7 +35,7 @@ def overlays(
     title: str = "",
     unit: str = "",
     window: tuple[float, float] | None = None,
-    color_scale: str = "shared",
+    scale: str = "shared",
 ) -> None:
     """Images (N,C,H,W), beside each its map (N,H,W) alone and over the image in grey.
 
@@ -57,7 +57,7 @@ def overlays(
     Raises ValueError where the shapes do not go together, images are beyond [0, 1] without a window, or the path has another
     ending, TypeError for what are no arrays.
     """
-    images, window, (maps,) = _checked(images, {"maps": maps}, window, color_scale, captions)
+    images, window, (maps,) = _checked(images, {"maps": maps}, window, scale, captions)
     N, columns = len(images), 2 if len(images) > 3 else 1
     lines = -(-N // columns)
     H, W = maps.shape[1:]
@@ -69,14 +69,14 @@ def overlays(
     pixel = min(wide / W, high / H)
     dpi = figure.dots(across, lines * (high + 0.5) + 0.5, pixel)
     small = _drawn(maps, pixel * dpi)
-    limits = _limits(small, color_scale)
-    own = color_scale == "image" and not masks
+    limits = _limits(small, scale)
+    own = scale == "image" and not masks
     ends = [f"end {limit:.2g}" if own else "" for limit in limits]
     above = captions_of(captions, N, triple - max(width(end, NOTE) + 0.1 * own for end in ends))
     head = max(height(text, CAPTION) for text in [*above, *ends]) + 0.03
     down = lines * (head + high + GAP) - GAP
     note = wrapped(
-        note_of(images, window, color_scale if not masks else "", pixel * dpi, "all maps"), across - 2 * figure.MARGIN, NOTE
+        note_of(images, window, scale if not masks else "", pixel * dpi, "all maps"), across - 2 * figure.MARGIN, NOTE
     )
     sheet = Sheet(across, down + 0.05 + height(note, NOTE), title, dpi)
     shades = None
@@ -94,7 +94,7 @@ def overlays(
         sheet.write(x, y - 0.03, above[n], CAPTION)
         sheet.write(x + triple, y - 0.03, ends[n], NOTE, color=GREY, ha="right")
     if shades is not None:
-        upright_bar(sheet, shades, across - figure.MARGIN - beside + 0.15, head, down - head, unit, color_scale)
+        upright_bar(sheet, shades, across - figure.MARGIN - beside + 0.15, head, down - head, unit, scale)
     sheet.write(figure.MARGIN, down + 0.05, note, NOTE, va="top", color=GREY)
     sheet.save(path)
 
@@ -106,7 +106,7 @@ def comparison(
     captions: Sequence[str] | None = None,
     title: str = "",
     window: tuple[float, float] | None = None,
-    color_scale: str = "shared",
+    scale: str = "shared",
 ) -> None:
     """images (N,C,H,W) down, and across, for each name in `maps`, its maps (N,H,W) over the images in grey.
 
@@ -114,10 +114,10 @@ def comparison(
     bar stands below. With scale="image" every single map has its own, whose end is written above it. Signs, colours, masks,
     captions, title, window, warnings, averages, the kinds of files and what is raised are as in `overlays`.
     """
-    images, window, arrays = _checked(images, maps, window, color_scale, captions)
+    images, window, arrays = _checked(images, maps, window, scale, captions)
     N, (H, W) = len(images), images.shape[2:]
     wide, high = 1.35 * min(2.5, max(1, W / H)), 1.35
-    own = color_scale == "image"
+    own = scale == "image"
     heads = fitted_lines(figure.lines(list(maps)), wide, 9.5)
     above = captions_of(captions, N, wide)
     head = max([height(text, CAPTION) for text in above] + [NOTE * LINE if own else 0.0]) + 0.04
@@ -126,7 +126,7 @@ def comparison(
     down = first + N * high + (N - 1) * head
     pixel = min(wide / W, high / H)
     dpi = figure.dots(across, down + 0.8, pixel)
-    note = wrapped(note_of(images, window, color_scale, pixel * dpi, "all maps of a column"), across - 2 * figure.MARGIN, NOTE)
+    note = wrapped(note_of(images, window, scale, pixel * dpi, "all maps of a column"), across - 2 * figure.MARGIN, NOTE)
     sheet = Sheet(across, down + 0.4 + height(note, NOTE), title, dpi)
     tops = [first + n * (high + head) for n in range(N)]
     for image, y, caption in zip(images, tops, above, strict=True):
@@ -136,7 +136,7 @@ def comparison(
         x = figure.MARGIN + k * (wide + GAP)
         masks, signed = values.dtype == bool, bool((values < 0).any())
         small = _drawn(values, pixel * dpi)
-        limits = _limits(small, color_scale)
+        limits = _limits(small, scale)
         for n, y in enumerate(tops):
             colors = None if masks else _colors(signed, limits[n])
             shades = draw(sheet.cell(x, y, wide, high), images[n], values[n], colors, window=window)
@@ -144,7 +144,7 @@ def comparison(
                 sheet.write(x + wide / 2, y - 0.04, f"end {limits[n]:.2g}", NOTE, color=GREY, ha="center")
         sheet.write(x + wide / 2, first - 0.04 - (NOTE * LINE if own else 0), name, 9.5, ha="center")
         if not masks:
-            _bar(sheet, shades, x, down + 0.08, wide, 0.09, color_scale)
+            _bar(sheet, shades, x, down + 0.08, wide, 0.09, scale)
     sheet.write(figure.MARGIN, down + 0.4, note, NOTE, va="top", color=GREY)
     sheet.save(path)
 
@@ -155,13 +155,13 @@ def captions_of(captions: Sequence[str] | None, N: int, room: float, size: float
 
 
 def _checked(
-    images: Array, maps: Mapping[str, Array], window: Window | None, color_scale: str, captions: Sequence[str] | None
+    images: Array, maps: Mapping[str, Array], window: Window | None, scale: str, captions: Sequence[str] | None
 ) -> tuple[Array, Window, list[Array]]:
     """All on the CPU, and of shapes that go together."""
     for name, a in maps.items():
         values_of(a, name, getattr(a, "shape", ()))
     images, window = images_and_window(images, window)
-    one_of(color_scale, "scale", SCALES)
+    one_of(scale, "scale", SCALES)
     if not maps:
         raise ValueError("maps: there is none")
     N, _, H, W = images.shape
@@ -184,19 +184,17 @@ def _drawn(maps: Array, dots: float) -> Array:
     return maps if maps.dtype == bool else averaged(maps, block(1, dots))
 
 
-def _limits(maps: Array, color_scale: str) -> list[float]:
+def _limits(maps: Array, scale: str) -> list[float]:
     """The end of the scale of each map."""
     if maps.dtype == bool:
         return [1.0] * len(maps)
-    return [limit_of(one) for one in maps] if color_scale == "image" else [limit_of(maps)] * len(maps)
+    return [limit_of(one) for one in maps] if scale == "image" else [limit_of(maps)] * len(maps)
 
 
-def note_of(images: Array, window: Window, color_scale: str, dots: float, which: str) -> str:
+def note_of(images: Array, window: Window, scale: str, dots: float, which: str) -> str:
     """What is to be known about all of the figure."""
     C, low, high = images.shape[1], *window
-    said = {"shared": f"one scale for {which}", "image": "a scale for each map, whose end is written above it"}.get(
-        color_scale, ""
-    )
+    said = {"shared": f"one scale for {which}", "image": "a scale for each map, whose end is written above it"}.get(scale, "")
     parts = [said] if said else []
     if C == 2 or C > 3:
         parts.append(f"of {C} channels, {'the first is' if C == 2 else 'the first three are'} shown")
@@ -299,22 +297,22 @@ def _outline(ax: Axes, mask: Array) -> None:
         ax.add_collection(LineCollection(list(lines), **style), autolim=False)
 
 
-def upright_bar(sheet: Sheet, shades: AxesImage, x: float, y: float, high: float, unit: str, color_scale: str) -> None:
+def upright_bar(sheet: Sheet, shades: AxesImage, x: float, y: float, high: float, unit: str, scale: str) -> None:
     """A colour bar beside cells that are so high, and beside it what the colours mean."""
     length = min(high, 6.0)
     middle = y + high / 2
-    _bar(sheet, shades, x, middle - length / 2, 0.13, length, color_scale)
+    _bar(sheet, shades, x, middle - length / 2, 0.13, length, scale)
     label = wrapped(unit, length, CAPTION, most=2)
     sheet.write(x + 0.8, middle, label, CAPTION, rotation=90, ha="center", va="center", color=GREY)
 
 
-def _bar(sheet: Sheet, shades: AxesImage, x: float, y: float, wide: float, high: float, color_scale: str) -> None:
+def _bar(sheet: Sheet, shades: AxesImage, x: float, y: float, wide: float, high: float, scale: str) -> None:
     """A colour bar in a cell of its own: upright where it is higher than wide, with its ends, 0 and what else has room."""
     upright = high > wide
     least, most = shades.get_clim()
     ticks = np.linspace(least, most, 5) if upright else [least, 0, most] if least < 0 else [least, most]
     end = {-1.0: "−end", 0.0: "0", 1.0: "end"}
-    texts = [end.get(round(t / most, 6), "") if color_scale == "image" else f"{t:.2g}" for t in ticks]
+    texts = [end.get(round(t / most, 6), "") if scale == "image" else f"{t:.2g}" for t in ticks]
     if not upright and sum(width(text, TICK) + 0.05 for text in texts) > wide:
         ticks, texts = [ticks[0], ticks[-1]], [texts[0], texts[-1]]
     cax = sheet.figure.add_axes(sheet.box(x, y, wide, high))

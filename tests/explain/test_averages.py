@@ -15,6 +15,8 @@ from minidl.explain.flipped import AXES
 
 from .nets import Net, images, linear
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*the map is 0 everywhere")  # of small nets
+
 
 def net() -> Net:
     return Net().to(dtype="float64")

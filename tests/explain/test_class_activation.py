@@ -15,6 +15,8 @@ from minidl.inference import predict
 
 from .nets import Net, images
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*the map is 0 everywhere")  # of small nets
+
 Method = Callable[..., Explanation]
 SIZE = (12, 8)
 

@@ -387,3 +387,12 @@ def test_bad_input() -> None:
     model = models.resnet8(num_classes=2)
     with ops.unfused(), pytest.raises(ValueError, match=r"requires a gradient; freeze the parameters"):
         BackwardPass(model.eval()(np.zeros((1, 3, 8, 8), np.float32))[0, 0])
+
+
+def test_a_tensor_that_the_score_does_not_depend_on() -> None:
+    x, other = (Tensor(np.ones((2, 3)), requires_grad=True) for _ in range(2))
+    backward_pass = BackwardPass(ops.sum(x * 2.0))
+    assert backward_pass.gradient(x).sum() == 12
+    for ask in (lambda: backward_pass.gradient(other), lambda: strongest_path(backward_pass, other, (0, 0))):
+        with pytest.raises(ValueError, match=r"x: y does not depend on this tensor of shape \(2, 3\)"):
+            ask()

@@ -18,6 +18,8 @@ from tests.attack.nets import ATTACKS
 from tests.explain.nets import METHODS, Net
 from tests.gpu import strict_cupy
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*the map is 0 everywhere")  # of small nets
+
 RNG = np.random.default_rng(0)
 X = RNG.random((3, 3, 16, 16), np.float32)
 MAPS, MASKS = RNG.random((3, 16, 16), np.float32), RNG.random((3, 16, 16)) > 0.7

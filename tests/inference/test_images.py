@@ -10,6 +10,8 @@ import pytest
 from minidl import attack, explain, nn
 from minidl.inference import predict
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*the map is 0 everywhere")  # of small nets
+
 
 def net(channels: int) -> nn.Module:
     rng = np.random.default_rng(0)

@@ -65,7 +65,11 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     # pooling
     (lambda: ops.max_pool2d(t(4, 5), 2), ValueError, r"x: expected \(N, C, H, W\), got shape \(4, 5\)"),
     (lambda: ops.max_pool2d(X, 0), ValueError, "kernel_size: expected an integer of at least 1, .* got 0"),
-    (lambda: ops.max_pool2d(X, 7), ValueError, r"kernel: \(7, 7\) is larger than the image \(5, 6\) with padding \(0, 0\)"),
+    (
+        lambda: ops.max_pool2d(X, 7),
+        ValueError,
+        r"kernel_size: \(7, 7\) is larger than the image \(5, 6\) with padding \(0, 0\)",
+    ),
     (lambda: ops.max_pool2d(X, 2, padding=2), ValueError, r"padding: expected at most half the kernel \(2, 2\), got 2"),
     (lambda: ops.avg_pool2d(X, 2, stride=(0, 1)), ValueError, r"stride: expected an integer of at least 1, .* got \(0, 1\)"),
     (lambda: ops.global_avg_pool2d(t(4, 5)), ValueError, r"x: expected \(N, C, H, W\), got shape \(4, 5\)"),
@@ -121,6 +125,12 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: ops.cross_entropy(Z, labels(0, 1, 2), label_smoothing=1.0), ValueError, r"label_smoothing: .* \[0, 1\), got 1.0"),
     (lambda: ops.mse(Z, np.ones((5, 3))), ValueError, r"targets: expected shape \(3, 5\), got \(5, 3\)"),
     (lambda: ops.mse(Z, 1.0), TypeError, "targets: expected an array or a Tensor, got float"),
+    (lambda: ops.flatten(Tensor(1.0)), ValueError, r"x: expected \(N, ...\), got a scalar"),
+    (
+        lambda: ops.binary_cross_entropy_with_logits(Z, np.linspace(0, 2, 15, dtype=np.float32).reshape(3, 5)),
+        ValueError,
+        r"targets: expected numbers in \[0, 1\], got 0 to 2",
+    ),
     (lambda: ops.binary_cross_entropy_with_logits(Z, np.ones((3, 5))), TypeError, "targets: expected float32, .* got float64"),
     # arithmetic
     (lambda: ops.linear(Z, t(4, 6)), ValueError, r"x: expected \(N, 6\), for w of \(4, 6\), got \(3, 5\)"),
