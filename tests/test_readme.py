@@ -167,6 +167,7 @@ SMALL = {  # what is run, with these settings in place of its own
     "python examples/residual_or_plain.py": "--depths 20 --images 16 --epochs 1 --batch-size 8",
     "python -m tests.benchmarks.step": f"{TINY} --batch 2 --peers reference",
     "python -m tests.benchmarks.epoch": "--model resnet8 --images 64 --batch 16 --block 2",
+    "python -m tests.benchmarks.big_images": "--train 16 --saliency 16",
     "python -m tests.benchmarks.ops": "--only relu --rounds 1 --seconds 0.01",
     "python -m tests.benchmarks.shares": "--model resnet8 --batch 4 --steps 1",
     "python -m tests.benchmarks.saliency": f"{TINY} --images 4",

@@ -174,4 +174,6 @@ def _equal(y: Array, before: Array) -> bool:
     """The same numbers, NaN included; where a CUDA graph is captured nothing can be read back, and it is taken for granted"""
     if (y.shape, y.dtype) != (before.shape, before.dtype):
         return False
-    return capturing(y) or bool(((y == before) | ((y != y) & (before != before))).all())
+    if capturing(y) or bool((y == before).all()):  # mostly, and of one bool for each number
+        return True
+    return bool(((y == before) | ((y != y) & (before != before))).all())

@@ -39,6 +39,12 @@ def batch_norm2d(
     return nn.BatchNorm2d(num_features, eps, momentum)
 
 
+def group_norm(num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, bias: bool = True) -> nn.GroupNorm:
+    if affine and not bias:
+        raise Missing("GroupNorm(bias=False)")
+    return nn.GroupNorm(num_groups, num_channels, eps, affine)
+
+
 def max_pool2d(kernel_size: Any, stride: Any = None, padding: Any = 0, return_indices: bool = False) -> nn.MaxPool2d:
     return nn.MaxPool2d(kernel_size, stride, padding)
 
@@ -81,6 +87,7 @@ LAYERS: dict[str, tuple[str, Callable[..., Any]]] = {
     "nn_Conv2d": ("Conv2d", layer(conv2d)),
     "nn_Linear": ("Linear", layer(nn.Linear)),
     "nn_BatchNorm2d": ("BatchNorm2d", layer(batch_norm2d)),
+    "nn_GroupNorm": ("GroupNorm", layer(group_norm)),
     "nn_MaxPool2d": ("MaxPool2d", layer(max_pool2d)),
     "nn_AvgPool2d": ("AvgPool2d", layer(avg_pool2d)),
     "nn_AdaptiveAvgPool2d": ("AdaptiveAvgPool2d", layer(nn.AdaptiveAvgPool2d)),
@@ -103,7 +110,9 @@ FUNCTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
 }
 
 MODULES = LAYERS | FUNCTIONS
-UNMATCHED = dict.fromkeys(("Dropout", "Flatten", "Identity", "Module", "ModuleList", "Sequential"), "PyTorch's has none")
+UNMATCHED = dict.fromkeys(("Dropout", "Flatten", "Identity", "Module", "ModuleList", "Sequential"), "PyTorch's has none") | {
+    "TopKPool2d": "PyTorch has none"
+}
 
 
 def modules_of_minidl() -> set[str]:
