@@ -35,12 +35,12 @@ ROOMS = (
 pytestmark = pytest.mark.filterwarnings("ignore:.*the map is 0 everywhere")  # of small nets
 
 RESULTS = (  # what minidl makes, and its users only read
-    "analysis.Cost attack.Linearity train.Contract metrics.Interval explain.Explanation "
+    "analysis.Cost attack.Linearity train.Contract metrics.Interval explain.Explanation data.LazyImages "
     "flow.Cell flow.Line flow.PixelFlow flow.Wire check.Difference flow.Trace"
 ).split()
 INNER = (  # what minidl itself calls; subclasses write it anew
     "optim.Optimizer optim.Optimizer.update optim.SGD.update optim.AdamW.update nn.BatchNorm2d.update_running_stats "
-    "flow.Cell.largest"
+    "flow.Cell.largest data.LazyImages.take"
 ).split()
 AXES = "ops.logsumexp ops.max ops.mean ops.sum".split()  # their only numbers are axes, which NumPy checks
 
@@ -256,11 +256,18 @@ ROWS: dict[str, Row] = {
     "data.Loader": Row(lambda: {"dataset": dataset(), "batch_size": 3}, lambda loader: [*loader, loader.seed, loader.epoch]),
     "data.Loader.set_epoch": Row(lambda: {"self": data.Loader(dataset(), 2), "epoch": 3}),
     "data.Dataset.take": Row(lambda: {"self": dataset(), "indices": (0, 2)}),
-    "data.Dataset.split": Row(lambda: {"self": dataset(), "fractions": (0.5, 0.5), "seed": 1}),
+    "data.Dataset.split": Row(lambda: {"self": dataset(12), "fractions": (0.5, 0.5), "seed": 1, "stratify": True}),
+    "data.Dataset.folds": Row(lambda: {"self": dataset(12), "k": 2, "seed": 1}, list),
+    "data.RandomRotation": Row(lambda: {"degrees": 20, "fill": 0.3}, drawn_on, signed="fill"),
+    "data.RandomZoom": Row(lambda: {"scale": (0.5, 1.5), "fill": 0.3}, drawn_on, signed="fill"),
+    "data.ColorJitter": Row(lambda: {"brightness": 0.3, "contrast": 0.2}, drawn_on),
+    "data.csv": Row(lambda: READ | {"path": FOLDER / "set.csv"}, signed="window"),
     "data.ham10000": Row(lambda: {"root": FOLDER / "ham", "size": (4, 5), "test": 0.5}),
-    "data.image_folder": Row(lambda: {"root": FOLDER / "classes", "size": (4, 5), "channels": 3, "page": 0}),
-    "data.load_image": Row(lambda: {"file": FOLDER / "classes" / "a" / "1.png", "size": (4, 5), "channels": 3, "page": 0}),
-    "data.read_image": Row(lambda: {"file": FOLDER / "classes" / "a" / "1.png", "channels": 3, "page": 0}),
+    "data.image_folder": Row(lambda: READ | {"root": FOLDER / "classes"}, signed="window"),
+    "data.load_image": Row(lambda: READ | {"file": FOLDER / "classes" / "a" / "1.png"}, signed="window"),
+    "data.read_image": Row(
+        lambda: {"file": FOLDER / "classes" / "a" / "1.png", "channels": 3, "page": 0, "window": (-5.0, 200.0)}, signed="window"
+    ),
     "data.lesions": Row(lambda: {"n": 2, "mark": (0.5, 1.0), "evidence_channel": 1}),
     # explain
     **several(
@@ -395,6 +402,7 @@ ROWS: dict[str, Row] = {
 }
 
 FOLDER = pathlib.Path()
+READ = {"size": (4, 5), "channels": 3, "page": 0, "window": (-5.0, 200.0)}  # how files are read
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -411,6 +419,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         image.save(FOLDER / "ham" / "HAM10000_images_1" / f"p{i}.jpg")
         image.save(FOLDER / "ham" / MASKS / f"p{i}_segmentation.png")
         table.append(f"l{i},p{i},nv")
+    (FOLDER / "set.csv").write_text("file,label\nclasses/a/1.png,a\nclasses/b/1.png,b\n")
     (FOLDER / "ham" / "HAM10000_metadata.csv").write_text("\n".join(table) + "\n")
     with kernels.use("reference"):
         yield
@@ -439,6 +448,7 @@ KINDS = {  # of annotations, "| None" left out
     "Shape": COUNTS,
     "Index": COUNTS,
     "Bounds": NUMBERS,
+    "Window": NUMBERS,
     "PerChannel": NUMBERS,
     "Sequence[float]": NUMBERS,
     "Sequence[float] | Array": NUMBERS,
@@ -447,7 +457,7 @@ KINDS = {  # of annotations, "| None" left out
     "int | Array": CLASS,
     "Sequence[tuple[int, int]]": PAIRS,
 }
-NUMERIC = re.compile(r"\b(int|float|Pair|Fill|Axis|Shape|Bounds|Target|PerChannel|Index)\b")
+NUMERIC = re.compile(r"\b(int|float|Pair|Fill|Axis|Shape|Bounds|Target|PerChannel|Index|Window)\b")
 OTHER = re.compile(r"^(Callable|Mapping|dict|list|Axis)\b")  # hold numbers or give them, and are none; axes: see AXES
 
 

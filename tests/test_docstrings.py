@@ -71,7 +71,7 @@ SENTENCES = re.compile(r"(?<=[.;])\s+|\n\s*\n")
 FROM_PAPERS = ("attack", "evaluate", "evaluate.baselines", "explain", "metrics", "models", "nn.init", "optim")  # whole rooms
 METHODS = {  # and these of other rooms
     "minidl": "LossScale mixed",
-    "data": "Cutout RandomCrop RandomFlip cifar10 cifar100 ham10000",
+    "data": "ColorJitter Cutout RandomCrop RandomFlip RandomRotation RandomZoom cifar10 cifar100 ham10000 medmnist",
     "nn": "BatchNorm2d Dropout GELU GlobalAvgPool2d LeakyReLU ReLU conv_norm dense_block",
     "ops": "batch_norm batch_norm_frozen batch_norm_frozen_relu batch_norm_relu dropout gelu global_avg_pool2d leaky_relu relu "
     "smooth_max_convolution",

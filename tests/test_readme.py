@@ -75,10 +75,10 @@ def published(model: nn.Module, prefix: str = "", **beside: Any) -> bytes:
 
 
 def test_they_show_examples() -> None:
-    assert [block.readme for block in PYTHON] == ["README.md"] * 3 + ["examples/README.md"] + ["minidl/README.md"] * 2 + [
+    assert [block.readme for block in PYTHON] == ["README.md"] * 3 + ["examples/README.md"] + ["minidl/README.md"] * 3 + [
         "models/README.md"
     ] * 3
-    assert sum(bool(block.output) for block in PYTHON) == 4
+    assert sum(bool(block.output) for block in PYTHON) == 5
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=names(PYTHON))

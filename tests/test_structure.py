@@ -60,6 +60,7 @@ LIBRARIES = {
     "numba": "kernels",
     "PIL": "data view",
     "pooch": "data",
+    "pydicom": "data",
     "safetensors": "io",
     "threadpoolctl": "kernels",
     "torch": "",

@@ -42,17 +42,17 @@ class RandomCrop:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "padding", count(self.padding, "padding", 0))
-        object.__setattr__(self, "fill", _fills(self.fill))
+        object.__setattr__(self, "fill", checked_fill(self.fill))
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
-        N, C, H, W = _shape(x)
+        N, C, H, W = checked_shape(x)
         p = self.padding
         top, left = rng.integers(0, 2 * p + 1, (2, N))
         if array_module(x) is not np:
             rows, columns = top[:, None] + np.arange(H) - p, left[:, None] + np.arange(W) - p  # (N,H) (N,W)
-            return _gather(x, rows, columns, _fill(self.fill, x))
+            return _gather(x, rows, columns, fill_of(self.fill, x))
         padded = np.empty((N, C, H + 2 * p, W + 2 * p), x.dtype)
-        padded[:] = _fill(self.fill, x)
+        padded[:] = fill_of(self.fill, x)
         padded[:, :, p : p + H, p : p + W] = x
         windows = sliding_window_view(padded, (H, W), (2, 3))  # (N,C,2p+1,2p+1,H,W), a view
         y: Array = windows[np.arange(N), :, top, left]  # (N,C,H,W)
@@ -76,7 +76,7 @@ class RandomFlip:
         one_of(self.axis, "axis", ("horizontal", "vertical"))
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
-        N, _, H, W = _shape(x)
+        N, _, H, W = checked_shape(x)
         flip = rng.random(N) < self.p
         if array_module(x) is not np:
             rows, columns = np.tile(np.arange(H), (N, 1)), np.tile(np.arange(W), (N, 1))  # (N,H) (N,W)
@@ -102,15 +102,15 @@ class Cutout:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", count(self.size, "size"))
-        object.__setattr__(self, "fill", _fills(self.fill))
+        object.__setattr__(self, "fill", checked_fill(self.fill))
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
-        N, _, H, W = _shape(x)
+        N, _, H, W = checked_shape(x)
         xp = array_module(x)
         rows = xp.asarray(_inside(rng.integers(0, H, N), self.size, H))  # (N,H)
         columns = xp.asarray(_inside(rng.integers(0, W, N), self.size, W))  # (N,W)
         hole = rows[:, None, :, None] & columns[:, None, None, :]  # (N,1,H,W)
-        y: Array = xp.where(hole, _fill(self.fill, x), x)
+        y: Array = xp.where(hole, fill_of(self.fill, x), x)
         return y
 
 
@@ -133,7 +133,7 @@ class Normalize:
             raise ValueError(f"std: expected numbers that float32 can tell from 0, got {self.std!r}")
 
     def __call__(self, x: Array, rng: np.random.Generator | None = None) -> Array:
-        _, C, _, _ = _shape(x)
+        _, C, _, _ = checked_shape(x)
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
         if len(mean) != C:
             raise ValueError(f"mean, std: expected one number for each of {C} channels, got {len(mean)}")
@@ -161,7 +161,7 @@ class Compose:
         return x
 
 
-def _shape(x: Array) -> tuple[int, int, int, int]:
+def checked_shape(x: Array) -> tuple[int, int, int, int]:
     if not is_array(x) or x.ndim != 4:
         raise ValueError(f"x: expected a NumPy or CuPy array (N,C,H,W), got {getattr(x, 'shape', type(x).__name__)}")
     if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
@@ -171,12 +171,12 @@ def _shape(x: Array) -> tuple[int, int, int, int]:
     return N, C, H, W
 
 
-def _fills(fill: Fill) -> tuple[float, ...]:
+def checked_fill(fill: Fill) -> tuple[float, ...]:
     """One number, or one a channel."""
     return (number(fill, "fill"),) if shape_of(fill) == () else numbers(fill, "fill")
 
 
-def _fill(fill: Fill, x: Array) -> Array:
+def fill_of(fill: Fill, x: Array) -> Array:
     """`fill` in the units and type of `x` and where `x` is, (C,1,1) or (1,1,1)."""
     values = np.asarray(fill, np.float64)
     if len(values) not in (1, x.shape[1]):

@@ -1,13 +1,12 @@
 """From the bytes of a file to the numbers that it holds: (H,W) or (H,W,C), upright, no bit dropped.
 
-Pillow decodes, and NumPy's `.npy`. Of 16 bits a colour, Pillow keeps 8; see `_deep`.
+Pillow decodes, and NumPy's `.npy`; `dicom.py` has DICOM. Of 16 bits a colour, Pillow keeps 8; see `_deep`.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import pathlib
 import re
 import sys
 from collections.abc import Iterator
@@ -36,24 +35,22 @@ class UnreadableError(ValueError):
     """A file that is no image, or none that can be read: a folder passes over it."""
 
 
-def decode(file: str | os.PathLike[str], page: int | None, ink: bool) -> Array:
-    """The image (H,W) or (H,W,C) in the file, C of 2 and 4 with alpha last; uint8, uint16 or float32.
+def decode(file: str | os.PathLike[str], raw: bytes, page: int | None, ink: bool) -> Array:
+    """The image (H,W) or (H,W,C) of a file of these bytes, C of 2 and 4 with alpha last; uint8, uint16 or float32.
 
-    ink: whether CMYK may be converted to RGB. Raises UnreadableError for what is no image that can be read, ValueError where
-    `page` or `ink` has to be told, and OSError where the file itself cannot be read.
+    ink: whether CMYK may be converted to RGB. Raises UnreadableError for what is no image that can be read, and ValueError
+    where `page` or `ink` has to be told.
     """
-    raw = pathlib.Path(file).read_bytes()
     if not raw:
         raise UnreadableError(f"{file} is empty, 0 bytes")
-    if is_dicom(raw):
-        raise UnreadableError(
-            f"{file} is DICOM, which is not read yet: convert it, for instance with pydicom, d = pydicom.dcmread(file); "
-            "np.save('x.npy', pydicom.pixels.apply_rescale(d.pixel_array, d).astype(np.float32))"
-        )
     pixels = _npy(file, raw, page) if raw.startswith(NPY) else _by_pillow(file, raw, page, ink)
+    check_finite(file, pixels)
+    return pixels
+
+
+def check_finite(file: str | os.PathLike[str], pixels: Array) -> None:
     if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
         raise UnreadableError(f"{file} holds NaN or infinity, or what float32 cannot hold")
-    return pixels
 
 
 def is_dicom(raw: bytes) -> bool:
@@ -68,8 +65,8 @@ MOST_CHANNELS = 16  # of an array; more are rows or columns in the place of chan
 
 
 def _npy(file: str | os.PathLike[str], raw: bytes, page: int | None) -> Array:
-    _check_page(file, page, 1)
-    with _decoding(file):
+    check_page(file, page, 1)
+    with decoding(file):
         a: Array = np.load(io.BytesIO(raw), allow_pickle=False)
     if a.dtype == bool:
         a = a.astype(np.uint8) * np.uint8(255)
@@ -100,23 +97,23 @@ def pillow() -> Any:
 
 def _by_pillow(file: str | os.PathLike[str], raw: bytes, page: int | None, ink: bool) -> Array:
     with _open(file, raw) as image:
-        with _decoding(file):
+        with decoding(file):
             pages = getattr(image, "n_frames", 1)
         if page is None and image.format == "MPO":
             page = 0  # the photograph; the others are its previews
-        page = _check_page(file, page, pages)
-        with _decoding(file):
+        page = check_page(file, page, pages)
+        with decoding(file):
             image.seek(page)
         if image.mode == "CMYK" and not ink:
             raise ValueError(
                 f"{file} is CMYK, colours of ink: pass channels=3 (--channels 3), which converts without a profile"
             )
-        with _decoding(file):
+        with decoding(file):
             return _upright(_pixels(file, raw, page, image), image)
 
 
 def _open(file: str | os.PathLike[str], raw: bytes) -> Image.Image:
-    with _decoding(file):
+    with decoding(file):
         try:
             image: Image.Image = pillow().open(io.BytesIO(raw), formats=FORMATS)
         except pillow().UnidentifiedImageError as error:
@@ -132,14 +129,14 @@ def _open(file: str | os.PathLike[str], raw: bytes) -> Image.Image:
 
 
 @contextmanager
-def _decoding(file: str | os.PathLike[str]) -> Iterator[None]:
+def decoding(file: str | os.PathLike[str]) -> Iterator[None]:
     """Inside, whatever a decoder raises (OSError, SyntaxError, struct.error, ...) says that the file cannot be read."""
     try:
         yield
     except (MemoryError, UnreadableError):
         raise
     except Exception as error:
-        said = str(error).split(" <_io.BytesIO")[0]  # Pillow names the bytes, not the file
+        said = " ".join(str(error).split()).split(" <_io.BytesIO")[0]  # Pillow names the bytes, not the file
         raise UnreadableError(f"{file} is no image that can be read, it may be cut off or damaged: {said}") from error
 
 
@@ -165,7 +162,7 @@ def _other_format(raw: bytes) -> str | None:
         return None
 
 
-def _check_page(file: str | os.PathLike[str], page: int | None, pages: int) -> int:
+def check_page(file: str | os.PathLike[str], page: int | None, pages: int) -> int:
     if page is None and pages > 1:
         raise ValueError(f"{file} holds {pages} pages: pass page=0 (--page 0) for the first, up to {pages - 1}")
     if page is not None and page >= pages:
@@ -240,6 +237,11 @@ def _integers(file: str | os.PathLike[str], values: Array, signed: bool) -> Arra
     whole = values.astype(np.int64)
     if not signed:  # Pillow has them with a sign
         whole %= 2**32
+    return exactly(file, whole)
+
+
+def exactly(file: str | os.PathLike[str], whole: Array) -> Array:
+    """Integers as float32, which tells them apart."""
     if np.abs(whole).max() > EXACT:
         raise UnreadableError(
             f"{file} holds integers from {whole.min()} to {whole.max()}, expected at most 2**24, which float32 can hold"

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from minidl.arguments import count, counts
-from minidl.array import Array
+from minidl.arguments import wrong
 from minidl.data.dataset import Dataset
-from minidl.data.decoding import UnreadableError, is_dicom, pillow
-from minidl.data.loader import ahead
-from minidl.data.reading import as_held, checked_channels, read_image
+from minidl.data.decoding import UnreadableError, is_dicom
+from minidl.data.files import How, Image, read_alike
+from minidl.data.lazy import images_of
+from minidl.data.windows import Window
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm", ".pfm",
-            ".npy")  # fmt: skip
+            ".npy", ".dcm")  # fmt: skip
 LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")  # what systems leave in folders, beside names that begin with a dot
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 HIDDEN = "hidden, or left by the system"
 NAMED = 3  # of the files that are passed over, so many are named
-
-
-class Image(NamedTuple):
-    """What was read of a file: (C,H,W), and the type of its pixels before they were scaled"""
-
-    file: pathlib.Path
-    pixels: Array
-    dtype: np.dtype[Any]
 
 
 @dataclass
@@ -56,8 +50,11 @@ def image_folder(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     page: int | None = None,
+    window: Window | None = None,
+    groups: str | None = None,
+    lazy: bool = False,
 ) -> Dataset:
-    """The images in `root/CLASS`, in folders in there, too; classes and files sorted by name.
+    """The images in `root/CLASS`, in folders in there, too; classes and files sorted by name, which are the set's `names`.
 
     They are read as `read_image` does, in threads, with a bar where there is a terminal. The images are uint8; where one of
     them has 16 bits, all are float32 in [0, 1], which keeps its depth. Floats and integers with a sign are float32 as they are,
@@ -68,53 +65,63 @@ def image_folder(
         size: (H, W) to resize every image to (bilinear, with antialiasing); without it their sizes must agree.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA) to convert every image to; without it they must agree.
         page: which image of each file, from 0; without it no file may hold several.
+        window: (low, high), the grey values that become black and white, as in `read_image`.
+        groups: a regular expression that finds in each name, "CLASS/file.png", whom the image shows: what it matches, or its
+            first (...): "/([0-9]+)_" finds the patient 0017 in "benign/0017_left.png".
+        lazy: leave the images on disk; see `LazyImages`. Every file is read once here all the same, to be checked, and the same
+            batches come as of images in memory.
 
     Raises:
         FileNotFoundError: there is no such folder, it has no class, or a class has no image that can be read.
         ValueError: sizes, channels or ranges differ, a file holds several pages, CMYK or pixels that are transparent and the
-            arguments do not say what to make of that, `root` holds folders of classes, or an argument is none of the above.
-        TypeError: these are no integers.
+            arguments do not say what to make of that, `root` holds folders of classes, `groups` finds nothing in a name, or an
+            argument is none of the above.
+        TypeError: these are no integers, or `groups` is no string.
     """
-    from minidl.bar import Bar  # not with minidl: tqdm takes its time
-
-    root = pathlib.Path(root)
-    channels, page = checked_channels(channels), None if page is None else count(page, "page", 0)
-    if size is not None:
-        H, W = counts(size, "size", length=2)
-        size = H, W
+    root, how = pathlib.Path(root), How(size, channels, page, window)
+    pattern = _pattern(groups)
     passed = PassedOver()
     classes = _classes(root, passed)
     files = [(file, label) for label, found in enumerate(classes.values()) for file in found]
-
-    def read(file: pathlib.Path) -> Image | Exception:
-        try:
-            pixels = read_image(file, channels, page)
-        except (UnreadableError, OSError) as error:
-            return error
-        return Image(file, as_held(pixels, size), pixels.dtype)
-
-    pillow()  # loads its readers once, and not in every thread
-    workers = min(os.cpu_count() or 1, 8)
     images, labels = list[Image](), list[int]()
-    results = ahead(read, [file for file, _ in files], 2 * workers, workers)
-    bar = Bar(results, desc=f"reading {root.name}", total=len(files), leave=False, disable=None)
-    try:
-        for (file, label), image in zip(files, bar, strict=True):
+    read = read_alike([file for file, _ in files], how, f"reading {root.name}", keep=not lazy)
+    with closing(read):
+        for (file, label), image in zip(files, read, strict=True):
             if isinstance(image, Exception):
                 passed.why[_shown(file, root)] = _reason(image, file)
                 continue
             images.append(image)
             labels.append(label)
-            _check_alike(images[0], image)
-    finally:
-        bar.close()
-        results.close()
 
     if passed.why:
         warnings.warn(f"image_folder: passed over in {root}: {passed}", stacklevel=2)
     if empty := [name for label, name in enumerate(classes) if label not in labels]:
         raise FileNotFoundError(f"{root / empty[0]} holds no image that can be read; passed over: {passed}")
-    return Dataset(np.stack(_of_one_type(images)), np.array(labels, np.int64), tuple(classes), name=root.name)
+    names = [image.file.relative_to(root).as_posix() for image in images]
+    whom = None if pattern is None else np.array([_group(pattern, name) for name in names])
+    return Dataset(
+        images_of(images, how), np.array(labels, np.int64), tuple(classes), name=root.name, names=np.array(names), groups=whom
+    )
+
+
+def _pattern(groups: Any) -> re.Pattern[str] | None:
+    if groups is None:
+        return None
+    expected = 'a regular expression that finds the group in "CLASS/file.png"'
+    if not isinstance(groups, str):
+        wrong(TypeError, "groups", expected, groups)
+    try:
+        return re.compile(groups)
+    except re.error as error:
+        raise ValueError(f"groups: expected {expected}, got {groups!r}: {error}") from error
+
+
+def _group(pattern: re.Pattern[str], name: str) -> str:
+    match = pattern.search(name)
+    group = match and match[1 if pattern.groups else 0]
+    if not group:
+        raise ValueError(f"groups: {pattern.pattern!r} finds nothing in {name!r}; expected whom every image shows")
+    return group
 
 
 def _classes(root: pathlib.Path, passed: PassedOver) -> dict[str, list[pathlib.Path]]:
@@ -160,7 +167,7 @@ def _images(
         elif path.suffix.lower() in SUFFIXES:
             yield path
         elif _holds_dicom(path):
-            yield path  # whose reader says what to do
+            yield path
         else:
             passed.why[_shown(path, root)] = "not named as an image is"
 
@@ -185,28 +192,3 @@ def _reason(error: Exception, file: pathlib.Path) -> str:
     """What the error says, without the name of the file."""
     said = str(error).replace(f"{file} ", "").replace(f": '{file}'", "")
     return said if isinstance(error, UnreadableError) else f"cannot be opened: {said}"
-
-
-def _check_alike(first: Image, image: Image) -> None:
-    """Both have the same shape (C,H,W), and both any range or both not."""
-    (C, H, W), (c, h, w) = first.pixels.shape, image.pixels.shape
-    if c != C:
-        raise ValueError(
-            f"{image.file} has {c} channels, {first.file} has {C}; pass channels=3 (--channels 3), or 1, to convert them"
-        )
-    if (h, w) != (H, W):
-        raise ValueError(
-            f"{image.file} is {h}x{w} (HxW), {first.file} is {H}x{W}; pass size=({H}, {W}) (--size {max(H, W)}) to resize them"
-        )
-    if (image.dtype == np.float32) != (first.dtype == np.float32):
-        floats, whole = (image, first) if image.dtype == np.float32 else (first, image)
-        raise ValueError(
-            f"{floats.file} holds floats or signed integers of any range, {whole.file} holds {whole.dtype}: convert one of them"
-        )
-
-
-def _of_one_type(images: list[Image]) -> list[Array]:
-    """All uint8, or all float32."""
-    if all(image.dtype == np.uint8 for image in images):
-        return [image.pixels for image in images]
-    return [x.pixels if x.dtype != np.uint8 else x.pixels.astype(np.float32) / np.float32(255) for x in images]

@@ -51,7 +51,8 @@ def ham10000(
 ) -> Dataset:
     """The training or the test images (N,3,H,W) uint8 in the folder `root`, in the order of the metadata.
 
-    masks: "lesion", (N,H,W) bool, as dermatologists outlined it. Tschandl, Rosendahl and Kittler 2018, "The HAM10000 dataset".
+    masks: "lesion", (N,H,W) bool, as dermatologists outlined it. names: image_id; groups: lesion_id.
+    Tschandl, Rosendahl and Kittler 2018, "The HAM10000 dataset".
 
     Args:
         size: (H, W) to resize images and masks to (bilinear, with antialiasing); those published are 450x600.
@@ -86,7 +87,9 @@ def ham10000(
             progress(i + 1, len(rows))
     names = tuple(DIAGNOSES) if labels == "diagnosis" else ("benign", "malignant")
     number = [names.index(row["dx"]) if labels == "diagnosis" else int(DIAGNOSES[row["dx"]]) for row in rows]
-    return Dataset(images, np.array(number, np.int64), names, {"lesion": lesion}, f"HAM10000 {'train' if train else 'test'}")
+    ids, lesions = (np.array([row[column] for row in rows]) for column in ("image_id", "lesion_id"))
+    name = f"HAM10000 {'train' if train else 'test'}"
+    return Dataset(images, np.array(number, np.int64), names, {"lesion": lesion}, name, ids, lesions)
 
 
 def _rows(root: pathlib.Path) -> list[dict[str, str]]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 
 from minidl.arguments import count, one_of
 from minidl.array import DEVICES, Array, array_module, is_array, to_device, to_gpu
+from minidl.data.ahead import ahead
 from minidl.data.augment import Augmentation
 from minidl.data.dataset import Dataset
 
@@ -23,6 +20,9 @@ B = TypeVar("B")
 
 class Loader:
     """Iterable of batches (x, labels): x (n,C,H,W) float32, labels (n,) int64, with n <= batch_size and never 0.
+
+    Where the dataset has several heads, labels is name -> (n,). Images that are left on disk are read with their batch, ahead
+    of time as everything else.
 
     Order and augmentation depend on (seed, epoch, number of the batch) and on nothing else, so that a resumed run sees
     the same batches. Each iteration takes the epoch in `loader.epoch` and then counts it up; set it to resume.
@@ -76,7 +76,7 @@ class Loader:
         whole, rest = divmod(len(self.dataset), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
-    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+    def __iter__(self) -> Iterator[tuple[Array, Any]]:
         epoch = count(self.epoch, "epoch", 0)
         self.epoch = epoch + 1
         order = np.arange(len(self.dataset))
@@ -84,7 +84,7 @@ class Loader:
             order = self._rng(epoch).permutation(order)
         picks = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
 
-        def batch(number: int) -> tuple[Array, Array]:
+        def batch(number: int) -> tuple[Array, Any]:
             return self._batch(picks[number], self._rng(epoch, number))
 
         return (ahead if self.device == "cpu" else on_a_stream)(batch, range(len(self)), self.prefetch)
@@ -92,7 +92,7 @@ class Loader:
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
-    def _batch(self, pick: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    def _batch(self, pick: Array, rng: np.random.Generator) -> tuple[Array, Any]:
         x = to_device(self.dataset.images[pick], self.device)  # (n,C,H,W)
         if self.augment is not None:
             x = self.augment(x, rng)
@@ -103,29 +103,10 @@ class Loader:
             x = x.astype(np.float32) / np.float32(255)
         elif not np.issubdtype(x.dtype, np.floating):
             raise ValueError(f"augment: expected it to return images of uint8 or floats, got {x.dtype}")
-        return array_module(x).ascontiguousarray(x, np.float32), to_device(self.dataset.labels[pick], self.device)
-
-
-def ahead(f: Callable[[A], B], arguments: Iterable[A], depth: int, threads: int = 1) -> Generator[B]:
-    """map(f, arguments) that computes up to `depth` results ahead, in threads of its own.
-
-    What f raises is raised here, with its traceback. However the generator ends (exhausted, closed, collected, by
-    Ctrl-C), work that has not begun is dropped and the threads are over when the generator is.
-    """
-    if depth == 0:
-        yield from map(f, arguments)
-        return
-    rest = iter(arguments)
-    worker = ThreadPoolExecutor(threads, thread_name_prefix="minidl-loader")
-    try:
-        waiting: deque[Future[B]] = deque(worker.submit(f, argument) for argument in islice(rest, depth))
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(worker.submit(f, argument) for argument in islice(rest, 1))
-            yield result
-    finally:
-        with suppress(RuntimeError):  # a thread cannot wait for itself, should the garbage collector run this in it
-            worker.shutdown(wait=True, cancel_futures=True)
+        x, labels = array_module(x).ascontiguousarray(x, np.float32), self.dataset.labels
+        if isinstance(labels, Mapping):
+            return x, {head: to_device(values[pick], self.device) for head, values in labels.items()}
+        return x, to_device(labels[pick], self.device)
 
 
 def on_a_stream(f: Callable[[A], B], arguments: Iterable[A], depth: int) -> Iterator[B]:

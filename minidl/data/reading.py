@@ -3,39 +3,60 @@
 from __future__ import annotations
 
 import os
+import pathlib
 from typing import Any
 
 import numpy as np
 
 from minidl.arguments import count, counts, wrong
 from minidl.array import Array
-from minidl.data.decoding import decode, pillow
+from minidl.data.decoding import decode, is_dicom, pillow
+from minidl.data.dicom import decode_dicom
+from minidl.data.windows import Window, checked_window, windowed
 
 CHANNELS = (1, 3, 4)
 
 
-def read_image(file: str | os.PathLike[str], channels: int | None = None, page: int | None = None) -> Array:
+def read_image(
+    file: str | os.PathLike[str],
+    channels: int | None = None,
+    page: int | None = None,
+    window: Window | None = None,
+) -> Array:
     """The image (H,W,C) in the file, upright as Exif says: uint8, uint16 or float32, as the file holds.
 
     BMP, GIF, JPEG, PNG, PPM, TIFF, WebP, and `.npy` of (H,W) or (H,W,C). Floats, and integers of 32 bits or with a sign, come
     as they are, float32 of any range; nothing is scaled. Opaque alpha is dropped. Palettes become colours, bits 0 and 255.
+
+    DICOM, by pydicom (`pip install "minidl[dicom]"`): stored values become slope * stored + intercept. Then the window of grey
+    values that the file names, the first of several, is cut out as the standard says (PS3.3, C.11.2.1), uint16 from black 0 to
+    white 65535. Where it names none, unsigned integers that were not rescaled come as they are, others as float32. MONOCHROME1,
+    in which low values are white, is inverted after that. Frames are pages.
 
     Args:
         channels: 1, 3 or 4 to convert to grey, Y = 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), to RGB or to RGBA; without it 1
             or 3, as the file holds. 3 also converts from CMYK.
         page: which image of a file with several, from 0. Without it they must not be several, but for a JPEG with previews
             (MPO), which gives its photograph.
+        window: (low, high), the grey values that become black and white, in the numbers of the file; of DICOM in those after
+            rescaling, Hounsfield units in CT. uint16, round(65535 min(max((x - low) / (high - low), 0), 1)).
 
     Raises:
-        UnreadableError: a ValueError; the file is damaged, none of these formats, or holds NaN.
+        UnreadableError: a ValueError; the file is damaged, none of these formats, DICOM without pixels or of a compression for
+            which a package is missing, or holds NaN.
         ValueError: it holds several pages, CMYK, or pixels that are transparent, and the arguments do not say what to make of
-            that; or an argument cannot be.
-        TypeError: channels or page is no integer.
+            that; it has colours, and a window is given; or an argument cannot be.
+        TypeError: channels or page is no integer, or a window no pair of numbers.
         OSError: there is no such file, or it may not be read.
     """
     channels = checked_channels(channels)
     page = None if page is None else count(page, "page", 0)
-    pixels = decode(file, page, ink=channels in (1, 3))
+    window = checked_window(window)
+    raw = pathlib.Path(file).read_bytes()
+    if is_dicom(raw):
+        pixels, window = decode_dicom(file, raw, page, window), None
+    else:
+        pixels = decode(file, raw, page, ink=channels in (1, 3))
     pixels = pixels.reshape(*pixels.shape[:2], -1)  # (H,W,C)
     if pixels.shape[2] in (2, 4) and channels != 4:
         if not (pixels[..., -1] == _opaque(pixels)).all():
@@ -44,11 +65,21 @@ def read_image(file: str | os.PathLike[str], channels: int | None = None, page: 
                 "background"
             )
         pixels = pixels[..., :-1]
+    if window is not None:
+        if pixels.shape[2] != 1:
+            raise ValueError(
+                f"window: {file} has {pixels.shape[2]} channels, and a window is of grey values: convert it to grey"
+            )
+        pixels = windowed(pixels, *window)
     return np.ascontiguousarray(pixels if channels is None else _converted(pixels, channels))
 
 
 def load_image(
-    file: str | os.PathLike[str], size: tuple[int, int] | None = None, channels: int | None = None, page: int | None = None
+    file: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    page: int | None = None,
+    window: Window | None = None,
 ) -> Array:
     """The image (C,H,W) as `image_folder` holds it: uint8; float32 in [0, 1] of 16 bits, x / 65535; other floats as they are.
 
@@ -57,7 +88,7 @@ def load_image(
     if size is not None:
         H, W = counts(size, "size", length=2)
         size = H, W
-    return as_held(read_image(file, channels, page), size)
+    return as_held(read_image(file, channels, page, window), size)
 
 
 def as_held(pixels: Array, size: tuple[int, int] | None) -> Array:

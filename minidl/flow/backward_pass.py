@@ -73,7 +73,7 @@ class BackwardPass:
         return sum(rest, first)
 
     def check(self, x: Tensor) -> None:
-        """Raises ValueError where y does not depend on x, of any shape."""
+        """x may have any shape. Raises ValueError where y does not depend on it."""
         if x is not self.y and not self.uses.get(x):
             raise ValueError(
                 f"x: y does not depend on this tensor of shape {x.shape}; take the one that went in, with requires_grad=True"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 import threading
 import time
 import warnings
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minidl.data import folder, image_folder, load_image
+from minidl.data import files, image_folder, load_image
 
 
 def save(file: pathlib.Path, pixels: np.ndarray, mode: str | None = None) -> None:
@@ -108,10 +109,14 @@ def test_a_class_of_which_nothing_is_left(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["1.dcm", "1", "IM0001.bin", "1.png"])
-def test_dicom(tmp_path: pathlib.Path, name: str) -> None:
+def test_dicom_without_pydicom(tmp_path: pathlib.Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / name).write_bytes(bytes(128) + b"DICM" + bytes(100))
-    with pytest.warns(UserWarning), pytest.raises(FileNotFoundError, match=rf"\(a/{name}\), is DICOM, .* np.save"):
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(FileNotFoundError, match=rf"\(a/{name}\), is DICOM, which needs"),
+    ):
         image_folder(tmp_path)
 
 
@@ -143,15 +148,15 @@ def test_names(tmp_path: pathlib.Path, name: str) -> None:
 def test_the_order_is_that_of_the_files(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for k in range(24):
         save(tmp_path / "c" / f"{k:02}.png", np.full((2, 2), k, np.uint8))
-    threads, read = set[int](), folder.read_image
+    threads, read = set[int](), files.read_image
 
     def slow(file: pathlib.Path, *asked: Any) -> np.ndarray:
         threads.add(threading.get_ident())
         time.sleep(0.01 * (int(file.stem) % 3))
         return read(file, *asked)
 
-    monkeypatch.setattr(folder, "read_image", slow)
-    monkeypatch.setattr(folder.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(files, "read_image", slow)
+    monkeypatch.setattr(files.os, "cpu_count", lambda: 4)
     assert image_folder(tmp_path).images[:, 0, 0, 0].tolist() == list(range(24))
     assert len(threads) > 1 and threading.get_ident() not in threads
 
@@ -169,7 +174,7 @@ def test_the_first_error_is_raised(tmp_path: pathlib.Path) -> None:
 def test_ctrl_c_stops_it(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for k in range(200):
         save(tmp_path / "c" / f"{k:03}.png", noise(2, 2))
-    begun, read, before = list[str](), folder.read_image, threading.active_count()
+    begun, read, before = list[str](), files.read_image, threading.active_count()
 
     def interrupted(file: pathlib.Path, *asked: Any) -> np.ndarray:
         begun.append(file.stem)
@@ -177,7 +182,7 @@ def test_ctrl_c_stops_it(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
             raise KeyboardInterrupt
         return read(file, *asked)
 
-    monkeypatch.setattr(folder, "read_image", interrupted)
+    monkeypatch.setattr(files, "read_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
         image_folder(tmp_path)
     assert len(begun) < 60 and threading.active_count() == before

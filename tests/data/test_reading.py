@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pathlib
 import struct
+import sys
 import zlib
 from typing import Any
 
@@ -306,6 +307,41 @@ def test_a_tiff_that_pillow_does_not_read(tmp_path: pathlib.Path, raw: bytes, wh
         read(tmp_path, raw, "x.tif")
 
 
+# ---- windows
+
+
+def test_the_same_x_ray_through_three_windows(tmp_path: pathlib.Path) -> None:
+    """Whatever kind of file holds it: y = (x - low) / (high - low), cut off at 0 and 1."""
+    x = noise(9, 8, dtype=np.uint16)
+    (tmp_path / "x.png").write_bytes(png(x[..., None], 0, 16))
+    np.save(tmp_path / "x.npy", x.astype(np.float32))
+    seen = set()
+    for low, high in (0, 65535), (1000, 20_000), (-500, 40_000.5):
+        found = [read_image(tmp_path / name, window=(low, high)) for name in ("x.png", "x.npy")]
+        exactly(found[0][..., 0], np.rint(((x - np.float64(low)) / (high - low)).clip(0, 1) * 65535).astype(np.uint16))
+        exactly(found[1], found[0])
+        seen.add(found[0].tobytes())
+        held = load_image(tmp_path / "x.png", window=(low, high))
+        np.testing.assert_allclose(held, found[0].transpose(2, 0, 1) / 65535, rtol=1e-6)
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("window", "error", "message"),
+    [
+        ((5, 5), ValueError, r"window: expected \(low, high\), low < high, got \(5, 5\)"),
+        ((9, 5), ValueError, r"window: expected \(low, high\), low < high"),
+        (5, TypeError, "window: expected 2 finite numbers, got 5"),
+        ((1, 2, 3), ValueError, "window: expected 2 finite numbers"),
+        ((0, float("nan")), ValueError, r"window\[1\]: expected a finite number"),
+        ((0, 9), ValueError, r"window: .*x.png has 3 channels, and a window is of grey values"),
+    ],
+)
+def test_windows_that_cannot_be(tmp_path: pathlib.Path, window: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        read(tmp_path, png(noise(3, 3, 3), 2, 8), window=window)
+
+
 # ---- orientation and pages
 
 
@@ -421,8 +457,9 @@ def test_more_pixels_than_memory(tmp_path: pathlib.Path, bits: int) -> None:
         read(tmp_path, raw)
 
 
-def test_dicom(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(UnreadableError, match=r"scan is DICOM, which is not read yet: convert it, .* pydicom.dcmread\(file\)"):
+def test_dicom_without_pydicom(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(UnreadableError, match=r'scan is DICOM, which needs pydicom: pip install "minidl\[dicom\]"'):
         read(tmp_path, bytes(128) + b"DICM" + bytes(200), "scan")
 
 
