@@ -75,7 +75,7 @@ def published(model: nn.Module, prefix: str = "", **beside: Any) -> bytes:
 
 
 def test_they_show_examples() -> None:
-    assert [block.readme for block in PYTHON] == ["README.md"] * 3 + ["examples/README.md"] + ["minidl/README.md"] * 3 + [
+    assert [block.readme for block in PYTHON] == ["README.md"] * 3 + ["examples/README.md"] + ["minidl/README.md"] * 4 + [
         "models/README.md"
     ] * 3
     assert sum(bool(block.output) for block in PYTHON) == 5
