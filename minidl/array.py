@@ -116,6 +116,16 @@ def wide_sum(x: Array, axis: tuple[int, ...], keepdims: bool = False) -> Array:
     return x.sum(axis=axis, dtype=sum_type(x.dtype), keepdims=keepdims).astype(x.dtype, copy=False)
 
 
+def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
+    """The adjoint of broadcasting: add up g over the axes along which `shape` was repeated."""
+    if g.shape == shape:
+        return g
+    if g.ndim > len(shape):
+        g = wide_sum(g, tuple(range(g.ndim - len(shape))))
+    repeated = tuple(i for i, n in enumerate(shape) if n == 1 and g.shape[i] != 1)
+    return wide_sum(g, repeated, keepdims=True) if repeated else g
+
+
 def dot(a: Array, b: Array) -> float:
     """<a, b> = sum_k a_k b_k, in float64"""
     return float(array_module(a).multiply(a, b, dtype="float64").sum())

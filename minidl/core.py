@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from minidl import inputs, kernels
-from minidl.array import Array, array_module, device_of, is_float, to_device, wide_sum
+from minidl.array import Array, array_module, device_of, is_float, sum_to, to_device
 from minidl.conduct import Conduct
 from minidl.contexts import Block, Setting
 from minidl.inputs import Line
@@ -36,7 +36,7 @@ Grads = Sequence[Array | None]  # one gradient per input of an op, None where no
 
 OPS: dict[str, type[Op]] = {}  # every op class by its name; the tests demand a gradient check for each
 
-_made = count()  # creation numbers: sorted by them, the ops stand in topological order
+creation = count()  # creation numbers: sorted by them, the ops stand in topological order
 
 _recording = Setting("no_grad", True)  # whether ops record
 frozen: Setting[dict[int, Parameter]] = Setting("model.frozen", {})  # by id, as tensors do not compare
@@ -216,7 +216,7 @@ class Op:
     needs: tuple[bool, ...] = ()
     made: int = -1  # creation number
     where: Line | None = None  # the line outside minidl that called for this op
-    freed = False
+    freed = unfolds = False  # unfolds: whether it stands for other ops, which a walk that comes to it makes by `unfold`
     precision: tuple[str, ...] = ()  # what the inputs are inside `minidl.mixed`, over and over; (): as they come
 
     def __init_subclass__(cls) -> None:
@@ -256,6 +256,10 @@ class Op:
         """The ops that this one is made of, in their order; () for a single op."""
         return ()
 
+    def unfold(self) -> list[Op]:
+        """The ops that it stands for, oldest first, the last of which gives y; of one that `unfolds`."""
+        raise NotImplementedError(f"write unfold in class {type(self).__name__}: the ops that it stands for, the oldest first")
+
     def tangents(self, *txs: Array | None) -> list[Any]:
         """txs, of the shape of its input each, with zeros in place of None; None stays for an input that is not there."""
         return [
@@ -277,7 +281,7 @@ class Op:
             error.add_note(inputs.note(self, xs))
             raise
         if any(self.needs):
-            self.inputs, self.made, self.where = xs, next(_made), inputs.users_line()
+            self.inputs, self.made, self.where = xs, next(creation), inputs.users_line()
             y.op, y.requires_grad = self, True
         return y
 
@@ -347,9 +351,16 @@ def walk(
     """
     gy = inputs.first_gradient(y, gy)
     arriving: dict[Op | Tensor, Array] = {y.op or y: gy}  # at an op, or at a leaf
-    for op in tape(y):
-        gy = arriving.pop(op, None)
+    todo = tape(y)[::-1]
+    while todo:
+        gy = arriving.pop(op := todo.pop(), None)
         if gy is None:  # a hook set every gradient on the way here to None
+            continue
+        if op.unfolds:
+            todo += op.unfold()
+            arriving[todo[-1]] = gy
+            if not keep_graph:
+                op.free()
             continue
         try:
             step = Step(op, gy, list(op.backward(gy)))
@@ -458,16 +469,6 @@ def _operand(other: Any, like: Tensor) -> Any:
     if isinstance(other, int | float | np.generic):
         return Tensor(array_module(like.data).asarray(other, dtype=like.dtype))
     return other
-
-
-def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
-    """The adjoint of broadcasting: add up g over the axes along which `shape` was repeated."""
-    if g.shape == shape:
-        return g
-    if g.ndim > len(shape):
-        g = wide_sum(g, tuple(range(g.ndim - len(shape))))
-    repeated = tuple(i for i, n in enumerate(shape) if n == 1 and g.shape[i] != 1)
-    return wide_sum(g, repeated, keepdims=True) if repeated else g
 
 
 def sum_of(*parts: Array | None) -> Any:

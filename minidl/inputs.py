@@ -117,6 +117,11 @@ def check_required(call: str, xs: Sequence[Named]) -> None:
             raise TypeError(f"{call}: xs[{i}]: expected a Tensor, got {type(x).__name__}")
         if not x.requires_grad:
             raise ValueError(f"{call}: xs[{i}] does not require a gradient: {x!r}")
+        if getattr(getattr(x, "op", None), "freed", False):
+            raise RuntimeError(
+                f"{call}: the graph behind xs[{i}], {x!r}, was given back, by an earlier backward() or as inside of "
+                "ops.recompute; run the forward pass again, with keep_graph=True, or inside `with ops.unfused():`"
+            )
 
 
 def like(name: str, g: Any, of: str, x: Named) -> Array:

@@ -4,8 +4,9 @@ The CIFAR family of section 4.2: 6n + 2 layers with weights, in three stages of 
 images of 32x32 (any size works). The ImageNet family of section 4.1 and table 1: four stages behind a stem that makes
 224x224 pixels 56x56 (any size works). The plain nets are the same without shortcuts; the paper shows what those cost.
 
-num_classes and in_channels below 1 and a seed below 0 raise ValueError, and what are no integers TypeError. A call raises
-ValueError for images (N,C,H,W) of other channels, or too small.
+norm="group" of `resnet8` and `resnet20` takes group norm of 8 groups (Wu and He 2018, "Group normalization") in place of batch
+norm, for batches of few images; another word raises ValueError. num_classes and in_channels below 1 and a seed below 0 raise
+ValueError, and what are no integers TypeError. A call raises ValueError for images (N,C,H,W) of other channels, or too small.
 """
 
 from __future__ import annotations
@@ -15,17 +16,24 @@ from collections.abc import Callable
 import numpy as np
 
 from minidl import Tensor, nn, ops
+from minidl.arguments import one_of
 from models.net import Net, sizes
+
+Norm = Callable[[int], nn.BatchNorm2d | nn.GroupNorm]  # of so many channels
+NORMS: dict[str, Norm] = {"batch": nn.BatchNorm2d, "group": lambda channels: nn.GroupNorm(8, channels)}
 
 
 class PlainBlock(nn.Module):
-    """y = relu(F(x)), F two 3x3 convolutions with batch norm: (N,C,H,W) -> (N,F,ceil(H/stride),ceil(W/stride))"""
+    """y = relu(F(x)), F two 3x3 convolutions with batch norm: (N,C,H,W) -> (N,F,ceil(H/stride),ceil(W/stride))
 
-    def __init__(self, c_in: int, c_out: int, stride: int, rng: np.random.Generator) -> None:
+    norm: another norm in its place.
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int, rng: np.random.Generator, norm: Norm = nn.BatchNorm2d) -> None:
         self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False, rng=rng)
-        self.bn1 = nn.BatchNorm2d(c_out)
+        self.bn1 = norm(c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False, rng=rng)
-        self.bn2 = nn.BatchNorm2d(c_out)
+        self.bn2 = norm(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         y = nn.conv_relu(x, self.conv1, self.bn1)
@@ -48,8 +56,8 @@ class ResidualBlock(PlainBlock):
 class BasicBlock(ResidualBlock):
     """With the shortcut of option A, which has no parameters"""
 
-    def __init__(self, c_in: int, c_out: int, stride: int, rng: np.random.Generator) -> None:
-        super().__init__(c_in, c_out, stride, rng)
+    def __init__(self, c_in: int, c_out: int, stride: int, rng: np.random.Generator, norm: Norm = nn.BatchNorm2d) -> None:
+        super().__init__(c_in, c_out, stride, rng, norm)
         same_shape = stride == 1 and c_in == c_out
         self.downsample = nn.Identity() if same_shape else SubsampleAndPad(c_in, c_out, stride)
 
@@ -68,16 +76,18 @@ class SubsampleAndPad(nn.Module):
 class CifarResNet(Net):
     """Three stages of `n` blocks, the mean over the image, one linear layer: (N,in_channels,H,W) -> (N,num_classes)"""
 
-    def __init__(self, block: type[PlainBlock], n: int, num_classes: int, in_channels: int, seed: int) -> None:
+    def __init__(
+        self, block: type[PlainBlock], n: int, num_classes: int, in_channels: int, seed: int, norm: str = "batch"
+    ) -> None:
         num_classes, in_channels, seed = sizes(num_classes, in_channels, seed)
-        rng = np.random.default_rng(seed)
+        rng, normed = np.random.default_rng(seed), NORMS[one_of(norm, "norm", NORMS)]
 
         def stage(c_in: int, c_out: int, stride: int) -> nn.Sequential:
-            first, rest = block(c_in, c_out, stride, rng), [block(c_out, c_out, 1, rng) for _ in range(n - 1)]
-            return nn.Sequential(first, *rest)
+            first = block(c_in, c_out, stride, rng, normed)
+            return nn.Sequential(first, *(block(c_out, c_out, 1, rng, normed) for _ in range(n - 1)))
 
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False, rng=rng)
-        self.bn1 = nn.BatchNorm2d(16)
+        self.bn1 = normed(16)
         self.layer1 = stage(16, 16, stride=1)
         self.layer2 = stage(16, 32, stride=2)
         self.layer3 = stage(32, 64, stride=2)
@@ -182,14 +192,14 @@ class ResNet(Net):
 # ---- the nets of table 6
 
 
-def resnet8(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
+def resnet8(num_classes: int = 10, in_channels: int = 3, seed: int = 0, norm: str = "batch") -> CifarResNet:
     """One block a stage: smaller than any in the paper, for lessons and quick trials."""
-    return CifarResNet(BasicBlock, 1, num_classes, in_channels, seed)
+    return CifarResNet(BasicBlock, 1, num_classes, in_channels, seed, norm)
 
 
-def resnet20(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:
+def resnet20(num_classes: int = 10, in_channels: int = 3, seed: int = 0, norm: str = "batch") -> CifarResNet:
     """0.27 million parameters; the paper's table 6 gives 91.25% on CIFAR-10."""
-    return CifarResNet(BasicBlock, 3, num_classes, in_channels, seed)
+    return CifarResNet(BasicBlock, 3, num_classes, in_channels, seed, norm)
 
 
 def resnet32(num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> CifarResNet:

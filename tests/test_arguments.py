@@ -66,6 +66,11 @@ def net() -> nn.Module:
     return model.eval()
 
 
+def answering() -> nn.Module:
+    """To images of any size"""
+    return nn.Sequential(nn.Conv2d(2, 3, 1, rng=np.random.default_rng(0)), nn.GlobalAvgPool2d())
+
+
 X, MAPS = draw(2, 2, 8, 8), draw(3, 8, 8)[:2]
 MASK = MAPS > 0.5
 V = np.ones(2, np.float32)
@@ -210,6 +215,8 @@ ROWS: dict[str, Row] = {
     "ops.cross_entropy": Row(lambda: {"z": Tensor(draw(3, 4)), "labels": np.arange(3), "label_smoothing": 0.25}),
     "ops.dropout": Row(on_images(p=0.3, rng=np.random.default_rng(0)), lambda y: (y.dtype, y.shape)),
     "ops.flip": Row(on_images(axis=3), signed="axis"),
+    "ops.group_norm": Row(lambda: {"x": Tensor(draw(2, 4, 3, 3)), "num_groups": 2, "eps": 0.1}),
+    "ops.top_k_pool2d": Row(on_images(k=3)),
     "ops.gaussian_blur": Row(on_images(sigma=1.5, radius=2)),
     "ops.leaky_relu": Row(lambda: {"x": Tensor(X - 0.5), "negative_slope": 0.1}, signed="negative_slope"),
     **several("ops: softmax log_softmax", Row(lambda: {"z": Tensor(X), "axis": 1}, signed="axis")),
@@ -225,6 +232,8 @@ ROWS: dict[str, Row] = {
     "nn.AdaptiveAvgPool2d": Row(lambda: {"output_size": 3}, run),
     **several("nn: AvgPool2d MaxPool2d", Row(lambda: {**WINDOW}, run)),
     "nn.BatchNorm2d": Row(lambda: {"num_features": 2}, run),
+    "nn.GroupNorm": Row(lambda: {"num_groups": 1, "num_channels": 2}, run),
+    "nn.TopKPool2d": Row(lambda: {"k": 3}, run),
     "nn.Conv2d": Row(weights(**CHANNELS, kernel_size=3, stride=2, padding=1, dilation=1, groups=2), run),
     "nn.Dropout": Row(weights(), run),
     "nn.LeakyReLU": Row(lambda: {}, run, signed="negative_slope"),
@@ -268,6 +277,9 @@ ROWS: dict[str, Row] = {
         Row(explained(target=1)),
     ),
     "inference.predict": Row(explained()),
+    "inference.sliding_window": Row(lambda: {"model": answering(), "x": X, "window": 5, "stride": 3, "batch_size": 3}),
+    "inference.starts": Row(lambda: {"size": 8, "window": 5, "stride": 2}),
+    "inference.tiles": Row(lambda: {"image": X[0], "size": 5, "stride": 3}),
     "explain.delete": Row(lambda: {"x": X, "map": MAPS, "deletion": "constant", "constant": 0.3}, signed="constant"),
     "explain.evidence_maps": Row(explained(sigma=1.0)),
     "explain.expected_gradients": Row(explained(target=1, background=X, samples=3)),

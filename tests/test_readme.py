@@ -75,7 +75,7 @@ def published(model: nn.Module, prefix: str = "", **beside: Any) -> bytes:
 
 
 def test_they_show_examples() -> None:
-    assert [block.readme for block in PYTHON] == ["README.md"] * 3 + ["examples/README.md"] + ["minidl/README.md"] * 3 + [
+    assert [block.readme for block in PYTHON] == ["README.md"] * 3 + ["examples/README.md"] + ["minidl/README.md"] * 4 + [
         "models/README.md"
     ] * 3
     assert sum(bool(block.output) for block in PYTHON) == 5
@@ -172,6 +172,7 @@ SMALL = {  # what is run, with these settings in place of its own
     "python examples/residual_or_plain.py": "--depths 20 --images 16 --epochs 1 --batch-size 8",
     "python -m tests.benchmarks.step": f"{TINY} --batch 2 --peers reference",
     "python -m tests.benchmarks.epoch": "--model resnet8 --images 64 --batch 16 --block 2",
+    "python -m tests.benchmarks.big_images": "--train 16 --saliency 16",
     "python -m tests.benchmarks.ops": "--only relu --rounds 1 --seconds 0.01",
     "python -m tests.benchmarks.shares": "--model resnet8 --batch 4 --steps 1",
     "python -m tests.benchmarks.saliency": f"{TINY} --images 4",

@@ -30,12 +30,13 @@ from minidl.ops.elementwise import Abs, Clip, Exp, Log, Maximum, Sqrt, Where
 from minidl.ops.fused import BatchNormFrozenReLU, BatchNormReLU, Conv2dReLU
 from minidl.ops.linear import Linear
 from minidl.ops.loss import MSE, BinaryCrossEntropyWithLogits, CrossEntropy, LogSoftmax, Softmax
-from minidl.ops.norm import BatchNorm, BatchNormFrozen
+from minidl.ops.norm import BatchNorm, BatchNormFrozen, GroupNorm
 from minidl.ops.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from minidl.ops.random import Dropout
 from minidl.ops.reduce import LogSumExp, Max, Mean, Sum, Var
 from minidl.ops.resize import RowsAndColumns
 from minidl.ops.shape import BroadcastTo, Concat, Flip, Pad, Reshape, Transpose
+from minidl.ops.top_k import TopKPool2d
 
 Pair = tuple[int, int]
 
@@ -283,6 +284,15 @@ FACTS: dict[type[Op], Facts] = {
         word="norm",
         constant=_shift,
     ),
+    GroupNorm: Facts(
+        "group norm",
+        "The channels of an image are taken in groups, and every group is shifted and stretched to mean 0 and spread 1, by "
+        "what it holds itself.",
+        "All values of a group share their mean and spread, so that each gradient depends on all the others in it. No straight "
+        "line describes this step.",
+        word="group norm",
+        field=_mixing(lambda op, ndim: range(1, ndim)),
+    ),
     Dropout: Facts(constant=_homogeneous),
     # activations
     ReLU: Facts(
@@ -334,6 +344,16 @@ FACTS: dict[type[Op], Facts] = {
         "where, and only the gates further down bring that back.",
         kind="pooling",
         word="global mean",
+        field=_mixing(lambda op, ndim: (2, 3)),
+        constant=_homogeneous,
+    ),
+    TopKPool2d: Facts(
+        "mean of the largest",
+        "Of every channel only the largest values go on, as their mean. From here on nothing knows where.",
+        "Only those that were largest had a say, and share the gradient evenly. All other cells get 0.",
+        kind="pooling",
+        word="top mean",
+        setting=lambda op: f"k={op.k}",
         field=_mixing(lambda op, ndim: (2, 3)),
         constant=_homogeneous,
     ),

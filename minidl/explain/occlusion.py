@@ -13,6 +13,7 @@ from minidl.inference.batches import Progress, gather_runs, runs_in_batches, spl
 from minidl.inference.evaluation import evaluation_mode, logits_of, predict
 from minidl.inference.images import as_images, check_images, number_or_array
 from minidl.inference.scores import Output, Target, exact_score, targets
+from minidl.inference.sliding import starts
 from minidl.nn import Module
 
 FILLS = ("mean", "blur")  # of the image's own
@@ -69,7 +70,7 @@ def occlusion(
     classes = targets(logits, target)
     scores = exact_score(logits, classes, output)
 
-    corners = [(top, left) for top in _starts(H, h, down) for left in _starts(W, w, right)]
+    corners = [(top, left) for top in starts(H, h, down) for left in starts(W, w, right)]
     windows = [(slice(top, top + h), slice(left, left + w)) for top, left in corners]
     lost, count = xp.zeros((N, 1, H, W), x.dtype), xp.zeros((H, W), x.dtype)
     for rows, columns in windows:
@@ -88,11 +89,6 @@ def occlusion(
     raw = lost / count
     params = {"method": "occlusion", "output": output, "window": (h, w), "stride": (down, right), "baseline": baseline}
     return Explanation(raw[:, 0], raw, classes, scores.astype(x.dtype), params=params)
-
-
-def _starts(size: int, window: int, stride: int) -> list[int]:
-    """Where windows begin, from 0 to the last that fits."""
-    return [*range(0, size - window, stride), size - window]
 
 
 def _blurred(x: Array, h: int, w: int) -> Array:

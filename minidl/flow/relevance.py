@@ -101,6 +101,8 @@ class Relevance:
         self.biases: dict[Op, float] = {}
         self.stabilisers: dict[Op, float] = {}
         ops = tape(y)
+        if any(op.unfolds for op in ops):
+            raise ValueError("y: expected a graph that is there, got one with ops.recompute; use minidl.ops.unfused()")
         read = [x for op in ops for x, need in zip(op.inputs, op.needs, strict=True) if need and x is not None]
         self.outputs = {x.op: x.data for x in read} | {y.op: y.data}
         uses = Counter(x.op for x in read)

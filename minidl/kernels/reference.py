@@ -219,6 +219,32 @@ def channel_sums(gy: Array, x: Array, mean: Array) -> tuple[Array, Array]:
     return gy.sum(axis=axes), (gy * (x - mean.reshape(per_channel))).sum(axis=axes)
 
 
+# ---- group normalisation
+
+
+def group_norm(x: Array, num_groups: int, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
+    """y = gamma (x - mean) / sqrt(var + eps) + beta; mean and (biased) var over the channels and pixels of a group of an image
+
+    x (N,C,...), gamma, beta (C,) -> y (N,C,...), mean, var (N num_groups,), those of an image's groups side by side
+    """
+    rows = x.reshape(len(x) * num_groups, -1)  # one a group, for its channels lie side by side
+    mean, var = rows.mean(axis=1), rows.var(axis=1)
+    x_hat = (rows - mean[:, None]) / _std(var, eps)[:, None]
+    return channel_affine(x_hat.reshape(x.shape), gamma, beta), mean, var
+
+
+def group_norm_grad(gy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array, Array]:
+    """With x_hat = (x - mean) / sqrt(var + eps), g = gamma gy and means over a group:
+
+    gbeta = sum gy, ggamma = sum gy x_hat, gx = (g - mean(g) - x_hat mean(g x_hat)) / sqrt(var + eps)
+    """
+    std, axes = _std(var, eps)[:, None], (0, *range(2, x.ndim))
+    x_hat = (x.reshape(len(mean), -1) - mean[:, None]) / std
+    g = channel_affine(gy, gamma, 0 * gamma).reshape(x_hat.shape)
+    gx = (g - g.mean(axis=1, keepdims=True) - x_hat * (g * x_hat).mean(axis=1, keepdims=True)) / std
+    return gx.reshape(x.shape), (gy * x_hat.reshape(x.shape)).sum(axis=axes), gy.sum(axis=axes)
+
+
 # ---- batch normalisation, channel by channel: one number each, few in all, so that what costs time is each step
 
 

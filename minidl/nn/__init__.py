@@ -13,6 +13,7 @@ from minidl.nn.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool2d,
+    GroupNorm,
     Identity,
     LeakyReLU,
     Linear,
@@ -20,6 +21,7 @@ from minidl.nn.layers import (
     ReLU,
     Sigmoid,
     Tanh,
+    TopKPool2d,
 )
 from minidl.nn.module import Module
 
@@ -32,6 +34,7 @@ __all__ = [
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",
+    "GroupNorm",
     "Identity",
     "LeakyReLU",
     "Linear",
@@ -42,6 +45,7 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Tanh",
+    "TopKPool2d",
     "conv_norm",
     "conv_relu",
     "dense_block",

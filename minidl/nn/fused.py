@@ -17,11 +17,11 @@ from collections.abc import Sequence
 
 from minidl import ops
 from minidl.core import Tensor, recording
-from minidl.nn.layers import BatchNorm2d, Conv2d, ReLU
+from minidl.nn.layers import BatchNorm2d, Conv2d, GroupNorm, ReLU
 from minidl.nn.module import Module
 
 
-def conv_relu(x: Tensor, conv: Conv2d, norm: BatchNorm2d | None = None, residual: Tensor | None = None) -> Tensor:
+def conv_relu(x: Tensor, conv: Conv2d, norm: BatchNorm2d | GroupNorm | None = None, residual: Tensor | None = None) -> Tensor:
     """y = relu(norm(conv(x)) + residual): x (N,C,H,W), residual and the result (N,F,OH,OW)
 
     Raises ValueError for a residual of another shape, and all else as of `ops.conv2d`.
@@ -31,19 +31,19 @@ def conv_relu(x: Tensor, conv: Conv2d, norm: BatchNorm2d | None = None, residual
         return ops.relu(y if residual is None else y + residual)
     if norm is None:
         return ops.conv2d_relu(x, conv.weight, conv.bias, residual, *conv.geometry)
-    if can_fuse(x, conv, norm):
+    if isinstance(norm, BatchNorm2d) and can_fuse(x, conv, norm):
         w, b = fuse_conv_bn(conv, norm)
         return ops.conv2d_relu(x, w, b, residual, *conv.geometry)
     return norm.relu(conv(x), residual)
 
 
-def conv_norm(x: Tensor, conv: Conv2d, norm: BatchNorm2d) -> Tensor:
-    """y = norm(conv(x)): (N,C,H,W) -> (N,F,OH,OW), in evaluation with the norm in the weights
+def conv_norm(x: Tensor, conv: Conv2d, norm: BatchNorm2d | GroupNorm) -> Tensor:
+    """y = norm(conv(x)): (N,C,H,W) -> (N,F,OH,OW), in evaluation with a batch norm in the weights
 
     Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference", section
     3.2. Raises as `ops.conv2d`.
     """
-    if ops.fusing() and can_fuse(x, conv, norm):
+    if ops.fusing() and isinstance(norm, BatchNorm2d) and can_fuse(x, conv, norm):
         w, b = fuse_conv_bn(conv, norm)
         return ops.conv2d(x, w, b, *conv.geometry)
     return norm(conv(x))

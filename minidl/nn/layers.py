@@ -15,6 +15,7 @@ from minidl.nn import init as inits
 from minidl.nn.module import Module
 from minidl.ops.fused import BatchNormReLU
 from minidl.ops.norm import BatchNorm, running_average
+from minidl.ops.recompute import once
 
 # ---- layers with parameters
 
@@ -145,14 +146,59 @@ class BatchNorm2d(Module):
         return y
 
     def update_running_stats(self, mean: Array, var: Array, m: int) -> None:
-        """Move the running statistics towards mean and var (C,) of a batch with m values a channel, the variance unbiased."""
-        # new arrays: an older graph may hold the old ones
-        self.running_mean = running_average(self.running_mean, mean, self.momentum)
-        self.running_var = running_average(self.running_var, var, self.momentum, m / (m - 1))
-        self.num_batches_tracked += 1
+        """Move the running statistics towards mean and var (C,) of a batch with m values a channel, the variance unbiased.
+
+        Once for each batch, however often `ops.recompute` meets it.
+        """
+
+        def move() -> None:  # to new arrays: an older graph may hold the old ones
+            self.running_mean = running_average(self.running_mean, mean, self.momentum)
+            self.running_var = running_average(self.running_var, var, self.momentum, m / (m - 1))
+            self.num_batches_tracked += 1
+
+        once(move)
 
     def extra_repr(self) -> str:
         return f"{self.weight.size}, eps={self.eps}, momentum={self.momentum}"
+
+
+class GroupNorm(Module):
+    """y = `ops.group_norm`(x) with a weight and a bias (C,), 1 and 0 at first, or none: (N,C,...) -> (N,C,...).
+
+    Training and evaluation are the same, and there are no running statistics. `num_groups` of C channels are instance norm, one
+    group is the layer norm of images. Raises TypeError or ValueError for numbers of channels and groups that are no integers of
+    at least 1, groups that do not divide the channels, and eps that is not above 0. A call raises as `ops.group_norm` does.
+
+    Wu and He 2018, "Group normalization", section 3.
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
+        self.num_groups, self.num_channels = count(num_groups, "num_groups"), count(num_channels, "num_channels")
+        if self.num_channels % self.num_groups:
+            raise ValueError(f"num_groups: expected a divisor of the {self.num_channels} channels, got {self.num_groups}")
+        self.eps = number(eps, "eps", "(0, inf)")
+        self.weight = Parameter(np.ones(self.num_channels, np.float32), "weight") if affine else None
+        self.bias = Parameter(np.zeros(self.num_channels, np.float32), "bias") if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim < 2 or x.shape[1] != self.num_channels:
+            raise ValueError(f"x: expected (N, {self.num_channels}, ...), got shape {x.shape}")
+        return ops.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+    def relu(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """relu(self(x) + residual), as of `BatchNorm2d`, in single ops: x and residual (N,C,...) -> (N,C,...)
+
+        Raises as `ops.group_norm`.
+        """
+        y = self(x)
+        return ops.relu(y if residual is None else y + residual)
+
+    def extra_repr(self) -> str:
+        affine = "" if self.weight is not None else ", affine=False"
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}{affine}"
 
 
 # ---- activations
@@ -274,6 +320,22 @@ class GlobalAvgPool2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.global_avg_pool2d(x)
+
+
+class TopKPool2d(Module):
+    """y[n,c] = the mean of the k largest of x[n,c], x (N,C,H,W) -> (N,C): ties, NaN and source as of `ops.top_k_pool2d`
+
+    Raises TypeError or ValueError for k that is no integer of at least 1. A call raises as `ops.top_k_pool2d` does.
+    """
+
+    def __init__(self, k: int) -> None:
+        self.k = count(k, "k")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.top_k_pool2d(x, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.k}"
 
 
 # ---- the rest

@@ -14,12 +14,14 @@ from minidl.ops.loss import (
     mse,
     softmax,
 )
-from minidl.ops.norm import batch_norm, batch_norm_frozen
+from minidl.ops.norm import batch_norm, batch_norm_frozen, group_norm
 from minidl.ops.pool import adaptive_avg_pool2d, avg_pool2d, global_avg_pool2d, max_pool2d
 from minidl.ops.random import dropout
+from minidl.ops.recompute import once, recompute
 from minidl.ops.reduce import logsumexp, max, mean, sum, var
 from minidl.ops.resize import gaussian_blur, resize
 from minidl.ops.shape import broadcast_to, concat, flatten, flip, pad, reshape, split, transpose
+from minidl.ops.top_k import top_k_pool2d
 
 __all__ = [
     "abs",
@@ -45,6 +47,7 @@ __all__ = [
     "gelu",
     "getitem",
     "global_avg_pool2d",
+    "group_norm",
     "leaky_relu",
     "linear",
     "log",
@@ -56,7 +59,9 @@ __all__ = [
     "maximum",
     "mean",
     "mse",
+    "once",
     "pad",
+    "recompute",
     "relu",
     "reshape",
     "resize",
@@ -68,6 +73,7 @@ __all__ = [
     "sqrt",
     "sum",
     "tanh",
+    "top_k_pool2d",
     "transpose",
     "unfused",
     "var",

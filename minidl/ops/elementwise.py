@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from minidl.arguments import number
-from minidl.array import Array, array_module, is_array
-from minidl.core import Grads, Op, Tensor, sum_to
+from minidl.array import Array, array_module, is_array, sum_to
+from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32
 
 

@@ -1,10 +1,10 @@
-"""Batch normalisation (Ioffe and Szegedy 2015): one op for training, one for frozen statistics."""
+"""Batch normalisation (Ioffe and Szegedy 2015): one op for training, one for frozen statistics; group normalisation."""
 
 from __future__ import annotations
 
 from minidl import kernels
-from minidl.arguments import number
-from minidl.array import Array, is_array, sum_type
+from minidl.arguments import count, number
+from minidl.array import Array, array_module, is_array, sum_type
 from minidl.core import Grads, Op, Tensor, sum_of
 from minidl.mixed import FLOAT32, HALF
 
@@ -68,6 +68,45 @@ class BatchNormFrozen(Op):
         return gx, ggamma, gbeta
 
 
+class GroupNorm(Op):
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, mean and var of a group of channels of one image, `.mean` and `.var`"""
+
+    precision = HALF, FLOAT32, FLOAT32  # x, gamma, beta
+
+    def __init__(self, num_groups: int, eps: float) -> None:
+        self.num_groups, self.eps = num_groups, eps
+
+    def forward(self, x: Array, gamma: Array | None, beta: Array | None) -> Array:  # (N,C,...) (C,) (C,)
+        check(x, **{name: v for name, v in (("weight", gamma), ("bias", beta)) if v is not None})
+        C, one = x.shape[1], array_module(x).ones(x.shape[1], sum_type(x.dtype))
+        if C % self.num_groups:
+            raise ValueError(f"num_groups: expected a divisor of the {C} channels, got {self.num_groups}")
+        if x[0].size == self.num_groups:
+            raise ValueError(f"x: one value per group has no variance, got shape {x.shape} and {self.num_groups} groups")
+        self.x, self.gamma = x, one if gamma is None else gamma
+        shift = 0 * one if beta is None else beta
+        y, self.mean, self.var = kernels.of(x).group_norm(x, self.num_groups, self.gamma, shift, self.eps)
+        return y
+
+    def push(self, tx: Array | None, tgamma: Array | None, tbeta: Array | None) -> Array:
+        """ty = gamma (tx - mean(tx) - x_hat mean(tx x_hat)) / sqrt(var + eps) + tgamma x_hat + tbeta
+
+        With x_hat = (x - mean) / sqrt(var + eps) and means over a group. Without gamma the first term is a symmetric map.
+        """
+        k, of_x, of_gamma, none = kernels.of(self.x), None, None, 0 * self.gamma
+        if tx is not None:
+            of_x = k.group_norm_grad(tx, self.x, none + 1, self.mean, self.var, self.eps)[0]
+            of_x = k.channel_affine(of_x, self.gamma, none)
+        if tgamma is not None or tbeta is not None:
+            slope, shift = none if tgamma is None else tgamma, none if tbeta is None else tbeta
+            of_gamma = k.group_norm(self.x, self.num_groups, slope, shift, self.eps)[0]
+        return sum_of(of_x, of_gamma)
+
+    def backward(self, gy: Array) -> Grads:  # (N,C,...)
+        """gx = (g - mean(g) - x_hat mean(g x_hat)) / sqrt(var + eps), g = gamma gy; ggamma = sum gy x_hat, gbeta = sum gy"""
+        return kernels.of(gy).group_norm_grad(gy, self.x, self.gamma, self.mean, self.var, self.eps)
+
+
 def push_line(x: Array, mean: Array, inv_std: Array, tgamma: Array | None, tbeta: Array | None) -> Array | None:
     """What gamma x_hat + beta changes by with gamma and beta: tgamma x_hat + tbeta, None where neither does."""
     if tgamma is None and tbeta is None:
@@ -97,6 +136,21 @@ def batch_norm_frozen(x: Tensor, gamma: Tensor, beta: Tensor, mean: Array, var: 
     Ioffe and Szegedy 2015, "Batch normalization: accelerating deep network training", algorithm 2.
     """
     return BatchNormFrozen(mean, var, number(eps, "eps", "[0, inf)"))(x, gamma, beta)
+
+
+def group_norm(
+    x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """y = weight (x - mean) / sqrt(var + eps) + bias, mean and biased variance of each group of channels of each image.
+
+    x (N,C,...), weight and bias (C,), None for 1 and 0 -> (N,C,...). The C channels make `num_groups` groups of neighbours: C
+    of them are instance norm. No image hears of another one, so that a batch may be of any size, and training and evaluation
+    are the same. Raises ValueError where the number of groups does not divide C, a group has a single value, a shape does not
+    fit or eps is negative, TypeError for what is no integer, and for weight and bias of another type than `batch_norm` takes.
+
+    Wu and He 2018, "Group normalization", section 3.
+    """
+    return GroupNorm(count(num_groups, "num_groups"), number(eps, "eps", "[0, inf)"))(x, weight, bias)
 
 
 def running_average(running: Array, batch: Array, momentum: float, factor: float = 1.0) -> Array:

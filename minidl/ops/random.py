@@ -8,6 +8,7 @@ from minidl import kernels
 from minidl.arguments import number
 from minidl.array import Array
 from minidl.core import Grads, Op, Tensor
+from minidl.ops.recompute import once
 
 
 class Dropout(Op):
@@ -17,7 +18,7 @@ class Dropout(Op):
         self.p, self.rng = p, rng
 
     def forward(self, x: Array) -> Array:
-        self.seed = int(self.rng.integers(2**63))
+        self.seed = once(lambda: int(self.rng.integers(2**63)))
         return kernels.of(x).dropout(x, self.p, self.seed)
 
     def push(self, tx: Array) -> Array:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from minidl.arguments import count, counts, number, pairs
-from minidl.array import Array, array_module, is_array
-from minidl.core import Grads, Op, Tensor, getitem, sum_to
+from minidl.array import Array, array_module, is_array, sum_to
+from minidl.core import Grads, Op, Tensor, getitem
 
 
 class Reshape(Op):

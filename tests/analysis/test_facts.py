@@ -68,7 +68,7 @@ def test_what_bends_is_not_called_linear() -> None:
     for y in (
         ops.sigmoid(x), ops.tanh(x), ops.gelu(x), ops.softplus(x), ops.exp(x), ops.log(x), ops.sqrt(x), x**2, x * x, 1 / x,
         ops.softmax(x), ops.log_softmax(x), ops.batch_norm(x, one, one), ops.batch_norm_relu(x, one, one), ops.var(x),
-        ops.logsumexp(x),
+        ops.logsumexp(x), ops.group_norm(x, 3),
     ):  # fmt: skip
         assert y.op is not None and facts(y.op).constant(y.op, np.ones(y.shape)) is None, y.op
 
@@ -219,6 +219,12 @@ def test_more_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FACTS, Shifted, known)
     row = cost(Function(lambda x: Shifted()(x)), (2, 8, 8)).rows[1]
     assert (row.at_least, row.kind, row.word) == (False, "linear", "+1") and not row.field[0].guessed
+
+
+def test_a_group_norm_sees_the_whole_image() -> None:
+    rows = cost(nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.TopKPool2d(3)), (1, 12, 12)).rows
+    assert [row.receptive_field for row in rows] == [(3, 3), (math.inf, math.inf), (math.inf, math.inf)]
+    assert [row.at_least for row in rows] == [False] * 3 and rows[2].shape == (1, 4)
 
 
 def test_a_smooth_maximum_sees_the_cells_around() -> None:

@@ -60,7 +60,7 @@ def test_a_window_of_one_pixel_is_gradient_times_input() -> None:
 )
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_wrong_windows_are_noticed(starts: Callable[[int, int, int], list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["minidl.explain.occlusion"], "_starts", starts)
+    monkeypatch.setattr(sys.modules["minidl.explain.occlusion"], "starts", starts)
     with pytest.raises(AssertionError):
         for window, stride in WINDOWS:
             occlusion_is_right(window, stride)

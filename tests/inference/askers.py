@@ -76,6 +76,7 @@ ASKERS: dict[str, Ask] = {
     "meaningful_perturbation": partial(explain.meaningful_perturbation, iterations=3, stride=2),
     "extremal_perturbation": partial(explain.extremal_perturbation, iterations=3, areas=(0.2, 0.5), levels=2, blur=2.0),
     "predict": inference.predict,
+    "sliding_window": partial(inference.sliding_window, window=5, stride=2, batch_size=3),
     **{name: lambda model, x, attacked=attacked: attacked(model, x, 1) for name, attacked in ATTACKS.items()},
     "robust_accuracy": lambda model, x: attack.robust_accuracy(
         model, x, 1, norm="l2", eps=0.5, steps=2, candidates=2, squares=3, batch_size=1

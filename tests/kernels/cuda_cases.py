@@ -18,6 +18,7 @@ HALVES = (  # what mixed precision halves
     draws.channels,
     draws.elements,
     draws.norm,
+    draws.group_norm,
     draws.dense_block,
     draws.random,
 )

@@ -289,6 +289,27 @@ def norm(draw: Draw) -> list[Call]:
     ]
 
 
+def group_norm(draw: Draw) -> list[Call]:
+    """Also of one value a group; scales as in `norm`"""
+    groups, eps = draw.size(6), 1e-3
+    shape = draw.size(5), groups * draw.size(6), *(draw.size(20) for _ in range(draw.of(0, 1, 2, 3)))
+    x = (draw.array(shape) + draw.int(0, 3)).astype(draw.dtype)
+    gy, gamma, beta = draw.array(shape), draw.vector(shape[1]), draw.vector(shape[1])
+    _, mean, var = plain(x).group_norm(x, groups, gamma, beta, eps)
+    size, root = np.abs(x.astype(np.float64)).max() + 1, np.sqrt(var + eps)
+    slope = (np.abs(gamma).max() + 1) / root.min()
+    largest = 1 + 2 * size / root.min()
+    total = np.abs(gy).sum(axis=(0, *range(2, x.ndim))).max()
+    return [
+        Call("group_norm", [x, groups, gamma, beta, eps], (slope * size + 5, size, size**2)),
+        Call(
+            "group_norm_grad",
+            [gy, x, gamma, mean, var, eps],
+            (slope * np.abs(gy).max() * largest**2, total * largest, total),
+        ),
+    ]
+
+
 def line(draw: Draw) -> list[Call]:
     C = draw.size(9)
     mean, gamma, beta, scale, sum_g, sum_gd, inv_std = (draw.vector(C) for _ in range(7))
@@ -380,6 +401,7 @@ FAMILIES: tuple[Family, ...] = (
     channels,
     elements,
     norm,
+    group_norm,
     line,
     dense_block,
     dense_block_by_winograd,

@@ -190,3 +190,43 @@ def test_logits_and_every_gradient_as_pytorch(name):
         assert np.allclose(image.grad, peer_image.grad.numpy(), rtol=1e-9, atol=1e-9)
         state = ours.state_dict()
         assert all(np.allclose(state[n], t.numpy(), rtol=0, atol=1e-9) for n, t in theirs.state_dict().items())
+
+
+# ---- group norm
+
+
+@pytest.mark.parametrize("make", [models.resnet8, models.resnet20])
+def test_group_norm_in_place_of_batch_norm(make):
+    """As many parameters, and one image alone is answered, in training and in evaluation, as in a batch"""
+    model = make(norm="group")
+    norms = [m for m in model.modules() if isinstance(m, nn.GroupNorm)]
+    assert len(norms) == sum(isinstance(m, nn.BatchNorm2d) for m in make().modules()) and not list(model.named_buffers())
+    assert count(model) == count(make()) and set(model.state_dict()) < set(make().state_dict())
+    x = images(3, 3, 16, 16)
+    y = model(Tensor(x)).data
+    for mode in (True, False):
+        alone = np.concatenate([model.train(mode)(Tensor(image[None])).data for image in x])
+        np.testing.assert_allclose(alone, y, rtol=1e-4, atol=1e-5)
+    with ops.unfused():
+        np.testing.assert_allclose(model(Tensor(x)).data, y, rtol=1e-4, atol=1e-5)
+    ops.cross_entropy(model.train()(Tensor(x[:1])), np.array([3])).backward()
+    assert all(p.grad is not None and np.isfinite(p.grad).all() for p in model.parameters())
+    with pytest.raises(ValueError, match=r"norm: expected one of \('batch', 'group'\), got 'layer'"):
+        make(norm="layer")
+
+
+def test_it_learns_from_batches_of_two():
+    rng = np.random.default_rng(0)
+    model = models.resnet8(2, 1, norm="group")
+    optimizer = SGD(model.parameters(), lr=0.02, momentum=0.9)
+    losses = []
+    for _ in range(30):
+        labels = np.array([0, 1])
+        x = rng.normal(size=(2, 1, 8, 8)).astype(np.float32)
+        x[1, :, 2:6, 2:6] += 2
+        optimizer.zero_grad()
+        loss = ops.cross_entropy(model(Tensor(x)), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-5:]) < 0.1 < np.mean(losses[:5])

@@ -401,6 +401,12 @@ def global_avg_pool2d(draw: Any, name: str) -> Case:
     return Case(ops.global_avg_pool2d, draw_rng(draw).uniform(-2, 2, draw(shapes(min_dims=4, max_dims=4))))
 
 
+@case("TopKPool2d")
+def top_k_pool2d(draw: Any, name: str) -> Case:
+    (x,) = apart(draw_rng(draw), draw(shapes(min_dims=4, max_dims=4)))
+    return Case(ops.top_k_pool2d, x, k=draw(st.integers(1, x[0, 0].size)))
+
+
 @case("BatchNorm")
 def batch_norm(draw: Any, name: str) -> Case:
     N, C, pixels = draw(st.integers(3, 4)), draw(st.integers(1, 3)), draw(shapes(max_dims=2, max_side=3))
@@ -415,6 +421,20 @@ def batch_norm_frozen(draw: Any, name: str) -> Case:
     rng = draw_rng(draw)
     x, gamma, beta, mean = (rng.uniform(-2, 2, shape) for shape in ((N, C, *pixels), C, C, C))
     return Case(ops.batch_norm_frozen, x, gamma, beta, mean=mean, var=rng.uniform(0.3, 2, C))
+
+
+@case("GroupNorm")
+def group_norm(draw: Any, name: str) -> Case:
+    groups, pixels, affine = draw(st.integers(1, 3)), draw(shapes(max_dims=2, max_side=3)), draw(st.booleans())
+    N, C, rng = draw(st.integers(1, 3)), groups * draw(st.integers(2, 3)), draw_rng(draw)
+    (x,) = apart(rng, (N, C, *pixels))
+    inputs = [x, rng.uniform(0.5, 2, C), rng.uniform(-1, 1, C)] if affine else [x]
+    eps = draw(st.sampled_from((1e-5, 1e-3, 0.1)))
+
+    def group_norm(x: Tensor, *affine: Tensor, num_groups: int, eps: float) -> Tensor:
+        return ops.group_norm(x, num_groups, *affine, eps=eps)
+
+    return Case(group_norm, *inputs, num_groups=groups, eps=eps)
 
 
 def away_from_kinks(relus: Callable[[], Tensor]) -> None:

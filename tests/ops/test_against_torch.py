@@ -120,6 +120,13 @@ def test_batch_norm_frozen(strategy: Any, dtype: Any, kernel: str, data: st.Data
     _agree(case, lambda x, gamma, beta: F.batch_norm(x, mean, var, gamma, beta, training=False), dtype, kernel)
 
 
+@drawn("GroupNorm")
+def test_group_norm(strategy: Any, dtype: Any, kernel: str, data: st.DataObject) -> None:
+    case = data.draw(strategy)
+    groups, eps = case.settings["num_groups"], case.settings["eps"]
+    _agree(case, lambda x, gamma=None, beta=None: torch.group_norm(x, groups, gamma, beta, eps), dtype, kernel)
+
+
 # ---- images
 
 

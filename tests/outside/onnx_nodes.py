@@ -176,20 +176,11 @@ def batch_norm(
 
 
 def instance_norm(x: Tensor, scale: Tensor, b: Tensor, *, epsilon: float = 1e-5) -> Tensor:
-    return _group_norm(x, scale, b, x.shape[1], epsilon)
+    return ops.group_norm(x, x.shape[1], scale, b, epsilon)
 
 
 def group_norm(x: Tensor, scale: Tensor, b: Tensor, *, epsilon: float = 1e-5, num_groups: int, stash_type: int = 1) -> Tensor:
-    return _group_norm(x, scale, b, num_groups, epsilon)
-
-
-def _group_norm(x: Tensor, scale: Tensor, b: Tensor, groups: int, epsilon: float) -> Tensor:
-    """Batch normalisation where each group of each image is a channel of one image"""
-    M = len(x) * groups
-    ones, zeros = Tensor(np.ones(M, x.dtype)), Tensor(np.zeros(M, x.dtype))
-    y = ops.reshape(ops.batch_norm(ops.reshape(x, (1, M, -1)), ones, zeros, epsilon), x.shape)
-    channels = (-1, *[1] * (x.ndim - 2))
-    return y * ops.reshape(scale, channels) + ops.reshape(b, channels)
+    return ops.group_norm(x, num_groups, scale, b, epsilon)
 
 
 def layer_norm(

@@ -30,6 +30,9 @@ UNMATCHED = {
     "gaussian_blur": "PyTorch has none (torchvision has)",
     "global_avg_pool2d": "no sample pools to one pixel; the module database has one, see `opinfo_layers`",
     "smooth_max_convolution": "PyTorch has none",
+    "top_k_pool2d": "PyTorch has none",
+    "recompute": "it computes what it is given; torch.utils.checkpoint is no op",
+    "once": "a part of recompute",
 }
 
 
@@ -654,6 +657,7 @@ LAYERS: dict[str, tuple[str, Callable[..., Any]]] = {
         "batch_norm_relu batch_norm_frozen_relu",
         batch_norm(ops.batch_norm_relu, ops.batch_norm_frozen_relu),
     ),
+    "nn.functional.group_norm": ("group_norm", ops.group_norm),
     "native_batch_norm": ("batch_norm batch_norm_frozen", native_batch_norm),
     "nn.functional.mse_loss": ("mse", mse_loss),
     "nn.functional.binary_cross_entropy_with_logits": (

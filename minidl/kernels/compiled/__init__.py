@@ -7,6 +7,7 @@ from minidl.kernels.compiled.conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from minidl.kernels.compiled.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
 from minidl.kernels.compiled.elementwise import adamw_update, add, rectify, relu, relu_grad, sgd_update
 from minidl.kernels.compiled.gemm import matmul
+from minidl.kernels.compiled.group_norm import group_norm, group_norm_grad
 from minidl.kernels.compiled.loss import softmax_cross_entropy
 from minidl.kernels.compiled.memory import keep_freed_memory
 from minidl.kernels.compiled.norm import (
@@ -52,6 +53,8 @@ __all__ = [
     "conv2d_grad_w",
     "conv2d_grad_x",
     "dropout",
+    "group_norm",
+    "group_norm_grad",
     "matmul",
     "max_pool2d",
     "max_pool2d_grad",

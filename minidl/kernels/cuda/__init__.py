@@ -13,6 +13,7 @@ from minidl.kernels.cuda.channels import channel_affine, channel_affine_relu, ch
 from minidl.kernels.cuda.conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from minidl.kernels.cuda.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
 from minidl.kernels.cuda.elementwise import adamw_update, rectify, relu_grad, sgd_update
+from minidl.kernels.cuda.group_norm import group_norm, group_norm_grad
 from minidl.kernels.cuda.line import norm_line, norm_line_grad, weighted_sum
 from minidl.kernels.cuda.loss import softmax_cross_entropy
 from minidl.kernels.cuda.norm import batch_norm, batch_norm_grad, batch_norm_relu, batch_norm_relu_grad
@@ -41,6 +42,8 @@ __all__ = [
     "conv2d_grad_w",
     "conv2d_grad_x",
     "dropout",
+    "group_norm",
+    "group_norm_grad",
     "matmul",
     "max_pool2d",
     "max_pool2d_grad",
