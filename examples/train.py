@@ -203,7 +203,7 @@ def folder(settings: Settings) -> tuple[Dataset, Dataset]:
     if (root / "train").is_dir() and (root / "test").is_dir():
         (train_set,), (test_set,) = (data.image_folder(root / part, **form).split([1.0]) for part in ("train", "test"))
         return train_set, test_set
-    train_set, test_set = data.image_folder(root, **form).split([0.8, 0.2])
+    train_set, test_set = data.image_folder(root, **form).split([0.8, 0.2], stratify=True)
     return train_set, test_set
 
 
