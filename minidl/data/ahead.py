@@ -30,6 +30,10 @@ def ahead(f: Callable[[A], B], arguments: Iterable[A], depth: int, threads: int 
             result = waiting.popleft().result()
             waiting.extend(worker.submit(f, argument) for argument in islice(rest, 1))
             yield result
+    except RuntimeError as error:  # of a lock of Python's own, where Ctrl-C comes in the midst of a wait
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
     finally:
         with suppress(RuntimeError):  # a thread cannot wait for itself, should the garbage collector run this in it
             worker.shutdown(wait=True, cancel_futures=True)
