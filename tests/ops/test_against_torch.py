@@ -75,20 +75,14 @@ def test_conv2d(strategy: Any, dtype: Any, kernel: str, data: st.DataObject) -> 
 @drawn("MaxPool2d")
 def test_max_pool2d(strategy: Any, dtype: Any, kernel: str, data: st.DataObject) -> None:
     case = data.draw(strategy)
-    _agree(case, lambda x: F.max_pool2d(x, **_pool_settings(case)), dtype, kernel)
+    _agree(case, lambda x: F.max_pool2d(x, **case.settings), dtype, kernel)
 
 
 @drawn("AvgPool2d")
 def test_avg_pool2d(strategy: Any, dtype: Any, kernel: str, data: st.DataObject) -> None:
     case = data.draw(strategy)
-    settings_ = _pool_settings(case)
-    _agree(case, lambda x: F.avg_pool2d(x, **settings_), dtype, kernel)
-
-
-def _pool_settings(case: Case) -> dict[str, Any]:
     settings_ = dict(case.settings)
-    settings_["kernel_size"] = settings_.pop("kernel")
-    return settings_
+    _agree(case, lambda x: F.avg_pool2d(x, **settings_), dtype, kernel)
 
 
 def test_max_pool2d_gives_ties_to_the_first() -> None:
@@ -152,7 +146,7 @@ def test_resize(case: Case) -> None:
 @settings(max_examples=40)
 def test_adaptive_avg_pool2d(case: Case) -> None:
     for dtype in TOLERANCE:
-        _agree(case, lambda x: F.adaptive_avg_pool2d(x, cases.as_pair(case.settings["size"])), dtype, "reference")
+        _agree(case, lambda x: F.adaptive_avg_pool2d(x, cases.as_pair(case.settings["output_size"])), dtype, "reference")
 
 
 @given(case=cases.gaussian_blur())
@@ -279,7 +273,7 @@ def test_element_wise(name: str, theirs: Any, kernel: str, data: st.DataObject) 
 @drawn("LeakyReLU")
 def test_leaky_relu(strategy: Any, dtype: Any, kernel: str, data: st.DataObject) -> None:
     case = data.draw(strategy)
-    _agree(case, lambda x: F.leaky_relu(x, case.settings["slope"]), dtype, kernel)
+    _agree(case, lambda x: F.leaky_relu(x, case.settings["negative_slope"]), dtype, kernel)
 
 
 def test_at_kinks_the_gradient_is_that_of_torch() -> None:
