@@ -262,6 +262,11 @@ ROWS: dict[str, Row] = {
     "data.RandomRotation": Row(lambda: {"degrees": 20, "fill": 0.3}, drawn_on, signed="fill"),
     "data.RandomZoom": Row(lambda: {"scale": (0.5, 1.5), "fill": 0.3}, drawn_on, signed="fill"),
     "data.ColorJitter": Row(lambda: {"brightness": 0.3, "contrast": 0.2}, drawn_on),
+    "data.Dataset": Row(
+        lambda: {"images": draw(2, 3, 4, 4), "labels": np.array([0, 1]), "classes": ("a", "b"), "window": (-5.0, 200.0)},
+        lambda found: found.window,
+        signed="window",
+    ),
     "data.csv": Row(lambda: READ | {"path": FOLDER / "set.csv"}, signed="window"),
     "data.ham10000": Row(lambda: {"root": FOLDER / "ham", "size": (4, 5), "test": 0.5}),
     "data.image_folder": Row(lambda: READ | {"root": FOLDER / "classes"}, signed="window"),

@@ -12,6 +12,7 @@ from minidl.arguments import channels_first, count, counts, numbers, one_of, wro
 from minidl.array import Array
 from minidl.data.lazy import LazyImages
 from minidl.data.partition import partition
+from minidl.data.windows import checked_window
 
 PART = 2**18  # values that are summed at once
 
@@ -27,6 +28,7 @@ class Dataset:
         masks: name -> (N,H,W) bool.
         name: what the set is called in messages and plots.
         names: (N,) strings, the file of each image or what it is called.
+        window: the grey values that were cut out of the files, (low, high); None where none were, or the files' own.
         groups: (N,) strings or integers, whom each image shows: a patient, a lesion. `split` and `folds` keep groups together.
 
     Raises:
@@ -42,6 +44,7 @@ class Dataset:
     name: str = "dataset"
     names: Array | None = None
     groups: Array | None = None
+    window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.images, LazyImages):
@@ -58,6 +61,8 @@ class Dataset:
             _check_array(f"masks[{name!r}]", mask, 3, (np.bool_,))
             if mask.shape != (N, H, W):
                 raise ValueError(f"masks[{name!r}]: expected shape {(N, H, W)}, got {mask.shape}")
+        if self.window is not None:
+            object.__setattr__(self, "window", checked_window(self.window))
         if self.names is not None:
             object.__setattr__(self, "names", _one_each("names", self.names, N, "U"))
         if self.groups is not None:
@@ -107,7 +112,7 @@ class Dataset:
         labels = {head: values[picked] for head, values in labels.items()} if isinstance(labels, Mapping) else labels[picked]
         masks = {name: mask[picked] for name, mask in self.masks.items()}
         names, groups = (None if values is None else values[picked] for values in (self.names, self.groups))
-        return Dataset(images, labels, classes, masks, self.name, names, groups)
+        return Dataset(images, labels, classes, masks, self.name, names, groups, self.window)
 
     def split(self, fractions: Sequence[float], seed: int = 0, stratify: bool | str | None = None) -> list[Dataset]:
         """Disjoint random parts that together are the whole, `fractions` (summing to 1) of it each.

@@ -100,7 +100,13 @@ def image_folder(
     names = [image.file.relative_to(root).as_posix() for image in images]
     whom = None if pattern is None else np.array([_group(pattern, name) for name in names])
     return Dataset(
-        images_of(images, how), np.array(labels, np.int64), tuple(classes), name=root.name, names=np.array(names), groups=whom
+        images_of(images, how),
+        np.array(labels, np.int64),
+        tuple(classes),
+        name=root.name,
+        names=np.array(names),
+        groups=whom,
+        window=how.window,
     )
 
 

@@ -91,6 +91,7 @@ def csv(
         name=name,
         names=np.array([row["file"] for _, row in rows]),
         groups=np.array([row["group"] for _, row in rows]) if "group" in rows[0][1] else None,
+        window=how.window,
     )
 
 

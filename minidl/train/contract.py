@@ -5,7 +5,7 @@
     classes         their names, in the order of the logits
     channels, height, width
     dtype, range    of the pixels: see `range_of`
-    window          of grey values that are cut out of a file: None, for no window is applied
+    window          of grey values that are cut out of a file, or null
     mean, std       of each channel, as `Normalize` takes them
     page            which image of each file, where files hold several
 
@@ -26,6 +26,7 @@ from minidl.arguments import count, numbers, one_of, wrong
 from minidl.array import Array
 from minidl.data import Dataset, Normalize, read_image
 from minidl.data.reading import as_held
+from minidl.data.windows import checked_window, windowed
 from minidl.io.notes import cut
 from minidl.train.settings import check_keys
 
@@ -47,7 +48,7 @@ class Contract:
         dtype: of these, "uint8", or "float32", which files of 8 and 16 bits fill as x / 255 and as x / 65535.
         range: the pixels that stand for black and white, (low, high): (0, 255), or as `range_of` tells.
         mean, std: C numbers each; x = (image - mean) / std, where uint8 counts as image / 255.
-        window: None; room for the window of grey values that is cut out of a file.
+        window: (low, high), the grey values that are cut out of a file, as in `read_image`; None: the file's own, or all.
         page: which image of a file with several, from 0; None where none has several.
     """
 
@@ -61,7 +62,7 @@ class Contract:
     range: tuple[float, float]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    window: None = None
+    window: tuple[float, float] | None = None
     page: int | None = None
 
     def __post_init__(self) -> None:
@@ -96,7 +97,7 @@ class Contract:
         if self.page is not None:
             object.__setattr__(self, "page", count(self.page, "page", 0))
         if self.window is not None:
-            wrong(ValueError, "window", "None, for no window is applied", self.window)
+            object.__setattr__(self, "window", checked_window(self.window))
 
     @staticmethod
     def of(
@@ -111,7 +112,9 @@ class Contract:
             arguments = {"num_classes": len(train_set.classes), "in_channels": C}
         mean, std = (a.tolist() for a in train_set.mean_std())
         dtype, around = train_set.images.dtype.name, range_of(train_set.images)
-        return Contract(architecture, dict(arguments), train_set.classes, C, H, W, dtype, around, mean, std, page=page)
+        return Contract(
+            architecture, dict(arguments), train_set.classes, C, H, W, dtype, around, mean, std, train_set.window, page
+        )
 
     # ---- in a file
 
@@ -149,7 +152,10 @@ class Contract:
         """
         name = "the image" if isinstance(source, np.ndarray) else os.fsdecode(source)
         channels = self.channels if self.channels in (1, 3, 4) else None  # what a file is converted to
-        pixels = source if isinstance(source, np.ndarray) else read_image(source, channels, self.page)
+        if isinstance(source, np.ndarray):
+            pixels = source if self.window is None else windowed(source, *self.window)
+        else:
+            pixels = read_image(source, channels, self.page, self.window)
         if pixels.dtype.name not in (*DTYPES, "uint16"):
             raise TypeError(f"{name}: expected uint8, uint16 or float32, got {pixels.dtype}")
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels

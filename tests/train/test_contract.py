@@ -174,7 +174,7 @@ def test_nothing_to_load(tmp_path: pathlib.Path) -> None:
         ({"mean": [0.5, float("nan"), 0.5]}, "damaged: mean[1]: expected a finite number, got nan"),
         ({"std": [1, 0, 1]}, "damaged: std[1]: expected a number in (0, inf), got 0"),
         ({"std": [1, 1e-300, 1]}, "damaged: std: expected numbers that float32 can tell from 0"),
-        ({"window": [40, 400]}, "damaged: window: expected None, for no window is applied, got [40, 400]"),
+        ({"window": [400, 40]}, "damaged: window: expected (low, high), low < high, got [400, 40]"),
     ],
 )  # fmt: skip
 def test_what_is_damaged_is_told_in_a_sentence(
@@ -362,3 +362,21 @@ def test_sizes_are_kept_and_told_apart(tmp_path: pathlib.Path) -> None:
     for wrong in (0, (12, 0), (1, 2, 3), "12", 1.5):
         with pytest.raises((TypeError, ValueError), match="size: expected an integer of at least 1, or a pair of them"):
             Settings(size=wrong)  # type: ignore[arg-type]
+
+
+def test_a_window_is_part_of_it(tmp_path: pathlib.Path) -> None:
+    """Images that were cut to some grey values in training are so ever after, read from files or given as arrays."""
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.fromarray(rng.integers(0, 4000, (16, 16)).astype(np.uint16)).save(tmp_path / "mine" / name / f"{i}.png")
+    images = image_folder(tmp_path / "mine", window=(1000, 1400))
+    assert images.window == images.take([0, 3]).window == images.split([0.5, 0.5])[1].window == (1000, 1400)
+    fit(models.resnet8(2, 1), images, TINY, tmp_path / "run")
+    net = load_run(tmp_path / "run", NETS)
+    assert net.contract.window == (1000, 1400)
+    file = tmp_path / "mine" / images.names[3]
+    x = net.contract.normalize(images.images[3:4])
+    np.testing.assert_array_equal(net.prepare(file), x)
+    np.testing.assert_array_equal(net.prepare(np.asarray(Image.open(file))), x)
