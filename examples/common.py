@@ -106,6 +106,11 @@ def load(args: argparse.Namespace, count: int = 8) -> Loaded:
     return Loaded(net, lesions.images, lesions.labels)
 
 
+def load_data(args: argparse.Namespace) -> Loaded:
+    """The net that `args` ask for, and their images: files of their own, or `args.count` of `args.data`, lesions or cifar10."""
+    return load(args, args.count) if args.data == "lesions" or args.image else load_cifar10(args)
+
+
 def load_cifar10(args: argparse.Namespace) -> Loaded:
     """The net that `args` ask for, which must be of CIFAR-10, and the first `args.count` test images in `args.root`."""
     net, path = net_of(args)

@@ -32,7 +32,7 @@ from typing import Any
 import common
 import numpy as np
 
-from minidl import attack, view
+from minidl import attack, metrics, view
 from minidl.array import Array, to_cpu
 from minidl.attack import AttackResult
 from minidl.inference import predict
@@ -47,18 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
     out = pathlib.Path(args.out)
 
     def run() -> None:
-        loaded = load(args)
+        loaded = common.load_data(args)
         out.mkdir(parents=True, exist_ok=True)
         fooled(out / "fooled.png", loaded, common.number_of(args.target, loaded.classes))
         accuracy(out / "accuracy.png", loaded)
         classes(out / "classes.png", loaded)
 
     return guard.guarded(run)
-
-
-def load(args: argparse.Namespace) -> common.Loaded:
-    """The net and the images that were asked for."""
-    return common.load(args, args.count) if args.data == "lesions" or args.image else common.load_cifar10(args)
 
 
 def settings_of(loaded: common.Loaded) -> dict[str, Any]:
@@ -103,8 +98,8 @@ def fooled(path: pathlib.Path, loaded: common.Loaded, target: int | None) -> Non
         path,
         np.clip(images[first], 0, 1),
         np.clip(ascent.x[first], 0, 1),
-        softmax(ascent.before[first]),
-        softmax(ascent.logits[first]),
+        metrics.probabilities(ascent.before[first]),
+        metrics.probabilities(ascent.logits[first]),
         loaded.classes,
         "What it takes to make the net see something else",
     )
@@ -151,11 +146,6 @@ def classes(path: pathlib.Path, loaded: common.Loaded) -> None:
     ]
     view.images_of_classes(path, found.x, captions, "From noise, up the gradient of a class")
     print(f"{path}: what the net would like to see")
-
-
-def softmax(logits: Array) -> Array:
-    p = np.exp(logits - logits.max(1, keepdims=True))
-    return p / p.sum(1, keepdims=True)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -190,9 +190,7 @@ def deleted(x: Array, e: Explanation, everything: bool = False) -> Array:
 
 def probability(model: Module, x: Array, target: Array) -> Array:
     """Of the class `target` (N,) in the images x: (N,). Class and probability are on the CPU."""
-    logits = to_cpu(inference.predict(model, x)).astype(np.float64)
-    p = np.exp(logits - logits.max(1, keepdims=True))
-    picked: Array = (p / p.sum(1, keepdims=True))[np.arange(len(x)), target]
+    picked: Array = metrics.probabilities(inference.predict(model, x))[np.arange(len(x)), target]
     return picked
 
 

@@ -34,18 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
     out = pathlib.Path(args.out)
 
     def run() -> None:
-        loaded = load(args)
+        loaded = common.load_data(args)
         out.mkdir(parents=True, exist_ok=True)
         attacked(out / "accuracy.png", loaded, args)
 
     return guard.guarded(run)
-
-
-def load(args: argparse.Namespace) -> common.Loaded:
-    """The net and the images that were asked for."""
-    if args.data == "lesions":
-        return common.load(args, args.count)
-    return common.load_cifar10(args)
 
 
 def attacked(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace) -> None:

@@ -139,9 +139,11 @@ def log_odds(logits: Array, target: Array) -> Array:
 
 
 def percent(log_odds: float) -> str:
-    """A probability, as in "p = 97%"."""
+    """A probability, as in "p = 97%": with two digits more near 0 and 1, and never rounded to one of them."""
     p = 1 / (1 + np.exp(-log_odds))
-    return "> 99.99%" if p > 0.9999 else f"= {p:.2%}" if p > 0.99 else f"= {p:.0%}"
+    if min(p, 1 - p) < 0.0001:
+        return "> 99.99%" if p > 0.5 else "< 0.01%"
+    return f"= {p:.2%}" if min(p, 1 - p) < 0.01 else f"= {p:.0%}"
 
 
 # ---- the methods

@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 
 import models
-from minidl import data, explain, inference, train, view
+from minidl import data, explain, inference, metrics, train, view
 from minidl.arguments import one_of
 from minidl.array import to_cpu
 from minidl.data import Dataset
@@ -136,10 +136,9 @@ def with_heads() -> list[str]:
 def look(net: TrainedNet, dataset: Dataset, title: str, out: pathlib.Path) -> None:
     """Draw images and d logit / d image. The net sees x = (image - mean) / std, so d x / d image is 1 / std."""
     x = net.inputs(dataset.images)  # (N,C,H,W)
-    logits, gx = to_cpu(inference.predict(net.model, x)), to_cpu(explain.saliency(net.model, x).raw)  # (N,K) (N,C,H,W)
+    p = metrics.probabilities(inference.predict(net.model, x))  # (N,K)
+    gx = to_cpu(explain.saliency(net.model, x).raw)  # (N,C,H,W)
     maps = (gx / np.asarray(net.contract.normalize_unit.std)[:, None, None]).sum(1)  # (N,H,W): all channels lighten together
-    p = np.exp(logits - logits.max(1, keepdims=True))
-    p /= p.sum(1, keepdims=True)  # softmax
     view.gradient_images(
         out / "gradients.png",
         net.contract.shown(dataset.images),

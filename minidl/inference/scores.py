@@ -114,13 +114,6 @@ def decisions(logits: Tensor) -> Tensor:
     return ops.concat([-0.5 * logits, 0.5 * logits], axis=1) if logits.shape[1] == 1 else logits
 
 
-def probabilities(logits: Array) -> Array:
-    """exp(S_k) / sum_j exp(S_j) of logits (N,K), K > 1, and 1 / (1 + exp(-z)) of one logit z: (N,K) float64."""
-    z = Tensor(logits.astype("float64"))
-    with no_grad():
-        return (ops.sigmoid(z) if logits.shape[1] == 1 else ops.softmax(z)).data
-
-
 def runner_up(logits: Array, target: Array) -> Array:
     """The best class (N,) besides `target`, of logits (N,K), K > 1."""
     xp = array_module(logits)

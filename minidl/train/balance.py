@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from minidl import metrics
 from minidl.array import Array
 from minidl.data import Dataset, Loader
 from minidl.io.notes import short, some
@@ -37,7 +38,7 @@ def largest_share(loader: Loader) -> float:
     labels = loader.dataset.labels
     if isinstance(loader, BalancedLoader):
         labels = labels[loader.drawn]
-    return float(np.bincount(labels).max() / len(labels))
+    return metrics.majority_accuracy(labels)
 
 
 def check_classes(dataset: Dataset, name: str) -> None:

@@ -42,7 +42,7 @@ def scores_of(logits: Array, labels: Array) -> Row:
     counts = np.bincount(labels, minlength=logits.shape[1])
     row = {
         "accuracy": metrics.accuracy(logits, labels),
-        "majority_accuracy": float(counts.max() / len(labels)),
+        "majority_accuracy": metrics.majority_accuracy(labels),
         "balanced_accuracy": metrics.balanced_accuracy(logits, labels),
     }
     return row | ({"auc": auc(logits, labels)} if len(counts) > 1 and counts.all() else {})
@@ -50,12 +50,10 @@ def scores_of(logits: Array, labels: Array) -> Row:
 
 def auc(logits: Array, labels: Array) -> float:
     """Of two classes that of logit 1 - logit 0; of K the mean of K areas, each of a class's probability against all others."""
-    z = logits.astype(np.float64)
-    if z.shape[1] == 2:
+    if logits.shape[1] == 2:
+        z = logits.astype(np.float64)
         return metrics.auc(z[:, 1] - z[:, 0], labels)
-    p = np.exp(z - z.max(1, keepdims=True))
-    p /= p.sum(1, keepdims=True)  # softmax
-    return metrics.macro_auc(p, labels)
+    return metrics.macro_auc(metrics.probabilities(logits), labels)
 
 
 def described(row: Mapping[str, Any], prefix: str = "") -> str:

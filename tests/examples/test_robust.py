@@ -10,6 +10,7 @@ import robust
 import train as training
 from PIL import Image
 
+IMAGE = pathlib.Path(robust.__file__).parent / "images" / "fooled.png"
 FEW = ["--steps", "3", "--candidates", "1", "--squares", "4", "--batch-size", "8"]
 
 
@@ -39,6 +40,7 @@ def test_the_worst_case(
     [
         (["--data", "cifar10", "--weights", "resnet20.th"], "--weights needs --model"),
         (["--eps", "-1"], "eps: expected a number in [0, inf)"),
+        (["--data", "cifar10", "--image", str(IMAGE)], "--image: the right answers to images of your own are not known"),
         (["--steps", "-1"], "steps: expected an integer of at least 0"),
     ],
 )

@@ -255,3 +255,4 @@ def test_log_odds() -> None:
     p = np.exp(2) / np.exp(logits[0]).sum()
     assert z[0] == pytest.approx(np.log(p / (1 - p))) and z[1] == pytest.approx(700 - np.log1p(np.exp(-5)))
     assert [example.percent(z) for z in (0.0, 4.5, 6.0, 20.0)] == ["= 50%", "= 99%", "= 99.75%", "> 99.99%"]
+    assert [example.percent(z) for z in (-4.5, -6.0, -20.0)] == ["= 1%", "= 0.25%", "< 0.01%"]
