@@ -624,3 +624,19 @@ def test_the_focus_is_seen(open_page: Open, path: pathlib.Path) -> None:
 def test_the_script_makes_no_markup_of_strings() -> None:
     script = (pathlib.Path(view.__file__).parent / "stepper" / "stepper.js").read_text(encoding="utf-8")
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|fetch\(|XMLHttp|WebSocket", script)
+
+
+def test_the_page_of_the_readme_is_of_today(tmp_path: pathlib.Path) -> None:
+    """What is not of its weights and its image is as a page of now has it: style, script, formulas, code, lines and layers."""
+    shown = pathlib.Path(__file__).parents[3] / "examples" / "images" / "step.html"
+    x = np.random.default_rng(0).random((1, 3, 32, 32), dtype=np.float32)
+    now = view.stepper(models.resnet8(num_classes=2).eval(), x, path=tmp_path / "now.html")
+    (old, _), (new, _) = content(shown), content(now)
+    assert old["ops"] == new["ops"]
+    for name in "op", "layer", "sources":
+        assert [n.get(name) for n in old["nodes"]] == [n.get(name) for n in new["nodes"]], name
+    there, here = ([n.get("where") for n in page["nodes"] if n.get("layer")] for page in (old, new))  # layers: in models/
+    assert there == here
+    frames = [re.split(r'<script type="application/json" id="data">|id="blob">', p.read_text("utf-8")) for p in (shown, now)]
+    style, script = (re.findall(r"<style.*?</style>", f[0], re.DOTALL) for f in frames), (f[2][-5000:] for f in frames)
+    assert next(style) == next(style) and next(script) == next(script)
