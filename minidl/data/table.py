@@ -95,6 +95,15 @@ def csv(
     )
 
 
+def splits(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Which of train, validation and test the column split of a table names; () of a table without this column.
+
+    Raises FileNotFoundError and ValueError as `csv` does.
+    """
+    found = _splits(pathlib.Path(path), _rows(pathlib.Path(path), ["file"])) or ()
+    return tuple(name for name in ASKED if name in found)
+
+
 Row = tuple[int, dict[str, str]]  # its line in the file, and what is in its columns
 
 

@@ -66,7 +66,8 @@ def evaluate_run(
             )
         _check_kind(test_set, net.contract)
         print(f"test: {counted(test_set)}", flush=True)
-        loss, logits, labels = evaluate(net.model.to(device), test_set, settings.batch_size, net.contract.normalize)
+        model, contract = net.model.to(device), net.contract
+        loss, logits, labels = evaluate(model, test_set, settings.batch_size, contract.normalize, contract.test_flips)
         if not math.isfinite(loss):
             raise FloatingPointError(f"{folder}: the test loss is {loss}")
         best = best_epoch(rows, settings.select)
@@ -103,3 +104,6 @@ def _check_kind(test_set: Dataset, contract: Contract) -> None:
     if test_set.images.shape[1:] != expected or test_set.images.dtype.name != contract.dtype:
         came = f"{test_set.images.shape[1:]} {test_set.images.dtype}"
         raise ValueError(f"test_set: expected images of {expected} (C,H,W) {contract.dtype}, as in training, got {came}")
+    if test_set.window != contract.window:
+        came = f"{contract.window}, as in training, got {test_set.window}"
+        raise ValueError(f"test_set: expected images that were read through the window {came}")
