@@ -1,6 +1,10 @@
 """PyTorch's answer to `examples/train.py --data cifar10 --model resnet20`: the same net, recipe and files.
 
-    python -m tests.benchmarks.cifar_peer --root data --epochs 15 --seed 0
+    python -m tests.benchmarks.cifar_peer --root data --epochs 15 --seeds 8
+
+trains both, 8 times each, two at a time and each in a process of one thread; a training that is in runs/cifar_peer is not done
+again. Then it prints every test accuracy, their means with standard errors, and the mean of the differences between the two of
+a seed. A seed means other weights, orders and crops to each side, so the pairs have nothing in common but their number.
 
 Recipe: batch 128, SGD with Nesterov momentum 0.9, weight decay 5e-4 on weights only, learning rate linear from 0 to 0.2
 over the first 30% of the steps and then a cosine to 0, crops of the image padded by 4 and flips.
@@ -9,14 +13,26 @@ over the first 30% of the steps and then a cosine to 0, crops of the image padde
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import os
 import pathlib
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+import models
+from minidl import data, train
+from minidl.inference import evaluate
+from minidl.io import files
+
+SIDES = ("minidl", "PyTorch")
 
 
 def read(root: str, names: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,30 +89,31 @@ def augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return torch.where(flip[:, None, None, None], y.flip(3), y)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", default="data")
-    parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    torch.manual_seed(args.seed)
-    rng = np.random.default_rng(args.seed)
-    x, labels = read(args.root, [f"data_batch_{i}" for i in range(1, 6)])
-    x_test, labels_test = read(args.root, ["test_batch"])
+def train_ours(root: str, epochs: int, seed: int, out: pathlib.Path) -> float:
+    """The test accuracy of minidl."""
+    train_set, test_set = data.cifar10(root), data.cifar10(root, train=False)
+    model = models.resnet20(num_classes=10, seed=seed)
+    settings = train.Settings(epochs=epochs, seed=seed, model="resnet20", data="cifar10", root=root)
+    train.fit(model, train_set, settings, out, resume=(out / "settings.json").exists())
+    net = train.load_run(out, {"resnet20": models.resnet20})
+    _, logits, labels = evaluate(net.model, test_set, 500, net.contract.normalize)
+    return float((logits.argmax(1) == labels).mean())
+
+
+def train_theirs(root: str, epochs: int, seed: int) -> float:
+    """The test accuracy of PyTorch."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    x, labels = read(root, [f"data_batch_{i}" for i in range(1, 6)])
+    x_test, labels_test = read(root, ["test_batch"])
     mean, std = (t.view(3, 1, 1) for t in (torch.tensor([125.3, 123.0, 113.9]), torch.tensor([63.0, 62.1, 66.7])))
     x, x_test = ((t.float() - mean) / std for t in (x, x_test))
 
     model = ResNet()
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": weights, "weight_decay": 5e-4}, {"params": others, "weight_decay": 0.0}]
-    opt = torch.optim.SGD(groups, lr=0.2, momentum=0.9, nesterov=True)
-    steps = args.epochs * (len(x) // 128)
-    warm = 0.3 * steps
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        opt, lambda k: k / warm if k < warm else 0.5 * (1 + math.cos(math.pi * (k - warm) / (steps - warm)))
-    )
-    for epoch in range(args.epochs):
+    opt = torch.optim.SGD(decayed(model), lr=0.2, momentum=0.9, nesterov=True)
+    steps = epochs * (len(x) // 128)
+    schedule = torch.optim.lr_scheduler.LambdaLR(opt, lambda k: share_of_rate(k, steps))
+    for epoch in range(epochs):
         start, total = time.perf_counter(), 0.0
         model.train()
         order = rng.permutation(len(x))
@@ -115,11 +132,79 @@ def main() -> None:
                 int((model(x_test[i : i + 500]).argmax(1) == labels_test[i : i + 500]).sum())
                 for i in range(0, len(x_test), 500)
             )
+        mean_loss = total / (len(x) // 128)
         print(
-            f"epoch {epoch + 1:3d}  loss {total / (len(x) // 128):.4f}  "
-            f"test accuracy {hits / len(x_test):.4f}  {seconds:.1f} s",
-            flush=True,
+            f"epoch {epoch + 1:3d}  loss {mean_loss:.4f}  test accuracy {hits / len(x_test):.4f}  {seconds:.1f} s", flush=True
         )
+    return hits / len(x_test)
+
+
+def decayed(model: nn.Module) -> list[dict[str, object]]:
+    """Its parameters for an optimiser: weights decay, biases and batch norm do not."""
+    groups = {True: [], False: []}  # type: dict[bool, list[nn.Parameter]]
+    for p in model.parameters():
+        groups[p.ndim > 1].append(p)
+    return [{"params": groups[True], "weight_decay": 5e-4}, {"params": groups[False], "weight_decay": 0.0}]
+
+
+def share_of_rate(step: int, steps: int) -> float:
+    """Of the highest learning rate, at a step of so many: up in a line, down in half a cosine."""
+    warm = 0.3 * steps
+    return step / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
+
+
+def compare(root: str, epochs: int, seeds: int, out: pathlib.Path) -> None:
+    """Train what is not in the folder yet, and print both sides."""
+    paths = [(side, seed, out / f"{side}-{epochs}-{seed}.json") for seed in range(seeds) for side in SIDES]
+
+    def one(job: tuple[str, int, pathlib.Path]) -> None:
+        side, seed, path = job
+        if path.exists():
+            return
+        command = [sys.executable, "-m", __spec__.name, "--root", root, "--epochs", str(epochs), "--out", str(out)]
+        threads = dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        with open(path.with_suffix(".log"), "a") as log:
+            environment = os.environ | threads
+            subprocess.run([*command, "--side", side, "--seed", str(seed)], check=True, stdout=log, stderr=log, env=environment)
+        print(f"{path.stem}: {json.loads(path.read_text())['accuracy']:.4f}", flush=True)
+
+    out.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, paths))
+    found = {side: np.array([json.loads(p.read_text())["accuracy"] for s, _, p in paths if s == side]) for side in SIDES}
+    print(table(found, epochs))
+
+
+def table(found: dict[str, np.ndarray], epochs: int) -> str:
+    """Accuracies by seed, their means with standard errors (s / sqrt n), and those of the differences, in percent."""
+    ours, theirs = (100 * found[side] for side in SIDES)
+    lines = [f"{epochs} epochs   " + " ".join(f"{side:>8}" for side in (*SIDES, "ours - theirs"))]
+    lines += [f"seed {k:<6}  {a:8.2f} {b:8.2f} {a - b:+8.2f}" for k, (a, b) in enumerate(zip(ours, theirs, strict=True))]
+    lines += [f"mean         {ours.mean():8.2f} {theirs.mean():8.2f} {(ours - theirs).mean():+8.2f}"]
+    if len(ours) > 1:
+        errors = (values.std(ddof=1) / math.sqrt(len(values)) for values in (ours, theirs, ours - theirs))
+        lines += ["+-           " + " ".join(f"{error:8.2f}" for error in errors)]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", default="data")
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--seeds", type=int, default=8, help="how many trainings of each side")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/cifar_peer"))
+    parser.add_argument("--side", choices=SIDES, help="do one training alone, of --seed")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    if args.side is None:
+        return compare(args.root, args.epochs, args.seeds, args.out)
+    torch.set_num_threads(1)
+    name = f"{args.side}-{args.epochs}-{args.seed}"
+    if args.side == "minidl":
+        accuracy = train_ours(args.root, args.epochs, args.seed, args.out / name)
+    else:
+        accuracy = train_theirs(args.root, args.epochs, args.seed)
+    files.write(args.out / f"{name}.json", json.dumps({"accuracy": accuracy}) + "\n")
 
 
 if __name__ == "__main__":
