@@ -7,7 +7,10 @@ on two cores. A line reports on every epoch: the first ones do no better than a 
 Then look into runs/lesions-resnet8:
 
     curves.png      loss and accuracy, drawn anew after every epoch
-    confusion.png   which class was taken for which in the test images, which are looked at once, at the end
+    roc.png         how well it orders the test images, which are looked at once, at the end
+    calibration.png whether its probabilities mean what they say
+    confusion.png   which class was taken for which
+    card.md         what it is, on one page: data, figures with intervals, and what it must not be used for
     gradients.png   test images, and beside each the gradient of the predicted logit in its pixels: where more light makes
                     the net surer of its answer (red) or less sure (blue)
 
@@ -36,6 +39,7 @@ from inspect import signature
 from typing import Any
 
 import numpy as np
+import outcome
 from sets import DATA, load
 
 import models
@@ -47,13 +51,14 @@ from minidl.io import files, lock
 from minidl.mixed import PRECISIONS
 from minidl.nn import Module
 from minidl.train import FLIPS, Settings, TrainedNet
+from minidl.train.scoring import summary
 from minidl.train.settings import BALANCE, OPTIMIZERS, SELECT, STRENGTHS
 
 # every constructor that can do without further arguments
 MODELS = {name: getattr(models, name) for name in models.__all__}
 MODELS = {name: f for name, f in MODELS.items() if all(p.default != p.empty for p in signature(f).parameters.values())}
 
-IMAGES = ("curves.png", "confusion.png", "gradients.png")
+IMAGES = ("curves.png", *outcome.FILES, "gradients.png")
 DEFAULTS = {"model": "resnet8", "data": "lesions"}
 RECIPES: dict[str, dict[str, Any]] = {  # where the data want other settings than the defaults of `Settings`
     "lesions": {"epochs": 8, "batch_size": 64, "lr": 0.05, "crop": 2, "flip": "both"},
@@ -106,11 +111,10 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
 
     net = train.load_run(out, MODELS)  # as everybody loads it from now on
     net.model.to(settings.device)
-    right = f"{found['accuracy']:.1%} of the test images right (always the largest class: {found['majority_accuracy']:.1%})"
-    right += f", balanced {found['balanced_accuracy']:.1%}" + (f", AUC {found['auc']:.3f}" if "auc" in found else "")
-    view.confusion(out / "confusion.png", np.array(found["confusion"]), test_set.classes, f"{title}\n{right}")
+    outcome.write(out, title, net, settings, (train_set, test_set, validation))
     look(net, test_set.take(np.arange(min(8, len(test_set)))), f"{title}: predictions, and their gradients", out)
-    print(f"{right}; now look at {', '.join(str(out / name) for name in IMAGES)}")
+    print(summary(found), *found["notes"], sep="\n")
+    print(f"now look at {', '.join(str(out / name) for name in IMAGES)}")
 
 
 def range_of(dataset: Dataset) -> str:

@@ -63,7 +63,8 @@ class TrainedNet:
     def probabilities(self, x: Array, batch_size: int = 32) -> Array:
         """softmax(logits / T) of images x (N,C,H,W), as `prepare` makes them: (N,K) float64 on the CPU.
 
-        The logits are those of `logits`, and T is the temperature of the contract. Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural networks".
+        The logits are those of `logits`, and T is the temperature of the contract. Guo, Pleiss, Sun and Weinberger 2017, "On
+        calibration of modern neural networks".
         Raises what `minidl.inference.predict` does, and ValueError where a logit is not finite.
         """
         return metrics.probabilities(self.logits(x, batch_size), self.contract.temperature)

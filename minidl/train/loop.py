@@ -242,10 +242,9 @@ def _backward(model: Module, loss: Tensor, scale: LossScale | None, captured: Ca
 def _line(row: Row, epochs: int) -> str:
     epoch = f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}"
     train = f"training loss {row['train_loss']:.3f}, accuracy {row['train_accuracy']:.1%}"
+    train += f" (always the largest class: {row['train_majority_accuracy']:.1%})"
     if validated(row):
         train += f"; validation loss {row[f'{PREFIX}loss']:.3f}, {described(row, PREFIX)}"
-    else:
-        train += f" (always the largest class: {row['train_majority_accuracy']:.1%})"
     return f"{epoch}  {train}; {row['images_per_second']:,.0f} images/s, {row['seconds']:.1f} s"
 
 

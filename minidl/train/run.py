@@ -28,8 +28,8 @@ from minidl.train.loss_scale import LossScale
 from minidl.train.selection import PREFIX, Row, best_epoch, validated
 from minidl.train.settings import Settings, check_keys, same_settings
 
-PART = 64  # images or labels of which a digest is taken at once
 FILES = ("settings.json", "checkpoint.safetensors", "model.safetensors", "metrics.jsonl", "test.json", "predictions.csv")
+PART = 64  # images or labels of which a digest is taken at once
 
 
 def hold_out(train_set: Dataset, validation: Dataset | None, settings: Settings) -> tuple[Dataset, Dataset | None]:

@@ -165,8 +165,9 @@ class Settings:
 
 LATER = (  # than the first runs
     *("channels", "page", "validation", "select", "patience", "balance", "optimizer"),
-    *("weights", "key", "prefix", "freeze", "body_lr", "aux", "target", "sensitivity"),
+    *("weights", "key", "prefix", "freeze", "body_lr", "aux"),
     *("rotate", "zoom", "colour", "test_flips", "window", "groups"),
+    *("target", "sensitivity"),
 )
 
 
