@@ -1,6 +1,6 @@
 """All that it takes to use a trained net on a new file: what `fit` writes into the metadata of `model.safetensors`.
 
-    format          of these lines: 1
+    format          of these lines: 2
     architecture    the name under which the net is built, and the arguments that it is built with
     classes         their names, in the order of the logits
     channels, height, width
@@ -8,6 +8,9 @@
     window          of grey values that are cut out of a file, or null
     mean, std       of each channel, as `Normalize` takes them
     page            which image of each file, where files hold several
+    temperature     that makes its probabilities mean what they say, 1 where nobody has fitted one
+    decision        when it says the class that must not be missed, see `DecisionRule`, or null: it says the likeliest class
+    validation      how many images temperature and decision come from; 0 while the training goes on, and without any
 
 An image comes to the net in one way, in training's evaluation and ever after: `image` reads it, `normalize` makes x of it.
 """
@@ -22,16 +25,17 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arguments import count, numbers, one_of, wrong
+from minidl.arguments import count, number, numbers, one_of, wrong
 from minidl.array import Array
 from minidl.data import Dataset, Normalize, read_image
 from minidl.data.reading import as_held
 from minidl.data.windows import checked_window, windowed
 from minidl.io.notes import cut
+from minidl.train.decision import DecisionRule
 from minidl.train.settings import check_keys
 
 KEY = "contract"  # in the metadata
-FORMAT = 1
+FORMAT = 2  # 1 had neither temperature nor decision
 DTYPES = ("uint8", "float32")
 BITS16 = 65535
 LARGEST = 65535  # side of an image
@@ -50,6 +54,9 @@ class Contract:
         mean, std: C numbers each; x = (image - mean) / std, where uint8 counts as image / 255.
         window: (low, high), the grey values that are cut out of a file, as in `read_image`; None: the file's own, or all.
         page: which image of a file with several, from 0; None where none has several.
+        temperature: T of p = softmax(logits / T).
+        decision: a `DecisionRule`, or what it is made of; None: the likeliest class is the answer.
+        validation: how many images temperature and decision were determined on, 0 for none.
     """
 
     architecture: str
@@ -64,6 +71,9 @@ class Contract:
     std: tuple[float, ...]
     window: tuple[float, float] | None = None
     page: int | None = None
+    temperature: float = 1.0
+    decision: DecisionRule | None = None
+    validation: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.architecture, str) or not self.architecture:
@@ -98,6 +108,11 @@ class Contract:
             object.__setattr__(self, "page", count(self.page, "page", 0))
         if self.window is not None:
             object.__setattr__(self, "window", checked_window(self.window))
+        object.__setattr__(self, "temperature", number(self.temperature, "temperature", "(0, inf)"))
+        object.__setattr__(self, "validation", count(self.validation, "validation", 0))
+        if self.decision is not None:
+            object.__setattr__(self, "decision", _rule(self.decision))
+            one_of(self.decision.target, "decision.target", self.classes)
 
     @staticmethod
     def of(
@@ -132,15 +147,16 @@ class Contract:
             )
         try:
             found = json.loads(metadata[KEY])
-            if not isinstance(found, dict) or type(number := found.pop("format", None)) is not int:
+            if not isinstance(found, dict) or type(version := found.pop("format", None)) is not int:
                 raise ValueError("expected a mapping with the number of its format")
-            if number == FORMAT:
+            if version == FORMAT:
                 check_keys(found, KEY, [f.name for f in fields(Contract)])
                 return Contract(**found)
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"what it says of its net is damaged: {cut(str(error))}") from error
-        advice = "install a newer minidl" if number > FORMAT else "train it again"
-        raise ValueError(f"what it says of its net has format {number}, this minidl reads {FORMAT}; {advice}")
+        again = "resume its training, which writes it anew (examples/train.py --resume --out FOLDER), or train it again"
+        advice = "install a newer minidl" if version > FORMAT else again
+        raise ValueError(f"what it says of its net has format {version}, this minidl reads {FORMAT}; {advice}")
 
     # ---- an image, as the net takes it
 
@@ -219,6 +235,14 @@ class Contract:
         """What the net takes, x (N,C,H,W) or (C,H,W), back to an image for the eye, in [0, 1]."""
         mean, std = (np.asarray(a)[:, None, None] for a in (self.normalize_unit.mean, self.normalize_unit.std))
         return np.clip(x * std + mean, 0, 1)
+
+
+def _rule(found: Any) -> DecisionRule:
+    """A rule as it is, or of its entries in a file."""
+    if isinstance(found, DecisionRule):
+        return found
+    check_keys(found, "decision", [f.name for f in fields(DecisionRule)])
+    return DecisionRule(**found)
 
 
 def range_of(images: Array) -> tuple[float, float]:

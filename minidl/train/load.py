@@ -1,7 +1,8 @@
 """A trained net from the folder of its run, and the one way from a file to what it takes.
 
 net = load_run("runs/lesions-resnet8", {"resnet8": models.resnet8})
-logits = net.model(net.prepare("mole.jpg"))
+p = net.probabilities(net.prepare("mole.jpg"))
+print(net.classes[net.decide(p)[0]])
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minidl import weights
+from minidl import metrics, weights
 from minidl.array import Array, to_device
 from minidl.inference.evaluation import predict
 from minidl.io.files import Path
 from minidl.io.notes import cut, short, some
 from minidl.nn import Module
 from minidl.train.contract import Contract
+from minidl.train.decision import decide
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,23 @@ class TrainedNet:
         """The images (N,C,H,W), of the training's dtype -> x (N,C,H,W), where the model is."""
         x = self.contract.normalize(images)
         return to_device(x, next((p.device for p in self.model.parameters()), "cpu"))
+
+    def probabilities(self, x: Array, batch_size: int = 32) -> Array:
+        """softmax(logits / T) of the images x (N,C,H,W) that `prepare` gives: (N,K) float64 on the CPU, a column a class.
+
+        T is the temperature of the contract. Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural networks".
+        Raises what `minidl.inference.predict` does, and ValueError where a logit is not finite.
+        """
+        return metrics.probabilities(predict(self.model, x, batch_size), self.contract.temperature)
+
+    def decide(self, p: Array) -> Array:
+        """The class of each image, (N,) int64, of its probabilities p (N,K), as the contract's `DecisionRule` says.
+
+        It is the rule's target where p_target >= threshold, else the likeliest of the other classes; without a rule, the
+        likeliest class. Of equally likely ones it is the first. Raises ValueError for another shape, NaN, and rows that do not
+        add up to 1, TypeError for what is no array of floats.
+        """
+        return decide(p, self.classes, self.contract.decision)
 
 
 def load_run(path: Path, nets: Mapping[str, Callable[..., Module]]) -> TrainedNet:

@@ -10,7 +10,8 @@ trains, chooses an epoch by images that it holds out, and leaves in the folder `
     metrics.jsonl           one line an epoch, see `fit`
     checkpoint.safetensors  all that it takes to go on after the last finished epoch, see `minidl.train.checkpoint`
     model.safetensors       the weights of the chosen epoch, and what it takes to use them on a new file, see
-                            `minidl.train.contract`
+                            `minidl.train.contract`; when all epochs are done, with temperature and decision, see
+                            `minidl.train.decision`
 
 Test images have no part in it: see `minidl.train.evaluation`.
 
@@ -25,15 +26,18 @@ from __future__ import annotations
 import math
 import pathlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from minidl import metrics
 from minidl.analysis.nonfinite import first_nonfinite
 from minidl.arguments import count
 from minidl.array import Array, to_device
 from minidl.core import Tensor
 from minidl.data import Compose, Dataset, Loader, RandomCrop, RandomFlip
+from minidl.inference.evaluation import evaluate
 from minidl.inference.memory import batch_in_memory
 from minidl.io import lock
 from minidl.io.files import Path
@@ -43,6 +47,7 @@ from minidl.optim import SGD, AdamW, Optimizer, Schedule, one_cycle
 from minidl.train.balance import BalancedLoader, class_weights, counted, largest_share
 from minidl.train.contract import Contract
 from minidl.train.cuda_graph import CapturedGradients
+from minidl.train.decision import calibrated, chosen, suspicious
 from minidl.train.loss import Loss, main_logits
 from minidl.train.loss_scale import LossScale
 from minidl.train.meter import Meter
@@ -138,7 +143,25 @@ def fit(
         if settings.select != "last" and run.best is not None:
             model.load_state_dict(run.best)
             print(_chosen(rows, settings), flush=True)
+        if validation is not None:
+            contract = _determined(contract, model, validation, settings)
+            run.settle(contract)
+        elif suspicious(contract.classes, settings.target) is not None:
+            print("operating point: none, for there are no validation images; the likeliest class decides", flush=True)
     return rows
+
+
+def _determined(contract: Contract, model: Module, validation: Dataset, settings: Settings) -> Contract:
+    """With the temperature and the decision of this model on the validation images."""
+    _, logits, labels = evaluate(model, validation, settings.batch_size, contract.normalize)
+    temperature, told = calibrated(logits, labels)
+    print(told, flush=True)
+    rule, target = None, suspicious(contract.classes, settings.target)
+    if target is not None:
+        p = metrics.probabilities(logits, temperature)
+        rule, told = chosen(p, labels, contract.classes, target, settings.sensitivity)
+        print(told, flush=True)
+    return replace(contract, temperature=temperature, decision=rule, validation=len(labels))
 
 
 def train_epoch(
