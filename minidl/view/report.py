@@ -16,12 +16,12 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 
 from minidl.array import Array
-from minidl.metrics import OperatingPoint
 from minidl.view.display import for_the_eye, limit_of
 from minidl.view.names import literal
 from minidl.view.shares import probability, share
@@ -36,6 +36,19 @@ RED, BLUE = np.array([178, 24, 43]) / 255, np.array([33, 102, 172]) / 255
 GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
+class Point(NamedTuple):
+    """An operating point: an image is flagged where the probability of class `target` is at least `threshold`.
+
+    sensitivity, specificity: of that, on so many validation images, those that it was chosen on.
+    """
+
+    target: int
+    threshold: float
+    sensitivity: float
+    specificity: float
+    images: int
+
+
 @dataclass(frozen=True)
 class Net:
     """What is the same for all images.
@@ -44,8 +57,7 @@ class Net:
         classes: the names of the K classes.
         size: (H, W) and channels of the images that it takes.
         target: the class that is suspicious; None where nobody said.
-        point: the probability of `target` from which on an image is flagged, and what that gave; None where none was chosen.
-        images: on how many validation images the point was chosen.
+        point: when an image is flagged, as a rule as `target`; None where no operating point was chosen.
         test: what the test of the run found: "images", "majority_accuracy", "auc", "auc_interval" (low, high), as far as known.
         facts: what else is known of the net and its training, a word or two -> a text.
     """
@@ -54,8 +66,7 @@ class Net:
     size: tuple[int, int]
     channels: int
     target: int | None = None
-    point: OperatingPoint | None = None
-    images: int = 0
+    point: Point | None = None
     test: Mapping[str, object] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
 
@@ -87,8 +98,8 @@ class Case:
         name, digest: of the file, its SHA-256 in hexadecimal.
         size: (height, width) of the image in the file.
         image: (C,h,w), the file for the eye, uint8 or floats in [0, 1]; seen: (C,H,W), the same as the net took it.
-        probabilities: (K,). decision: the net's answer, a class. asked: the class that maps and questions are about.
-        flagged: whether the operating point flags the image; None where there is none.
+        probabilities: (K,). decision: the net's answer, a class; that of the operating point where the image is flagged.
+        asked: the class that maps and questions are about.
         maps, questions: in the order in which they are shown. notes: sentences about the answers to the questions.
         facts: what else is known of the file, a word or two -> a text.
     """
@@ -101,7 +112,6 @@ class Case:
     probabilities: Array
     decision: int
     asked: int
-    flagged: bool | None = None
     maps: Sequence[Map] = ()
     questions: Sequence[Question] = ()
     notes: Sequence[str] = ()
@@ -165,6 +175,7 @@ def index(net: Net, cases: Sequence[tuple[str, Case]], skipped: Sequence[tuple[s
     return _whole("All images: what the net says", body)
 
 
+ASKED = ' class="asked"'
 DIAGNOSIS = """<div class="note" role="note"><p><strong>This is no diagnosis.</strong> The page shows how a program sorts an
 image. It decides nothing about a patient.</p></div>"""
 
@@ -210,50 +221,49 @@ def _answer(net: Net, case: Case) -> str:
 
 def _bar_row(net: Net, case: Case, k: int) -> str:
     p = float(case.probabilities[k])
-    marked = net.point is not None and k == net.target
-    line = f'<line class="line" x1="{100 * net.point.threshold:.3f}" x2="{100 * net.point.threshold:.3f}" y1="0" y2="14"/>' if (
-        marked and net.point is not None) else ""  # fmt: skip
-    bar = (
-        '<svg viewBox="0 0 100 14" preserveAspectRatio="none" aria-hidden="true">'
-        '<rect class="full" y="4" width="100" height="6"/>'
-        f'<rect class="part" y="2" width="{100 * p:.3f}" height="10"/>{line}</svg>'
-    )
+    bar = f'<rect class="full" y="4" width="100" height="6"/><rect class="part" y="2" width="{100 * p:.3f}" height="10"/>'
+    if net.point is not None and k == net.point.target:
+        at = f"{100 * net.point.threshold:.3f}"
+        bar += f'<line class="line" x1="{at}" x2="{at}" y1="0" y2="14"/>'
     suspicious = ' <span class="soft">(suspicious)</span>' if k == net.target else ""
-    cells = f'<th scope="row">{_name(net.classes[k])}{suspicious}</th><td class="number">{probability(p)}</td>'
-    return f'<tr{" class=" + chr(34) + "asked" + chr(34) if k == case.asked else ""}>{cells}<td class="bar">{bar}</td></tr>'
+    return (
+        f'<tr{ASKED if k == case.asked else ""}><th scope="row">{_name(net.classes[k])}{suspicious}</th>'
+        f'<td class="number">{probability(p)}</td>'
+        f'<td class="bar"><svg viewBox="0 0 100 14" preserveAspectRatio="none" aria-hidden="true">{bar}</svg></td></tr>'
+    )
 
 
 def _decision(net: Net, case: Case) -> str:
-    point, target = net.point, net.target
-    if point is None or target is None:
+    point = net.point
+    if point is None:
         return (
             f'<p class="decision">The net’s answer: {_class(net, case.decision)}</p>'
             "<p>That is the class of the largest probability. No operating point was chosen for this net: nobody has set from "
             "which probability on it should warn, and how often it then misses something is not known.</p>"
         )
-    flagged = bool(case.flagged)
-    p, line = apart(float(case.probabilities[target]), point.threshold)
-    verdict = f"Flagged as {_class(net, target)}" if flagged else f"Not flagged as {_class(net, target)}"
-    other = f" Of the other classes {_class(net, case.decision)} is the most probable." if (
-        not flagged and len(net.classes) > 2 and case.decision != target) else ""  # fmt: skip
+    name = _class(net, point.target)
+    flagged = case.decision == point.target
+    p, line = apart(float(case.probabilities[point.target]), point.threshold)
+    other = f" Of the other classes {_class(net, case.decision)} is the most probable." if len(net.classes) > 2 else ""
     return (
-        f'<p class="decision {"flagged" if flagged else "clear"}">{verdict}</p>'
-        f"<p>The net flags an image from a probability of {line} on. Here it is {p}.{other}</p>"
+        f'<p class="decision {"flagged" if flagged else "clear"}">{"Flagged" if flagged else "Not flagged"} as {name}</p>'
+        f"<p>The net flags an image from a probability of {line} on. Here it is {p}.{'' if flagged else other}</p>"
         f"<p>{frequencies(net)}</p>"
     )
 
 
 def frequencies(net: Net) -> str:
     """What the operating point means, in words and as HTML. Raises ValueError for a net that has none."""
-    if net.point is None or net.target is None:
-        raise ValueError("net: expected one with an operating point and its target, got none")
-    others = [k for k in range(len(net.classes)) if k != net.target]
+    point = net.point
+    if point is None:
+        raise ValueError("net: expected one with an operating point, got none")
+    others = [k for k in range(len(net.classes)) if k != point.target]
     rest = f"images of {_class(net, others[0])}" if len(others) == 1 else "images of the other classes"
     return (
-        f"Of 100 images of {_class(net, net.target)} the net flags {_of_100(net.point.sensitivity)}; of 100 {rest} it lets "
-        f"{_of_100(net.point.specificity)} pass (sensitivity {net.point.sensitivity:.3f}, specificity "
-        f"{net.point.specificity:.3f}). This was counted on the {net.images:,} validation images on which the point was "
-        "chosen; on other images it may well be worse."
+        f"Of 100 images of {_class(net, point.target)} the net flags {_of_100(point.sensitivity)}; of 100 {rest} it lets "
+        f"{_of_100(point.specificity)} pass (sensitivity {point.sensitivity:.3f}, specificity {point.specificity:.3f}). This "
+        f"was counted on the {point.images:,} validation images on which the point was chosen; on other images it may well be "
+        "worse."
     )
 
 
@@ -414,11 +424,10 @@ def _about(net: Net, case: Case) -> str:
 
 def _row(net: Net, file: str, case: Case) -> str:
     thumb = f'<img src="{_data(case.seen, THUMB, THUMB_BYTES)}" alt="" width="48" height="48">'
-    if net.point is not None and net.target is not None:
-        answer = f"<strong>flagged as {_class(net, net.target)}</strong>" if case.flagged else (
-            f"not flagged as {_class(net, net.target)}")  # fmt: skip
-    else:
-        answer = _class(net, case.decision)
+    answer = _class(net, case.decision)
+    if net.point is not None:
+        flagged = case.decision == net.point.target
+        answer = f"<strong>flagged as {answer}</strong>" if flagged else f"not flagged as {_class(net, net.point.target)}"
     p = probability(float(case.probabilities[case.asked]))
     of = "" if net.target is not None else f' <span class="soft">{_class(net, case.asked)}</span>'
     return (
