@@ -50,7 +50,6 @@ from minidl.train import Contract, Settings, TrainedNet, load_run
 from minidl.train.decision import decide
 from minidl.view import report
 from minidl.view.names import literal
-from minidl.view.shares import share
 
 EVIDENCE = 0.1  # the share of the image that is taken away, or kept
 WORK = 1e11  # multiply-adds that RISE may take: some seconds on two cores
@@ -84,9 +83,10 @@ def run(args: argparse.Namespace, written: list[pathlib.Path], skipped: list[tup
             try:
                 image = read(asked.net.contract, file)
             except (OSError, TypeError, ValueError) as error:
-                name, why = pathlib.Path(file).name, getattr(error, "strerror", None) or str(error)
-                skipped.append((name, why.replace(file, name)))  # a page that is passed on tells nothing about a disk
+                why = getattr(error, "strerror", None) or str(error).removeprefix(file).lstrip(": ")
                 bar.write(f"skipped {literal(file, 200)}: {literal(why, 300)}", file=sys.stderr)
+                short = pathlib.Path(file).name  # a page that is passed on tells nothing about a disk
+                skipped.append((short, why.replace(file, short)))
             else:
                 case = ask(asked, image, lambda done, _, before=before: bar.update(before + done - bar.n))
                 out.mkdir(parents=True, exist_ok=True)
@@ -252,9 +252,10 @@ def notes_on(asked: Asked, changed: list[Change], answers: Array, target: int) -
     """What has to be known to read the answers (n,K) to the changed images."""
     name = literal(asked.classes[target])
     notes = []
-    if int(asked.decide(answers[-1:])[0]) == target:
+    if target in (int(asked.decide(answers[-1:])[0]), int(answers[-1].argmax())):
         notes.append(
-            f"Even to a blank image this net says ‘{name}’. So what it says of images that are painted over tells little."
+            f"This net leans towards ‘{name}’ even for a blank image, so what it says of images that are painted over tells "
+            "little."
         )
     if len(changed) == 1:
         notes.append(f"RISE finds no place that speaks for ‘{name}’, so nothing can be taken away.")
@@ -300,7 +301,7 @@ def changes(x: Array, values: Array) -> list[Change]:
     found = [("A blank image", "The mean colour of the training images, and nothing else.", 0 * x)]
     if not len(evidence):
         return found
-    part = f"{share(len(evidence) / values.size)} of the image"
+    part = f"{100 * len(evidence) / values.size:.2g}% of the image"
     others = np.abs(values.ravel())
     others[evidence] = np.inf
     elsewhere = others.argsort(kind="stable")[: len(evidence)]

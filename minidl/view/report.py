@@ -153,6 +153,12 @@ def index(net: Net, cases: Sequence[tuple[str, Case]], skipped: Sequence[tuple[s
     )
     head = "".join(f'<th scope="col">{text}</th>' for text in ("Image", "File", "The net’s answer"))
     head += '<th scope="col" class="number">Probability</th>'
+    table = f"""<table>
+<thead><tr>{head}</tr></thead>
+<tbody>
+{"".join(_row(net, file, case) for file, case in rows)}
+</tbody>
+</table>"""
     left = "".join(f"<li>{_name(name)}: {_text(why, 300)}</li>" for name, why in skipped)
     body = f"""<header>
 <h1>{len(rows):,} image{"s" * (len(rows) != 1)}, and what the net says</h1>
@@ -160,16 +166,9 @@ def index(net: Net, cases: Sequence[tuple[str, Case]], skipped: Sequence[tuple[s
 </header>
 <main>
 {DIAGNOSIS}
-<section aria-labelledby="list">
-<h2 id="list">All images</h2>
-<table>
-<thead><tr>{head}</tr></thead>
-<tbody>
-{"".join(_row(net, file, case) for file, case in rows)}
-</tbody>
-</table>
-</section>
-{f'<section aria-labelledby="skipped"><h2 id="skipped">Skipped</h2><ul>{left}</ul></section>' if left else ""}
+{_section("list", "All images", table)}
+{_section("skipped", "Skipped", f"<ul>{left}</ul>") if left else ""}
+{_section("point", "The operating point", f"<p>{frequencies(net)}</p>") if net.point is not None else ""}
 {_worth(net)}
 </main>"""
     return _whole("All images: what the net says", body)
@@ -198,9 +197,7 @@ def _answer(net: Net, case: Case) -> str:
     if rest := [k for k in order if k not in kept]:
         p = float(case.probabilities[rest].sum())
         rows.append(f'<tr><th scope="row">{len(rest):,} more</th><td class="number">{probability(p)}</td><td></td></tr>')
-    return f"""<section aria-labelledby="answer">
-<h2 id="answer">The image and the net’s answer</h2>
-<div class="answer">
+    content = f"""<div class="answer">
 <div>
 <div class="figures">{figures}</div>
 {f'<p class="soft">{shown}</p>' if shown else ""}
@@ -215,8 +212,8 @@ def _answer(net: Net, case: Case) -> str:
 </tbody>
 </table>
 </div>
-</div>
-</section>"""
+</div>"""
+    return _section("answer", "The image and the net’s answer", content)
 
 
 def _bar_row(net: Net, case: Case, k: int) -> str:
@@ -300,14 +297,13 @@ def _maps(net: Net, case: Case) -> str:
         '<stop offset="0" stop-color="#2166ac"/><stop offset="0.5" stop-color="#f2f2f2"/>'
         '<stop offset="1" stop-color="#b2182b"/></linearGradient></defs><rect width="100" height="10" fill="url(#key)"/></svg>'
     )
-    return f"""<section aria-labelledby="maps">
-<h2 id="maps">What speaks for and against {_class(net, case.asked)}</h2>
-<p>Three methods answer the same question: which places move the net towards {_class(net, case.asked)}, and which away from it,
+    name = _class(net, case.asked)
+    content = f"""<p>Three methods answer the same question: which places move the net towards {name}, and which away from it,
 beside the class that is its strongest rival?</p>
-<div class="key"><span>blue: against</span>{key}<span>red: for {_class(net, case.asked)}</span></div>
+<div class="key"><span>blue: against</span>{key}<span>red: for {name}</span></div>
 <div class="figures">{"".join(figures)}</div>
-<p class="soft">Each map has a scale of its own: its deepest colour stands for its largest values, however small they are.</p>
-</section>"""
+<p class="soft">Each map has a scale of its own: its deepest colour stands for its largest values, however small.</p>"""
+    return _section("maps", f"What speaks for and against {name}", content)
 
 
 def place_in_words(values: Array) -> str:
@@ -340,21 +336,17 @@ def _questions(net: Net, case: Case) -> str:
             f"<p>{_text(one.words, 500)}</p>"
         )
         figures.append(_figure(one.image, f"{case.name}, {one.title}", caption))
-    return f"""<section aria-labelledby="questions">
-<h2 id="questions">What if the image were another one?</h2>
-<p>The same net, asked about changed images. The probability of {_class(net, case.asked)} is {probability(p)} for the image as
-it is.</p>
+    content = f"""<p>The same net, asked about changed images. For the image as it is, the probability of
+{_class(net, case.asked)} is {probability(p)}.</p>
 <div class="figures">{"".join(figures)}</div>
 {"".join(f"<p><strong>{_text(note, 400)}</strong></p>" for note in case.notes)}
 <p class="soft">No camera takes such images, and the net never saw one in training. What it says of them is a hint, no
-proof.</p>
-</section>"""
+proof.</p>"""
+    return _section("questions", "What if the image were another one?", content)
 
 
 def _worth(net: Net) -> str:
-    said = []
-    if net.point is not None:
-        said.append(f"<li>{frequencies(net)}</li>")
+    said = list[str]()
     test, images = net.test, net.test.get("images")
     of = f" on {images:,} test images" if isinstance(images, int) else " on its test images"
     if isinstance(auc := test.get("auc"), float):
@@ -373,10 +365,8 @@ def _worth(net: Net) -> str:
     if not test:
         said.append("<li>No test of this net was found, so nobody knows how good it is.</li>")
     said.append("<li>All this holds for images like those of its training and test, and for no others.</li>")
-    return f"""<section aria-labelledby="worth">
-<h2 id="worth">How good is the net?</h2>
-<ul>{"".join(said)}</ul>
-</section>"""
+    content = f"""<ul>{"".join(said)}</ul>"""
+    return _section("worth", "How good is the net?", content)
 
 
 def _limits(net: Net, case: Case) -> str:
@@ -403,23 +393,19 @@ def _limits(net: Net, case: Case) -> str:
         "Not for images of another kind than it was trained on: another camera, another part of the body, other patients.",
         "A small probability rules nothing out.",
     ]
-    return f"""<section aria-labelledby="limits">
-<h2 id="limits">What the maps do not show</h2>
-<ul>{"".join(f"<li>{text}</li>" for text in maps)}</ul>
-</section>
-<section aria-labelledby="use">
-<h2 id="use">What this page must not be used for</h2>
-<ul>{"".join(f"<li>{text}</li>" for text in uses)}</ul>
-</section>"""
+    shown, used = ("".join(f"<li>{text}</li>" for text in texts) for texts in (maps, uses))
+    return (
+        _section("limits", "What the maps do not show", f"<ul>{shown}</ul>")
+        + "\n"
+        + _section("use", "What this page must not be used for", f"<ul>{used}</ul>")
+    )
 
 
 def _about(net: Net, case: Case) -> str:
     facts = {"File": case.name, "SHA-256 of the file": case.digest[:16], **case.facts, **net.facts}
     rows = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value, 300)}</dd>" for name, value in facts.items())
-    return f"""<section aria-labelledby="about">
-<h2 id="about">The file and the net</h2>
-<dl>{rows}</dl>
-</section>"""
+    content = f"""<dl>{rows}</dl>"""
+    return _section("about", "The file and the net", content)
 
 
 def _row(net: Net, file: str, case: Case) -> str:
@@ -437,6 +423,10 @@ def _row(net: Net, file: str, case: Case) -> str:
 
 
 # ---- texts
+
+
+def _section(name: str, title: str, content: str) -> str:
+    return f'<section aria-labelledby="{name}">\n<h2 id="{name}">{title}</h2>\n{content}\n</section>'
 
 
 def _text(text: str, room: int = 200) -> str:
