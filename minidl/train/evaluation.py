@@ -6,9 +6,11 @@ import json
 import math
 import pathlib
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from minidl import metrics
+from minidl.array import Array
 from minidl.data import Dataset
 from minidl.inference.evaluation import evaluate
 from minidl.io import files, lock
@@ -16,12 +18,20 @@ from minidl.io.files import Path
 from minidl.nn import Module
 from minidl.train.balance import counted
 from minidl.train.contract import Contract
-from minidl.train.load import load_run
+from minidl.train.decision import suspicious
+from minidl.train.load import TrainedNet, load_run
+from minidl.train.predictions import Predictions
 from minidl.train.run import digests_of
-from minidl.train.selection import Row, best_epoch, described, is_finished, scores_of, validated
+from minidl.train.scoring import scored
+from minidl.train.selection import Row, best_epoch, described, is_finished, validated
 from minidl.train.settings import Settings, check_keys
 
 KEYS = ["epoch", "images", "loss", "accuracy", "majority_accuracy", "balanced_accuracy", "confusion", "digests"]
+ADDED = [  # since the first runs
+    *("target", "groups", "temperature", "decision", "recall", "average_precision", "ece", "ece_uncalibrated", "brier"),
+    *("intervals", "notes"),
+]
+SOME = ["auc", "auc_per_class", "operating"]  # that not every test has
 
 
 def evaluate_run(
@@ -29,12 +39,15 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """The scores on `test_set` of the net that a finished run has kept, which it writes into test.json.
 
-    They are `epoch` (that of the weights, from 1), `images` (how many), `loss`, `accuracy`, `majority_accuracy` (what the
-    largest class gets for every answer), `balanced_accuracy`, `auc` where every class has images, see
-    `minidl.train.selection`, `confusion` (K,K), true classes by predicted ones, and `digests` of the images and labels.
+    They are `epoch` (that of the weights, from 1), `images` (how many), `loss`, `temperature` and `decision` (of the contract),
+    `digests` of the images and labels, and all that `minidl.train.scoring` lists: accuracy and balanced accuracy of the
+    likeliest class and of the decisions, AUC, sensitivity and specificity, recall of each class, average precision and
+    calibration, with intervals over the groups of the test set, or over images where it has none. predictions.csv has a line
+    for each image, see `minidl.train.predictions`.
 
     A run is tested once, for whoever chooses among runs or settings by their test has no test any more. Asked again with the
-    same images it says so, and returns what it has written. nets: as in `load_run`, whose errors it raises, too.
+    same images it says so, and returns what it has written; to the test of an older minidl it adds what that did not say.
+    nets: as in `load_run`, whose errors it raises, too.
 
     Raises:
         FileNotFoundError: there is no run in the folder.
@@ -53,8 +66,9 @@ def evaluate_run(
                 raise FileExistsError(
                     f"{folder} was tested already, on other images: expected those, for a run has one test; train another one"
                 )
-            print(f"{folder} was tested already, these are its scores of then: {described(found)}", flush=True)
-            return found
+            if "intervals" in found:
+                print(f"{folder} was tested already, these are its scores of then: {described(found)}", flush=True)
+                return found
         rows = _rows(folder)
         if not is_finished(rows, settings):
             raise ValueError(f"{folder}: {len(rows)} of {settings.epochs} epochs are done; finish the run before its test")
@@ -66,21 +80,35 @@ def evaluate_run(
             )
         _check_kind(test_set, net.contract)
         print(f"test: {counted(test_set)}", flush=True)
-        loss, logits, labels = evaluate(net.model.to(device), test_set, settings.batch_size, net.contract.normalize)
+        loss, logits, _ = evaluate(net.model.to(device), test_set, settings.batch_size, net.contract.normalize)
         if not math.isfinite(loss):
             raise FloatingPointError(f"{folder}: the test loss is {loss}")
         best = best_epoch(rows, settings.select)
         assert best is not None
-        found = {"epoch": best + 1, "images": len(test_set), "loss": loss, **scores_of(logits, labels)}
-        found |= {"confusion": metrics.confusion_matrix(logits, labels).tolist(), "digests": digests}
+        predictions = predictions_of(net, logits, test_set)
+        predictions.write(folder / "predictions.csv")
+        contract, target = net.contract, suspicious(net.classes, settings.target)
+        found = {"epoch": best + 1, "images": len(test_set), "loss": loss, "temperature": contract.temperature}
+        found |= {"decision": contract.decision and asdict(contract.decision)}
+        found |= scored(predictions, target, contract.temperature) | {"digests": digests}
         files.write(path, json.dumps(found, indent=2) + "\n")
     return found
+
+
+def predictions_of(net: TrainedNet, logits: Array, dataset: Dataset) -> Predictions:
+    """What the net says of the images of `dataset`, by its logits (N,K). Images without names have their numbers."""
+    p = metrics.probabilities(logits, net.contract.temperature)
+    names = [str(n) for n in (range(len(dataset)) if dataset.names is None else dataset.names)]
+    groups = [""] * len(dataset) if dataset.groups is None else [str(group) for group in dataset.groups]
+    return Predictions(net.classes, names, groups, dataset.labels, p, net.decide(p))
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        check_keys(found, "test", KEYS + (["auc"] if isinstance(found, dict) and "auc" in found else []))
+        there = found if isinstance(found, dict) else {}
+        added = ADDED if "intervals" in there else []
+        check_keys(found, "test", [*KEYS, *added, *(name for name in SOME if name in there)])
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     return found

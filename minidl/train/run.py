@@ -28,7 +28,7 @@ from minidl.train.loss_scale import LossScale
 from minidl.train.selection import PREFIX, Row, best_epoch, validated
 from minidl.train.settings import Settings, check_keys, same_settings
 
-FILES = ("settings.json", "checkpoint.safetensors", "model.safetensors", "metrics.jsonl", "test.json")
+FILES = ("settings.json", "checkpoint.safetensors", "model.safetensors", "metrics.jsonl", "test.json", "predictions.csv")
 
 
 def hold_out(train_set: Dataset, validation: Dataset | None, settings: Settings) -> tuple[Dataset, Dataset | None]:
