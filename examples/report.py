@@ -38,7 +38,7 @@ import numpy as np
 import train as training
 
 from minidl import Tensor, cost, data, explain, no_grad, ops
-from minidl.arguments import COLOURS, count
+from minidl.arguments import COLOURS, count, number, numbers
 from minidl.array import Array, array_module, check_device, to_cpu
 from minidl.bar import Bar
 from minidl.data.reading import as_held
@@ -169,21 +169,35 @@ def about_net(asked: Asked, path: pathlib.Path) -> report.Net:
         numbers = rule.threshold, rule.sensitivity, rule.specificity, rule.images
         point = report.Point(asked.classes.index(rule.target), *numbers)
     size = contract.height, contract.width
-    return report.Net(asked.classes, size, contract.channels, asked.target, point, test_of(path.parent), facts)
+    return report.Net(
+        asked.classes, size, contract.channels, asked.target, point, test_of(path.parent, point is not None), facts
+    )
 
 
-def test_of(folder: pathlib.Path) -> dict[str, Any]:
-    """What the test of the run found; nothing where there was none. Raises ValueError for a file that is damaged."""
+def test_of(folder: pathlib.Path, decides: bool) -> report.Test | None:
+    """What the test of the run found, at the operating point where the net `decides`; None where there was none.
+
+    Raises ValueError for a file that is damaged.
+    """
     path = folder / "test.json"
     if not path.exists():
-        return {}
+        return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("expected a mapping")
-    except (ValueError, RecursionError) as error:
+        names = ["auc", "accuracy", "majority_accuracy"]
+        scores = {name: score_of(found, found.get("intervals", {}), name) for name in names if found.get(name) is not None}
+        if decides and found.get("operating"):
+            found_there, ends = found["operating"], found["intervals"]["operating"]
+            names = [name for name in ("sensitivity", "specificity") if found_there[name] is not None]
+            scores |= {name: score_of(found_there, ends, name) for name in names}
+        return report.Test(count(found["images"], "images"), found.get("groups"), scores)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    return found
+
+
+def score_of(scores: dict[str, Any], intervals: dict[str, Any], name: str) -> report.Score:
+    ends = intervals.get(name)
+    return report.Score(number(scores[name], name, "[0, 1]"), None if ends is None else tuple(numbers(ends, name, "[0, 1]", 2)))
 
 
 # ---- a file

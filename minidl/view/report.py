@@ -13,7 +13,7 @@ import io
 import pathlib
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import NamedTuple
@@ -49,6 +49,30 @@ class Point(NamedTuple):
     images: int
 
 
+class Score(NamedTuple):
+    """A share in [0, 1], and its 95% interval where there is one."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        within = f" (95% interval {share(self.interval[0])} to {share(self.interval[1])})" if self.interval else ""
+        return share(self.value) + within
+
+
+@dataclass(frozen=True)
+class Test:
+    """What was found on so many test images, of so many groups (patients, lesions), where these are known.
+
+    scores: "auc", "accuracy" and "majority_accuracy" of the likeliest class, and "sensitivity" and "specificity" at the
+    operating point, as far as known.
+    """
+
+    images: int
+    groups: int | None = None
+    scores: Mapping[str, Score] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Net:
     """What is the same for all images.
@@ -58,7 +82,7 @@ class Net:
         size: (H, W) and channels of the images that it takes.
         target: the class that is suspicious; None where nobody said.
         point: when an image is flagged, as a rule as `target`; None where no operating point was chosen.
-        test: what the test of the run found: "images", "majority_accuracy", "auc", "auc_interval" (low, high), as far as known.
+        test: what the test of the run found, if there was one.
         facts: what else is known of the net and its training, a word or two -> a text.
     """
 
@@ -67,7 +91,7 @@ class Net:
     channels: int
     target: int | None = None
     point: Point | None = None
-    test: Mapping[str, object] = field(default_factory=dict)
+    test: Test | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -101,7 +125,6 @@ class Case:
         probabilities: (K,). decision: the net's answer, a class; that of the operating point where the image is flagged.
         asked: the class that maps and questions are about.
         maps, questions: in the order in which they are shown. notes: sentences about the answers to the questions.
-        facts: what else is known of the file, a word or two -> a text.
     """
 
     name: str
@@ -115,12 +138,12 @@ class Case:
     maps: Sequence[Map] = ()
     questions: Sequence[Question] = ()
     notes: Sequence[str] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def page(net: Net, case: Case, index: str | None = None) -> str:
     """The page of one image, below 1 MB; index: the file that lists all, to go back to."""
     back = f'<nav aria-label="all images"><p><a href="{_link(index)}">All images</a></p></nav>' if index else ""
+    facts = {"File": case.name, "SHA-256 of the file": case.digest[:16], **net.facts}
     body = f"""<header>
 {back}
 <h1>{_name(case.name)}</h1>
@@ -133,7 +156,7 @@ def page(net: Net, case: Case, index: str | None = None) -> str:
 {_questions(net, case)}
 {_worth(net)}
 {_limits(net, case)}
-{_about(net, case)}
+{_about("The file and the net", facts)}
 </main>"""
     return _whole(f"{literal(case.name, ROOM)}: what the net says", body)
 
@@ -170,6 +193,7 @@ def index(net: Net, cases: Sequence[tuple[str, Case]], skipped: Sequence[tuple[s
 {_section("skipped", "Skipped", f"<ul>{left}</ul>") if left else ""}
 {_section("point", "The operating point", f"<p>{frequencies(net)}</p>") if net.point is not None else ""}
 {_worth(net)}
+{_about("The net", net.facts) if net.facts else ""}
 </main>"""
     return _whole("All images: what the net says", body)
 
@@ -347,26 +371,45 @@ proof.</p>"""
 
 def _worth(net: Net) -> str:
     said = list[str]()
-    test, images = net.test, net.test.get("images")
-    of = f" on {images:,} test images" if isinstance(images, int) else " on its test images"
-    if isinstance(auc := test.get("auc"), float):
-        interval = test.get("auc_interval")
-        within = f" (95% interval {interval[0]:.3f} to {interval[1]:.3f})" if isinstance(interval, tuple | list) else ""
-        said.append(
-            f"<li>AUC {auc:.3f}{within}{of}. Of two images, one of each class, it told which is which in {share(auc)} of the "
-            "pairs; 50% is chance.</li>"
-            if len(net.classes) == 2
-            else f"<li>AUC {auc:.3f}{within}{of}, the mean over the classes, each against all others; 0.5 is chance.</li>"
-        )
-    if isinstance(accuracy := test.get("accuracy"), float):
-        said.append(f"<li>{share(accuracy)} of its answers by the largest probability were right{of}.</li>")
-    if isinstance(majority := test.get("majority_accuracy"), float):
-        said.append(f"<li>Who always gives the most frequent class for an answer is right in {share(majority)} of them.</li>")
-    if not test:
-        said.append("<li>No test of this net was found, so nobody knows how good it is.</li>")
-    said.append("<li>All this holds for images like those of its training and test, and for no others.</li>")
-    content = f"""<ul>{"".join(said)}</ul>"""
-    return _section("worth", "How good is the net?", content)
+    if net.test is None:
+        said.append("No test of this net was found, so nobody knows how good it is.")
+    else:
+        groups = "" if net.test.groups is None else f" of {net.test.groups:,} groups, such as patients or lesions"
+        said.append(f"It was tested on {net.test.images:,} images{groups}.")
+        said += [words(net, score) for name, words in SCORES.items() if (score := net.test.scores.get(name)) is not None]
+    said.append("All this holds for images like those of its training and test, and for no others.")
+    return _section("worth", "How good is the net?", f"<ul>{''.join(f'<li>{text}</li>' for text in said)}</ul>")
+
+
+def _auc(net: Net, score: Score) -> str:
+    within = f" (95% interval {score.interval[0]:.3f} to {score.interval[1]:.3f})" if score.interval else ""
+    if len(net.classes) > 2:
+        return f"AUC {score.value:.3f}{within}, the mean over the classes, each against all others; 0.5 is chance."
+    pairs = f"Of two images, one of each class, it tells which is which in {share(score.value)} of the pairs"
+    return f"AUC {score.value:.3f}{within}. {pairs}; 50% is chance."
+
+
+def _sensitivity(net: Net, score: Score) -> str:
+    return (
+        ""
+        if net.point is None
+        else f"At the operating point it flagged {score} of the images of {_class(net, net.point.target)}."
+    )
+
+
+def _specificity(net: Net, score: Score) -> str:
+    return f"At the operating point it let {score} of the others pass."
+
+
+SCORES: dict[str, Callable[[Net, Score], str]] = {  # in words
+    "auc": _auc,
+    "sensitivity": _sensitivity,
+    "specificity": _specificity,
+    "accuracy": lambda net, score: f"The class of the largest probability was right in {score}.",
+    "majority_accuracy": lambda net, score: (
+        f"Who always gives the most frequent class for an answer is right in {share(score.value)}."
+    ),
+}
 
 
 def _limits(net: Net, case: Case) -> str:
@@ -378,7 +421,7 @@ def _limits(net: Net, case: Case) -> str:
     maps = [
         "A map shows which places in the image move a number of the net. It shows no cause in the body.",
         "A map of a wrong answer looks as sure as one of a right answer.",
-        f"The net took {_pixels(H, W)}{finest}. What is smaller it cannot have seen, and the maps are coarser still.",
+        f"The net took {_pixels(H, W)}{finest}. What is smaller it cannot have seen, and two of the maps are coarser still.",
         "A map says where, not what: the colour, the border, a hair, a ruler, a pen mark. A net may have learnt from what lies "
         "beside: in minidl’s own study one came to rely on a pen mark, and called malignant what it was drawn beside.",
         "Places that mean nothing may be coloured. Beside generated lesions, LRP coloured a freckle that changed nothing 2.6 "
@@ -401,11 +444,9 @@ def _limits(net: Net, case: Case) -> str:
     )
 
 
-def _about(net: Net, case: Case) -> str:
-    facts = {"File": case.name, "SHA-256 of the file": case.digest[:16], **case.facts, **net.facts}
+def _about(title: str, facts: Mapping[str, str]) -> str:
     rows = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value, 300)}</dd>" for name, value in facts.items())
-    content = f"""<dl>{rows}</dl>"""
-    return _section("about", "The file and the net", content)
+    return _section("about", title, f"<dl>{rows}</dl>")
 
 
 def _row(net: Net, file: str, case: Case) -> str:

@@ -214,11 +214,26 @@ def test_names_of_pages() -> None:
 def test_the_test_of_the_run_is_told(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, _ = run_of(tmp_path / "run", contract())
     file = png(tmp_path / "mole.png")
-    (run / "test.json").write_text(json.dumps({"images": 200, "auc": 0.9, "accuracy": 0.8, "majority_accuracy": 0.75}))
+    scores = {"images": 200, "auc": 0.9, "accuracy": 0.8, "majority_accuracy": 0.75}
+    (run / "test.json").write_text(json.dumps(scores))  # as it was before there were intervals
     assert example.main(["--run", str(run), file, *QUICK]) == 0
     text = text_of(run / "report" / "mole.html")
-    assert "AUC 0.900 on 200 test images" in text and "right in 75.0%" in text
-    for damaged in "{", "[]":
+    assert "tested on 200 images." in text and "AUC 0.900." in text and "right in 75.0%" in text and "flagged" not in text
+    operating = {"sensitivity": 0.91, "specificity": None}
+    ends = {"auc": [0.8, 0.95], "accuracy": None, "operating": {"sensitivity": [0.85, 0.97], "specificity": None}}
+    (run / "test.json").write_text(json.dumps(scores | {"groups": 50, "operating": operating, "intervals": ends}))
+    run_of(run, contract(decision=rule(0.3)))
+    assert example.main(["--run", str(run), file, *QUICK]) == 0
+    text = text_of(run / "report" / "mole.html")
+    assert "AUC 0.900 (95% interval 0.800 to 0.950)" in text and "of 50 groups" in text
+    assert "it flagged 91.0% (95% interval 85.0% to 97.0%) of the images of ‘malignant’" in text and "let" in text
+    for damaged in (
+        "{",
+        "[]",
+        '{"images": 0}',
+        '{"images": 9, "auc": 3}',
+        '{"images": 9, "auc": 0.5, "intervals": {"auc": [1]}}',
+    ):
         (run / "test.json").write_text(damaged)
         assert example.main(["--run", str(run), file, *QUICK]) == 1
         assert "test.json is damaged" in capsys.readouterr().err

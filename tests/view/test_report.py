@@ -178,10 +178,17 @@ def test_probabilities_on_two_sides_of_a_line_read_so() -> None:
 
 
 def test_what_the_net_is_worth() -> None:
-    known = {"images": 2000, "auc": 0.874, "auc_interval": (0.852, 0.895), "majority_accuracy": 0.803, "accuracy": 0.836}
-    text = Read(report.page(net(test=known), case())).text
-    assert "AUC 0.874 (95% interval 0.852 to 0.895) on 2,000 test images" in text and "87.4% of the pairs" in text
-    assert "always gives the most frequent class for an answer is right in 80.3% of them" in text and "83.6%" in text
+    scores = {
+        "auc": report.Score(0.874, (0.852, 0.895)), "accuracy": report.Score(0.836), "majority_accuracy": report.Score(0.803),
+        "sensitivity": report.Score(0.91, (0.8, 1.0)), "specificity": report.Score(0.6),
+    }  # fmt: skip
+    text = Read(report.page(net(test=report.Test(2000, 31, scores)), case())).text
+    assert "tested on 2,000 images of 31 groups" in text and "AUC 0.874 (95% interval 0.852 to 0.895)" in text
+    assert "87.4% of the pairs" in text and "was right in 83.6%" in text
+    assert "always gives the most frequent class for an answer is right in 80.3%" in text
+    assert "At the operating point it flagged 91.0% (95% interval 80.0% to 100.0%) of the images of ‘malignant’" in text
+    assert "At the operating point it let 60.0% of the others pass." in text
+    assert "tested on 9 images." in Read(report.page(net(test=report.Test(9)), case())).text
     assert "No test of this net was found, so nobody knows how good it is." in Read(report.page(net(), case())).text
 
 
