@@ -54,7 +54,6 @@ from minidl.view.names import literal
 EVIDENCE = 0.1  # the share of the image that is taken away, or kept
 WORK = 1e11  # multiply-adds that RISE may take: some seconds on two cores
 SAMPLES = 100, 1000  # of RISE, at least and at most
-SHOWN = 512  # pixels of the image itself on a page
 Change = tuple[str, str, Array]  # a title, what was done, and x (1,C,H,W)
 OUTPUT = "margin"  # the score of the class less that of its strongest rival: what is above 0 speaks for, below 0 against
 
@@ -221,7 +220,7 @@ def read(contract: Contract, file: str) -> Picture:
     channels = contract.channels if contract.channels in COLOURS else None
     pixels = data.read_image(file, channels, contract.page, contract.window)  # the same once more, at its own size
     h, w = pixels.shape[:2]
-    scale = min(1.0, SHOWN / max(h, w))
+    scale = min(1.0, report.SIDE / max(h, w))
     own = as_held(pixels, (max(1, round(scale * h)), max(1, round(scale * w))))
     if image.dtype != own.dtype:
         own = own.astype(image.dtype) / np.float32(255)  # 8 bits among more
