@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -52,7 +52,8 @@ def evaluate_run(
     Raises:
         FileNotFoundError: there is no run in the folder.
         FileExistsError: it was tested already, on other images.
-        ValueError: the run is not finished, the test images are not of its kind, or test.json is damaged.
+        TypeError, ValueError: the run is not finished, or its operating point is missing; the test images are not of its kind,
+            or test.json is damaged.
         FloatingPointError: the loss is not finite.
         BlockingIOError, OSError: as of `fit`.
     """
@@ -73,26 +74,32 @@ def evaluate_run(
         if not is_finished(rows, settings):
             raise ValueError(f"{folder}: {len(rows)} of {settings.epochs} epochs are done; finish the run before its test")
         net = load_run(folder, nets)
-        if validated(rows[-1]) and not net.contract.validation:
-            raise ValueError(
-                f"{folder}: its operating point is missing, for it ended after its last epoch; resume it, which takes no more "
-                "epochs (examples/train.py --resume --out FOLDER)"
-            )
+        check_settled(folder, net.contract, rows)
         _check_kind(test_set, net.contract)
         print(f"test: {counted(test_set)}", flush=True)
-        loss, logits, _ = evaluate(net.model.to(device), test_set, settings.batch_size, net.contract.normalize)
+        model, contract = net.model.to(device), net.contract
+        loss, logits, _ = evaluate(model, test_set, settings.batch_size, contract.normalize, contract.test_flips)
         if not math.isfinite(loss):
             raise FloatingPointError(f"{folder}: the test loss is {loss}")
         best = best_epoch(rows, settings.select)
         assert best is not None
         predictions = predictions_of(net, logits, test_set)
         predictions.write(folder / "predictions.csv")
-        contract, target = net.contract, suspicious(net.classes, settings.target)
+        target = suspicious(net.classes, settings.target)
         found = {"epoch": best + 1, "images": len(test_set), "loss": loss, "temperature": contract.temperature}
         found |= {"decision": contract.decision and asdict(contract.decision)}
         found |= scored(predictions, target, contract.temperature) | {"digests": digests}
         files.write(path, json.dumps(found, indent=2) + "\n")
     return found
+
+
+def check_settled(folder: Path, contract: Contract, rows: Sequence[Row]) -> None:
+    """Raises ValueError for a run that ended between its last epoch and its operating point."""
+    if rows and validated(rows[-1]) and not contract.validation:
+        raise ValueError(
+            f"{folder}: its operating point is missing, for it ended after its last epoch; resume it, which takes no more "
+            "epochs (examples/train.py --resume --out FOLDER)"
+        )
 
 
 def predictions_of(net: TrainedNet, logits: Array, dataset: Dataset) -> Predictions:
@@ -131,3 +138,6 @@ def _check_kind(test_set: Dataset, contract: Contract) -> None:
     if test_set.images.shape[1:] != expected or test_set.images.dtype.name != contract.dtype:
         came = f"{test_set.images.shape[1:]} {test_set.images.dtype}"
         raise ValueError(f"test_set: expected images of {expected} (C,H,W) {contract.dtype}, as in training, got {came}")
+    if test_set.window != contract.window:
+        came = f"{contract.window}, as in training, got {test_set.window}"
+        raise ValueError(f"test_set: expected images that were read through the window {came}")

@@ -49,16 +49,25 @@ class TrainedNet:
 
     def inputs(self, images: Array) -> Array:
         """The images (N,C,H,W), of the training's dtype -> x (N,C,H,W), where the model is."""
-        x = self.contract.normalize(images)
-        return to_device(x, next((p.device for p in self.model.parameters()), "cpu"))
+        return _beside(self.model, self.contract.normalize(images))
+
+    def logits(self, x: Array, batch_size: int = 32) -> Array:
+        """The net's answer to x (N,C,H,W), as `prepare` makes it: logits (N,K), of which the largest is the class.
+
+        Where the net is asked by the mean over mirror images (`contract.test_flips`), they are that mean, as in its
+        validation and its test; `minidl.explain` explains `model`, whose logits are those of x alone. Raises what
+        `minidl.inference.predict` does.
+        """
+        return predict(self.model, x, batch_size, self.contract.test_flips)
 
     def probabilities(self, x: Array, batch_size: int = 32) -> Array:
-        """softmax(logits / T) of the images x (N,C,H,W) that `prepare` gives: (N,K) float64 on the CPU, a column a class.
+        """softmax(logits / T) of images x (N,C,H,W), as `prepare` makes them: (N,K) float64 on the CPU.
 
-        T is the temperature of the contract. Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural networks".
+        The logits are those of `logits`, and T is the temperature of the contract. Guo, Pleiss, Sun and Weinberger 2017, "On
+        calibration of modern neural networks".
         Raises what `minidl.inference.predict` does, and ValueError where a logit is not finite.
         """
-        return metrics.probabilities(predict(self.model, x, batch_size), self.contract.temperature)
+        return metrics.probabilities(self.logits(x, batch_size), self.contract.temperature)
 
     def decide(self, p: Array) -> Array:
         """The class of each image, (N,) int64, of its probabilities p (N,K), as the contract's `DecisionRule` says.
@@ -120,6 +129,25 @@ def _fill(model: Module, arrays: Mapping[str, Array], contract: Contract) -> Non
 def _check_head(model: Module, contract: Contract) -> None:
     if "num_classes" in contract.arguments:  # whoever changes both, has other weights
         return
-    blank = np.zeros((1, contract.channels, contract.height, contract.width), np.float32)
-    if (K := predict(model, blank).shape[1]) != len(contract.classes):
+    if (K := _logits(model, contract)) != len(contract.classes):
         raise ValueError(f"its net answers {K} logits for the {len(contract.classes)} classes that it names")
+
+
+def check_answers(model: Module, contract: Contract) -> None:
+    """Raises ValueError for a model that answers such images with other than a logit for each class."""
+    if (K := _logits(model, contract)) != (classes := len(contract.classes)):
+        raise ValueError(
+            f"model: expected {classes} logits, one for each class, got {K}; build {type(model).__name__} for {classes} "
+            f"classes, such as with num_classes={classes}"
+        )
+
+
+def _logits(model: Module, contract: Contract) -> int:
+    """How many the model has for an image, a blank one, in evaluation mode."""
+    blank = np.zeros((1, contract.channels, contract.height, contract.width), np.float32)
+    return predict(model, _beside(model, blank)).shape[1]
+
+
+def _beside(model: Module, x: Array) -> Array:
+    """x where the model is."""
+    return to_device(x, next((p.device for p in model.parameters()), "cpu"))

@@ -17,11 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minidl import metrics
 from minidl.array import Array
 from minidl.io import files
 from minidl.io.files import Path
 
 UNKNOWN = -1  # of labels
+TINY = np.finfo(np.float64).tiny  # what stands for 0 in a logarithm
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,10 @@ class Predictions:
         names, groups = ([of[i] for i in some] for of in (self.names, self.groups))
         return Predictions(self.classes, names, groups, self.labels[some], self.p[some], self.decisions[some])
 
+    def uncalibrated(self, temperature: float) -> Array:
+        """softmax(logits) of the same logits, where p is softmax(logits / temperature): p^T, made to add up to 1; (N,K)."""
+        return metrics.probabilities(temperature * np.log(np.maximum(self.p, TINY)))
+
     @property
     def grouped(self) -> Array | None:
         """The groups (N,), None where there are none."""
@@ -87,5 +93,5 @@ def score_of(p: Array, target: int) -> Array:
     """
     if p.shape[1] != 2:
         return p[:, target]
-    logs = np.log(np.maximum(p, np.finfo(np.float64).tiny))
+    logs = np.log(np.maximum(p, TINY))
     return np.asarray(logs[:, target] - logs[:, 1 - target])

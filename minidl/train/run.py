@@ -29,6 +29,7 @@ from minidl.train.selection import PREFIX, Row, best_epoch, validated
 from minidl.train.settings import Settings, check_keys, same_settings
 
 FILES = ("settings.json", "checkpoint.safetensors", "model.safetensors", "metrics.jsonl", "test.json", "predictions.csv")
+PART = 64  # images or labels of which a digest is taken at once
 
 
 def hold_out(train_set: Dataset, validation: Dataset | None, settings: Settings) -> tuple[Dataset, Dataset | None]:
@@ -82,6 +83,9 @@ def check_data(train_set: Dataset, validation: Dataset | None, settings: Setting
     if train_set.images.dtype != validation.images.dtype:
         came = f"{train_set.images.dtype}, validation {validation.images.dtype}"
         raise ValueError(f"train_set is {came}: expected images of the same depth; convert those of one of them")
+    if train_set.window != validation.window:
+        came = f"{train_set.window}, validation through {validation.window}"
+        raise ValueError(f"train_set was read through the window {came}: expected the same for both; read one of them anew")
     check_classes(validation, "validation")
 
 
@@ -91,8 +95,9 @@ def digests_of(sets: Mapping[str, Dataset]) -> dict[str, str]:
     found = {}
     for name, a in arrays.items():
         digest = hashlib.blake2b(f"{a.dtype.str} {a.shape}".encode(), digest_size=32)
-        whole: Array = np.ascontiguousarray(a)
-        digest.update(whole.reshape(-1).view(np.uint8).data)
+        for first in range(0, len(a), PART):  # of images that are left on disk, so many are in memory
+            part: Array = np.ascontiguousarray(a[first : first + PART])
+            digest.update(part.reshape(-1).view(np.uint8).data)
         found[name] = digest.hexdigest()
     return found
 

@@ -16,7 +16,7 @@ data".
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -72,8 +72,7 @@ class _Measure:
             *(found.p, found.labels, found.decisions),
             *(found.classes, target),
         )
-        logits = temperature * np.log(np.maximum(found.p, np.finfo(np.float64).tiny))
-        self.uncalibrated, self.likeliest = metrics.probabilities(logits), found.p.argmax(1)
+        self.uncalibrated, self.likeliest = found.uncalibrated(temperature), found.p.argmax(1)
         self.present = np.unique(found.labels)
 
     def __call__(self, images: Array | slice) -> dict[Name, float]:
@@ -153,6 +152,39 @@ def _intervals(
                 lack = f"{lacking:,} of {resamples:,} samples lack a class and are left out"
                 notes.append(f"the interval of {_told(name)} may be too narrow: {lack}")
     return found
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    """Scores in words, as in "accuracy 83.6% [80.1%, 86.9%] (always the largest class: 80.3%), ..."; a line for each kind."""
+    lines = [f"{_percent(found, 'accuracy')} (always the largest class: {found['majority_accuracy']:.1%}), "
+             f"{_percent(found, 'balanced_accuracy')}"]  # fmt: skip
+    lines[0] += f", AUC {with_interval(found, 'auc')}" if "auc" in found else ""
+    if "operating" in found:
+        each = (f"{name} {with_interval(found, 'operating', name)}" for name in ("sensitivity", "specificity"))
+        lines.append(f"at the operating point of {found['target']!r}: {', '.join(each)}, "
+                     f"{_percent(found, 'operating', 'balanced_accuracy')}")  # fmt: skip
+    return "\n".join(lines)
+
+
+def with_interval(found: Mapping[str, Any], *name: str) -> str:
+    """As in "0.874 [0.852, 0.895]", without an interval where there is none."""
+    value, ends = at(found, *name)
+    return "none" if value is None else f"{value:.3f}" + ("" if ends is None else f" [{ends[0]:.3f}, {ends[1]:.3f}]")
+
+
+def at(found: Mapping[str, Any], *name: str) -> tuple[float | None, Interval | None]:
+    """A score and its interval."""
+    value: Any = found
+    ends: Any = found["intervals"]
+    for part in name:
+        value, ends = value[part], ends[part]
+    return value, ends
+
+
+def _percent(found: Mapping[str, Any], *name: str) -> str:
+    value, ends = at(found, *name)
+    assert value is not None  # of accuracies there is always one
+    return f"{name[-1].replace('_', ' ')} {value:.1%}" + ("" if ends is None else f" [{ends[0]:.1%}, {ends[1]:.1%}]")
 
 
 def _told(name: Name) -> str:
