@@ -48,6 +48,7 @@ from minidl.io import files
 from minidl.nn import Module
 from minidl.train import Contract, Settings, TrainedNet, load_run
 from minidl.train.decision import decide
+from minidl.train.evaluation import check_settled
 from minidl.view import report
 from minidl.view.names import literal
 
@@ -72,6 +73,7 @@ def run(args: argparse.Namespace, written: list[pathlib.Path], skipped: list[tup
     path = common.finished(pathlib.Path(args.run))
     folder, path = (path, path / "model.safetensors") if path.is_dir() else (path.parent, path)
     net = load_run(path, training.MODELS)
+    check_settled(folder, net.contract, common.rows_of(folder))
     asked = Asked.of(TrainedNet(net.model.to(args.device), net.contract), args.target, args.samples)
     about, out = about_net(asked, path), pathlib.Path(args.out) if args.out else folder / "report"
     names, cases, start = page_names(args.files), list[tuple[str, report.Case]](), time.perf_counter()
@@ -155,8 +157,9 @@ def about_net(asked: Asked, path: pathlib.Path) -> report.Net:
     facts = {"Net": f"{contract.architecture}, {sum(p.size for p in asked.net.model.parameters()):,} parameters"}
     if (path.parent / "settings.json").exists():
         settings = Settings.of_run(path.parent)
-        of = f", the folder {pathlib.Path(settings.root).name}" if settings.data == "folder" else ""
-        facts["Trained on"] = f"{settings.data}{of}"
+        facts["Trained on"] = settings.data
+        if settings.data in ("folder", "csv", "medmnist"):
+            facts["Trained on"] += f", {pathlib.Path(settings.root).name}"
     if contract.validation:
         facts["Probabilities"] = (
             f"calibrated on {contract.validation:,} validation images, temperature {contract.temperature:.3g}"
@@ -168,9 +171,8 @@ def about_net(asked: Asked, path: pathlib.Path) -> report.Net:
         numbers = rule.threshold, rule.sensitivity, rule.specificity, rule.images
         point = report.Point(asked.classes.index(rule.target), *numbers)
     size = contract.height, contract.width
-    return report.Net(
-        asked.classes, size, contract.channels, asked.target, point, test_of(path.parent, point is not None), facts
-    )
+    test, mirrored = test_of(path.parent, point is not None), contract.test_flips != "none"
+    return report.Net(asked.classes, size, contract.channels, asked.target, point, test, facts, mirrored)
 
 
 def test_of(folder: pathlib.Path, decides: bool) -> report.Test | None:

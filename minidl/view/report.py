@@ -84,6 +84,7 @@ class Net:
         point: when an image is flagged, as a rule as `target`; None where no operating point was chosen.
         test: what the test of the run found, if there was one.
         facts: what else is known of the net and its training, a word or two -> a text.
+        mirrored: whether its answer is the mean over mirror images, which the maps do not know.
     """
 
     classes: Sequence[str]
@@ -93,6 +94,7 @@ class Net:
     point: Point | None = None
     test: Test | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
+    mirrored: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,11 +324,14 @@ def _maps(net: Net, case: Case) -> str:
         '<stop offset="1" stop-color="#b2182b"/></linearGradient></defs><rect width="100" height="10" fill="url(#key)"/></svg>'
     )
     name = _class(net, case.asked)
+    how = "Each map has a scale of its own: its deepest colour stands for its largest values, however small."
+    if net.mirrored:
+        how += " The net’s answer is the mean over the image and its mirror images; the maps are those of the image as it is."
     content = f"""<p>Three methods answer the same question: which places move the net towards {name}, and which away from it,
 beside the class that is its strongest rival?</p>
 <div class="key"><span>blue: against</span>{key}<span>red: for {name}</span></div>
 <div class="figures">{"".join(figures)}</div>
-<p class="soft">Each map has a scale of its own: its deepest colour stands for its largest values, however small.</p>"""
+<p class="soft">{how}</p>"""
     return _section("maps", f"What speaks for and against {name}", content)
 
 
@@ -434,7 +439,8 @@ def _limits(net: Net, case: Case) -> str:
         "Not for a diagnosis, for a treatment, or to send a patient home. It is no medical device, and nobody tried it as one.",
         f"Not for anything but {known}{more}: the net gives every image one of these names, a photograph of a chair too.",
         "Not for images of another kind than it was trained on: another camera, another part of the body, other patients.",
-        "A small probability rules nothing out.",
+        "A small probability rules nothing out. Where a class is rarer or more frequent than among the images that the net was "
+        "trained and calibrated on, its probabilities are wrong.",
     ]
     shown, used = ("".join(f"<li>{text}</li>" for text in texts) for texts in (maps, uses))
     return (

@@ -17,7 +17,7 @@ import train as training
 from PIL import Image
 
 import models
-from minidl import explain, inference, weights
+from minidl import Tensor, explain, inference, metrics, weights
 from minidl.array import Array
 from minidl.train import Contract, DecisionRule, TrainedNet, load_run
 from tests.view.test_report import Read, pixels
@@ -166,6 +166,26 @@ def test_seven_classes(tmp_path: pathlib.Path) -> None:
     assert example.main(["--run", str(run), file, *QUICK, "--target", "bcc"]) == 0
     other = text_of(run / "report" / "mole.html")
     assert "Not flagged as ‘mel’" in other and "What speaks for and against ‘bcc’" in other
+
+
+def test_a_net_that_is_asked_by_mirror_images(tmp_path: pathlib.Path) -> None:
+    run, net = run_of(tmp_path / "run", contract(decision=rule(0.3), test_flips="both"))
+    file = png(tmp_path / "mole.png")
+    x = net.prepare(file)
+    alone = metrics.probabilities(net.model(Tensor(x)).data)
+    answer, other = (example.report.probability(p[0, 1]) for p in (net.probabilities(x), alone))
+    assert example.main(["--run", str(run), file, *QUICK]) == 0
+    text = text_of(run / "report" / "mole.html")
+    assert answer != other and f"Here it is {answer}" in text and "its mirror images; the maps" in text
+
+
+def test_a_run_without_its_operating_point(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that was killed between its last epoch and its operating point: it is not said that none was chosen."""
+    run, _ = run_of(tmp_path / "run", contract())
+    row = {"epoch": 1, **{f"validation_{name}": 0.5 for name in ("loss", "accuracy")}}
+    (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    assert example.main(["--run", str(run), png(tmp_path / "mole.png"), *QUICK]) == 1
+    assert "its operating point is missing" in capsys.readouterr().err
 
 
 def test_without_a_rule_or_a_target(tmp_path: pathlib.Path) -> None:

@@ -198,6 +198,10 @@ def test_size_channels_and_facts() -> None:
     assert "The image has 5 channels. The first three are shown as red, green and blue; the net takes all of them." in text
     assert "0123456789abcdef" in text and "0123456789abcdef0" not in text and "Trained on" in text and "lesions" in text
     assert "channels" not in Read(report.page(net(), case())).text
+    assert (
+        "mirror" not in text
+        and "mean over the image and its mirror images" in Read(report.page(net(mirrored=True), case())).text
+    )
     own = Read(report.page(net(), case(size=(24, 32), image=np.zeros((3, 24, 32)), seen=np.zeros((3, 24, 32)))))
     assert "32 × 24 pixels (width × height), as the net takes it." in own.text and len(own.all("img")) == 8
 
