@@ -156,6 +156,7 @@ SMALL = {  # what is run, with these settings in place of its own
     "python examples/train.py --resume": FEW,
     "python examples/train.py --data folder --root my_images --size 32": "--epochs 1 --batch-size 4",
     FEW_IMAGES: "--model resnet8 --size 32 --epochs 2 --batch-size 4 --validation 0.5 --out runs/few",
+    "python examples/report.py --run runs/lesions-resnet8 mole.jpg --target malignant": "--samples 20",
     "python examples/step.py": "--no-open",
     "python examples/step.py --no-open --text": "",
     "python examples/saliency.py": "--count 2 --masks 20",

@@ -14,6 +14,7 @@ import linearity
 import numpy as np
 import perturbation
 import pytest
+import report
 import saliency
 import step
 import train as training
@@ -44,6 +45,7 @@ EXAMPLES: dict[str, tuple[Callable[[list[str]], int], list[str]]] = {
     "step": (step.main, ["--no-open", "--number", "0"]),
     "fooling": (fooling.main, []),
     "linearity": (linearity.main, []),
+    "report": (lambda asked: report.main([word for word in asked if word != "--image"]), ["--samples", "4"]),
 }
 LOWEST = {"uint8": 0, "uint16": 0, "float32": -1000}
 WHITE = {"uint8": 255, "uint16": 4095, "float32": 1000}  # 12 of 16 bits, and CT numbers

@@ -15,6 +15,7 @@ import linearity
 import numpy as np
 import perturbation
 import pytest
+import report
 import residual_or_plain
 import saliency
 import step
@@ -34,6 +35,7 @@ EXAMPLES: dict[str, tuple[Main, list[str], str]] = {  # with what makes them qui
     "linearity": (linearity.main, ["--image", "PNG"], "linearity.png"),
     "two nets": (linearity.main, ["--images", "100", "--epochs", "1", "--count", "1"], "linearity.png"),
     "step": (step.main, ["--no-open", "--text"], "step.html"),
+    "report": (report.main, ["PNG", "--samples", "9"], "mine.html"),
 }
 
 

@@ -6,9 +6,8 @@ import base64
 import json
 import pathlib
 import re
-import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,6 @@ import minidl
 import models
 from minidl import Tensor, explain, gradients, nn, no_grad, ops, view, walk
 from minidl.ops.pool import MaxPool2d
-
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
 
 class Joined(nn.Module):
@@ -279,42 +276,19 @@ def test_what_is_no_image_and_no_model(tmp_path: pathlib.Path) -> None:
 # ---- in the browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium, headless."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium found; on Debian: apt-get install chromium")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 Open = Callable[..., Any]
 
 
 @pytest.fixture
-def open_page(browser: Any) -> Iterator[Open]:
-    """Opens a page, and demands in the end that it asked for nothing and complained about nothing."""
-    contexts, troubles = [], list[str]()
+def open_page(open_file: Open) -> Open:
+    """Opens a page, and waits until its script has drawn it."""
 
     def opened(path: pathlib.Path, width: int = 1240, **settings: Any) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: troubles.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: troubles.append("dialog"))
-        page.on("request", lambda request: None if request.url in (path.as_uri(), "data:,") else troubles.append(request.url))
-        page.goto(path.as_uri())
+        page = open_file(path, width, **settings)
         page.wait_for_selector("body[data-ready]")
         return page
 
-    yield opened
-    for context in contexts:
-        context.close()
-    assert not troubles
+    return opened
 
 
 @pytest.fixture(scope="module")
