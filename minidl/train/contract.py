@@ -2,7 +2,7 @@
 
     format          of these lines: 1
     architecture    the name under which the net is built, and the arguments that it is built with
-    classes         their names, in the order of the logits
+    classes         their names, in the order of the logits; of several heads, name -> these, side by side
     channels, height, width
     dtype, range    of the pixels: see `range_of`
     window          of grey values that are cut out of a file, or null
@@ -27,6 +27,7 @@ from minidl.array import Array
 from minidl.data import Dataset, Normalize, read_image
 from minidl.data.reading import as_held
 from minidl.data.windows import checked_window, windowed
+from minidl.inference.heads import width
 from minidl.io.notes import cut
 from minidl.train.settings import check_keys
 
@@ -43,7 +44,7 @@ class Contract:
 
     Args:
         architecture, arguments: what builds it: `nets[architecture](**arguments)`.
-        classes: the names of its K classes.
+        classes: the names of its K classes; of several heads, name -> these, in the order of the logits (N,K1+K2+...).
         channels, height, width: C, H and W of the images that it was trained on.
         dtype: of these, "uint8", or "float32", which files of 8 and 16 bits fill as x / 255 and as x / 65535.
         range: the pixels that stand for black and white, (low, high): (0, 255), or as `range_of` tells.
@@ -54,7 +55,7 @@ class Contract:
 
     architecture: str
     arguments: Mapping[str, Any]
-    classes: tuple[str, ...]
+    classes: Any
     channels: int
     height: int
     width: int
@@ -73,16 +74,16 @@ class Contract:
         for name, value in self.arguments.items():
             if not isinstance(value, str | bool | int | float):
                 wrong(TypeError, f"arguments[{name!r}]", "a number, a string, True or False", value)
-        if not isinstance(self.classes, tuple | list) or not all(isinstance(name, str) for name in self.classes):
-            wrong(TypeError, "classes", "a name for each", self.classes)
-        if not self.classes:
-            wrong(ValueError, "classes", "at least one", self.classes)
-        object.__setattr__(self, "classes", tuple(self.classes))
+        if isinstance(self.classes, Mapping) and self.classes:
+            of_heads = {head: _names(f"classes[{head!r}]", names) for head, names in self.classes.items()}
+            object.__setattr__(self, "classes", of_heads)
+        else:
+            object.__setattr__(self, "classes", _names("classes", self.classes))
         for name in "channels", "height", "width":
             if (value := count(getattr(self, name), name)) > LARGEST:
                 wrong(ValueError, name, f"at most {LARGEST}", value)
             object.__setattr__(self, name, value)
-        for name, built_for in ("num_classes", len(self.classes)), ("in_channels", self.channels):
+        for name, built_for in ("num_classes", width(self.classes)), ("in_channels", self.channels):
             if (given := self.arguments.get(name, built_for)) != built_for:
                 what = "classes" if name == "num_classes" else "channels"
                 raise ValueError(f"{what}: {built_for}, but the net is built with {name}={given!r}")
@@ -109,12 +110,17 @@ class Contract:
         """
         _, C, H, W = train_set.images.shape
         if arguments is None:
-            arguments = {"num_classes": len(train_set.classes), "in_channels": C}
+            arguments = {"num_classes": width(train_set.classes), "in_channels": C}
         mean, std = (a.tolist() for a in train_set.mean_std())
         dtype, around = train_set.images.dtype.name, range_of(train_set.images)
         return Contract(
             architecture, dict(arguments), train_set.classes, C, H, W, dtype, around, mean, std, train_set.window, page
         )
+
+    @property
+    def heads(self) -> Mapping[str, tuple[str, ...]]:
+        """The classes by head, of a net with several."""
+        return self.classes if isinstance(self.classes, Mapping) else {}
 
     # ---- in a file
 
@@ -219,6 +225,14 @@ class Contract:
         """What the net takes, x (N,C,H,W) or (C,H,W), back to an image for the eye, in [0, 1]."""
         mean, std = (np.asarray(a)[:, None, None] for a in (self.normalize_unit.mean, self.normalize_unit.std))
         return np.clip(x * std + mean, 0, 1)
+
+
+def _names(name: str, classes: Any) -> tuple[str, ...]:
+    if not isinstance(classes, tuple | list) or not all(isinstance(of_class, str) for of_class in classes):
+        wrong(TypeError, name, "a name for each", classes)
+    if not classes:
+        wrong(ValueError, name, "at least one", classes)
+    return tuple(classes)
 
 
 def range_of(images: Array) -> tuple[float, float]:

@@ -11,12 +11,15 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from minidl import weights
+from minidl.arguments import one_of
 from minidl.array import Array, to_device
 from minidl.inference.evaluation import predict
+from minidl.inference.heads import Head, Heads, width
 from minidl.io.files import Path
 from minidl.io.notes import cut, short, some
 from minidl.nn import Module
@@ -25,15 +28,29 @@ from minidl.train.contract import Contract
 
 @dataclass(frozen=True, eq=False)
 class TrainedNet:
-    """A model in evaluation mode, and what it takes and answers."""
+    """A model in evaluation mode, and what it takes and answers. name: of the head that is asked, where the net has several."""
 
     model: Module
     contract: Contract
+    name: str | None = None
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the logits."""
-        return self.contract.classes
+    def classes(self) -> Any:
+        """The names of the classes, in the order of the logits; of a net with several heads, name -> these."""
+        return self.contract.classes if self.name is None else self.contract.classes[self.name]
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The names of the heads, of a net with several."""
+        return tuple(self.contract.heads) if self.name is None else ()
+
+    def head(self, name: str) -> TrainedNet:
+        """The same net, asked by this head alone: its model answers logits (N,K_h), and all methods take it.
+
+        Raises ValueError for a head that is not there.
+        """
+        one_of(name, "name", self.heads)
+        return TrainedNet(Head(Heads(self.model, self.contract.classes), name).eval(), self.contract, name)
 
     def prepare(self, *sources: str | os.PathLike[str] | Array) -> Array:
         """N sources, files or arrays (H,W) or (H,W,C) as files hold them -> x (N,C,H,W), where the model is.
@@ -71,7 +88,7 @@ def load_run(path: Path, nets: Mapping[str, Callable[..., Module]]) -> TrainedNe
         contract = Contract.of_metadata(metadata)
         model = _built(nets, contract)
         _fill(model, arrays, contract)
-        _check_head(model, contract)
+        _check_logits(model, contract)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return TrainedNet(model.eval(), contract)
@@ -98,9 +115,9 @@ def _fill(model: Module, arrays: Mapping[str, Array], contract: Contract) -> Non
         raise ValueError(f"its weights are not those of the {short(contract.architecture)} that it names: {what}") from error
 
 
-def _check_head(model: Module, contract: Contract) -> None:
-    if "num_classes" in contract.arguments:  # whoever changes both, has other weights
+def _check_logits(model: Module, contract: Contract) -> None:
+    if "num_classes" in contract.arguments:  # whoever changes that, has other weights
         return
     blank = np.zeros((1, contract.channels, contract.height, contract.width), np.float32)
-    if (K := predict(model, blank).shape[1]) != len(contract.classes):
-        raise ValueError(f"its net answers {K} logits for the {len(contract.classes)} classes that it names")
+    if (K := predict(model, blank).shape[1]) != (expected := width(contract.classes)):
+        raise ValueError(f"its net answers {K} logits for the {expected} classes that it names")
