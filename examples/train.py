@@ -248,6 +248,10 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--select", choices=SELECT, help="keep the weights of the epoch that is the best on them; by default last"
     )
+    group.add_argument("--target", metavar="CLASS", help="the class that must not be missed; by default of two the second")
+    group.add_argument(
+        "--sensitivity", type=float, metavar="SHARE", help="of it, wanted on them; by default it and specificity add up to most"
+    )
     group.add_argument("--patience", type=int, metavar="EPOCHS", help="stop after so many that were no better")
     group.add_argument(
         "--balance", choices=BALANCE, help="weights in the loss, or as many draws of each class; by default none"

@@ -277,7 +277,7 @@ ROWS: dict[str, Row] = {
     "data.read_image": Row(
         lambda: {"file": FOLDER / "classes" / "a" / "1.png", "channels": 3, "page": 0, "window": (-5.0, 200.0)}, signed="window"
     ),
-    "data.lesions": Row(lambda: {"n": 2, "mark": (0.5, 1.0), "evidence_channel": 1}),
+    "data.lesions": Row(lambda: {"n": 2, "mark": (0.5, 1.0), "evidence_channel": 1, "freckle": 0.5}),
     # explain
     **several(
         "explain: deconvnet flipped grad_cam grad_cam_plus_plus grad_times_input guided_backprop guided_grad_cam hires_cam "
@@ -396,7 +396,13 @@ ROWS: dict[str, Row] = {
             lambda found: repr(found)[:200],
         ),
     ),
-    "train.Settings": Row(lambda: {"size": 8, "channels": 3, "page": 1, "limit": 3, "patience": 2, "select": "auc"}),
+    "train.DecisionRule": Row(
+        lambda: {"target": "b", "threshold": 0.25, "sensitivity": 0.9, "specificity": 0.5, "images": 8, "wanted": 0.875}
+    ),
+    "train.Settings": Row(
+        lambda: {"size": 8, "channels": 3, "page": 1, "limit": 3, "patience": 2, "select": "auc", "sensitivity": 0.5}
+    ),
+    "train.TrainedNet.probabilities": Row(lambda: {"self": trained(), "x": X, "batch_size": 3}),
     "train.train_epoch": Row(
         lambda: {
             "model": (model := net()),
@@ -420,6 +426,12 @@ ROWS: dict[str, Row] = {
     "models.googlenet": Row(lambda: {"dropout": 0.5}, heavy=True),
     "models.resnet8": Row(lambda: {}),
 }
+
+
+def trained() -> train.TrainedNet:
+    contract = train.Contract("net", {}, ("a", "b", "c"), 2, 8, 8, "uint8", (0, 255), (0.5, 0.5), (1.0, 1.0), temperature=2.0)
+    return train.TrainedNet(answering(), contract)
+
 
 FOLDER = pathlib.Path()
 READ = {"size": (4, 5), "channels": 3, "page": 0, "window": (-5.0, 200.0)}  # how files are read

@@ -1,6 +1,7 @@
 """Training: the settings, the loop, and the folder of a run, which whatever ends it leaves whole."""
 
 from minidl.train.contract import Contract
+from minidl.train.decision import DecisionRule
 from minidl.train.evaluation import evaluate_run
 from minidl.train.load import TrainedNet, load_run
 from minidl.train.loop import fit, train_epoch
@@ -12,6 +13,7 @@ from minidl.train.transfer import start_from
 __all__ = [
     "FLIPS",
     "Contract",
+    "DecisionRule",
     "LossScale",
     "Row",
     "Settings",

@@ -1,6 +1,6 @@
 """All that it takes to use a trained net on a new file: what `fit` writes into the metadata of `model.safetensors`.
 
-    format          of these lines: 1
+    format          of these lines: 2
     architecture    the name under which the net is built, and the arguments that it is built with
     classes         their names, in the order of the logits; of several heads, name -> these, side by side
     channels, height, width
@@ -8,6 +8,9 @@
     window          of grey values that are cut out of a file, or null
     mean, std       of each channel, as `Normalize` takes them
     page            which image of each file, where files hold several
+    temperature     that makes its probabilities mean what they say, 1 where nobody has fitted one
+    decision        when it says the class that must not be missed, see `DecisionRule`, or null: it says the likeliest class
+    validation      how many images temperature and decision come from; 0 while the training goes on, and without any
 
 An image comes to the net in one way, in training's evaluation and ever after: `image` reads it, `normalize` makes x of it.
 """
@@ -17,22 +20,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from minidl.arguments import count, numbers, one_of, wrong
+from minidl.arguments import count, number, numbers, one_of, wrong
 from minidl.array import Array
 from minidl.data import Dataset, Normalize, read_image
 from minidl.data.reading import as_held
 from minidl.data.windows import checked_window, windowed
 from minidl.inference.heads import width
 from minidl.io.notes import cut
+from minidl.train.decision import DecisionRule
 from minidl.train.settings import check_keys
 
 KEY = "contract"  # in the metadata
-FORMAT = 1
+FORMAT = 2  # 1 had neither temperature nor decision
 DTYPES = ("uint8", "float32")
 BITS16 = 65535
 LARGEST = 65535  # side of an image
@@ -51,6 +55,10 @@ class Contract:
         mean, std: C numbers each; x = (image - mean) / std, where uint8 counts as image / 255.
         window: (low, high), the grey values that are cut out of a file, as in `read_image`; None: the file's own, or all.
         page: which image of a file with several, from 0; None where none has several.
+        temperature: T of p = softmax(logits / T); of several heads, name -> T, or one for all.
+        decision: a `DecisionRule`, or what it is made of; None: the likeliest class is the answer. Of several heads, by
+            name.
+        validation: how many images temperature and decision were determined on, 0 for none.
     """
 
     architecture: str
@@ -65,6 +73,9 @@ class Contract:
     std: tuple[float, ...]
     window: tuple[float, float] | None = None
     page: int | None = None
+    temperature: Any = 1.0
+    decision: Any = None
+    validation: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.architecture, str) or not self.architecture:
@@ -99,6 +110,22 @@ class Contract:
             object.__setattr__(self, "page", count(self.page, "page", 0))
         if self.window is not None:
             object.__setattr__(self, "window", checked_window(self.window))
+        object.__setattr__(self, "validation", count(self.validation, "validation", 0))
+        if self.heads:
+            for name, check in ("temperature", _temperature), ("decision", _decision):
+                of_heads = self._of_each_head(name)
+                checked = {head: check(value, f"{name}[{head!r}]", self.classes[head]) for head, value in of_heads.items()}
+                object.__setattr__(self, name, checked)
+        else:
+            object.__setattr__(self, "temperature", _temperature(self.temperature, "temperature", self.classes))
+            object.__setattr__(self, "decision", _decision(self.decision, "decision", self.classes))
+
+    def _of_each_head(self, name: str) -> dict[str, Any]:
+        value = getattr(self, name)
+        if not isinstance(value, Mapping):
+            return dict.fromkeys(self.heads, value)
+        check_keys(value, name, list(self.heads))
+        return {head: value[head] for head in self.heads}
 
     @staticmethod
     def of(
@@ -122,6 +149,16 @@ class Contract:
         """The classes by head, of a net with several."""
         return self.classes if isinstance(self.classes, Mapping) else {}
 
+    def head(self, name: str) -> Contract:
+        """That of one head alone, as a net of its own that is not built anew: the arguments do not say how many classes it has.
+
+        Raises ValueError for a head that is not there.
+        """
+        one_of(name, "name", tuple(self.heads))
+        arguments = {key: value for key, value in self.arguments.items() if key != "num_classes"}
+        own = {"classes": self.classes[name], "temperature": self.temperature[name], "decision": self.decision[name]}
+        return replace(self, arguments=arguments, **own)
+
     # ---- in a file
 
     def metadata(self) -> dict[str, str]:
@@ -138,15 +175,16 @@ class Contract:
             )
         try:
             found = json.loads(metadata[KEY])
-            if not isinstance(found, dict) or type(number := found.pop("format", None)) is not int:
+            if not isinstance(found, dict) or type(version := found.pop("format", None)) is not int:
                 raise ValueError("expected a mapping with the number of its format")
-            if number == FORMAT:
+            if version == FORMAT:
                 check_keys(found, KEY, [f.name for f in fields(Contract)])
                 return Contract(**found)
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"what it says of its net is damaged: {cut(str(error))}") from error
-        advice = "install a newer minidl" if number > FORMAT else "train it again"
-        raise ValueError(f"what it says of its net has format {number}, this minidl reads {FORMAT}; {advice}")
+        again = "resume its training, which writes it anew (examples/train.py --resume --out FOLDER), or train it again"
+        advice = "install a newer minidl" if version > FORMAT else again
+        raise ValueError(f"what it says of its net has format {version}, this minidl reads {FORMAT}; {advice}")
 
     # ---- an image, as the net takes it
 
@@ -233,6 +271,21 @@ def _names(name: str, classes: Any) -> tuple[str, ...]:
     if not classes:
         wrong(ValueError, name, "at least one", classes)
     return tuple(classes)
+
+
+def _temperature(value: Any, name: str, classes: tuple[str, ...]) -> float:
+    return number(value, name, "(0, inf)")
+
+
+def _decision(found: Any, name: str, classes: tuple[str, ...]) -> DecisionRule | None:
+    """A rule as it is, or of its entries in a file; its target is one of the classes."""
+    if found is None:
+        return None
+    if not isinstance(found, DecisionRule):
+        check_keys(found, name, [f.name for f in fields(DecisionRule)])
+        found = DecisionRule(**found)
+    one_of(found.target, f"{name}.target", classes)
+    return found
 
 
 def range_of(images: Array) -> tuple[float, float]:

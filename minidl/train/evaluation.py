@@ -19,7 +19,7 @@ from minidl.train.balance import counted
 from minidl.train.contract import Contract
 from minidl.train.load import load_run
 from minidl.train.run import check_same_classes, digests_of
-from minidl.train.selection import Row, best_epoch, by_head, described, is_finished, mean_over, scores_of
+from minidl.train.selection import Row, best_epoch, by_head, described, is_finished, mean_over, scores_of, validated
 from minidl.train.settings import Settings, check_keys
 
 KEYS = ["epoch", "images", "loss", "accuracy", "majority_accuracy", "balanced_accuracy", "digests"]
@@ -62,6 +62,11 @@ def evaluate_run(
         if not is_finished(rows, settings):
             raise ValueError(f"{folder}: {len(rows)} of {settings.epochs} epochs are done; finish the run before its test")
         net = load_run(folder, nets)
+        if validated(rows[-1]) and not net.contract.validation:
+            raise ValueError(
+                f"{folder}: its operating point is missing, for it ended after its last epoch; resume it, which takes no more "
+                "epochs (examples/train.py --resume --out FOLDER)"
+            )
         _check_kind(test_set, net.contract)
         print(f"test: {counted(test_set)}", flush=True)
         loss, logits, labels = evaluate(net.model.to(device), test_set, settings.batch_size, net.contract.normalize)

@@ -1,7 +1,8 @@
 """A trained net from the folder of its run, and the one way from a file to what it takes.
 
 net = load_run("runs/lesions-resnet8", {"resnet8": models.resnet8})
-logits = net.model(net.prepare("mole.jpg"))
+p = net.probabilities(net.prepare("mole.jpg"))
+print(net.classes[net.decide(p)[0]])
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import weights
-from minidl.arguments import one_of
+from minidl import metrics, weights
 from minidl.array import Array, to_device
 from minidl.inference.evaluation import predict
 from minidl.inference.heads import Head, Heads, width
@@ -24,33 +24,33 @@ from minidl.io.files import Path
 from minidl.io.notes import cut, short, some
 from minidl.nn import Module
 from minidl.train.contract import Contract
+from minidl.train.decision import decide
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedNet:
-    """A model in evaluation mode, and what it takes and answers. name: of the head that is asked, where the net has several."""
+    """A model in evaluation mode, and what it takes and answers."""
 
     model: Module
     contract: Contract
-    name: str | None = None
 
     @property
     def classes(self) -> Any:
         """The names of the classes, in the order of the logits; of a net with several heads, name -> these."""
-        return self.contract.classes if self.name is None else self.contract.classes[self.name]
+        return self.contract.classes
 
     @property
     def heads(self) -> tuple[str, ...]:
         """The names of the heads, of a net with several."""
-        return tuple(self.contract.heads) if self.name is None else ()
+        return tuple(self.contract.heads)
 
     def head(self, name: str) -> TrainedNet:
         """The same net, asked by this head alone: its model answers logits (N,K_h), and all methods take it.
 
         Raises ValueError for a head that is not there.
         """
-        one_of(name, "name", self.heads)
-        return TrainedNet(Head(Heads(self.model, self.contract.classes), name).eval(), self.contract, name)
+        contract = self.contract.head(name)
+        return TrainedNet(Head(Heads(self.model, self.contract.classes), name).eval(), contract)
 
     def prepare(self, *sources: str | os.PathLike[str] | Array) -> Array:
         """N sources, files or arrays (H,W) or (H,W,C) as files hold them -> x (N,C,H,W), where the model is.
@@ -66,6 +66,30 @@ class TrainedNet:
         """The images (N,C,H,W), of the training's dtype -> x (N,C,H,W), where the model is."""
         x = self.contract.normalize(images)
         return to_device(x, next((p.device for p in self.model.parameters()), "cpu"))
+
+    def probabilities(self, x: Array, batch_size: int = 32) -> Array:
+        """softmax(logits / T) of the images x (N,C,H,W) that `prepare` gives: (N,K) float64 on the CPU, a column a class.
+
+        T is the temperature of the contract. Of several heads one is asked, `net.head(name)`. Guo, Pleiss, Sun and Weinberger
+        2017, "On calibration of modern neural networks".
+        Raises what `minidl.inference.predict` does, and ValueError where a logit is not finite, and for several heads.
+        """
+        self._check_one_head()
+        return metrics.probabilities(predict(self.model, x, batch_size), self.contract.temperature)
+
+    def decide(self, p: Array) -> Array:
+        """The class of each image, (N,) int64, of its probabilities p (N,K), as the contract's `DecisionRule` says.
+
+        It is the rule's target where p_target >= threshold, else the likeliest of the other classes; without a rule, the
+        likeliest class. Of equally likely ones it is the first. Raises ValueError for another shape, NaN, and rows that do not
+        add up to 1, and several heads, TypeError for what is no array of floats.
+        """
+        self._check_one_head()
+        return decide(p, self.classes, self.contract.decision)
+
+    def _check_one_head(self) -> None:
+        if self.heads:
+            raise ValueError(f"the net has the heads {', '.join(self.heads)}: ask one of them, net.head({self.heads[0]!r})")
 
 
 def load_run(path: Path, nets: Mapping[str, Callable[..., Module]]) -> TrainedNet:

@@ -10,7 +10,8 @@ trains, chooses an epoch by images that it holds out, and leaves in the folder `
     metrics.jsonl           one line an epoch, see `fit`
     checkpoint.safetensors  all that it takes to go on after the last finished epoch, see `minidl.train.checkpoint`
     model.safetensors       the weights of the chosen epoch, and what it takes to use them on a new file, see
-                            `minidl.train.contract`
+                            `minidl.train.contract`; when all epochs are done, with temperature and decision, see
+                            `minidl.train.decision`
 
 Test images have no part in it: see `minidl.train.evaluation`.
 
@@ -24,16 +25,19 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from minidl import metrics
 from minidl.analysis.nonfinite import first_nonfinite
 from minidl.arguments import count
 from minidl.array import Array, array_module, to_cpu, to_device
 from minidl.core import Tensor
 from minidl.data import Compose, Dataset, Loader, RandomCrop, RandomFlip
+from minidl.inference.evaluation import evaluate
 from minidl.inference.heads import UNKNOWN, slices
 from minidl.inference.memory import batch_in_memory
 from minidl.io import lock
@@ -44,11 +48,12 @@ from minidl.optim import SGD, AdamW, Optimizer, Schedule, one_cycle
 from minidl.train.balance import BalancedLoader, class_weights, counted, largest_shares
 from minidl.train.contract import Contract
 from minidl.train.cuda_graph import CapturedGradients
+from minidl.train.decision import DecisionRule, calibrated, chosen, suspicious, targets
 from minidl.train.loss import Loss, main_logits
 from minidl.train.loss_scale import LossScale
 from minidl.train.meter import Meter
 from minidl.train.run import Run, digests_of, hold_out
-from minidl.train.selection import PREFIX, Row, best_epoch, described, is_finished, scores, validated
+from minidl.train.selection import PREFIX, Row, best_epoch, by_head, described, is_finished, scores, validated
 from minidl.train.settings import FLIPS, Settings
 from minidl.train.transfer import frozen_layers, parameter_groups, start_from, still
 
@@ -145,7 +150,42 @@ def fit(
         if settings.select != "last" and run.best is not None:
             model.load_state_dict(run.best)
             print(_chosen(rows, settings), flush=True)
+        if validation is not None:
+            contract = _determined(contract, model, validation, settings)
+            run.settle(contract)
+        elif targets(contract.classes, settings.target):
+            print("operating point: none, for there are no validation images; the likeliest class decides", flush=True)
     return rows
+
+
+def _determined(contract: Contract, model: Module, validation: Dataset, settings: Settings) -> Contract:
+    """With the temperature and the decision of this model on the validation images, of several heads those of each."""
+    _, logits, labels = evaluate(model, validation, settings.batch_size, contract.normalize)
+    if not contract.heads:
+        temperature, rule = _decided(logits, labels, contract.classes, settings.target, settings, "")
+        return replace(contract, temperature=temperature, decision=rule, validation=len(labels))
+    found = {}
+    for head, known in by_head(logits, labels, contract.heads).items():
+        classes = contract.heads[head]
+        target = settings.target if settings.target in classes else ""
+        found[head] = _decided(*known, classes, target, settings, f"{head}: ")
+    temperatures, rules = ({head: pair[i] for head, pair in found.items()} for i in (0, 1))
+    return replace(contract, temperature=temperatures, decision=rules, validation=len(validation))
+
+
+def _decided(
+    logits: Array, labels: Array, classes: Sequence[str], target: str, settings: Settings, name: str
+) -> tuple[float, DecisionRule | None]:
+    """Temperature and decision of one head, which are printed behind its `name`."""
+    temperature, told = calibrated(logits, labels)
+    print(f"{name}{told}", flush=True)
+    if (number := suspicious(classes, target)) is None:
+        return temperature, None
+    p = metrics.probabilities(logits, temperature)
+    wanted = settings.sensitivity if target == settings.target else None  # of another head's class
+    rule, told = chosen(p, labels, classes, number, wanted)
+    print(f"{name}{told}", flush=True)
+    return temperature, rule
 
 
 def train_epoch(

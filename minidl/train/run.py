@@ -23,6 +23,7 @@ from minidl.optim import Optimizer
 from minidl.train import checkpoint
 from minidl.train.balance import check_classes
 from minidl.train.contract import Contract
+from minidl.train.decision import all_of, targets
 from minidl.train.loss_scale import LossScale
 from minidl.train.selection import PREFIX, Row, best_epoch, names_of_scores, validated
 from minidl.train.settings import Settings, check_keys, same_settings
@@ -51,7 +52,21 @@ def hold_out(train_set: Dataset, validation: Dataset | None, settings: Settings)
             f"validation=0.15, or write select='last'"
         )
     check_data(train_set, validation, settings)
+    _check_target(train_set.classes, validation, settings)
     return train_set, validation
+
+
+def _check_target(classes: Any, validation: Dataset | None, settings: Settings) -> None:
+    found = targets(classes, settings.target)
+    if settings.sensitivity is None:
+        return
+    if not found:
+        raise ValueError(f"sensitivity: {settings.sensitivity:g} of which class? set target, one of {all_of(classes)}")
+    if validation is None:
+        raise ValueError(
+            f"sensitivity: {settings.sensitivity:g} takes a threshold that validation images give, and there are none; hold "
+            f"some out with validation=0.15"
+        )
 
 
 def check_data(train_set: Dataset, validation: Dataset | None, settings: Settings) -> None:
@@ -162,6 +177,11 @@ class Run:
         if self.is_scored(rows[-1]):
             self._publish(rows)
 
+    def settle(self, contract: Contract) -> None:
+        """Publish the weights with what has been determined on the validation images, when all epochs are done."""
+        self.contract = contract
+        self._publish_weights()
+
     def is_scored(self, row: Row) -> bool:
         """Whether the row of an epoch is complete."""
         return validated(row) or not self.validates
@@ -185,9 +205,12 @@ class Run:
 
     def _publish(self, rows: list[Row]) -> None:
         """What the checkpoint holds, in files that are easier to use; metrics.jsonl last, so that its rows have weights."""
+        self._publish_weights()
+        files.write(self.out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def _publish_weights(self) -> None:
         arrays = self.best if self.best is not None else self.model.state_dict()
         weights.save_arrays(self.out / "model.safetensors", arrays, self.contract.metadata())
-        files.write(self.out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def _check_finite(self, row: Row) -> None:
         bad = [name for name, a in self.model.state_dict().items() if count_nonfinite(a)]

@@ -16,7 +16,7 @@ FLIPS = {"none": (), "horizontal": ("horizontal",), "both": ("horizontal", "vert
 SELECT = ("last", "auc", "balanced_accuracy", "accuracy", "loss")
 BALANCE = ("none", "weights", "sample")
 OPTIMIZERS = ("sgd", "adamw")
-TEXTS = ("model", "data", "root", "weights", "prefix")
+TEXTS = ("model", "data", "root", "weights", "prefix", "target")
 PLACES = ("root", "device", "cuda_graph")  # settings that say where, not what: they may change when a run is resumed
 
 
@@ -39,6 +39,8 @@ class Settings:
     validation: float = 0.0  # the share of the training images that is held out, to choose an epoch by
     select: str = "last"  # the epoch whose weights are kept: the last, or the best on the validation images by this score
     patience: int | None = None  # stop after so many epochs that were no better; None: never
+    target: str = ""  # the class that must not be missed, by its name; "": of two classes the second, of more none
+    sensitivity: float | None = None  # of it, wanted on the validation images; None: the best of Youden's J
     balance: str = "none"  # classes of different sizes: see `minidl.train.balance`
     optimizer: str = "sgd"  # with Nesterov momentum of 0.9
     weights: str = ""  # a file of published weights to begin with, see `minidl.train.transfer`
@@ -81,6 +83,8 @@ class Settings:
             "body_lr": "[0, inf)",
         }.items():
             object.__setattr__(self, name, number(getattr(self, name), name, interval))
+        if self.sensitivity is not None:
+            object.__setattr__(self, "sensitivity", number(self.sensitivity, "sensitivity", "(0, 1]"))
         for name, choices in {
             "precision": PRECISIONS,
             "flip": FLIPS,
@@ -131,7 +135,7 @@ class Settings:
 
 LATER = (  # than the first runs
     *("channels", "page", "validation", "select", "patience", "balance", "optimizer"),
-    *("weights", "key", "prefix", "freeze", "body_lr", "aux"),
+    *("weights", "key", "prefix", "freeze", "body_lr", "aux", "target", "sensitivity"),
 )
 
 

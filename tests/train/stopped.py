@@ -105,7 +105,9 @@ sys.exit(train.main({[*self.arguments, "--out", str(again)]!r}))"""
         for n in range(1, len(self.rows) + 1):
             self.checkpoints.append(state(again / f"checkpoint{n}"))
             self.models.append(state(again / f"model{n}"))
-        assert self.models[-1] == state(out / "model.safetensors")
+        self.final = state(out / "model.safetensors")  # with its operating point
+        assert self.weights(len(self.rows)) == {name: a for name, a in self.final.items() if not name.startswith("metadata ")}
+        assert self.final["metadata contract"]["decision"]
 
     def weights(self, epochs: int) -> State:
         """Those of the best of the first epochs, which model.safetensors has."""
@@ -147,7 +149,8 @@ sys.exit(train.main({[*self.arguments, "--out", str(again)]!r}))"""
             assert n == 1
         if "model.safetensors" in names:
             model = state(out / "model.safetensors")
-            assert model in [self.models[k - 1] for k in allowed if k], "model.safetensors"
+            ended = [self.final] if n == len(self.rows) else []
+            assert model in [*ended, *(self.models[k - 1] for k in allowed if k)], "model.safetensors"
         else:
             assert n == 1
         return n
@@ -157,7 +160,7 @@ sys.exit(train.main({[*self.arguments, "--out", str(again)]!r}))"""
         assert self.check(out) == len(self.rows)
         assert not [path for path in out.iterdir() if path.name.startswith(".")]
         assert rows_of((out / "metrics.jsonl").read_text()) == self.rows
-        assert state(out / "model.safetensors") == self.models[-1]
+        assert state(out / "model.safetensors") == self.final
         assert {name: (out / name).read_bytes() for name in self.made} == self.made
 
 

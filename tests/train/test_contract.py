@@ -22,6 +22,7 @@ from minidl.train import Contract, Settings, fit, load_run
 from minidl.train.contract import range_of
 
 NETS: dict[str, Callable[..., nn.Module]] = {"resnet8": models.resnet8, "googlenet": models.googlenet}
+RULE = {"target": "right", "threshold": 0.3, "sensitivity": 0.9, "specificity": 0.5, "images": 16, "wanted": None}
 TINY = Settings(epochs=1, batch_size=8, crop=0, model="resnet8")
 
 
@@ -56,6 +57,8 @@ def changed(run: pathlib.Path, to: pathlib.Path, **entries: Any) -> pathlib.Path
 def test_what_was_written_is_read_back(run: pathlib.Path) -> None:
     net, images = load_run(run, NETS), noise((16, 3, 12, 20))
     contract = Contract.of(dataset(images), "resnet8")
+    settled = {"temperature": net.contract.temperature, "decision": net.contract.decision, "validation": 16}
+    contract = replace(contract, **settled)
     assert net.contract == contract and not net.model.training
     assert (contract.channels, contract.height, contract.width) == (3, 12, 20) and net.classes == ("left", "right")
     assert contract.arguments == {"num_classes": 2, "in_channels": 3} and contract.window is None
@@ -63,7 +66,7 @@ def test_what_was_written_is_read_back(run: pathlib.Path) -> None:
         images.std((0, 2, 3)) / 255
     )
     (name,) = weights.load_arrays(run / "model.safetensors")[1]
-    assert name == "contract" and json.loads(weights.load_arrays(run / "model.safetensors")[1][name])["format"] == 1
+    assert name == "contract" and json.loads(weights.load_arrays(run / "model.safetensors")[1][name])["format"] == 2
     assert load_run(run / "model.safetensors", NETS).contract == contract
 
 
@@ -85,7 +88,7 @@ def test_a_net_of_ones_own(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match=r"'Mine' cannot be built with .*: got an unexpected keyword"):
         load_run(changed(tmp_path, tmp_path / "w", arguments={"width": 5, "depth": 2}), {"Mine": Mine})
     with pytest.raises(ValueError, match="its net answers 2 logits for the 3 classes that it names"):
-        load_run(changed(tmp_path, tmp_path / "w", classes=["a", "b", "c"]), {"Mine": Mine})
+        load_run(changed(tmp_path, tmp_path / "w", classes=["a", "b", "c"], decision=None), {"Mine": Mine})
     with pytest.raises(ValueError, match=r"its net is 'Mine', which nets does not hold, but 'resnet8', 'googlenet'$"):
         load_run(tmp_path, NETS)
 
@@ -108,8 +111,8 @@ def test_an_old_run_is_told_what_to_do_and_that_helps(run: pathlib.Path, tmp_pat
     with pytest.raises(ValueError, match=r"model\.safetensors: does not say what its net takes.*train.py --weights FILE"):
         load_run(tmp_path, NETS)
     images = dataset(noise((16, 3, 12, 20)))
-    fit(models.resnet8(2), images, replace(TINY, weights=str(old)), tmp_path / "again")
-    assert load_run(tmp_path / "again", NETS).contract == load_run(run, NETS).contract
+    fit(models.resnet8(2), images, replace(TINY, weights=str(old)), tmp_path / "again", images)
+    assert load_run(tmp_path / "again", NETS).classes == load_run(run, NETS).classes
 
 
 def test_a_run_without_the_later_settings_goes_on(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -139,8 +142,8 @@ def test_nothing_to_load(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"format": 2}, "has format 2, this minidl reads 1; install a newer minidl"),
-        ({"format": 0}, "has format 0, this minidl reads 1; train it again"),
+        ({"format": 3}, "has format 3, this minidl reads 2; install a newer minidl"),
+        ({"format": 1}, "has format 1, this minidl reads 2; resume its training, which writes it anew (examples/train.py --r"),
         ({"format": "1"}, "damaged: expected a mapping with the number of its format"),
         ({"format": True}, "damaged: expected a mapping with the number of its format"),
         ({"format": ...}, "damaged: expected a mapping with the number of its format"),
@@ -158,7 +161,7 @@ def test_nothing_to_load(tmp_path: pathlib.Path) -> None:
         ({"classes": "ab"}, "damaged: classes: expected a name for each, got 'ab'"),
         ({"classes": [1, 2]}, "damaged: classes: expected a name for each, got [1, 2]"),
         ({"classes": []}, "damaged: classes: expected at least one, got []"),
-        ({"classes": ["a", "b", "c"], "arguments": {"num_classes": 3, "in_channels": 3}}, "linear.weight"),
+        ({"classes": ["a", "b", "right"], "arguments": {"num_classes": 3, "in_channels": 3}}, "linear.weight"),
         ({"channels": 1}, "damaged: channels: 1, but the net is built with in_channels=3"),
         ({"channels": 3.0}, "damaged: channels: expected an integer of at least 1, got 3.0"),
         ({"height": 0}, "damaged: height: expected an integer of at least 1, got 0"),
@@ -175,6 +178,19 @@ def test_nothing_to_load(tmp_path: pathlib.Path) -> None:
         ({"std": [1, 0, 1]}, "damaged: std[1]: expected a number in (0, inf), got 0"),
         ({"std": [1, 1e-300, 1]}, "damaged: std: expected numbers that float32 can tell from 0"),
         ({"window": [400, 40]}, "damaged: window: expected (low, high), low < high, got [400, 40]"),
+        ({"temperature": 0}, "damaged: temperature: expected a number in (0, inf), got 0"),
+        ({"temperature": None}, "damaged: temperature: expected a number in (0, inf), got None"),
+        ({"validation": -1}, "damaged: validation: expected an integer of at least 0, got -1"),
+        ({"decision": "right"}, "damaged: decision: expected a mapping of target, threshold, sensitivity, specificity, images"),
+        ({"decision": {"target": "right"}}, "damaged: decision: threshold is missing"),
+        ({"decision": RULE | {"target": "up"}}, "damaged: decision.target: expected one of ('left', 'right'), got 'up'"),
+        ({"decision": RULE | {"target": 1}}, "damaged: target: expected the name of a class, got 1"),
+        ({"decision": RULE | {"threshold": 1.5}}, "damaged: threshold: expected a number in (0, 1], got 1.5"),
+        ({"decision": RULE | {"threshold": float("nan")}}, "damaged: threshold: expected a number in (0, 1], got nan"),
+        ({"decision": RULE | {"sensitivity": -0.1}}, "damaged: sensitivity: expected a number in [0, 1], got -0.1"),
+        ({"decision": RULE | {"specificity": "1"}}, "damaged: specificity: expected a number in [0, 1], got '1'"),
+        ({"decision": RULE | {"images": 0}}, "damaged: images: expected an integer of at least 1, got 0"),
+        ({"decision": RULE | {"wanted": 0}}, "damaged: wanted: expected a number in (0, 1], got 0"),
     ],
 )  # fmt: skip
 def test_what_is_damaged_is_told_in_a_sentence(
@@ -188,13 +204,13 @@ def test_what_is_damaged_is_told_in_a_sentence(
 
 def test_every_field_is_needed(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     fields = json.loads(weights.load_arrays(run / "model.safetensors")[1]["contract"])
-    assert len(fields) == 13
+    assert len(fields) == 16
     for name in fields:
         with pytest.raises(ValueError, match=rf"damaged: .*({name} is missing|its format)"):
             load_run(changed(run, tmp_path / "w.safetensors", **{name: ...}), NETS)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "3", "null", "[" * 100_000, '{"format": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3", "null", "[" * 100_000, '{"format": 2}'])
 def test_a_contract_that_is_none(run: pathlib.Path, tmp_path: pathlib.Path, text: str) -> None:
     arrays, _ = weights.load_arrays(run / "model.safetensors")
     weights.save_arrays(tmp_path / "w.safetensors", arrays, {"contract": text})

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minidl import Tensor, gradients, nn, ops
+from minidl import Tensor, gradients, metrics, nn, ops, weights
 from minidl.check import gradient_check
 from minidl.data import Dataset
 from minidl.inference import evaluate, predict
 from minidl.train import Settings, evaluate_run, fit, load_run
 from minidl.train.balance import class_weights, counted
+from minidl.train.decision import calibrated
 from minidl.train.loss import Loss
 from minidl.train.run import hold_out
 from minidl.train.selection import names_of_scores, scores_of
@@ -164,11 +165,16 @@ def test_heads_learn(tmp_path: pathlib.Path) -> None:
 
 def test_what_is_printed(whole: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit(Net(5), BOTH, replace(SETTINGS, epochs=1), tmp_path / "a", BOTH_TEST)
-    counts, _, line = capsys.readouterr().out.splitlines()
+    counts, _, line, *decisions = capsys.readouterr().out.splitlines()
     n = np.bincount(BOTH.labels["kind"][BOTH.labels["kind"] >= 0])
     assert counts.startswith(f"training: 40 images: kind: 'benign' {n[0]}, 'malignant' {n[1]}, not known 3; site: 'arm' ")
     assert counts.endswith("not known 8")
     assert line.count("kind: accuracy ") == line.count("site: accuracy ") == 1 and line.count("always the largest class") == 2
+    assert [text.split(":")[:2] for text in decisions] == [
+        ["kind", " temperature"],
+        ["kind", " operating point"],
+        ["site", " temperature"],
+    ]
     fit(Net(5), BOTH, replace(SETTINGS, epochs=1), tmp_path / "b")
     line = capsys.readouterr().out.splitlines()[1]
     assert "kind accuracy " in line and "site accuracy " in line and line.count("always the largest class") == 2
@@ -234,7 +240,7 @@ def test_a_head_of_a_trained_net_is_a_net(whole: pathlib.Path) -> None:
     logits = predict(net.model, x)
     for name, columns in ("kind", slice(0, 2)), ("site", slice(2, 5)):
         head = net.head(name)
-        assert head.classes == CLASSES[name] and head.heads == () and head.name == name
+        assert head.classes == CLASSES[name] and head.heads == ()
         np.testing.assert_array_equal(predict(head.model, x), logits[:, columns])
         np.testing.assert_array_equal(head.inputs(TEST.images), x)
     with pytest.raises(ValueError, match=r"name: expected one of \('kind', 'site'\), got 'age'"):
@@ -261,6 +267,55 @@ def test_the_test_tells_each_head(whole: pathlib.Path, tmp_path: pathlib.Path, c
     assert evaluate_run(tmp_path, NETS, BOTH_TEST) == found
     said = capsys.readouterr().out
     assert "kind: accuracy " in said and "site: accuracy " in said
+
+
+def test_each_head_has_its_temperature_and_decides(whole: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    _, held_out = hold_out(BOTH, None, CHOOSES)
+    assert held_out is not None
+    net = load_run(whole, NETS)
+    _, logits, labels = evaluate(net.model, held_out, SETTINGS.batch_size, net.contract.normalize)
+    for name, columns in ("kind", slice(0, 2)), ("site", slice(2, 5)):
+        known = labels[name] >= 0
+        temperature, _ = calibrated(logits[known, columns], labels[name][known])
+        head = net.head(name)
+        assert net.contract.temperature[name] == head.contract.temperature == temperature
+        p = head.probabilities(net.inputs(held_out.images))
+        np.testing.assert_allclose(p, metrics.probabilities(logits[:, columns], temperature), rtol=1e-5)
+        rule = head.contract.decision
+        if name == "site":
+            assert rule is None and (head.decide(p) == p.argmax(1)).all()
+        else:
+            assert rule is not None and rule.target == "malignant" and rule.images == known.sum()
+            assert (head.decide(p) == (p[:, 1] >= rule.threshold)).all()
+    for ask in (lambda: net.probabilities(net.inputs(TEST.images)), lambda: net.decide(np.full((1, 5), 0.2))):
+        with pytest.raises(ValueError, match=r"the net has the heads kind, site: ask one of them, net\.head\('kind'\)"):
+            ask()
+    wanted = replace(SETTINGS, epochs=1, validation=0.3, target="face", sensitivity=1.0)
+    fit(Net(5), BOTH, wanted, tmp_path)
+    decision = load_run(tmp_path, NETS).contract.decision
+    assert decision["site"].target == "face" and decision["site"].wanted == 1 and decision["site"].sensitivity == 1
+    assert decision["kind"].target == "malignant" and decision["kind"].wanted is None
+
+
+def test_a_damaged_contract_of_heads(whole: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    arrays, words = weights.load_arrays(whole / "model.safetensors")
+    contract = json.loads(words["contract"])
+    for changed, message in (
+        ({"classes": {}}, "classes: expected a name for each, got {}"),
+        ({"classes": {"kind": ["a", "b"], "site": []}}, r"classes\['site'\]: expected at least one, got"),
+        ({"classes": {"kind": ["a", "b"], "site": "abc"}}, r"classes\['site'\]: expected a name for each, got 'abc'"),
+        (
+            {"classes": {"kind": ["a", "b"], "site": ["c"]}, "decision": None},
+            "classes: 3, but the net is built with num_classes=5",
+        ),
+        ({"temperature": {"kind": 1.0}}, "temperature: site is missing"),
+        ({"temperature": {"kind": 1.0, "site": 0}}, r"temperature\['site'\]: expected a number in \(0, inf\), got 0"),
+        ({"decision": {"kind": None, "site": None, "age": None}}, "decision: 'age' is unknown"),
+        ({"decision": {"kind": None, "site": contract["decision"]["kind"]}}, r"decision\['site'\].target: expected one of"),
+    ):
+        weights.save_arrays(tmp_path / "model.safetensors", arrays, {"contract": json.dumps(contract | changed)})
+        with pytest.raises(ValueError, match=f"what it says of its net is damaged: {message}"):
+            load_run(tmp_path, NETS)
 
 
 # ---- what cannot be

@@ -177,13 +177,15 @@ def test_after_epoch_sees_the_files_of_the_epoch(tmp_path: pathlib.Path) -> None
 def test_one_line_an_epoch_and_no_bar_without_a_terminal(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit(Net(), TRAIN, SETTINGS, tmp_path / "run", TEST)
     printed = capsys.readouterr()
-    counts, epochs = printed.out.splitlines()[:2], printed.out.splitlines()[2:]
+    lines = printed.out.splitlines()
+    counts, epochs = lines[:2], lines[2:-2]
     n = np.bincount(TRAIN.labels)
     assert counts[0] == f"training: 40 images: 'benign' {n[0]}, 'malignant' {n[1]}" and counts[1].startswith(
         "validation: 21 images"
     )
     assert [line[:9] for line in epochs] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert all("always the largest class: " in line for line in epochs)
+    assert [line.split(":")[0] for line in lines[-2:]] == ["temperature", "operating point"]
     assert "AUC" in printed.out and printed.err == ""
 
 
