@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import train as training  # examples/train.py
+from sets import text_of
 
 from minidl import data, weights
 from minidl.array import DEVICES, Array, check_device, is_array, to_device
@@ -99,9 +100,7 @@ def load(args: argparse.Namespace, count: int = 8) -> Loaded:
         raise ValueError(f"--image is needed: {path} was not trained on lesions, which alone can be generated")
     contract = net.contract
     if contract.height != contract.width:
-        raise ValueError(
-            f"--size {training.size_text((contract.height, contract.width))}: lesions are drawn square, such as --size 48"
-        )
+        raise ValueError(f"--size {text_of((contract.height, contract.width))}: lesions are drawn square, such as --size 48")
     lesions = data.lesions(count, contract.height, contract.channels, seed=1)
     return Loaded(net, lesions.images, lesions.labels)
 
@@ -132,6 +131,8 @@ def net_of(args: argparse.Namespace) -> tuple[TrainedNet, pathlib.Path]:
         raise ValueError("--key and --prefix need --weights: they tell which entries of that file are the weights")
     path = pathlib.Path(args.weights) if args.weights else finished(pathlib.Path(args.run))
     net = of_weights(path, args.model, args.key, args.prefix) if args.weights else load_run(path, training.MODELS)
+    if (flips := net.contract.test_flips) != "none":
+        print(f"{path} answers by the mean over mirror images ({flips}); this shows each image as it is, alone", flush=True)
     return TrainedNet(net.model.to(args.device), asked_for(net.contract, args)), path
 
 

@@ -12,8 +12,8 @@ asked, on that of the other head, or on neither. Then look into runs/evidence:
     net/           the net: the same command goes on from there
 
 The style is that of the evidence hotspots of Jamaludin, Kadir and Zisserman 2017, "SpineNet: automated classification and
-evidence visualization in spinal MRIs". With the images of HAM10000, as they are published, the heads are malignancy and the site
-of the body, and the only place that is known is the lesion's outline:
+evidence visualization in spinal MRIs". With the images of HAM10000, as they are published, the heads are malignancy and the
+site of the body, and the only place that is known is the lesion's outline:
 
     python examples/evidence.py --data ham10000 --root FOLDER
 """
@@ -99,7 +99,7 @@ class Plan:
     device: str = "cpu"
 
 
-PLANS = {"lesions": Plan(size=32, images=200, epochs=10), "ham10000": Plan(size=48, images=200, epochs=12, model="resnet20")}
+PLANS = {"lesions": Plan(size=32, images=200, epochs=10), "ham10000": Plan(size=48, images=200, epochs=6)}
 
 
 class Task(NamedTuple):
@@ -165,7 +165,7 @@ def ham10000(plan: Plan, out: pathlib.Path) -> Task:
             labels = ("malignant", "localization")
             return data.ham10000(plan.root, is_train, (plan.size, plan.size * 4 // 3), labels, progress=progress)
 
-    settings = Settings(plan.epochs, batch_size=64, lr=plan.lr, crop=4, flip="both", balance="weights", model=plan.model,
+    settings = Settings(plan.epochs, batch_size=64, lr=plan.lr, crop=4, flip="both", model=plan.model,
                         size=(plan.size, plan.size * 4 // 3), data="HAM10000, malignancy and site", device=plan.device,
                         root=plan.root)  # fmt: skip
     test = read(False)

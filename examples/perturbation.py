@@ -208,9 +208,9 @@ def study(args: argparse.Namespace) -> None:
     settings = Settings.of_run(folder)
     net = load_run(folder, training.MODELS)
     model, classes = net.model.to(args.device), net.classes
-    _, test_set = training.load(settings)
+    test_set = training.load(settings).test
     first = test_set.take(np.arange(min(len(test_set), 40 * args.study)))
-    right = to_cpu(inference.predict(model, net.inputs(first.images), 256).argmax(1)) == first.labels
+    right = to_cpu(inference.predict(model, net.inputs(first.images[:]), 256).argmax(1)) == first.labels
     each = range(len(classes)) if len(classes) == 2 else [None]
     for k in each:
         wanted = right if k is None else right & (first.labels == k)

@@ -7,7 +7,10 @@ on two cores. A line reports on every epoch: the first ones do no better than a 
 Then look into runs/lesions-resnet8:
 
     curves.png      loss and accuracy, drawn anew after every epoch
-    confusion.png   which class was taken for which in the test images, which are looked at once, at the end
+    roc.png         how well it orders the test images, which are looked at once, at the end
+    calibration.png whether its probabilities mean what they say
+    confusion.png   which class was taken for which
+    card.md         what it is, on one page: data, figures with intervals, and what it must not be used for
     gradients.png   test images, and beside each the gradient of the predicted logit in its pixels: where more light makes
                     the net surer of its answer (red) or less sure (blue)
 
@@ -15,6 +18,7 @@ Press Ctrl-C at any time: the same command with --resume goes on after the last 
 
     python examples/train.py --data cifar10 --model resnet20                 # fetches 170 MB into data/, if it is not there
     python examples/train.py --data folder --root my_images --size 32      # my_images/CLASS/*.png; or --size 24x32, HxW
+    python examples/train.py --data medmnist --root pneumoniamnist.npz     # or csv, ham10000: see examples/sets.py
 
 Few images of classes of different sizes, and a net that was trained on others before:
 
@@ -30,35 +34,40 @@ import guard  # before all others, see there
 import argparse
 import pathlib
 import shlex
-from collections.abc import Callable
 from dataclasses import replace
 from inspect import signature
 from typing import Any
 
 import numpy as np
+import outcome
+from sets import DATA, load
 
 import models
-from minidl import data, explain, inference, metrics, train, view
+from minidl import explain, metrics, train, view
 from minidl.arguments import one_of
 from minidl.array import to_cpu
 from minidl.data import Dataset
 from minidl.io import files, lock
 from minidl.mixed import PRECISIONS
 from minidl.nn import Module
-from minidl.train import Settings, TrainedNet
-from minidl.train.settings import BALANCE, OPTIMIZERS, SELECT
+from minidl.train import FLIPS, Settings, TrainedNet
+from minidl.train.scoring import summary
+from minidl.train.settings import BALANCE, OPTIMIZERS, SELECT, STRENGTHS
 
 # every constructor that can do without further arguments
 MODELS = {name: getattr(models, name) for name in models.__all__}
 MODELS = {name: f for name, f in MODELS.items() if all(p.default != p.empty for p in signature(f).parameters.values())}
 
-IMAGES = ("curves.png", "confusion.png", "gradients.png")
+IMAGES = ("curves.png", *outcome.FILES, "gradients.png")
 DEFAULTS = {"model": "resnet8", "data": "lesions"}
 RECIPES: dict[str, dict[str, Any]] = {  # where the data want other settings than the defaults of `Settings`
     "lesions": {"epochs": 8, "batch_size": 64, "lr": 0.05, "crop": 2, "flip": "both"},
     "cifar10": {},
     "cifar100": {"epochs": 30},
     "folder": {"epochs": 30, "batch_size": 32, "lr": 0.05},
+    "csv": {"epochs": 30, "batch_size": 32, "lr": 0.05},
+    "ham10000": {"epochs": 30, "batch_size": 64, "lr": 0.05, "flip": "both"},
+    "medmnist": {"epochs": 15, "batch_size": 64, "lr": 0.05, "crop": 2},
 }
 ADAMW = {"lr": 1e-3, "weight_decay": 0.01}  # in place of those of SGD
 
@@ -84,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     settings = choose(asked, out, resume)
-    train_set, test_set = load(settings)
+    train_set, test_set, validation = load(settings)
     N, C, H, W = train_set.images.shape
     model = make(settings.model, len(train_set.classes), C, settings.seed, settings.aux)
     title = f"{settings.model} on {settings.data}"
@@ -97,16 +106,15 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
 
     files.remove_leftovers(out, IMAGES)
     arguments = arguments_of(settings.model, len(train_set.classes), C, settings.aux)
-    train.fit(model, train_set, settings, out, None, resume, after_epoch, arguments)
+    train.fit(model, train_set, settings, out, validation, resume, after_epoch, arguments)
     found = train.evaluate_run(out, MODELS, test_set, settings.device)
 
     net = train.load_run(out, MODELS)  # as everybody loads it from now on
     net.model.to(settings.device)
-    right = f"{found['accuracy']:.1%} of the test images right (always the largest class: {found['majority_accuracy']:.1%})"
-    right += f", balanced {found['balanced_accuracy']:.1%}" + (f", AUC {found['auc']:.3f}" if "auc" in found else "")
-    view.confusion(out / "confusion.png", np.array(found["confusion"]), test_set.classes, f"{title}\n{right}")
+    outcome.write(out, title, net, settings, (train_set, test_set, validation))
     look(net, test_set.take(np.arange(min(8, len(test_set)))), f"{title}: predictions, and their gradients", out)
-    print(f"{right}; now look at {', '.join(str(out / name) for name in IMAGES)}")
+    print(summary(found), *found["notes"], sep="\n")
+    print(f"now look at {', '.join(str(out / name) for name in IMAGES)}")
 
 
 def range_of(dataset: Dataset) -> str:
@@ -134,14 +142,15 @@ def with_heads() -> list[str]:
 
 
 def look(net: TrainedNet, dataset: Dataset, title: str, out: pathlib.Path) -> None:
-    """Draw images and d logit / d image. The net sees x = (image - mean) / std, so d x / d image is 1 / std."""
-    x = net.inputs(dataset.images)  # (N,C,H,W)
-    p = metrics.probabilities(inference.predict(net.model, x))  # (N,K)
+    """Draw images and d logit / d image, of the image as it is. As x = (image - mean) / std, d x / d image is 1 / std."""
+    images = dataset.images[:]  # which may be left on disk
+    x = net.inputs(images)  # (N,C,H,W)
+    p = metrics.probabilities(net.logits(x))  # (N,K)
     gx = to_cpu(explain.saliency(net.model, x).raw)  # (N,C,H,W)
     maps = (gx / np.asarray(net.contract.normalize_unit.std)[:, None, None]).sum(1)  # (N,H,W): all channels lighten together
     view.gradient_images(
         out / "gradients.png",
-        net.contract.shown(dataset.images),
+        net.contract.shown(images),
         maps,
         dataset.labels,
         p,
@@ -165,55 +174,6 @@ def choose(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> Settings:
     return Settings(**RECIPES[asked["data"]] | (ADAMW if asked.get("optimizer") == "adamw" else {}) | asked)
 
 
-def load(settings: Settings) -> tuple[Dataset, Dataset]:
-    """Training and test images. Raises ValueError for unknown data."""
-    if settings.size is not None and settings.data.startswith("cifar"):
-        raise ValueError(f"--size {size_text(settings.size)}: the images of {settings.data} are 32x32")
-    for name in ("channels", "page"):
-        if (value := getattr(settings, name)) is not None and settings.data != "folder":
-            raise ValueError(f"--{name} {value}: it is for --data folder alone, not for {settings.data}")
-    train_set, test_set = DATA[one_of(settings.data, "data", DATA)](settings)
-    if settings.limit is not None:
-        train_set, test_set = (d.take(np.arange(min(settings.limit, len(d)))) for d in (train_set, test_set))
-    return train_set, test_set
-
-
-def lesions(settings: Settings) -> tuple[Dataset, Dataset]:
-    train_count, test_count = (min(n, settings.limit or n) for n in (8000, 2000))
-    size = settings.size or 32
-    if isinstance(size, tuple):
-        raise ValueError(f"--size {size_text(size)}: lesions are drawn square, such as --size 48")
-    return data.lesions(train_count, size, seed=0), data.lesions(test_count, size, seed=1)
-
-
-def cifar10(settings: Settings) -> tuple[Dataset, Dataset]:
-    return data.cifar10(settings.root, download=True), data.cifar10(settings.root, train=False)
-
-
-def cifar100(settings: Settings) -> tuple[Dataset, Dataset]:
-    return data.cifar100(settings.root, download=True), data.cifar100(settings.root, train=False)
-
-
-def folder(settings: Settings) -> tuple[Dataset, Dataset]:
-    """ROOT/train/CLASS and ROOT/test/CLASS or, with ROOT/CLASS alone, a fifth of the images to test; in random order."""
-    root, size = pathlib.Path(settings.root), settings.size
-    size = (size, size) if isinstance(size, int) else size
-    form = {"size": size, "channels": settings.channels, "page": settings.page}
-    if (root / "train").is_dir() and (root / "test").is_dir():
-        (train_set,), (test_set,) = (data.image_folder(root / part, **form).split([1.0]) for part in ("train", "test"))
-        return train_set, test_set
-    train_set, test_set = data.image_folder(root, **form).split([0.8, 0.2], stratify=True)
-    return train_set, test_set
-
-
-DATA: dict[str, Callable[[Settings], tuple[Dataset, Dataset]]] = {
-    "lesions": lesions,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "folder": folder,
-}
-
-
 def size(text: str) -> int | tuple[int, int]:
     """48, or 12x20, which is HxW."""
     sides = text.lower().split("x")
@@ -223,26 +183,53 @@ def size(text: str) -> int | tuple[int, int]:
     return H if H == W else (H, W)
 
 
-def size_text(size: int | tuple[int, int]) -> str:
-    return f"{size}" if isinstance(size, int) else "{}x{}".format(*size)
+def factors(text: str) -> float | tuple[float, float]:
+    """0.1, or 0.8,1.2, which is LOW,HIGH."""
+    try:
+        return float(text)
+    except ValueError:
+        return ends(text)
+
+
+def ends(text: str) -> tuple[float, float]:
+    """40,400, which is LOW,HIGH."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected LOW,HIGH, such as 40,400, got {text!r}") from None
+    return low, high
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", choices=MODELS, metavar="NAME", help=f"one of {', '.join(MODELS)}")
     p.add_argument("--data", choices=DATA, metavar="NAME", help=f"one of {', '.join(DATA)}")
-    p.add_argument("--root", help="the folder that holds the data; by default data")
+    p.add_argument("--root", help="the folder that holds the data, or the file of csv and medmnist; by default data")
     p.add_argument("--size", type=size, metavar="HxW",
-                   help="48 is 48x48: draw lesions, or resize a folder's images; by default 32, their own")  # fmt: skip
-    p.add_argument("--channels", type=int, choices=(1, 3, 4), help="convert the images of a folder to grey, RGB or RGBA")
-    p.add_argument("--page", type=int, help="which image of each file of a folder, from 0, where files hold several")
-    p.add_argument("--limit", type=int, help="take only the first LIMIT images of each set, for a quick try")
+                   help="48 is 48x48: draw lesions, or resize files; by default 32, their own, 72x96 of ham10000")  # fmt: skip
+    p.add_argument("--limit", type=int, help="take only LIMIT images of each set, for a quick try")
     p.add_argument("--epochs", type=int)
     p.add_argument("--batch-size", type=int)
     p.add_argument("--optimizer", choices=OPTIMIZERS)
     p.add_argument("--lr", type=float, help="the highest learning rate of the one-cycle schedule; by default 0.001 of adamw")
     p.add_argument("--weight-decay", type=float)
     p.add_argument("--seed", type=int, help="of the initial weights, the order of the images and the augmentation")
+    group = p.add_argument_group("how the files of a folder or a table are read")
+    group.add_argument("--channels", type=int, choices=(1, 3, 4), help="convert them to grey, RGB or RGBA")
+    group.add_argument("--page", type=int, help="which image of each file, from 0, where files hold several")
+    group.add_argument("--window", type=ends, metavar="LOW,HIGH", help="the grey values that become black and white, of DICOM, "
+                       "16 bits and floats; below 0 with =, such as --window=-160,240")  # fmt: skip
+    group.add_argument("--groups", metavar="REGEX", help="finds in CLASS/FILE of a folder whom it shows, such as '/([0-9]+)_': "
+                       "all images of a patient come to one side")  # fmt: skip
+    group.add_argument("--lazy", action="store_const", const=True, help="leave them on disk, where they do not fit in memory")
+    group = p.add_argument_group("what an image may become before the net learns from it")
+    group.add_argument("--crop", type=int, metavar="PIXELS", help="by which it is shifted at most")
+    group.add_argument("--flip", choices=FLIPS, help="by default horizontal, of lesions and ham10000 both")
+    group.add_argument("--rotate", type=float, metavar="DEGREES", help="by which it is turned at most, either way")
+    group.add_argument("--zoom", type=factors, metavar="SHARE", help="0.1 for factors of 0.9 to 1.1; or LOW,HIGH")
+    group.add_argument("--colour", type=float, nargs="+", metavar="STRENGTH", help=f"of {', '.join(STRENGTHS)}, in this order")
+    group.add_argument("--test-flips", action="store_const", const=True, help="ask the net by its mean logits over these "
+                       "flips, in validation, test and ever after")  # fmt: skip
     group = p.add_argument_group("which epoch is kept, and what classes of different sizes do")
     group.add_argument("--validation", type=float, metavar="SHARE", help="of the training images, held out of the training")
     group.add_argument(

@@ -2,8 +2,9 @@
 
 from minidl.data.augment import Augmentation, Compose, Cutout, Normalize, RandomCrop, RandomFlip
 from minidl.data.cifar import cifar10, cifar100
-from minidl.data.dataset import Dataset, check_disjoint
+from minidl.data.dataset import Dataset
 from minidl.data.decoding import UnreadableError
+from minidl.data.disjoint import check_disjoint
 from minidl.data.folder import image_folder
 from minidl.data.ham10000 import ham10000
 from minidl.data.lazy import LazyImages

@@ -226,27 +226,6 @@ class Dataset:
                 yield part[:, :, j : j + rows]
 
 
-def check_disjoint(*parts: Dataset) -> None:
-    """That no group is in two of these sets, such as the training and the test set that somebody else made.
-
-    Raises ValueError where one is, or where two sets have groups of different types, TypeError for what is no Dataset. Sets
-    without groups pass: nothing is known of them.
-    """
-    for part in parts:
-        if not isinstance(part, Dataset):
-            wrong(TypeError, "parts", "minidl.data.Datasets", part)
-    grouped = [part for part in parts if part.groups is not None]
-    for i, a in enumerate(grouped):
-        for b in grouped[i + 1 :]:
-            if (a.groups.dtype.kind == "U") != (b.groups.dtype.kind == "U"):  # type: ignore[union-attr]
-                raise ValueError(f"{a.name} and {b.name}: expected groups of one type, got integers and strings")
-            if len(both := np.intersect1d(a.groups, b.groups)):  # type: ignore[arg-type]
-                raise ValueError(
-                    f"{a.name} and {b.name}: {len(both)} group{'s' * (len(both) > 1)} ({', '.join(map(str, both[:3]))}"
-                    f"{', ...' * (len(both) > 3)}) are in both: keep all images of a group on one side, as `Dataset.split` does"
-                )
-
-
 def _check_images(images: Any) -> None:
     _check_array("images", images, 4, (np.uint8, np.float32))
     if images.size == 0:

@@ -79,7 +79,7 @@ def image_folder(
         TypeError: these are no integers, or `groups` is no string.
     """
     root, how = pathlib.Path(root), How(size, channels, page, window)
-    pattern = _pattern(groups)
+    pattern = group_pattern(groups)
     passed = PassedOver()
     classes = _classes(root, passed)
     files = [(file, label) for label, found in enumerate(classes.values()) for file in found]
@@ -98,7 +98,7 @@ def image_folder(
     if empty := [name for label, name in enumerate(classes) if label not in labels]:
         raise FileNotFoundError(f"{root / empty[0]} holds no image that can be read; passed over: {passed}")
     names = [image.file.relative_to(root).as_posix() for image in images]
-    whom = None if pattern is None else np.array([_group(pattern, name) for name in names])
+    whom = None if pattern is None else np.array([group_of(pattern, name) for name in names])
     return Dataset(
         images_of(images, how),
         np.array(labels, np.int64),
@@ -110,7 +110,13 @@ def image_folder(
     )
 
 
-def _pattern(groups: Any) -> re.Pattern[str] | None:
+def image_files(folder: str | os.PathLike[str]) -> tuple[list[pathlib.Path], PassedOver]:
+    """The files in a folder, and in folders in there, that are named as images are; and what else is there."""
+    passed, root = PassedOver(), pathlib.Path(folder)
+    return list(_images(root, root, passed)), passed
+
+
+def group_pattern(groups: Any) -> re.Pattern[str] | None:
     if groups is None:
         return None
     expected = 'a regular expression that finds the group in "CLASS/file.png"'
@@ -122,7 +128,7 @@ def _pattern(groups: Any) -> re.Pattern[str] | None:
         raise ValueError(f"groups: expected {expected}, got {groups!r}: {error}") from error
 
 
-def _group(pattern: re.Pattern[str], name: str) -> str:
+def group_of(pattern: re.Pattern[str], name: str) -> str:
     match = pattern.search(name)
     group = match and match[1 if pattern.groups else 0]
     if not group:

@@ -24,6 +24,7 @@ import numpy as np
 from minidl import arguments
 from minidl.data.dataset import Dataset
 from minidl.data.reading import load_image
+from minidl.data.table import Line
 
 DIAGNOSES = {  # what `dx` says, and whether it is malignant: akiec are carcinomas in situ and their precursors
     "akiec": True,
@@ -78,11 +79,11 @@ def ham10000(
         arguments.wrong(ValueError, "labels", f"one of {HEADS}, or several", labels)
     test, seed = arguments.number(test, "test", "(0, 1)"), arguments.count(seed, "seed", 0)
     H, W = arguments.counts(size, "size", length=2)
-    rows = _rows(root)
+    rows = _rows(_metadata(root))
     classes = {head: _classes(rows, head, root) for head in heads}
     held_back = _test_lesions(rows, test, seed)
     rows = [row for row in rows if (row["lesion_id"] in held_back) != train]
-    files = {path.stem: path for folder in sorted(root.glob(f"{IMAGES}*")) for path in folder.glob("*.jpg")}
+    files = _files(root)
     images, lesion = np.empty((len(rows), 3, H, W), np.uint8), np.empty((len(rows), H, W), bool)
     for i, row in enumerate(rows):
         name = row["image_id"]
@@ -122,12 +123,38 @@ def _number(row: dict[str, str], head: str, classes: tuple[str, ...]) -> int:
     return -1 if name in UNKNOWN else classes.index(name)
 
 
-def _rows(root: pathlib.Path) -> list[dict[str, str]]:
-    """The metadata, checked, one row an image."""
+def listed(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> list[Line]:
+    """The images of the metadata in the file `path`, by image_id, with diagnosis and lesion, without reading one.
+
+    root: the folder of the dataset, by default that of the file. Raises FileNotFoundError where an image is missing, and
+    ValueError for other metadata.
+    """
+    path = pathlib.Path(path)
+    folder = path.parent if root is None else pathlib.Path(root)
+    rows, files = _rows(path), _files(folder)
+    if missing := [row["image_id"] for row in rows if row["image_id"] not in files]:
+        raise FileNotFoundError(
+            f"{path} lists {missing[0]}, but there is no {missing[0]}.jpg in a folder {folder}/{IMAGES}*; pass the folder that "
+            "holds these as root"
+        )
+    return [Line(files[name], name, row["dx"], row["lesion_id"]) for row in rows for name in [row["image_id"]]]
+
+
+def _files(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """image_id -> its file"""
+    return {path.stem: path for folder in sorted(root.glob(f"{IMAGES}*")) for path in folder.glob("*.jpg")}
+
+
+def _metadata(root: pathlib.Path) -> pathlib.Path:
     found = [root / name for name in METADATA if (root / name).is_file()]
     if not found:
         raise FileNotFoundError(f"{root / METADATA[0]} is missing; {SOURCE}")
-    with open(found[0], newline="", encoding="utf-8-sig") as file:
+    return found[0]
+
+
+def _rows(path: pathlib.Path) -> list[dict[str, str]]:
+    """The metadata, checked, one row an image."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
         header = file.readline()
         file.seek(0)
         rows = list(csv.DictReader(file, delimiter="\t" if "\t" in header else ","))
@@ -135,10 +162,10 @@ def _rows(root: pathlib.Path) -> list[dict[str, str]]:
     for number, row in enumerate(rows, start=2):
         if not all(row.get(key) for key in needed) or row["dx"] not in DIAGNOSES:
             raise ValueError(
-                f"{found[0]}, line {number}: expected {', '.join(needed)}, with dx one of {', '.join(DIAGNOSES)}, got {row}"
+                f"{path}, line {number}: expected {', '.join(needed)}, with dx one of {', '.join(DIAGNOSES)}, got {row}"
             )
     if not rows:
-        raise ValueError(f"{found[0]} lists no image")
+        raise ValueError(f"{path} lists no image")
     return rows
 
 

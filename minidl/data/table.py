@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from csv import DictReader
 from csv import Error as Malformed
+from typing import NamedTuple
 
 import numpy as np
 
@@ -95,10 +96,41 @@ def csv(
     )
 
 
+def splits(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Which of train, validation and test the column split of a table names; () of a table without this column.
+
+    Raises FileNotFoundError and ValueError as `csv` does.
+    """
+    found = _splits(pathlib.Path(path), _rows(pathlib.Path(path), ["file"])) or ()
+    return tuple(name for name in ASKED if name in found)
+
+
+class Line(NamedTuple):
+    """An image that a table lists: where it is, what it is called, and "" for a label or a group that nobody tells."""
+
+    file: pathlib.Path
+    name: str
+    label: str = ""
+    group: str = ""
+
+
+def listed(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, split: str | None = None) -> list[Line]:
+    """The lines of a table as `csv` takes it, without reading an image; labels may be missing, some or all.
+
+    Raises FileNotFoundError and ValueError as `csv` does.
+    """
+    path = pathlib.Path(path)
+    rows = _rows(path, ["file"], ("label", "group", "split"))
+    files = _files(path, path.parent if root is None else pathlib.Path(root), rows, required=[])
+    picked = _picked(path, _splits(path, rows), split, len(rows))
+    return [Line(files[i], row["file"], row.get("label", ""), row.get("group", "")) for i in picked for row in [rows[i][1]]]
+
+
 Row = tuple[int, dict[str, str]]  # its line in the file, and what is in its columns
 
 
-def _rows(path: pathlib.Path, needed: Sequence[str]) -> list[Row]:
+def _rows(path: pathlib.Path, needed: Sequence[str], also: Sequence[str] = ("group", "split")) -> list[Row]:
+    """What is in the columns that are needed, and in those that may be there."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: expected a table with the columns {', '.join(needed)}")
     try:
@@ -113,7 +145,7 @@ def _rows(path: pathlib.Path, needed: Sequence[str]) -> list[Row]:
         raise ValueError(f"{path} is no table of text in UTF-8: {error}") from error
     if missing := [name for name in needed if name not in columns]:
         raise ValueError(f"{path}: expected the column {missing[0]}, got {', '.join(columns) or 'an empty file'}")
-    used = [*dict.fromkeys([*needed, "group", "split"])]
+    used = [*dict.fromkeys([*needed, *also])]
     if twice := [name for name in used if columns.count(name) > 1]:
         raise ValueError(f"{path}: expected one column {twice[0]}, got {columns.count(twice[0])}")
     rows = []

@@ -10,11 +10,12 @@ from minidl.explain.explanation import Explanation, explainer
 from minidl.explain.saliency import saliency
 from minidl.explain.smooth import Method, around, ask
 from minidl.inference.batches import Progress, gather_runs, runs_in_batches, split_runs
+from minidl.inference.flips import FLIPS
 from minidl.inference.images import check_images
 from minidl.inference.scores import Target
 from minidl.nn import Module
 
-AXES = {"horizontal": [(), (3,)], "vertical": [(), (2,)], "both": [(), (3,), (2,), (2, 3)]}  # of each image what is reversed
+AXES = {name: axes for name, axes in FLIPS.items() if name != "none"}
 
 
 @explainer

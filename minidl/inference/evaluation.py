@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from minidl import ops
+from minidl.arguments import one_of
 from minidl.array import Array, array_module, to_cpu
 from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
 from minidl.data import Augmentation, Dataset, Loader
 from minidl.inference.batches import batches
+from minidl.inference.flips import FLIPS, mean_over_flips
 from minidl.inference.heads import UNKNOWN, known_losses
 from minidl.inference.images import check_layout
 from minidl.inference.memory import batch_in_memory
@@ -58,18 +60,22 @@ class Answering(Module):
 
 
 @contained
-def predict(model: Module, x: Array, batch_size: int = 32) -> Array:
+def predict(model: Module, x: Array, batch_size: int = 32, flips: str = "none") -> Array:
     """The logits (N,K) of images x (N,C,H,W), in evaluation mode, without a graph.
 
-    Raises TypeError or ValueError for a batch_size that is no integer of at least 1, ValueError for a model that returns
-    something else and for x that looks like (N,H,W,C), and MemoryError where a batch does not fit into memory.
+    flips: "none", or the mean of the logits of x and of its mirror images, "horizontal", "vertical" or "both", see
+    `minidl.inference.flips`.
+
+    Raises TypeError or ValueError for a batch_size that is no integer of at least 1, ValueError for other flips, a model that
+    returns something else and for x that looks like (N,H,W,C), and MemoryError where a batch does not fit into memory.
     """
+    one_of(flips, "flips", FLIPS)
     if x.ndim == 4:
         check_layout(model, x)
     parts = []
     for part in batches(len(x), batch_size):
         with evaluation_mode(model, batch_size), no_grad():
-            parts.append(logits_of(model, x[part]).data)
+            parts.append(mean_over_flips(lambda x: logits_of(model, x), x[part], flips).data)
     return array_module(x).concatenate(parts)
 
 
@@ -83,7 +89,11 @@ def classes_and_scores(model: Module, x: Array, target: Target, output: Output, 
 @contained
 @no_grad()
 def evaluate(
-    model: Module, dataset: Dataset, batch_size: int | None = None, prepare: Augmentation | None = None
+    model: Module,
+    dataset: Dataset,
+    batch_size: int | None = None,
+    prepare: Augmentation | None = None,
+    flips: str = "none",
 ) -> tuple[float, Array, Any]:
     """Mean cross-entropy, logits (N,K) and labels (N,), in the order of `dataset`, with the model in evaluation mode.
 
@@ -91,9 +101,11 @@ def evaluate(
     come as name -> (N,). The loss is the sum over the heads of the mean over the images whose label is known.
 
     batch_size: by default so many that they have no more pixels than 250 of CIFAR-10. prepare: f(x, rng) -> x as in
-    `minidl.data.augment`, for instance `Normalize`. Loss and arrays are on the CPU. Raises ValueError for a head of which no
-    label is known, and logits of another width, MemoryError where a batch does not fit into memory.
+    `minidl.data.augment`, for instance `Normalize`. flips: as in `predict`. Loss and arrays are on the CPU. Raises ValueError
+    for other flips, a head of which no label is known, and logits of another width than that of the heads, MemoryError where a
+    batch does not fit into memory.
     """
+    one_of(flips, "flips", FLIPS)
     if batch_size is None:
         batch_size = max(1, min(250, PIXELS // dataset.images[0].size))
     device, parts = model.parameters()[0].device, []
@@ -105,7 +117,7 @@ def evaluate(
     with batch_in_memory(batch_size):
         for x, labels in Loader(dataset, batch_size, shuffle=False, augment=prepare, device=device):
             with model.evaluating():  # one batch, and not while the loader makes the next
-                logits = model(x)
+                logits = mean_over_flips(model, x, flips)
             if known:
                 for head, loss in known_losses(logits, labels, dataset.classes).items():
                     totals[head] += loss.item() * int((labels[head] != UNKNOWN).sum())

@@ -26,22 +26,15 @@ def slices(classes: Mapping[str, Sequence[str]]) -> dict[str, slice]:
     return found
 
 
-def check_width(logits: Tensor, classes: Any) -> None:
-    """Raises ValueError unless there is a logit (N,K) for each class, or for those of each head, name -> classes."""
-    K = width(classes)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != K:
-        got = f"shape {logits.shape}" if isinstance(logits, Tensor) else type(logits).__name__
-        heads = classes.items() if isinstance(classes, Mapping) else ()
-        of_each = " and ".join(f"{len(of_head)} of {name}" for name, of_head in heads)
-        expected = f"logits (N,{K}), {of_each or 'one for each class'}"
-        raise ValueError(f"model: expected {expected}, got {got}; make it with num_classes={K}")
-
-
 def side_by_side(logits: Tensor, classes: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
     """Logits (N,K1+K2+...), which hold the heads side by side: name -> (N,K_h). A linear layer of so many outputs is as many
     linear layers on the same features. Raises ValueError for logits of another width.
     """
-    check_width(logits, classes)
+    K = width(classes)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != K:
+        got = f"shape {logits.shape}" if isinstance(logits, Tensor) else type(logits).__name__
+        of_each = " and ".join(f"{len(of_head)} of {name}" for name, of_head in classes.items())
+        raise ValueError(f"model: expected logits (N,{K}), {of_each}, got {got}; make it with num_classes={K}")
     return {name: logits[:, columns] for name, columns in slices(classes).items()}
 
 

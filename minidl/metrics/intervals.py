@@ -6,7 +6,7 @@ Efron 1979, "Bootstrap methods: another look at the jackknife"; the intervals ar
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -52,7 +52,7 @@ def bootstrap(
             f"values: expected at least one, all of them finite, got {v[~np.isfinite(v)][:5] if len(v) else 'none'}"
         )
     level, resamples, seed = number(level, "level", "(0, 1)"), count(resamples, "resamples"), count(seed, "seed", 0)
-    group = np.arange(len(v)) if groups is None else _numbers(groups, len(v))
+    group = np.arange(len(v)) if groups is None else numbered(groups, len(v))
     sums, counts = np.bincount(group, v), np.bincount(group)  # of each group
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
@@ -99,24 +99,17 @@ def bootstrap_score(
     if labels.dtype.kind not in "iub":
         raise TypeError(f"labels: expected integers, got {labels.dtype}")
     level, resamples, seed = number(level, "level", "(0, 1)"), count(resamples, "resamples"), count(seed, "seed", 0)
-    group = np.arange(len(labels)) if groups is None else _numbers(groups, len(labels))
-    size = np.bincount(group)
-    if len(size) < 2:
-        raise ValueError(f"groups: expected at least two, got {len(size)}: of one group, nobody knows how others differ")
-    members, start = np.argsort(group, kind="stable"), np.cumsum(size) - size
+    group = np.arange(len(labels)) if groups is None else numbered(groups, len(labels))
+    if (several := len(np.unique(group))) < 2:
+        raise ValueError(f"groups: expected at least two, got {several}: of one group, nobody knows how others differ")
     classes, known = np.unique(labels, return_inverse=True)
     of_all = number(score(answers, labels), "score")
 
-    rng = np.random.default_rng(seed)
     found = np.empty(resamples)
     lacking = np.zeros(len(classes), np.int64)  # samples without that class
     missed = done = 0
     with Bar(total=resamples, desc="bootstrap", leave=False, disable=None, delay=1) as bar:
-        while done < resamples:
-            pick = rng.integers(0, len(size), len(size))
-            length = size[pick]
-            inside = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-            images = members[np.repeat(start[pick], length) + inside]
+        for images in samples(group, seed):
             absent = np.bincount(known[images], minlength=len(classes)) == 0
             if absent.any():
                 lacking += absent
@@ -127,6 +120,8 @@ def bootstrap_score(
             found[done] = number(score(answers[images], labels[images]), "score")
             done += 1
             bar.update()
+            if done == resamples:
+                break
     if missed:
         lack = _lack(missed, missed + resamples, classes, lacking)
         warnings.warn(f"bootstrap_score: {lack}; they are left out, and the interval may be too narrow", stacklevel=2)
@@ -134,12 +129,26 @@ def bootstrap_score(
     return Interval(of_all, float(low), float(high))
 
 
+def samples(group: Array, seed: int) -> Iterator[Array]:
+    """One sample after the other, without end: the images of as many groups as there are, drawn with replacement.
+
+    group (N,): 0, 1, ..., that of each image.
+    """
+    rng, size = np.random.default_rng(seed), np.bincount(group)
+    members, start = np.argsort(group, kind="stable"), np.cumsum(size) - size
+    while True:
+        pick = rng.integers(0, len(size), len(size))
+        length = size[pick]
+        inside = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        yield members[np.repeat(start[pick], length) + inside]
+
+
 def _lack(missed: int, drawn: int, classes: Array, lacking: Array) -> str:
     worst = int(lacking.argmax())
     return f"{missed:,} of {drawn:,} samples lack a class, {lacking[worst]:,} of them class {int(classes[worst])}"
 
 
-def _numbers(groups: Array, n: int) -> Array:
+def numbered(groups: Array, n: int) -> Array:
     """The groups, numbered 0, 1, ..."""
     names = plain_array(to_cpu(groups) if is_array(groups) else groups, "groups")
     if names.dtype.kind == "O" and all(isinstance(name, str) for name in names.flat):  # as pandas holds names
@@ -150,5 +159,5 @@ def _numbers(groups: Array, n: int) -> Array:
         raise ValueError(f"groups: expected one number for each of the {n} values, got shape {names.shape}")
     if names.dtype.kind == "f" and np.isnan(names).any():
         raise ValueError(f"groups: expected integers or names, got NaN for {np.isnan(names).sum()} of {n} values")
-    numbered: Array = np.unique(names, return_inverse=True)[1]
-    return numbered
+    of_each: Array = np.unique(names, return_inverse=True)[1]
+    return of_each

@@ -29,6 +29,11 @@ def known_labels(dataset: Dataset) -> dict[str, tuple[Array, Sequence[str]]]:
     return {head: (a[a != UNKNOWN], dataset.classes[head]) for head, a in dataset.labels.items()}
 
 
+def class_counts(dataset: Dataset) -> Array:
+    """How many images each class has, (K,)."""
+    return np.bincount(dataset.labels, minlength=len(dataset.classes))
+
+
 def counted(dataset: Dataset) -> str:
     """The images of each class in words, those of empty ones last; of several heads, how many are not known."""
     told = []

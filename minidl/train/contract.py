@@ -8,6 +8,7 @@
     window          of grey values that are cut out of a file, or null
     mean, std       of each channel, as `Normalize` takes them
     page            which image of each file, where files hold several
+    test_flips      by the mean over which mirror images the net is asked, or "none"
     temperature     that makes its probabilities mean what they say, 1 where nobody has fitted one
     decision        when it says the class that must not be missed, see `DecisionRule`, or null: it says the likeliest class
     validation      how many images temperature and decision come from; 0 while the training goes on, and without any
@@ -30,6 +31,7 @@ from minidl.array import Array
 from minidl.data import Dataset, Normalize, read_image
 from minidl.data.reading import as_held
 from minidl.data.windows import checked_window, windowed
+from minidl.inference.flips import FLIPS
 from minidl.inference.heads import width
 from minidl.io.notes import cut
 from minidl.train.decision import DecisionRule
@@ -55,6 +57,8 @@ class Contract:
         mean, std: C numbers each; x = (image - mean) / std, where uint8 counts as image / 255.
         window: (low, high), the grey values that are cut out of a file, as in `read_image`; None: the file's own, or all.
         page: which image of a file with several, from 0; None where none has several.
+        test_flips: the mean of the logits over which mirror images is the net's answer, as `inference.predict` takes it. What
+            explains the net explains it without: a map of the image as it is.
         temperature: T of p = softmax(logits / T); of several heads, name -> T, or one for all.
         decision: a `DecisionRule`, or what it is made of; None: the likeliest class is the answer. Of several heads, by
             name.
@@ -73,6 +77,7 @@ class Contract:
     std: tuple[float, ...]
     window: tuple[float, float] | None = None
     page: int | None = None
+    test_flips: str = "none"
     temperature: Any = 1.0
     decision: Any = None
     validation: int = 0
@@ -99,6 +104,7 @@ class Contract:
                 what = "classes" if name == "num_classes" else "channels"
                 raise ValueError(f"{what}: {built_for}, but the net is built with {name}={given!r}")
         one_of(self.dtype, "dtype", DTYPES)
+        one_of(self.test_flips, "test_flips", FLIPS)
         low, high = numbers(self.range, "range", length=2)
         if low >= high or (self.dtype == "uint8" and (low, high) != (0, 255)):
             wrong(ValueError, "range", "(0, 255) of uint8, else (low, high), low < high", self.range)
@@ -129,7 +135,11 @@ class Contract:
 
     @staticmethod
     def of(
-        train_set: Dataset, architecture: str, arguments: Mapping[str, Any] | None = None, page: int | None = None
+        train_set: Dataset,
+        architecture: str,
+        arguments: Mapping[str, Any] | None = None,
+        page: int | None = None,
+        test_flips: str = "none",
     ) -> Contract:
         """That of a net which learns these images (N,C,H,W); without arguments it is built by num_classes and in_channels.
 
@@ -140,9 +150,8 @@ class Contract:
             arguments = {"num_classes": width(train_set.classes), "in_channels": C}
         mean, std = (a.tolist() for a in train_set.mean_std())
         dtype, around = train_set.images.dtype.name, range_of(train_set.images)
-        return Contract(
-            architecture, dict(arguments), train_set.classes, C, H, W, dtype, around, mean, std, train_set.window, page
-        )
+        about = dtype, around, mean, std, train_set.window, page, test_flips
+        return Contract(architecture, dict(arguments), train_set.classes, C, H, W, *about)
 
     @property
     def heads(self) -> Mapping[str, tuple[str, ...]]:

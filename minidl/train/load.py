@@ -64,18 +64,26 @@ class TrainedNet:
 
     def inputs(self, images: Array) -> Array:
         """The images (N,C,H,W), of the training's dtype -> x (N,C,H,W), where the model is."""
-        x = self.contract.normalize(images)
-        return to_device(x, next((p.device for p in self.model.parameters()), "cpu"))
+        return _beside(self.model, self.contract.normalize(images))
+
+    def logits(self, x: Array, batch_size: int = 32) -> Array:
+        """The net's answer to x (N,C,H,W), as `prepare` makes it: logits (N,K), of which the largest is the class.
+
+        Where the net is asked by the mean over mirror images (`contract.test_flips`), they are that mean, as in its
+        validation and its test; `minidl.explain` explains `model`, whose logits are those of x alone. Raises what
+        `minidl.inference.predict` does.
+        """
+        return predict(self.model, x, batch_size, self.contract.test_flips)
 
     def probabilities(self, x: Array, batch_size: int = 32) -> Array:
-        """softmax(logits / T) of the images x (N,C,H,W) that `prepare` gives: (N,K) float64 on the CPU, a column a class.
+        """softmax(logits / T) of images x (N,C,H,W), as `prepare` makes them: (N,K) float64 on the CPU.
 
-        T is the temperature of the contract. Of several heads one is asked, `net.head(name)`. Guo, Pleiss, Sun and Weinberger
-        2017, "On calibration of modern neural networks".
+        The logits are those of `logits`, and T is the temperature of the contract. Of several heads one is asked,
+        `net.head(name)`. Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural networks".
         Raises what `minidl.inference.predict` does, and ValueError where a logit is not finite, and for several heads.
         """
         self._check_one_head()
-        return metrics.probabilities(predict(self.model, x, batch_size), self.contract.temperature)
+        return metrics.probabilities(self.logits(x, batch_size), self.contract.temperature)
 
     def decide(self, p: Array) -> Array:
         """The class of each image, (N,) int64, of its probabilities p (N,K), as the contract's `DecisionRule` says.
@@ -142,6 +150,26 @@ def _fill(model: Module, arrays: Mapping[str, Array], contract: Contract) -> Non
 def _check_logits(model: Module, contract: Contract) -> None:
     if "num_classes" in contract.arguments:  # whoever changes that, has other weights
         return
-    blank = np.zeros((1, contract.channels, contract.height, contract.width), np.float32)
-    if (K := predict(model, blank).shape[1]) != (expected := width(contract.classes)):
+    if (K := _logits(model, contract)) != (expected := width(contract.classes)):
         raise ValueError(f"its net answers {K} logits for the {expected} classes that it names")
+
+
+def check_answers(model: Module, contract: Contract) -> None:
+    """Raises ValueError for a model that answers such images with other than a logit for each class, of all heads."""
+    if (K := _logits(model, contract)) != (classes := width(contract.classes)):
+        of_each = " and ".join(f"{len(names)} of {head}" for head, names in contract.heads.items())
+        raise ValueError(
+            f"model: expected {classes} logits, {of_each or 'one for each class'}, got {K}; build {type(model).__name__} for "
+            f"{classes} classes, such as with num_classes={classes}"
+        )
+
+
+def _logits(model: Module, contract: Contract) -> int:
+    """How many the model has for an image, a blank one, in evaluation mode."""
+    blank = np.zeros((1, contract.channels, contract.height, contract.width), np.float32)
+    return predict(model, _beside(model, blank)).shape[1]
+
+
+def _beside(model: Module, x: Array) -> Array:
+    """x where the model is."""
+    return to_device(x, next((p.device for p in model.parameters()), "cpu"))

@@ -36,7 +36,7 @@ from minidl.analysis.nonfinite import first_nonfinite
 from minidl.arguments import count
 from minidl.array import Array, array_module, to_cpu, to_device
 from minidl.core import Tensor
-from minidl.data import Compose, Dataset, Loader, RandomCrop, RandomFlip
+from minidl.data import Dataset, Loader
 from minidl.inference.evaluation import evaluate
 from minidl.inference.heads import UNKNOWN, slices
 from minidl.inference.memory import batch_in_memory
@@ -45,16 +45,18 @@ from minidl.io.files import Path
 from minidl.mixed import mixed
 from minidl.nn import Module
 from minidl.optim import SGD, AdamW, Optimizer, Schedule, one_cycle
+from minidl.train.augmentation import augmentation
 from minidl.train.balance import BalancedLoader, class_weights, counted, largest_shares
 from minidl.train.contract import Contract
 from minidl.train.cuda_graph import CapturedGradients
 from minidl.train.decision import DecisionRule, calibrated, chosen, suspicious, targets
+from minidl.train.load import check_answers
 from minidl.train.loss import Loss, main_logits
 from minidl.train.loss_scale import LossScale
 from minidl.train.meter import Meter
 from minidl.train.run import Run, digests_of, hold_out
 from minidl.train.selection import PREFIX, Row, best_epoch, by_head, described, is_finished, scores, validated
-from minidl.train.settings import FLIPS, Settings
+from minidl.train.settings import Settings
 from minidl.train.transfer import frozen_layers, parameter_groups, start_from, still
 
 
@@ -91,25 +93,30 @@ def fit(
         FileExistsError: the folder holds a run already, and `resume` is False.
         FileNotFoundError: there is nothing to resume, or the checkpoint of a run that has results is gone.
         BlockingIOError: another process is at work in the folder; the message tells which.
-        ValueError: settings, data and model do not go together, or with those of the run that is to be resumed; a class has
-            no images, or a head no known label; the model answers another number of logits than there are classes; a file of
-            that run, or of weights, is damaged. The model is as it was, but for its device, and for `settings.weights`.
+        ValueError: settings, data and model do not go together, or with those of the run that is to be resumed; the model
+            answers other than a logit for each class; a class has no images, or a head no known label; a file of that run, or
+            of weights, is damaged. The model is as it was, but for its device, and for `settings.weights`.
         FloatingPointError: a loss is not finite; the message tells where that began.
         BatchMemoryError: a MemoryError; the message tells how much memory was held. What it held is free again.
         OSError: a file could not be written; those of the last finished epoch are as they were.
     """
     train_set, validation = hold_out(train_set, validation, settings)
-    contract = Contract.of(train_set, settings.model or type(model).__name__, arguments, settings.page)
-    mean, std, normalize = contract.mean, contract.std, contract.normalize
-    flips = [RandomFlip(axis=axis) for axis in FLIPS[settings.flip]]
-    augment = Compose([RandomCrop(settings.crop, fill=mean), *flips, normalize])
-    kind = BalancedLoader if settings.balance == "sample" else Loader
-    loader = kind(train_set, settings.batch_size, augment=augment, seed=settings.seed, drop_last=True, device=settings.device)
+    flips = settings.flip if settings.test_flips else "none"
+    contract = Contract.of(train_set, settings.model or type(model).__name__, arguments, settings.page, flips)
+    loader = (BalancedLoader if settings.balance == "sample" else Loader)(
+        train_set,
+        settings.batch_size,
+        augment=augmentation(settings, contract),
+        seed=settings.seed,
+        drop_last=True,
+        device=settings.device,
+    )
 
     parameter_groups(model, settings)  # whose errors come before the weights
     begun = resume and pathlib.Path(out, "checkpoint.safetensors").exists()
     told = start_from(model, settings.weights, settings.key, settings.prefix) if settings.weights and not begun else []
     model.to(settings.device)
+    check_answers(model, contract)
     groups = parameter_groups(model, settings)
     optimizer = AdamW(groups, settings.lr) if settings.optimizer == "adamw" else SGD(groups, settings.lr, 0.9, nesterov=True)
     schedule = one_cycle(settings.lr, settings.epochs * len(loader), settings.warmup)
@@ -119,7 +126,8 @@ def fit(
     captured = CapturedGradients(model, loss, scale) if settings.cuda_graph else None
 
     sets = {"training": train_set} | ({} if validation is None else {"validation": validation})
-    about = {"classes": train_set.classes, "mean": mean, "std": std, **{name: len(d) for name, d in sets.items()}}
+    about = {"classes": train_set.classes, "mean": contract.mean, "std": contract.std}
+    about |= {name: len(d) for name, d in sets.items()}
     steps, validates = len(loader), validation is not None
     run = Run(
         pathlib.Path(out), model, optimizer, scale, settings, contract, about, digests_of(sets), steps, validates=validates
@@ -129,7 +137,7 @@ def fit(
 
         def validate(rows: list[Row]) -> None:
             if validation is not None:
-                found = scores(model, validation, normalize, settings.batch_size)
+                found = scores(model, validation, contract.normalize, settings.batch_size, flips)
                 rows[-1] |= {f"{PREFIX}{name}": value for name, value in found.items()}
                 run.save(rows)
 
@@ -160,7 +168,7 @@ def fit(
 
 def _determined(contract: Contract, model: Module, validation: Dataset, settings: Settings) -> Contract:
     """With the temperature and the decision of this model on the validation images, of several heads those of each."""
-    _, logits, labels = evaluate(model, validation, settings.batch_size, contract.normalize)
+    _, logits, labels = evaluate(model, validation, settings.batch_size, contract.normalize, contract.test_flips)
     if not contract.heads:
         temperature, rule = _decided(logits, labels, contract.classes, settings.target, settings, "")
         return replace(contract, temperature=temperature, decision=rule, validation=len(labels))
@@ -289,8 +297,7 @@ def _line(row: Row, epochs: int, heads: tuple[str, ...] = ()) -> str:
     for head in heads or ("",):
         name, prefix = (f"{head} ", f"train_{head}_") if head else ("", "train_")
         told.append(f"{name}accuracy {row[f'{prefix}accuracy']:.1%}")
-        if not validated(row):
-            told[-1] += f" (always the largest class: {row[f'{prefix}majority_accuracy']:.1%})"
+        told[-1] += f" (always the largest class: {row[f'{prefix}majority_accuracy']:.1%})"
     train = f"training loss {row['train_loss']:.3f}, {', '.join(told)}"
     if validated(row):
         train += f"; validation loss {row[f'{PREFIX}loss']:.3f}, {described(row, PREFIX, heads)}"

@@ -8,7 +8,7 @@ from typing import Any
 from minidl import ops
 from minidl.array import Array
 from minidl.core import Tensor
-from minidl.inference.heads import check_width, known_losses
+from minidl.inference.heads import known_losses
 from minidl.nn import Module
 
 
@@ -18,19 +18,14 @@ class Loss:
     output: logits (N,K), or a tuple of those of the net and those of its auxiliary heads, whose weight w the net has as its
     attribute `auxiliary_weight`. class_weights: (K,) float32 where the model is, or None.
 
-    classes: what the logits answer for, which are K; None: nobody says. Where they are name -> classes, the logits
-    (N,K1+K2+...) hold these heads side by side, the labels are (N,H), a column for each, and class_weights name -> (K_h,). Each
-    cross-entropy is then the sum over the heads of the mean over the images whose label is known, which is not -1; a batch in
-    which a head has none adds 0.
+    classes: those of the images. Where they are of several heads, name -> classes, the logits (N,K1+K2+...) hold these heads
+    side by side, the labels are (N,H), a column for each, and class_weights name -> (K_h,). Each cross-entropy is then the sum
+    over the heads of the mean over the images whose label is known, which is not -1; a batch in which a head has none adds 0.
     """
 
     def __init__(self, model: Module, class_weights: Any = None, classes: Any = None) -> None:
-        self.model, self.class_weights, self.classes = model, class_weights, classes
-
-    @property
-    def heads(self) -> Mapping[str, Sequence[str]]:
-        """The classes by head, where there are several."""
-        return self.classes if isinstance(self.classes, Mapping) else {}
+        self.model, self.class_weights = model, class_weights
+        self.heads: Mapping[str, Sequence[str]] = classes if isinstance(classes, Mapping) else {}
 
     def __call__(self, output: Any, labels: Array) -> Tensor:
         """Raises ValueError for auxiliary heads of a net that does not say what they weigh, and for logits of another width
@@ -45,8 +40,6 @@ class Loss:
         return loss
 
     def _of(self, logits: Tensor, labels: Array) -> Tensor:
-        if self.classes is not None:
-            check_width(logits, self.classes)
         if not self.heads:
             return ops.cross_entropy(logits, labels, self.class_weights)
         columns = dict(zip(self.heads, labels.T, strict=True))

@@ -28,7 +28,8 @@ from minidl.train.loss_scale import LossScale
 from minidl.train.selection import PREFIX, Row, best_epoch, names_of_scores, validated
 from minidl.train.settings import Settings, check_keys, same_settings
 
-FILES = ("settings.json", "checkpoint.safetensors", "model.safetensors", "metrics.jsonl", "test.json")
+FILES = ("settings.json", "checkpoint.safetensors", "model.safetensors", "metrics.jsonl", "test.json", "predictions.csv")
+PART = 64  # images or labels of which a digest is taken at once
 
 
 def hold_out(train_set: Dataset, validation: Dataset | None, settings: Settings) -> tuple[Dataset, Dataset | None]:
@@ -83,6 +84,9 @@ def check_data(train_set: Dataset, validation: Dataset | None, settings: Setting
     if train_set.images.dtype != validation.images.dtype:
         came = f"{train_set.images.dtype}, validation {validation.images.dtype}"
         raise ValueError(f"train_set is {came}: expected images of the same depth; convert those of one of them")
+    if train_set.window != validation.window:
+        came = f"{train_set.window}, validation through {validation.window}"
+        raise ValueError(f"train_set was read through the window {came}: expected the same for both; read one of them anew")
     check_classes(validation, "validation")
 
 
@@ -107,8 +111,9 @@ def _digest(arrays: Mapping[str, Array]) -> str:
     digest = hashlib.blake2b(digest_size=32)
     for name, a in arrays.items():
         digest.update(f"{name}{a.dtype.str} {a.shape}".encode())
-        whole: Array = np.ascontiguousarray(a)
-        digest.update(whole.reshape(-1).view(np.uint8).data)
+        for first in range(0, len(a), PART):  # of images that are left on disk, so many are in memory
+            part: Array = np.ascontiguousarray(a[first : first + PART])
+            digest.update(part.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

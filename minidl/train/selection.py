@@ -31,13 +31,13 @@ PREFIX = "validation_"  # of the scores in a row
 SCORES = ("loss", "accuracy", "majority_accuracy", "balanced_accuracy", "auc")
 
 
-def scores(model: Module, dataset: Dataset, prepare: Augmentation, batch_size: int | None = None) -> Row:
+def scores(model: Module, dataset: Dataset, prepare: Augmentation, batch_size: int | None = None, flips: str = "none") -> Row:
     """How good the model is on the images of `dataset`, as `fit` and `evaluate_run` write it down; `prepare` normalises them.
 
-    The AUC is there where every class has images. Of a loss that is NaN or infinite there is nothing else. batch_size: as in
-    `minidl.inference.evaluate`; with that of the training, this takes no more memory.
+    The AUC is there where every class has images. Of a loss that is NaN or infinite there is nothing else. batch_size, flips:
+    as in `minidl.inference.evaluate`; with the batch_size of the training, this takes no more memory.
     """
-    loss, logits, labels = evaluate(model, dataset, batch_size, prepare)
+    loss, logits, labels = evaluate(model, dataset, batch_size, prepare, flips)
     if not math.isfinite(loss):
         return {"loss": loss}
     if not dataset.heads:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from minidl.arguments import count, number, one_of, pair, wrong
+from minidl.arguments import count, number, numbers, one_of, pair, wrong
 from minidl.array import DEVICES
+from minidl.data import ColorJitter
+from minidl.data.windows import checked_window
 from minidl.io.files import Path
 from minidl.mixed import PRECISIONS
 
@@ -17,7 +20,8 @@ SELECT = ("last", "auc", "balanced_accuracy", "accuracy", "loss")
 BALANCE = ("none", "weights", "sample")
 OPTIMIZERS = ("sgd", "adamw")
 TEXTS = ("model", "data", "root", "weights", "prefix", "target")
-PLACES = ("root", "device", "cuda_graph")  # settings that say where, not what: they may change when a run is resumed
+STRENGTHS = ("brightness", "contrast", "saturation", "hue")  # of `colour`
+PLACES = ("root", "device", "cuda_graph", "lazy")  # settings that say where, not what: they may change when a run is resumed
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ class Settings:
     weight_decay: float = 5e-4  # of weights; biases and batch norm do not decay
     crop: int = 4  # pixels that an image is padded by before a window of its own size is cut out of it
     flip: str = "horizontal"
+    rotate: float = 0.0  # degrees: each image is turned by an angle in [-rotate, rotate], see `data.RandomRotation`
+    zoom: float | tuple[float, float] = 0.0  # (low, high), factors as in `data.RandomZoom`; z stands for (1 - z, 1 + z)
+    colour: tuple[float, ...] = ()  # up to four strengths, as `data.ColorJitter` takes them: brightness, contrast, ...
+    test_flips: bool = False  # whether the net is asked by the mean over the flips that it is trained with
     seed: int = 0
     device: str = "cpu"
     precision: str = "float32"  # of the activations in training: "float16" or "bfloat16" is mixed precision, see `minidl.mixed`
@@ -56,6 +64,9 @@ class Settings:
     size: int | tuple[int, int] | None = None  # of the images: (H, W), one number where they are square
     channels: int | None = None
     page: int | None = None
+    window: tuple[float, float] | None = None  # the grey values that become black and white
+    groups: str | None = None  # what finds in the name of a file whom it shows
+    lazy: bool = False  # whether the images are left on disk
     limit: int | None = None
     aux: bool = False  # whether the net is made with its auxiliary heads
 
@@ -81,6 +92,7 @@ class Settings:
             "weight_decay": "[0, inf)",
             "validation": "[0, 1)",
             "body_lr": "[0, inf)",
+            "rotate": "[0, 180]",
         }.items():
             object.__setattr__(self, name, number(getattr(self, name), name, interval))
         if self.sensitivity is not None:
@@ -94,21 +106,39 @@ class Settings:
             "optimizer": OPTIMIZERS,
         }.items():
             one_of(getattr(self, name), name, choices)
-        for name in TEXTS if self.key is None else (*TEXTS, "key"):
-            if not isinstance(getattr(self, name), str):
+        self._check_augmentation()
+        object.__setattr__(self, "window", checked_window(self.window))
+        for name in (*TEXTS, "key", "groups"):
+            if not isinstance(value := getattr(self, name), str) and (name in TEXTS or value is not None):
                 wrong(TypeError, name, "a string", getattr(self, name))
         if not isinstance(self.freeze, tuple | list) or not all(isinstance(name, str) for name in self.freeze):
             wrong(TypeError, "freeze", "the names of layers, such as ('layer1',)", self.freeze)
         object.__setattr__(self, "freeze", tuple(self.freeze))
-        for name in ("cuda_graph", "aux"):
+        for name in ("cuda_graph", "aux", "lazy", "test_flips"):
             if not isinstance(getattr(self, name), bool):
                 wrong(TypeError, name, "True or False", getattr(self, name))
+        if self.test_flips and self.flip == "none":
+            raise ValueError("test_flips: a net is asked by the flips that it is trained with, and flip is 'none'; set it, too")
         if self.patience is not None and self.select == "last":
             raise ValueError(f"patience: {self.patience} epochs that were no better, by which score? set select, such as 'auc'")
         if (self.key is not None or self.prefix) and not self.weights:
             raise ValueError("key, prefix: they say which entries of a file are the weights; set weights, the file")
         if self.cuda_graph and self.device != "gpu":
             raise ValueError(f"cuda_graph: it needs device 'gpu', got {self.device!r}")
+
+    def _check_augmentation(self) -> None:
+        if isinstance(self.zoom, tuple | list):
+            low, high = numbers(self.zoom, "zoom", "(0, inf)", 2)
+            if low > high:
+                wrong(ValueError, "zoom", "a number in [0, 1), or (low, high), low <= high", self.zoom)
+            object.__setattr__(self, "zoom", (low, high))
+        else:
+            object.__setattr__(self, "zoom", number(self.zoom, "zoom", "[0, 1)"))
+        colour = numbers(self.colour, "colour", "[0, inf)")
+        if len(colour) > len(STRENGTHS):
+            wrong(ValueError, "colour", f"up to {len(STRENGTHS)} strengths, {', '.join(STRENGTHS)}", self.colour)
+        ColorJitter(*colour)
+        object.__setattr__(self, "colour", colour)
 
     @staticmethod
     def of_run(out: Path) -> Settings:
@@ -118,7 +148,7 @@ class Settings:
             raise FileNotFoundError(f"nothing to resume in {out}: {path.name} is missing")
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            found = completed(found)
+            found = completed(found, (*LATER, "lazy"))
             check_keys(found, "settings", [f.name for f in fields(Settings)])
             return Settings(**found)
         except (ValueError, TypeError, RecursionError) as error:
@@ -135,7 +165,9 @@ class Settings:
 
 LATER = (  # than the first runs
     *("channels", "page", "validation", "select", "patience", "balance", "optimizer"),
-    *("weights", "key", "prefix", "freeze", "body_lr", "aux", "target", "sensitivity"),
+    *("weights", "key", "prefix", "freeze", "body_lr", "aux"),
+    *("rotate", "zoom", "colour", "test_flips", "window", "groups"),
+    *("target", "sensitivity"),
 )
 
 
@@ -149,9 +181,9 @@ def check_keys(found: Any, name: str, expected: list[str]) -> None:
         raise ValueError(f"{name}: {', '.join(differing)}")
 
 
-def completed(found: Any) -> Any:
+def completed(found: Any, later: Sequence[str] = LATER) -> Any:
     """Settings as a file holds them, with those that came after it was written, as things were then."""
-    return {name: _as_json(getattr(Settings, name)) for name in LATER} | found if isinstance(found, dict) else found
+    return {name: _as_json(getattr(Settings, name)) for name in later} | found if isinstance(found, dict) else found
 
 
 def _as_json(value: Any) -> Any:

@@ -25,8 +25,8 @@ example = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(example)
 
 TINY = ["--limit", "96", "--epochs", "5", "--batch-size", "16"]
-FILES = ["checkpoint.safetensors", "metrics.jsonl", "model.safetensors", "settings.json", "test.json"]
-IMAGES = ["confusion.png", "curves.png", "gradients.png"]
+FILES = ["checkpoint.safetensors", "metrics.jsonl", "model.safetensors", "predictions.csv", "settings.json", "test.json"]
+IMAGES = ["calibration.png", "card.md", "confusion.png", "curves.png", "gradients.png", "roc.png"]
 
 
 def result(out: pathlib.Path) -> tuple[list[dict[str, object]], dict[str, bytes]]:
@@ -172,7 +172,7 @@ def test_a_run_that_was_changed(tmp_path: pathlib.Path, capsys: pytest.CaptureFi
     capsys.readouterr()
     assert example.main(["--resume", "--out", str(out)]) == 1
     assert (
-        "checkpoint.safetensors is missing, but model.safetensors and metrics.jsonl and test.json are there"
+        "checkpoint.safetensors is missing, but model.safetensors and metrics.jsonl and test.json and predictions.csv are there"
         in capsys.readouterr().err
     )
 

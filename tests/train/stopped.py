@@ -36,7 +36,7 @@ TINY = ["--limit", "48", "--epochs", "6", "--batch-size", "16", "--validation", 
 TINY += ["--select", "auc", "--patience", "2", "--freeze", "conv1", "--body-lr", "0.5"]
 SEEDS = (2, 1, 5, *range(6, 20))  # the first with which patience ends the run: that is a matter of the last bits
 TIMES = ("seconds", "images_per_second")
-IMAGES = ("curves.png", "confusion.png", "gradients.png")
+IMAGES = ("curves.png", "roc.png", "calibration.png", "confusion.png", "card.md", "gradients.png")
 
 LEFTOVER = re.compile(r"\.(.*)\.[0-9]+\.tmp")  # of a write that nothing could clean up after
 
@@ -90,7 +90,7 @@ class Whole:
             shutil.rmtree(out)
         else:
             raise AssertionError("with none of the seeds patience ends the run after an epoch that is neither first nor last")
-        self.made = {name: (out / name).read_bytes() for name in (*IMAGES, "test.json")}
+        self.made = {name: (out / name).read_bytes() for name in (*IMAGES, "test.json", "predictions.csv")}
         again = out.with_name("again")
         program = f"""import sys, shutil, pathlib; sys.path.insert(0, {str(SCRIPT.parent)!r})
 import train
@@ -128,7 +128,7 @@ sys.exit(train.main({[*self.arguments, "--out", str(again)]!r}))"""
             return 0
         json.loads((out / "settings.json").read_text())
         if "checkpoint.safetensors" not in names:
-            assert not names & {"metrics.jsonl", "model.safetensors", "test.json", *IMAGES}, names
+            assert not names & {"metrics.jsonl", "model.safetensors", "test.json", "predictions.csv", *IMAGES}, names
             return 0
         found = state(out / "checkpoint.safetensors")
         n = len(found["metadata facts"]["rows"])

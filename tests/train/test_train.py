@@ -482,7 +482,7 @@ def test_a_test_that_fails_loses_no_epoch(
         after = 2 * epoch  # steps
 
         def last(self, y: Tensor) -> Tensor:
-            if not self.training and self.calls == self.after:
+            if not self.training and self.calls == self.after and y.shape[0] > 1:  # which the blank image is not
                 raise error
             return y
 
@@ -513,7 +513,7 @@ def test_the_test_takes_no_more_at_a_time_than_the_training(tmp_path: pathlib.Pa
             return super().forward(x)
 
     fit(Notes(), TRAIN, replace(SETTINGS, epochs=1), tmp_path, TEST)
-    assert Notes.seen == {(True, 16), (False, 16), (False, 5)}
+    assert Notes.seen == {(True, 16), (False, 16), (False, 5), (False, 1)}  # the last is the blank image of the beginning
 
 
 @pytest.mark.ci
