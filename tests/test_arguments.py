@@ -212,7 +212,10 @@ ROWS: dict[str, Row] = {
     "ops.broadcast_to": Row(on_images(shape=(3, 2, 2, 8, 8))),
     "ops.clip": Row(on_images(low=0.25, high=0.5), signed="low high", infinite="low high"),
     "ops.concat": Row(lambda: {"xs": [Tensor(X), Tensor(X)]}, signed="axis"),
-    "ops.cross_entropy": Row(lambda: {"z": Tensor(draw(3, 4)), "labels": np.arange(3), "label_smoothing": 0.25}),
+    "ops.cross_entropy": Row(
+        lambda: {"z": Tensor(draw(3, 4)), "labels": np.arange(3), "label_smoothing": 0.25, "ignore_index": 1},
+        signed="ignore_index",
+    ),
     "ops.dropout": Row(on_images(p=0.3, rng=np.random.default_rng(0)), lambda y: (y.dtype, y.shape)),
     "ops.flip": Row(on_images(axis=3), signed="axis"),
     "ops.group_norm": Row(lambda: {"x": Tensor(draw(2, 4, 3, 3)), "num_groups": 2, "eps": 0.1}),
@@ -274,7 +277,7 @@ ROWS: dict[str, Row] = {
     "data.read_image": Row(
         lambda: {"file": FOLDER / "classes" / "a" / "1.png", "channels": 3, "page": 0, "window": (-5.0, 200.0)}, signed="window"
     ),
-    "data.lesions": Row(lambda: {"n": 2, "mark": (0.5, 1.0), "evidence_channel": 1}),
+    "data.lesions": Row(lambda: {"n": 2, "mark": (0.5, 1.0), "evidence_channel": 1, "freckle": 0.5}),
     # explain
     **several(
         "explain: deconvnet flipped grad_cam grad_cam_plus_plus grad_times_input guided_backprop guided_grad_cam hires_cam "
@@ -575,7 +578,8 @@ def wrong_values(a: Argument) -> Iterator[tuple[Any, type[Exception]]]:
     below = -100 if a.name in row.signed.split() else -1
     if a.kind in (COUNT, PAIR):
         yield from ((x, TypeError) for x in (True, np.True_, 1.5, 2.0, np.float64(2), np.array(2.0), math.nan, math.inf, "1"))
-        yield below, ValueError
+        if a.name != "ignore_index":  # any integer may stand for what is not known
+            yield below, ValueError
     if a.kind == PAIR:
         yield from (((1, 1, 1), ValueError), ((1, True), TypeError), ((1, 2.0), TypeError), ((1, -1), ValueError))
     if a.kind == NUMBER:

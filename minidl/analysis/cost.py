@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -188,17 +188,18 @@ def forward_calls(model: Module, x: Tensor) -> tuple[Tensor, dict[Op, tuple[Call
     running: list[Call] = []
     numbers = itertools.count()
 
-    def enter(name: str, x: Tensor) -> None:
+    def enter(name: str, x: Any) -> None:
         claim(x)
         running.append(Call(name, kinds[name], next(numbers)))
 
-    def leave(name: str, y: Tensor) -> None:
+    def leave(name: str, y: Any) -> None:
         claim(y)
         running.pop()
 
-    def claim(x: Tensor) -> None:
-        """What led to x and is nobody's yet was made by the module that is running now."""
-        todo = [x.op]
+    def claim(x: Any) -> None:
+        """What led to x, of several heads to any, and is nobody's yet was made by the module that is running now."""
+        heads = x.values() if isinstance(x, Mapping) else x if isinstance(x, tuple | list) else (x,)
+        todo = [head.op for head in heads if isinstance(head, Tensor)]
         while todo:
             op = todo.pop()
             if op is not None and op not in calls:
@@ -206,7 +207,11 @@ def forward_calls(model: Module, x: Tensor) -> tuple[Tensor, dict[Op, tuple[Call
                 todo += [t.op for t in op.inputs if t is not None]
 
     with model.evaluating(), unfused(), watch(model, enter, leave):
-        return model(x), calls
+        y = model(x)
+    if not isinstance(y, Tensor):
+        heads = "; of several heads ask one, explain.Head(model, name)" if isinstance(y, tuple | list | Mapping) else ""
+        raise ValueError(f"model: expected it to return a Tensor, got {type(y).__name__}{heads}")
+    return y, calls
 
 
 def _sum(rows: list[Row], call: Call, inputs: tuple[int, ...]) -> Row:

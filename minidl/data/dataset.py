@@ -23,7 +23,8 @@ class Dataset:
 
     Args:
         images: (N,C,H,W), uint8 in 0..255, or float32, by convention in [0, 1]; or `LazyImages`, which are left on disk.
-        labels: (N,) int64, indices into `classes`. Of several heads, name -> (N,), -1 where a label is not known.
+        labels: (N,) int64, indices into `classes`. Of several heads, name -> (N,), -1 where a label is not known; the logits
+            of a net stand in their order.
         classes: the name of each class; of several heads, name -> these.
         masks: name -> (N,H,W) bool.
         name: what the set is called in messages and plots.
@@ -55,6 +56,7 @@ class Dataset:
                 wrong(ValueError, "classes", f"those of each head, {', '.join(self.heads)}, by its name", self.classes)
             for head in self.heads:
                 _check_labels(f"labels[{head!r}]", self.labels[head], f"classes[{head!r}]", self.classes[head], N, -1)
+            object.__setattr__(self, "classes", {head: self.classes[head] for head in self.heads})  # in one order
         else:
             _check_labels("labels", self.labels, "classes", self.classes, N, 0)
         for name, mask in self.masks.items():
@@ -121,7 +123,8 @@ class Dataset:
         one group's images, if every group is of one class, and there are enough groups for each part to get one.
 
         Args:
-            stratify: True, the name of the head whose classes are shared out, or False. None: where there are groups.
+            stratify: True, of several heads for the classes of each; the name of the one head whose classes are shared out; or
+                False. None: where there are groups.
 
         Raises ValueError for fractions that do not sum to 1, or outside (0, 1], a seed below 0, no such head, where a part
         would be empty, and, unless stratify is False, where it would lack a class that the whole has; TypeError for what are
@@ -149,35 +152,33 @@ class Dataset:
 
     def _pieces(self, fractions: Array, rng: np.random.Generator, stratify: bool | str | None, what: str) -> list[Array]:
         """The indices of each part."""
-        labels, classes = self._strata(stratify)
+        heads = self._strata(stratify)
         N = len(self)
         if self.groups is None and not stratify:
             ends = np.rint(np.cumsum(fractions) * N).astype(np.int64)
             pieces = np.split(rng.permutation(N), ends[:-1])
         else:
             groups = np.arange(N) if self.groups is None else np.unique(self.groups, return_inverse=True)[1]
-            stratified = bool(stratify) or (stratify is None and labels is not None)
-            part = partition(labels if stratified and labels is not None else np.zeros(N, np.int64), groups, fractions, rng)
+            labels = np.stack([labels for labels, _ in heads] or [np.zeros(N, np.int64)], 1)
+            part = partition(labels, groups, fractions, rng)
             pieces = [np.flatnonzero(part == i) for i in range(len(fractions))]
         if any(len(piece) == 0 for piece in pieces):
             of = "" if self.groups is None else f" of {len(np.unique(self.groups))} groups"
             raise ValueError(f"{N} images{of} cannot be {what}: a part would be empty")
-        if labels is not None:
+        for labels, classes in heads:
             self._check_every_class(labels, classes, pieces, what)
         return pieces
 
-    def _strata(self, stratify: bool | str | None) -> tuple[Array | None, Sequence[str]]:
-        """The labels whose classes no part may lack, or None, with their names."""
+    def _strata(self, stratify: bool | str | None) -> list[tuple[Array, Sequence[str]]]:
+        """The labels whose classes no part may lack, with their names; of several heads, those of each."""
         if isinstance(stratify, str):
             one_of(stratify, "stratify", self.heads)
-            return self.labels[stratify], self.classes[stratify]
+            return [(self.labels[stratify], self.classes[stratify])]
         if stratify is not None and not isinstance(stratify, bool):
             wrong(TypeError, "stratify", "True, False, None or the name of a head", stratify)
-        if self.heads and stratify is not False:
-            if stratify or self.groups is not None:
-                wrong(ValueError, "stratify", f"False, or the head to share out, one of {self.heads}", stratify)
-            return None, ()
-        return (None, ()) if stratify is False else (self.labels, self.classes)
+        if stratify is False or (self.heads and stratify is None and self.groups is None):
+            return []
+        return [(self.labels[head], self.classes[head]) for head in self.heads] or [(self.labels, self.classes)]
 
     def _check_every_class(self, labels: Array, classes: Sequence[str], pieces: list[Array], what: str) -> None:
         for label in np.unique(labels[labels >= 0]):

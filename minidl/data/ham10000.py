@@ -17,7 +17,7 @@ from __future__ import annotations
 import csv
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -35,6 +35,8 @@ DIAGNOSES = {  # what `dx` says, and whether it is malignant: akiec are carcinom
     "nv": False,
     "vasc": False,
 }
+HEADS = ("malignant", "diagnosis", "localization")
+UNKNOWN = {"", "unknown"}  # sites
 METADATA = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab")
 IMAGES = "HAM10000_images"
 MASKS = "HAM10000_segmentations_lesion_tschandl"
@@ -45,7 +47,7 @@ def ham10000(
     root: str | os.PathLike[str],
     train: bool = True,
     size: tuple[int, int] = (72, 96),
-    labels: str = "malignant",
+    labels: str | Sequence[str] = "malignant",
     test: float = 0.2,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -57,7 +59,9 @@ def ham10000(
 
     Args:
         size: (H, W) to resize images and masks to (bilinear, with antialiasing); those published are 450x600.
-        labels: "malignant", for the classes "benign" and "malignant", or "diagnosis" for the seven of `DIAGNOSES`.
+        labels: "malignant", for the classes "benign" and "malignant"; "diagnosis", for the seven of `DIAGNOSES`; or
+            "localization", for the sites of the body that the metadata name, sorted. Several make a set of several heads, where
+            a site that is unknown is -1; of "localization" alone such images are left out.
         test: the share of lesions of each diagnosis that is kept for the test, between 0 and 1.
         seed: of the split, which depends on it and on the metadata alone.
         progress: called with (done, total) after each image.
@@ -68,10 +72,15 @@ def ham10000(
         TypeError: size, test or seed are no numbers.
     """
     root = pathlib.Path(root)
-    arguments.one_of(labels, "labels", ("malignant", "diagnosis"))
+    heads = [labels] if isinstance(labels, str) else list(labels)
+    for name in heads:
+        arguments.one_of(name, "labels", HEADS)
+    if not heads or len(set(heads)) < len(heads):
+        arguments.wrong(ValueError, "labels", f"one of {HEADS}, or several", labels)
     test, seed = arguments.number(test, "test", "(0, 1)"), arguments.count(seed, "seed", 0)
     H, W = arguments.counts(size, "size", length=2)
     rows = _rows(_metadata(root))
+    classes = {head: _classes(rows, head, root) for head in heads}
     held_back = _test_lesions(rows, test, seed)
     rows = [row for row in rows if (row["lesion_id"] in held_back) != train]
     files = _files(root)
@@ -86,11 +95,32 @@ def ham10000(
         lesion[i] = load_image(mask, (H, W), 1)[0] > 127
         if progress is not None:
             progress(i + 1, len(rows))
-    names = tuple(DIAGNOSES) if labels == "diagnosis" else ("benign", "malignant")
-    number = [names.index(row["dx"]) if labels == "diagnosis" else int(DIAGNOSES[row["dx"]]) for row in rows]
+    numbers = {head: np.array([_number(row, head, names) for row in rows], np.int64) for head, names in classes.items()}
     ids, lesions = (np.array([row[column] for row in rows]) for column in ("image_id", "lesion_id"))
     name = f"HAM10000 {'train' if train else 'test'}"
-    return Dataset(images, np.array(number, np.int64), names, {"lesion": lesion}, name, ids, lesions)
+    about = {"lesion": lesion}, name, ids, lesions
+    if isinstance(labels, str) and (numbers[labels] >= 0).all():
+        return Dataset(images, numbers[labels], classes[labels], *about)
+    whole = Dataset(images, numbers, classes, *about)
+    return whole.head(labels) if isinstance(labels, str) else whole
+
+
+def _classes(rows: list[dict[str, str]], head: str, root: pathlib.Path) -> tuple[str, ...]:
+    if head == "malignant":
+        return "benign", "malignant"
+    if head == "diagnosis":
+        return tuple(DIAGNOSES)
+    if "localization" not in rows[0]:
+        raise ValueError(f"labels: the metadata in {root} have no column localization, got {', '.join(rows[0])}")
+    return tuple(sorted({row[head] or "" for row in rows} - UNKNOWN))
+
+
+def _number(row: dict[str, str], head: str, classes: tuple[str, ...]) -> int:
+    """The class of an image, -1 where it is not known."""
+    if head == "malignant":
+        return int(DIAGNOSES[row["dx"]])
+    name = row["dx" if head == "diagnosis" else head] or ""
+    return -1 if name in UNKNOWN else classes.index(name)
 
 
 def listed(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> list[Line]:

@@ -20,12 +20,20 @@ def partition(labels: Array, groups: Array, fractions: Array, rng: np.random.Gen
     that lacks most, which lacks something: so no part ends up with more than its share and one group's images, nor with less,
     as what one part lacks others have in excess. As many groups as there are parts without their class are kept for these.
 
-    labels, groups: (N,) of 0.., and of -1 where a label is not known; fractions: (P,).
+    labels: (N,) of 0.., and of -1 where a label is not known; of several heads (N,H), each of whose classes is a class k: so
+    every image is of several, and every class of every head is in proportion. groups: (N,); fractions: (P,).
     """
-    labels = labels - labels.min()
-    K, G, P = int(labels.max()) + 1, int(groups.max()) + 1, len(fractions)
-    held = np.zeros((G, K), np.int64)  # images of each class in each group
-    np.add.at(held, (groups, labels), 1)
+    G, held = int(groups.max()) + 1, list[Array]()
+    for of_head in labels.reshape(len(labels), -1).T:
+        number = of_head - of_head.min()
+        held.append(np.zeros((G, int(number.max()) + 1), np.int64))
+        np.add.at(held[-1], (groups, number), 1)
+    return _placed(np.concatenate(held, 1), fractions, rng)[groups]
+
+
+def _placed(held: Array, fractions: Array, rng: np.random.Generator) -> Array:
+    """The part (G,) of each group, which has held[g,k] images of class k."""
+    (G, K), P = held.shape, len(fractions)
     total, placed, has = held.sum(0), np.zeros(K, np.int64), np.zeros((P, K), np.int64)
     without = np.ones((P, K), bool)  # parts to which no group of the class has gone
     left = (held > 0).sum(0)  # groups of each class that are not placed yet
@@ -45,4 +53,4 @@ def partition(labels: Array, groups: Array, fractions: Array, rng: np.random.Gen
         has[p] += n
         without[p, mine] = False
         left -= mine
-    return place[groups]
+    return place

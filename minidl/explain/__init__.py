@@ -1,6 +1,6 @@
 """What part of the image decided? Every method takes images (N,C,H,W) and returns an `Explanation`."""
 
-from minidl.explain.evidence import Head, evidence_maps
+from minidl.explain.evidence import evidence_maps
 from minidl.explain.expected_gradients import expected_gradients
 from minidl.explain.explanation import Explanation
 from minidl.explain.extremal import extremal_perturbation, keep
@@ -24,6 +24,7 @@ from minidl.explain.score_cam import score_cam
 from minidl.explain.smooth import smooth
 from minidl.explain.smoothgrad import smoothgrad
 from minidl.explain.vargrad import vargrad
+from minidl.inference.heads import Head
 
 __all__ = [
     "Explanation",

@@ -14,43 +14,10 @@ from minidl.explain.explanation import Explanation
 from minidl.explain.saliency import saliency
 from minidl.inference.batches import Progress
 from minidl.inference.evaluation import evaluation_mode
+from minidl.inference.heads import Head, heads_of
 from minidl.inference.images import check_images
 from minidl.inference.scores import Output, Target
 from minidl.nn import Module
-
-
-class Head(Module):
-    """One head of a model with several, as a model of its own: x (N,C,H,W) -> logits (N,K). All methods take it.
-
-    A model has several heads where it returns a NamedTuple or a mapping of logits, whose fields or keys are their names, or a
-    plain tuple or list, whose heads are named "0", "1", ...; one that returns plain logits has the head "". A call raises
-    ValueError where it returns something else, or has no head of that name.
-    """
-
-    def __init__(self, model: Module, name: str) -> None:
-        self.model, self.name = model, name
-
-    def forward(self, x: Tensor) -> Tensor:
-        heads = heads_of(self.model(x))
-        if self.name not in heads:
-            raise ValueError(f"head: the model has {list(heads)}, got {self.name!r}")
-        return heads[self.name]
-
-
-def heads_of(y: object) -> dict[str, Tensor]:
-    """What a model returned, by the names of its heads. Raises ValueError where it is none of what `Head` tells."""
-    heads: dict[str, Tensor]
-    if isinstance(y, Tensor):
-        heads = {"": y}
-    elif isinstance(y, Mapping):
-        heads = dict(y)
-    elif isinstance(y, tuple | list):
-        heads = dict(zip(getattr(y, "_fields", map(str, range(len(y)))), y, strict=True))
-    else:
-        heads = {}
-    if not heads or not all(isinstance(logits, Tensor) for logits in heads.values()):
-        raise ValueError(f"model: expected logits, or a tuple or a mapping of them, got {type(y).__name__}")
-    return heads
 
 
 @contained

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from minidl.core import Tensor, no_grad
 from minidl.data import Augmentation, Dataset, Loader
 from minidl.inference.batches import batches
 from minidl.inference.flips import FLIPS, mean_over_flips
+from minidl.inference.heads import UNKNOWN, known_losses
 from minidl.inference.images import check_layout
 from minidl.inference.memory import batch_in_memory
 from minidl.inference.scores import Output, Target, decisions, score, targets
@@ -92,21 +94,35 @@ def evaluate(
     batch_size: int | None = None,
     prepare: Augmentation | None = None,
     flips: str = "none",
-) -> tuple[float, Array, Array]:
+) -> tuple[float, Array, Any]:
     """Mean cross-entropy, logits (N,K) and labels (N,), in the order of `dataset`, with the model in evaluation mode.
+
+    Of a dataset with several heads the logits are (N,K1+K2+...), the heads side by side in the order of its labels, and these
+    come as name -> (N,). The loss is the sum over the heads of the mean over the images whose label is known.
 
     batch_size: by default so many that they have no more pixels than 250 of CIFAR-10. prepare: f(x, rng) -> x as in
     `minidl.data.augment`, for instance `Normalize`. flips: as in `predict`. Loss and arrays are on the CPU. Raises ValueError
-    for other flips, MemoryError where a batch does not fit into memory.
+    for other flips, a head of which no label is known, and logits of another width than that of the heads, MemoryError where a
+    batch does not fit into memory.
     """
     one_of(flips, "flips", FLIPS)
     if batch_size is None:
         batch_size = max(1, min(250, PIXELS // dataset.images[0].size))
-    device, total, parts = model.parameters()[0].device, 0.0, []
+    device, parts = model.parameters()[0].device, []
+    known = {head: int((dataset.labels[head] != UNKNOWN).sum()) for head in dataset.heads}
+    for head, count in known.items():
+        if count == 0:
+            raise ValueError(f"{dataset.name}: no label of {head} is known, nothing to evaluate it by; leave this head out")
+    totals = dict.fromkeys(known, 0.0) or {"": 0.0}
     with batch_in_memory(batch_size):
         for x, labels in Loader(dataset, batch_size, shuffle=False, augment=prepare, device=device):
             with model.evaluating():  # one batch, and not while the loader makes the next
                 logits = mean_over_flips(model, x, flips)
-            total += ops.cross_entropy(logits, labels).item() * len(x)
+            if known:
+                for head, loss in known_losses(logits, labels, dataset.classes).items():
+                    totals[head] += loss.item() * int((labels[head] != UNKNOWN).sum())
+            else:
+                totals[""] += ops.cross_entropy(logits, labels).item() * len(x)
             parts.append(to_cpu(logits.data))
-    return total / len(dataset), np.concatenate(parts), dataset.labels
+    mean = sum(total / known.get(head, len(dataset)) for head, total in totals.items())
+    return mean, np.concatenate(parts), dataset.labels

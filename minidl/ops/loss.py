@@ -57,22 +57,33 @@ class LogSoftmax(Op):
 class CrossEntropy(Op):
     """y = -sum_{n,k} t[n,k] log p[n,k] / sum_n v[label n]
 
-    p is the softmax of z; t[n,k] = v[k] ((1 - s) [k = label n] + s/K), with class weights v and label smoothing s.
+    p is the softmax of z; t[n,k] = v[k] ((1 - s) [k = label n] + s/K), with class weights v and label smoothing s. Rows n whose
+    label is the one to ignore are in neither sum.
     """
 
     precision = (FLOAT32,)
 
-    def __init__(self, labels: Array, class_weights: Array | None, label_smoothing: float) -> None:
+    def __init__(
+        self, labels: Array, class_weights: Array | None, label_smoothing: float, ignore_index: int | None = None
+    ) -> None:
         self.labels, self.class_weights, self.label_smoothing = labels, class_weights, label_smoothing
+        self.ignore_index = ignore_index
 
     def forward(self, z: Array) -> Array:  # (N,K)
-        _check_labels(self.labels, z)
-        v = self.class_weights
+        xp, v, labels, known = array_module(z), self.class_weights, self.labels, None
+        if self.ignore_index is not None:
+            known = labels != self.ignore_index
+            labels = xp.where(known, labels, 0)
+        _check_labels(labels, z)
         if v is not None and (v.shape != z.shape[1:] or v.dtype != z.dtype):
             raise ValueError(f"class_weights: expected ({z.shape[1]},) {z.dtype}, got {v.shape} {v.dtype}")
-        self.weight_sum = len(z) if v is None else v[self.labels].sum()
-        v = array_module(z).ones(z.shape[1], z.dtype) if v is None else v
-        losses, self.slopes = kernels.of(z).softmax_cross_entropy(z, self.labels, v, self.label_smoothing)  # (N,) (N,K)
+        self.weight_sum = len(z) if v is None else v[labels].sum()
+        weights = xp.ones(z.shape[1], z.dtype) if v is None else v
+        losses, self.slopes = kernels.of(z).softmax_cross_entropy(z, labels, weights, self.label_smoothing)  # (N,) (N,K)
+        if known is not None:
+            losses, self.slopes = xp.where(known, losses, 0), xp.where(known[:, None], self.slopes, 0)
+            total = xp.where(known, weights[labels], 0).sum()
+            self.weight_sum = total + (total == 0)  # of no row the sums are 0, and so is y
         return (losses.sum() / self.weight_sum).astype(z.dtype)
 
     def push(self, tz: Array) -> Array:  # (N,K)
@@ -158,12 +169,15 @@ def log_softmax(z: Tensor, axis: int = -1) -> Tensor:
     return LogSoftmax(count(axis, "axis", None))(z)
 
 
-def cross_entropy(z: Tensor, labels: Any, class_weights: Any = None, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(
+    z: Tensor, labels: Any, class_weights: Any = None, label_smoothing: float = 0.0, ignore_index: int | None = None
+) -> Tensor:
     """y = -sum_n v[label n] log softmax(z)[n, label n] / sum_n v[label n], v the class weights: logits (N,K) -> scalar.
 
     labels: (N,) integers in [0, K). class_weights: (K,) of the type of z. label_smoothing in [0, 1): the share of the target
     that is spread evenly over all classes (Szegedy et al. 2016, "Rethinking the inception architecture for computer vision",
-    section 7).
+    section 7). ignore_index: the label of rows that nothing is known of, such as -1: they are left out of both sums, and their
+    gradient is 0. Where all are, y is 0 (PyTorch's is NaN).
 
     Raises TypeError for labels of float type, ValueError for labels or class weights of another shape, labels out of range,
     labels or weights that require a gradient, and z that `softmax` returned.
@@ -172,7 +186,8 @@ def cross_entropy(z: Tensor, labels: Any, class_weights: Any = None, label_smoot
     if isinstance(getattr(z, "op", None), Softmax):
         raise ValueError("z: expected logits, got the probabilities that softmax returned; leave the softmax out")
     weights = None if class_weights is None else _array(class_weights, "class_weights")
-    return CrossEntropy(_array(labels, "labels"), weights, smoothing)(z)
+    ignored = None if ignore_index is None else count(ignore_index, "ignore_index", None)
+    return CrossEntropy(_array(labels, "labels"), weights, smoothing, ignored)(z)
 
 
 def binary_cross_entropy_with_logits(z: Tensor, targets: Any) -> Tensor:

@@ -2,7 +2,7 @@
 
     format          of these lines: 2
     architecture    the name under which the net is built, and the arguments that it is built with
-    classes         their names, in the order of the logits
+    classes         their names, in the order of the logits; of several heads, name -> these, side by side
     channels, height, width
     dtype, range    of the pixels: see `range_of`
     window          of grey values that are cut out of a file, or null
@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from minidl.data import Dataset, Normalize, read_image
 from minidl.data.reading import as_held
 from minidl.data.windows import checked_window, windowed
 from minidl.inference.flips import FLIPS
+from minidl.inference.heads import width
 from minidl.io.notes import cut
 from minidl.train.decision import DecisionRule
 from minidl.train.settings import check_keys
@@ -49,7 +50,7 @@ class Contract:
 
     Args:
         architecture, arguments: what builds it: `nets[architecture](**arguments)`.
-        classes: the names of its K classes.
+        classes: the names of its K classes; of several heads, name -> these, in the order of the logits (N,K1+K2+...).
         channels, height, width: C, H and W of the images that it was trained on.
         dtype: of these, "uint8", or "float32", which files of 8 and 16 bits fill as x / 255 and as x / 65535.
         range: the pixels that stand for black and white, (low, high): (0, 255), or as `range_of` tells.
@@ -58,14 +59,15 @@ class Contract:
         page: which image of a file with several, from 0; None where none has several.
         test_flips: the mean of the logits over which mirror images is the net's answer, as `inference.predict` takes it. What
             explains the net explains it without: a map of the image as it is.
-        temperature: T of p = softmax(logits / T).
-        decision: a `DecisionRule`, or what it is made of; None: the likeliest class is the answer.
+        temperature: T of p = softmax(logits / T); of several heads, name -> T, or one for all.
+        decision: a `DecisionRule`, or what it is made of; None: the likeliest class is the answer. Of several heads, by
+            name.
         validation: how many images temperature and decision were determined on, 0 for none.
     """
 
     architecture: str
     arguments: Mapping[str, Any]
-    classes: tuple[str, ...]
+    classes: Any
     channels: int
     height: int
     width: int
@@ -76,8 +78,8 @@ class Contract:
     window: tuple[float, float] | None = None
     page: int | None = None
     test_flips: str = "none"
-    temperature: float = 1.0
-    decision: DecisionRule | None = None
+    temperature: Any = 1.0
+    decision: Any = None
     validation: int = 0
 
     def __post_init__(self) -> None:
@@ -88,16 +90,16 @@ class Contract:
         for name, value in self.arguments.items():
             if not isinstance(value, str | bool | int | float):
                 wrong(TypeError, f"arguments[{name!r}]", "a number, a string, True or False", value)
-        if not isinstance(self.classes, tuple | list) or not all(isinstance(name, str) for name in self.classes):
-            wrong(TypeError, "classes", "a name for each", self.classes)
-        if not self.classes:
-            wrong(ValueError, "classes", "at least one", self.classes)
-        object.__setattr__(self, "classes", tuple(self.classes))
+        if isinstance(self.classes, Mapping) and self.classes:
+            of_heads = {head: _names(f"classes[{head!r}]", names) for head, names in self.classes.items()}
+            object.__setattr__(self, "classes", of_heads)
+        else:
+            object.__setattr__(self, "classes", _names("classes", self.classes))
         for name in "channels", "height", "width":
             if (value := count(getattr(self, name), name)) > LARGEST:
                 wrong(ValueError, name, f"at most {LARGEST}", value)
             object.__setattr__(self, name, value)
-        for name, built_for in ("num_classes", len(self.classes)), ("in_channels", self.channels):
+        for name, built_for in ("num_classes", width(self.classes)), ("in_channels", self.channels):
             if (given := self.arguments.get(name, built_for)) != built_for:
                 what = "classes" if name == "num_classes" else "channels"
                 raise ValueError(f"{what}: {built_for}, but the net is built with {name}={given!r}")
@@ -114,11 +116,22 @@ class Contract:
             object.__setattr__(self, "page", count(self.page, "page", 0))
         if self.window is not None:
             object.__setattr__(self, "window", checked_window(self.window))
-        object.__setattr__(self, "temperature", number(self.temperature, "temperature", "(0, inf)"))
         object.__setattr__(self, "validation", count(self.validation, "validation", 0))
-        if self.decision is not None:
-            object.__setattr__(self, "decision", _rule(self.decision))
-            one_of(self.decision.target, "decision.target", self.classes)
+        if self.heads:
+            for name, check in ("temperature", _temperature), ("decision", _decision):
+                of_heads = self._of_each_head(name)
+                checked = {head: check(value, f"{name}[{head!r}]", self.classes[head]) for head, value in of_heads.items()}
+                object.__setattr__(self, name, checked)
+        else:
+            object.__setattr__(self, "temperature", _temperature(self.temperature, "temperature", self.classes))
+            object.__setattr__(self, "decision", _decision(self.decision, "decision", self.classes))
+
+    def _of_each_head(self, name: str) -> dict[str, Any]:
+        value = getattr(self, name)
+        if not isinstance(value, Mapping):
+            return dict.fromkeys(self.heads, value)
+        check_keys(value, name, list(self.heads))
+        return {head: value[head] for head in self.heads}
 
     @staticmethod
     def of(
@@ -134,11 +147,26 @@ class Contract:
         """
         _, C, H, W = train_set.images.shape
         if arguments is None:
-            arguments = {"num_classes": len(train_set.classes), "in_channels": C}
+            arguments = {"num_classes": width(train_set.classes), "in_channels": C}
         mean, std = (a.tolist() for a in train_set.mean_std())
         dtype, around = train_set.images.dtype.name, range_of(train_set.images)
         about = dtype, around, mean, std, train_set.window, page, test_flips
         return Contract(architecture, dict(arguments), train_set.classes, C, H, W, *about)
+
+    @property
+    def heads(self) -> Mapping[str, tuple[str, ...]]:
+        """The classes by head, of a net with several."""
+        return self.classes if isinstance(self.classes, Mapping) else {}
+
+    def head(self, name: str) -> Contract:
+        """That of one head alone, as a net of its own that is not built anew: the arguments do not say how many classes it has.
+
+        Raises ValueError for a head that is not there.
+        """
+        one_of(name, "name", tuple(self.heads))
+        arguments = {key: value for key, value in self.arguments.items() if key != "num_classes"}
+        own = {"classes": self.classes[name], "temperature": self.temperature[name], "decision": self.decision[name]}
+        return replace(self, arguments=arguments, **own)
 
     # ---- in a file
 
@@ -246,12 +274,27 @@ class Contract:
         return np.clip(x * std + mean, 0, 1)
 
 
-def _rule(found: Any) -> DecisionRule:
-    """A rule as it is, or of its entries in a file."""
-    if isinstance(found, DecisionRule):
-        return found
-    check_keys(found, "decision", [f.name for f in fields(DecisionRule)])
-    return DecisionRule(**found)
+def _names(name: str, classes: Any) -> tuple[str, ...]:
+    if not isinstance(classes, tuple | list) or not all(isinstance(of_class, str) for of_class in classes):
+        wrong(TypeError, name, "a name for each", classes)
+    if not classes:
+        wrong(ValueError, name, "at least one", classes)
+    return tuple(classes)
+
+
+def _temperature(value: Any, name: str, classes: tuple[str, ...]) -> float:
+    return number(value, name, "(0, inf)")
+
+
+def _decision(found: Any, name: str, classes: tuple[str, ...]) -> DecisionRule | None:
+    """A rule as it is, or of its entries in a file; its target is one of the classes."""
+    if found is None:
+        return None
+    if not isinstance(found, DecisionRule):
+        check_keys(found, name, [f.name for f in fields(DecisionRule)])
+        found = DecisionRule(**found)
+    one_of(found.target, f"{name}.target", classes)
+    return found
 
 
 def range_of(images: Array) -> tuple[float, float]:

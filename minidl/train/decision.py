@@ -6,8 +6,9 @@ class, its target: an image is flagged where its calibrated probability of that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -78,6 +79,23 @@ def suspicious(classes: Sequence[str], target: str = "") -> int | None:
     if target:
         return list(classes).index(one_of(target, "target", classes))
     return 1 if len(classes) == 2 else None
+
+
+def all_of(classes: Any) -> tuple[str, ...]:
+    """The names of the classes, of several heads, name -> classes, those of all of them."""
+    return tuple(name for names in classes.values() for name in names) if isinstance(classes, Mapping) else tuple(classes)
+
+
+def targets(classes: Any, target: str = "") -> dict[str, int]:
+    """What is `suspicious`, by head, of "" where there is but one: the heads that have a class of that name, or two classes.
+
+    Raises ValueError for a name that no class has.
+    """
+    if target:
+        one_of(target, "target", all_of(classes))
+    heads = classes if isinstance(classes, Mapping) else {"": classes}
+    found = {head: suspicious(names, target if target in names else "") for head, names in heads.items()}
+    return {head: number for head, number in found.items() if number is not None}
 
 
 def calibrated(logits: Array, labels: Array) -> tuple[float, str]:

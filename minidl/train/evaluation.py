@@ -13,6 +13,7 @@ from minidl import metrics
 from minidl.array import Array
 from minidl.data import Dataset
 from minidl.inference.evaluation import evaluate
+from minidl.inference.heads import slices
 from minidl.io import files, lock
 from minidl.io.files import Path
 from minidl.nn import Module
@@ -21,12 +22,12 @@ from minidl.train.contract import Contract
 from minidl.train.decision import suspicious
 from minidl.train.load import TrainedNet, load_run
 from minidl.train.predictions import Predictions
-from minidl.train.run import digests_of
+from minidl.train.run import check_same_classes, digests_of
 from minidl.train.scoring import scored
-from minidl.train.selection import Row, best_epoch, described, is_finished, validated
+from minidl.train.selection import Row, best_epoch, described, is_finished, mean_over, validated
 from minidl.train.settings import Settings, check_keys
 
-KEYS = ["epoch", "images", "loss", "accuracy", "majority_accuracy", "balanced_accuracy", "confusion", "digests"]
+KEYS = ["epoch", "images", "loss", "accuracy", "majority_accuracy", "balanced_accuracy", "digests"]
 ADDED = [  # since the first runs
     *("target", "groups", "temperature", "decision", "recall", "average_precision", "ece", "ece_uncalibrated", "brier"),
     *("intervals", "notes"),
@@ -44,6 +45,9 @@ def evaluate_run(
     likeliest class and of the decisions, AUC, sensitivity and specificity, recall of each class, average precision and
     calibration, with intervals over the groups of the test set, or over images where it has none. predictions.csv has a line
     for each image, see `minidl.train.predictions`.
+
+    Of several heads `heads` holds all this of each, by name, on the images whose label is known, with the name of its file of
+    predictions; accuracy, majority_accuracy, balanced_accuracy and AUC are the means over the heads.
 
     A run is tested once, for whoever chooses among runs or settings by their test has no test any more. Asked again with the
     same images it says so, and returns what it has written; to the test of an older minidl it adds what that did not say.
@@ -67,8 +71,8 @@ def evaluate_run(
                 raise FileExistsError(
                     f"{folder} was tested already, on other images: expected those, for a run has one test; train another one"
                 )
-            if "intervals" in found:
-                print(f"{folder} was tested already, these are its scores of then: {described(found)}", flush=True)
+            if "intervals" in found or "heads" in found:
+                print(f"{folder} was tested already, these are its scores of then: {told(found)}", flush=True)
                 return found
         rows = _rows(folder)
         if not is_finished(rows, settings):
@@ -83,14 +87,39 @@ def evaluate_run(
             raise FloatingPointError(f"{folder}: the test loss is {loss}")
         best = best_epoch(rows, settings.select)
         assert best is not None
-        predictions = predictions_of(net, logits, test_set)
-        predictions.write(folder / "predictions.csv")
-        target = suspicious(net.classes, settings.target)
-        found = {"epoch": best + 1, "images": len(test_set), "loss": loss, "temperature": contract.temperature}
-        found |= {"decision": contract.decision and asdict(contract.decision)}
-        found |= scored(predictions, target, contract.temperature) | {"digests": digests}
+        found = {"epoch": best + 1, "images": len(test_set), "loss": loss}
+        if net.heads:
+            of_heads = {}
+            for number, (head, columns) in enumerate(slices(net.classes).items(), start=1):
+                file = f"predictions-{number}.csv"
+                one = _tested(net.head(head), logits[:, columns], test_set, test_set.labels[head], settings, folder / file)
+                of_heads[head] = one | {"predictions": file}
+            found |= mean_over(of_heads) | {"heads": of_heads}
+        else:
+            found |= _tested(net, logits, test_set, test_set.labels, settings, folder / "predictions.csv")
+        found |= {"images": len(test_set), "digests": digests}
         files.write(path, json.dumps(found, indent=2) + "\n")
     return found
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """What `evaluate_run` found, in words, of several heads for each."""
+    if "heads" in found:
+        return "; ".join(f"{head}: {described(row)}" for head, row in found["heads"].items())
+    return described(found)
+
+
+def _tested(
+    net: TrainedNet, logits: Array, test_set: Dataset, labels: Array, settings: Settings, path: pathlib.Path
+) -> dict[str, Any]:
+    """What one head says of the test, by its logits (N,K) and labels (N,), -1 where one is not known; with a file of it."""
+    predictions, contract = predictions_of(net, logits, test_set, labels), net.contract
+    predictions.write(path)
+    known = predictions.known()
+    target = suspicious(net.classes, settings.target if settings.target in net.classes else "")
+    about = {"images": len(known.labels), "temperature": contract.temperature}
+    about |= {"decision": contract.decision and asdict(contract.decision)}
+    return about | scored(known, target, contract.temperature)
 
 
 def check_settled(folder: Path, contract: Contract, rows: Sequence[Row]) -> None:
@@ -102,19 +131,22 @@ def check_settled(folder: Path, contract: Contract, rows: Sequence[Row]) -> None
         )
 
 
-def predictions_of(net: TrainedNet, logits: Array, dataset: Dataset) -> Predictions:
-    """What the net says of the images of `dataset`, by its logits (N,K). Images without names have their numbers."""
+def predictions_of(net: TrainedNet, logits: Array, dataset: Dataset, labels: Array) -> Predictions:
+    """What the net says of the images of `dataset`, by its logits (N,K). Images without names have their numbers.
+
+    labels: (N,), those of the dataset, or of the head that is asked.
+    """
     p = metrics.probabilities(logits, net.contract.temperature)
     names = [str(n) for n in (range(len(dataset)) if dataset.names is None else dataset.names)]
     groups = [""] * len(dataset) if dataset.groups is None else [str(group) for group in dataset.groups]
-    return Predictions(net.classes, names, groups, dataset.labels, p, net.decide(p))
+    return Predictions(net.classes, names, groups, labels, p, net.decide(p))
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         there = found if isinstance(found, dict) else {}
-        added = ADDED if "intervals" in there else []
+        added = ["heads"] if "heads" in there else [*ADDED, "confusion"] if "intervals" in there else ["confusion"]
         check_keys(found, "test", [*KEYS, *added, *(name for name in SOME if name in there)])
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
@@ -132,8 +164,7 @@ def _rows(folder: pathlib.Path) -> list[Row]:
 
 
 def _check_kind(test_set: Dataset, contract: Contract) -> None:
-    if test_set.classes != contract.classes:
-        raise ValueError(f"test_set: expected the classes {contract.classes}, got {test_set.classes}")
+    check_same_classes(test_set.classes, contract.classes, "test_set")
     expected = contract.channels, contract.height, contract.width
     if test_set.images.shape[1:] != expected or test_set.images.dtype.name != contract.dtype:
         came = f"{test_set.images.shape[1:]} {test_set.images.dtype}"

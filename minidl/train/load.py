@@ -12,12 +12,14 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from minidl import metrics, weights
 from minidl.array import Array, to_device
 from minidl.inference.evaluation import predict
+from minidl.inference.heads import Head, Heads, width
 from minidl.io.files import Path
 from minidl.io.notes import cut, short, some
 from minidl.nn import Module
@@ -33,9 +35,22 @@ class TrainedNet:
     contract: Contract
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the logits."""
+    def classes(self) -> Any:
+        """The names of the classes, in the order of the logits; of a net with several heads, name -> these."""
         return self.contract.classes
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The names of the heads, of a net with several."""
+        return tuple(self.contract.heads)
+
+    def head(self, name: str) -> TrainedNet:
+        """The same net, asked by this head alone: its model answers logits (N,K_h), and all methods take it.
+
+        Raises ValueError for a head that is not there.
+        """
+        contract = self.contract.head(name)
+        return TrainedNet(Head(Heads(self.model, self.contract.classes), name).eval(), contract)
 
     def prepare(self, *sources: str | os.PathLike[str] | Array) -> Array:
         """N sources, files or arrays (H,W) or (H,W,C) as files hold them -> x (N,C,H,W), where the model is.
@@ -63,10 +78,11 @@ class TrainedNet:
     def probabilities(self, x: Array, batch_size: int = 32) -> Array:
         """softmax(logits / T) of images x (N,C,H,W), as `prepare` makes them: (N,K) float64 on the CPU.
 
-        The logits are those of `logits`, and T is the temperature of the contract. Guo, Pleiss, Sun and Weinberger 2017, "On
-        calibration of modern neural networks".
-        Raises what `minidl.inference.predict` does, and ValueError where a logit is not finite.
+        The logits are those of `logits`, and T is the temperature of the contract. Of several heads one is asked,
+        `net.head(name)`. Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural networks".
+        Raises what `minidl.inference.predict` does, and ValueError where a logit is not finite, and for several heads.
         """
+        self._check_one_head()
         return metrics.probabilities(self.logits(x, batch_size), self.contract.temperature)
 
     def decide(self, p: Array) -> Array:
@@ -74,9 +90,14 @@ class TrainedNet:
 
         It is the rule's target where p_target >= threshold, else the likeliest of the other classes; without a rule, the
         likeliest class. Of equally likely ones it is the first. Raises ValueError for another shape, NaN, and rows that do not
-        add up to 1, TypeError for what is no array of floats.
+        add up to 1, and several heads, TypeError for what is no array of floats.
         """
+        self._check_one_head()
         return decide(p, self.classes, self.contract.decision)
+
+    def _check_one_head(self) -> None:
+        if self.heads:
+            raise ValueError(f"the net has the heads {', '.join(self.heads)}: ask one of them, net.head({self.heads[0]!r})")
 
 
 def load_run(path: Path, nets: Mapping[str, Callable[..., Module]]) -> TrainedNet:
@@ -99,7 +120,7 @@ def load_run(path: Path, nets: Mapping[str, Callable[..., Module]]) -> TrainedNe
         contract = Contract.of_metadata(metadata)
         model = _built(nets, contract)
         _fill(model, arrays, contract)
-        _check_head(model, contract)
+        _check_logits(model, contract)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return TrainedNet(model.eval(), contract)
@@ -126,19 +147,20 @@ def _fill(model: Module, arrays: Mapping[str, Array], contract: Contract) -> Non
         raise ValueError(f"its weights are not those of the {short(contract.architecture)} that it names: {what}") from error
 
 
-def _check_head(model: Module, contract: Contract) -> None:
-    if "num_classes" in contract.arguments:  # whoever changes both, has other weights
+def _check_logits(model: Module, contract: Contract) -> None:
+    if "num_classes" in contract.arguments:  # whoever changes that, has other weights
         return
-    if (K := _logits(model, contract)) != len(contract.classes):
-        raise ValueError(f"its net answers {K} logits for the {len(contract.classes)} classes that it names")
+    if (K := _logits(model, contract)) != (expected := width(contract.classes)):
+        raise ValueError(f"its net answers {K} logits for the {expected} classes that it names")
 
 
 def check_answers(model: Module, contract: Contract) -> None:
-    """Raises ValueError for a model that answers such images with other than a logit for each class."""
-    if (K := _logits(model, contract)) != (classes := len(contract.classes)):
+    """Raises ValueError for a model that answers such images with other than a logit for each class, of all heads."""
+    if (K := _logits(model, contract)) != (classes := width(contract.classes)):
+        of_each = " and ".join(f"{len(names)} of {head}" for head, names in contract.heads.items())
         raise ValueError(
-            f"model: expected {classes} logits, one for each class, got {K}; build {type(model).__name__} for {classes} "
-            f"classes, such as with num_classes={classes}"
+            f"model: expected {classes} logits, {of_each or 'one for each class'}, got {K}; build {type(model).__name__} for "
+            f"{classes} classes, such as with num_classes={classes}"
         )
 
 

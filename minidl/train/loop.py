@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,10 +34,11 @@ import numpy as np
 from minidl import metrics
 from minidl.analysis.nonfinite import first_nonfinite
 from minidl.arguments import count
-from minidl.array import Array, to_device
+from minidl.array import Array, array_module, to_cpu, to_device
 from minidl.core import Tensor
 from minidl.data import Dataset, Loader
 from minidl.inference.evaluation import evaluate
+from minidl.inference.heads import UNKNOWN, slices
 from minidl.inference.memory import batch_in_memory
 from minidl.io import lock
 from minidl.io.files import Path
@@ -45,16 +46,16 @@ from minidl.mixed import mixed
 from minidl.nn import Module
 from minidl.optim import SGD, AdamW, Optimizer, Schedule, one_cycle
 from minidl.train.augmentation import augmentation
-from minidl.train.balance import BalancedLoader, class_weights, counted, largest_share
+from minidl.train.balance import BalancedLoader, class_weights, counted, largest_shares
 from minidl.train.contract import Contract
 from minidl.train.cuda_graph import CapturedGradients
-from minidl.train.decision import calibrated, chosen, suspicious
+from minidl.train.decision import DecisionRule, calibrated, chosen, suspicious, targets
 from minidl.train.load import check_answers
 from minidl.train.loss import Loss, main_logits
 from minidl.train.loss_scale import LossScale
 from minidl.train.meter import Meter
 from minidl.train.run import Run, digests_of, hold_out
-from minidl.train.selection import PREFIX, Row, best_epoch, described, is_finished, scores, validated
+from minidl.train.selection import PREFIX, Row, best_epoch, by_head, described, is_finished, scores, validated
 from minidl.train.settings import Settings
 from minidl.train.transfer import frozen_layers, parameter_groups, start_from, still
 
@@ -83,13 +84,18 @@ def fit(
     `validation_auc`, see `minidl.train.selection`, `seconds` and `images_per_second` (of training alone), and in float16
     `loss_scale`. The validation is in float32. With class weights `train_loss` is the weighted mean.
 
+    Where the labels are of several heads, the model's logits are (N,K1+K2+...), these heads side by side in the order of the
+    labels, as a last linear layer of so many outputs gives them. The loss is the sum over the heads of the mean over the images
+    whose label is known. A row then tells each score of each head, such as `validation_malignancy_auc` and
+    `train_malignancy_accuracy`, and beside them their means, by which `settings.select` chooses.
+
     Raises:
         FileExistsError: the folder holds a run already, and `resume` is False.
         FileNotFoundError: there is nothing to resume, or the checkpoint of a run that has results is gone.
         BlockingIOError: another process is at work in the folder; the message tells which.
         ValueError: settings, data and model do not go together, or with those of the run that is to be resumed; the model
-            answers other than a logit for each class; a class has no images; a file of that run, or of weights, is damaged.
-            The model is as it was, but for its device, and for `settings.weights`.
+            answers other than a logit for each class; a class has no images, or a head no known label; a file of that run, or
+            of weights, is damaged. The model is as it was, but for its device, and for `settings.weights`.
         FloatingPointError: a loss is not finite; the message tells where that began.
         BatchMemoryError: a MemoryError; the message tells how much memory was held. What it held is free again.
         OSError: a file could not be written; those of the last finished epoch are as they were.
@@ -115,7 +121,8 @@ def fit(
     optimizer = AdamW(groups, settings.lr) if settings.optimizer == "adamw" else SGD(groups, settings.lr, 0.9, nesterov=True)
     schedule = one_cycle(settings.lr, settings.epochs * len(loader), settings.warmup)
     scale = LossScale() if settings.precision == "float16" else None
-    loss = Loss(model, to_device(class_weights(train_set), settings.device) if settings.balance == "weights" else None)
+    weights = on_device(class_weights(train_set), settings.device) if settings.balance == "weights" else None
+    loss = Loss(model, weights, train_set.classes)
     captured = CapturedGradients(model, loss, scale) if settings.cuda_graph else None
 
     sets = {"training": train_set} | ({} if validation is None else {"validation": validation})
@@ -146,7 +153,7 @@ def fit(
             rows.append(row)
             run.save(rows)  # whatever becomes of the validation
             validate(rows)
-            print(_line(rows[-1], settings.epochs), flush=True)
+            print(_line(rows[-1], settings.epochs, train_set.heads), flush=True)
             after_epoch(rows)
         if settings.select != "last" and run.best is not None:
             model.load_state_dict(run.best)
@@ -154,22 +161,39 @@ def fit(
         if validation is not None:
             contract = _determined(contract, model, validation, settings)
             run.settle(contract)
-        elif suspicious(contract.classes, settings.target) is not None:
+        elif targets(contract.classes, settings.target):
             print("operating point: none, for there are no validation images; the likeliest class decides", flush=True)
     return rows
 
 
 def _determined(contract: Contract, model: Module, validation: Dataset, settings: Settings) -> Contract:
-    """With the temperature and the decision of this model on the validation images."""
+    """With the temperature and the decision of this model on the validation images, of several heads those of each."""
     _, logits, labels = evaluate(model, validation, settings.batch_size, contract.normalize, contract.test_flips)
+    if not contract.heads:
+        temperature, rule = _decided(logits, labels, contract.classes, settings.target, settings, "")
+        return replace(contract, temperature=temperature, decision=rule, validation=len(labels))
+    found = {}
+    for head, known in by_head(logits, labels, contract.heads).items():
+        classes = contract.heads[head]
+        target = settings.target if settings.target in classes else ""
+        found[head] = _decided(*known, classes, target, settings, f"{head}: ")
+    temperatures, rules = ({head: pair[i] for head, pair in found.items()} for i in (0, 1))
+    return replace(contract, temperature=temperatures, decision=rules, validation=len(validation))
+
+
+def _decided(
+    logits: Array, labels: Array, classes: Sequence[str], target: str, settings: Settings, name: str
+) -> tuple[float, DecisionRule | None]:
+    """Temperature and decision of one head, which are printed behind its `name`."""
     temperature, told = calibrated(logits, labels)
-    print(told, flush=True)
-    rule, target = None, suspicious(contract.classes, settings.target)
-    if target is not None:
-        p = metrics.probabilities(logits, temperature)
-        rule, told = chosen(p, labels, contract.classes, target, settings.sensitivity)
-        print(told, flush=True)
-    return replace(contract, temperature=temperature, decision=rule, validation=len(labels))
+    print(f"{name}{told}", flush=True)
+    if (number := suspicious(classes, target)) is None:
+        return temperature, None
+    p = metrics.probabilities(logits, temperature)
+    wanted = settings.sensitivity if target == settings.target else None  # of another head's class
+    rule, told = chosen(p, labels, classes, number, wanted)
+    print(f"{name}{told}", flush=True)
+    return temperature, rule
 
 
 def train_epoch(
@@ -191,16 +215,18 @@ def train_epoch(
     ValueError for a layer to freeze that the model has not.
     """
     model.train()
-    loss, stays = loss or Loss(model), frozen_layers(model, settings.freeze)
+    dataset, stays = loader.dataset, frozen_layers(model, settings.freeze)
+    loss = loss or Loss(model, classes=dataset.classes)
     epoch = count(epoch, "epoch", 0)
     loader.set_epoch(epoch)
-    with Meter(epoch, settings.epochs, len(loader) * loader.batch_size) as meter:
+    with Meter(epoch, settings.epochs, len(loader) * loader.batch_size, dataset.heads) as meter:
         for step, (x, labels) in enumerate(loader, start=epoch * len(loader)):
+            labels = columns_of(labels)
             optimizer.lr = schedule(step)
             optimizer.zero_grad()
             with mixed(settings.precision), still(stays):
                 y, logits = _forward(model, loss, x, labels, captured)
-            right = (logits.data.argmax(1) == labels).sum()  # on a GPU: queued before the loss is waited for
+            right, known = _right(logits.data, labels, loss)  # on a GPU: queued before the loss is waited for
             value = y.item()
             if not math.isfinite(value):
                 if captured is not None:  # once more with ops, to ask where it began
@@ -212,10 +238,36 @@ def train_epoch(
                 )
             if _backward(model, y, scale, captured):
                 optimizer.step()
-            meter.add(value, int(right), len(x))
+            meter.add(value, to_cpu(right), to_cpu(known), len(x))
     row = {"epoch": epoch + 1, "lr": optimizer.lr, **meter.row()}
-    row["train_majority_accuracy"] = largest_share(loader)
+    shares = largest_shares(loader)
+    row["train_majority_accuracy"] = float(np.mean(list(shares.values())))
+    row |= {f"train_{head}_majority_accuracy": shares[head] for head in dataset.heads}
     return row if scale is None else row | {"loss_scale": scale.scale}
+
+
+def columns_of(labels: Any) -> Array:
+    """Labels (N,) as they are; of several heads, name -> (N,), a column for each, (N,H)."""
+    if not isinstance(labels, Mapping):
+        return labels
+    columns = list(labels.values())
+    return array_module(columns[0]).stack(columns, 1)
+
+
+def on_device(weights: Any, device: str) -> Any:
+    """Class weights, or those of each head, where the model is."""
+    if isinstance(weights, Mapping):
+        return {head: to_device(a, device) for head, a in weights.items()}
+    return to_device(weights, device)
+
+
+def _right(logits: Array, labels: Array, loss: Loss) -> tuple[Array, Array]:
+    """How many images each head classifies as they should be, of how many whose label is known, (H,) each."""
+    xp = array_module(labels)
+    heads = slices(loss.heads).values() if loss.heads else [slice(None)]
+    answers = xp.stack([logits[:, columns].argmax(1) for columns in heads], 1)  # (N,H)
+    labels = labels.reshape(answers.shape)
+    return (answers == labels).sum(0), (labels != UNKNOWN).sum(0)
 
 
 def _forward(
@@ -239,12 +291,16 @@ def _backward(model: Module, loss: Tensor, scale: LossScale | None, captured: Ca
     return True
 
 
-def _line(row: Row, epochs: int) -> str:
+def _line(row: Row, epochs: int, heads: tuple[str, ...] = ()) -> str:
     epoch = f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}"
-    train = f"training loss {row['train_loss']:.3f}, accuracy {row['train_accuracy']:.1%}"
-    train += f" (always the largest class: {row['train_majority_accuracy']:.1%})"
+    told = []
+    for head in heads or ("",):
+        name, prefix = (f"{head} ", f"train_{head}_") if head else ("", "train_")
+        told.append(f"{name}accuracy {row[f'{prefix}accuracy']:.1%}")
+        told[-1] += f" (always the largest class: {row[f'{prefix}majority_accuracy']:.1%})"
+    train = f"training loss {row['train_loss']:.3f}, {', '.join(told)}"
     if validated(row):
-        train += f"; validation loss {row[f'{PREFIX}loss']:.3f}, {described(row, PREFIX)}"
+        train += f"; validation loss {row[f'{PREFIX}loss']:.3f}, {described(row, PREFIX, heads)}"
     return f"{epoch}  {train}; {row['images_per_second']:,.0f} images/s, {row['seconds']:.1f} s"
 
 

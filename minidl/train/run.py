@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,9 +23,9 @@ from minidl.optim import Optimizer
 from minidl.train import checkpoint
 from minidl.train.balance import check_classes
 from minidl.train.contract import Contract
-from minidl.train.decision import suspicious
+from minidl.train.decision import all_of, targets
 from minidl.train.loss_scale import LossScale
-from minidl.train.selection import PREFIX, Row, best_epoch, validated
+from minidl.train.selection import PREFIX, Row, best_epoch, names_of_scores, validated
 from minidl.train.settings import Settings, check_keys, same_settings
 
 FILES = ("settings.json", "checkpoint.safetensors", "model.safetensors", "metrics.jsonl", "test.json", "predictions.csv")
@@ -35,14 +35,16 @@ PART = 64  # images or labels of which a digest is taken at once
 def hold_out(train_set: Dataset, validation: Dataset | None, settings: Settings) -> tuple[Dataset, Dataset | None]:
     """What is trained on, and what an epoch is chosen by: `validation`, or a share of the training images, or nothing.
 
-    A share keeps groups whole and classes in proportion. Raises ValueError where there are both, or labels of several heads,
-    where an epoch is to be chosen by nothing, and where a class has no images.
+    A share keeps groups whole, and classes in proportion, those of each head. Raises ValueError where there are both, where an
+    epoch is to be chosen by nothing, and where sets and settings do not go together.
     """
     if validation is not None and settings.validation:
         raise ValueError(f"validation: images are given, and {settings.validation:g} of the training images are to be held out")
-    for name, dataset in ("train_set", train_set), ("validation", validation):
-        if dataset is not None and dataset.heads:
-            raise ValueError(f"{name}: expected labels of one head, got {', '.join(dataset.heads)}; write {name}.head(name)")
+    names_of_scores(train_set.heads)
+    if train_set.heads and settings.balance == "sample":
+        raise ValueError(
+            f"balance: 'sample' draws by the classes of one head, got {', '.join(train_set.heads)}; write balance='weights'"
+        )
     if settings.validation:
         train_set, validation = train_set.split([1 - settings.validation, settings.validation], settings.seed, stratify=True)
     if validation is None and settings.select != "last":
@@ -55,12 +57,12 @@ def hold_out(train_set: Dataset, validation: Dataset | None, settings: Settings)
     return train_set, validation
 
 
-def _check_target(classes: Sequence[str], validation: Dataset | None, settings: Settings) -> None:
-    target = suspicious(classes, settings.target)
+def _check_target(classes: Any, validation: Dataset | None, settings: Settings) -> None:
+    found = targets(classes, settings.target)
     if settings.sensitivity is None:
         return
-    if target is None:
-        raise ValueError(f"sensitivity: {settings.sensitivity:g} of which class? set target, one of {tuple(classes)}")
+    if not found:
+        raise ValueError(f"sensitivity: {settings.sensitivity:g} of which class? set target, one of {all_of(classes)}")
     if validation is None:
         raise ValueError(
             f"sensitivity: {settings.sensitivity:g} takes a threshold that validation images give, and there are none; hold "
@@ -74,8 +76,7 @@ def check_data(train_set: Dataset, validation: Dataset | None, settings: Setting
     check_classes(train_set, "train_set")
     if validation is None:
         return
-    if train_set.classes != validation.classes:
-        raise ValueError(f"train_set has the classes {train_set.classes}, validation {validation.classes}")
+    check_same_classes(validation.classes, train_set.classes, "validation")
     if train_set.images.shape[1:] != validation.images.shape[1:]:
         raise ValueError(
             f"train_set has images of {train_set.images.shape[1:]} (C,H,W), validation of {validation.images.shape[1:]}"
@@ -89,17 +90,31 @@ def check_data(train_set: Dataset, validation: Dataset | None, settings: Setting
     check_classes(validation, "validation")
 
 
+def check_same_classes(classes: Any, expected: Any, name: str) -> None:
+    """Raises ValueError for other classes or heads than those of the training, or heads in another order than its logits."""
+    if classes != expected:
+        raise ValueError(f"{name}: expected the classes {expected}, got {classes}")
+    if isinstance(expected, Mapping) and list(classes) != list(expected):
+        raise ValueError(f"{name}: expected the heads in the order of training, {list(expected)}, got {list(classes)}")
+
+
 def digests_of(sets: Mapping[str, Dataset]) -> dict[str, str]:
     """Of all images and labels, in their order. BLAKE2b takes 0.2 s for the 184 MB of CIFAR-10, on a CPU of any kind."""
-    arrays = {f"{of} {name}": getattr(d, name) for of, d in sets.items() for name in ("images", "labels")}
     found = {}
+    for of, d in sets.items():
+        found[f"{of} images"] = _digest({"": d.images})
+        found[f"{of} labels"] = _digest(d.labels if d.heads else {"": d.labels})
+    return found
+
+
+def _digest(arrays: Mapping[str, Array]) -> str:
+    digest = hashlib.blake2b(digest_size=32)
     for name, a in arrays.items():
-        digest = hashlib.blake2b(f"{a.dtype.str} {a.shape}".encode(), digest_size=32)
+        digest.update(f"{name}{a.dtype.str} {a.shape}".encode())
         for first in range(0, len(a), PART):  # of images that are left on disk, so many are in memory
             part: Array = np.ascontiguousarray(a[first : first + PART])
             digest.update(part.reshape(-1).view(np.uint8).data)
-        found[name] = digest.hexdigest()
-    return found
+    return digest.hexdigest()
 
 
 @dataclass
@@ -214,7 +229,8 @@ class Run:
         check_keys(facts, "facts", list(self._facts([])))
         same_settings(facts["settings"], self.settings.what())
         self._check_images(facts)
-        _check_rows(facts["rows"], self.settings, self.scale is not None, self.validates)
+        heads = tuple(self.contract.heads)
+        _check_rows(facts["rows"], self.settings, self.scale is not None, self.validates, heads)
         if facts["step"] != (expected := len(facts["rows"]) * self.steps) or type(facts["step"]) is not int:
             wrong(ValueError, "step", f"{expected} after {len(facts['rows'])} epochs", facts["step"])
         if self.scale is not None:
@@ -237,21 +253,19 @@ RANGES = {  # of the numbers in a row, but for its epoch
     "lr": "[0, inf)", "train_loss": "[0, inf)", "train_accuracy": "[0, 1]", "train_majority_accuracy": "[0, 1]",
     "seconds": "[0, inf)", "images_per_second": "[0, inf)",
 }  # fmt: skip
-SCORES = {
-    f"{PREFIX}loss": "[0, inf)",
-    **{f"{PREFIX}{name}": "[0, 1]" for name in ("accuracy", "majority_accuracy", "balanced_accuracy", "auc")},
-}
 
 
-def _check_rows(rows: Any, settings: Settings, scaled: bool, validates: bool) -> None:
+def _check_rows(rows: Any, settings: Settings, scaled: bool, validates: bool, heads: tuple[str, ...]) -> None:
     if not isinstance(rows, list) or not 1 <= len(rows) <= settings.epochs:
         came = f"{len(rows)}" if isinstance(rows, list) else repr(rows)
         raise ValueError(f"rows: expected 1 to {settings.epochs}, one for each epoch, got {came}")
+    of_heads = {f"train_{head}_{name}": "[0, 1]" for head in heads for name in ("accuracy", "majority_accuracy")}
+    scores = {f"{PREFIX}{name}": "[0, inf)" if name == "loss" else "[0, 1]" for name in names_of_scores(heads)}
     for i, row in enumerate(rows):
-        ranges = RANGES | ({"loss_scale": "[1, inf)"} if scaled else {})
+        ranges = RANGES | of_heads | ({"loss_scale": "[1, inf)"} if scaled else {})
         is_last = i == len(rows) - 1 and isinstance(row, dict)
-        if validates and not (is_last and not any(name in row for name in SCORES)):
-            ranges |= SCORES
+        if validates and not (is_last and not any(name in row for name in scores)):
+            ranges |= scores
         check_keys(row, f"rows[{i}]", ["epoch", *ranges])
         if count(row["epoch"], f"rows[{i}].epoch") != i + 1:
             wrong(ValueError, f"rows[{i}].epoch", str(i + 1), row["epoch"])

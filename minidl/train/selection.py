@@ -4,7 +4,9 @@ accuracy            the share that is right; `majority_accuracy` beside it, what
 balanced_accuracy   the mean of that share over the classes
 auc                 of two classes that of the difference of their logits; of more, the mean over the classes of that of the
                     class's probability, the class against all others
-loss                the mean cross-entropy, of which less is better
+loss                the mean cross-entropy, of which less is better; of several heads the sum of theirs
+
+Of several heads each score is the mean over these, and beside it stands that of each, such as `malignancy_auc`.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ from minidl import metrics
 from minidl.array import Array
 from minidl.data import Augmentation, Dataset
 from minidl.inference.evaluation import evaluate
+from minidl.inference.heads import UNKNOWN, slices
 from minidl.nn import Module
 from minidl.train.settings import Settings
 
 Row = dict[str, Any]  # one line of metrics.jsonl
 
 PREFIX = "validation_"  # of the scores in a row
+SCORES = ("loss", "accuracy", "majority_accuracy", "balanced_accuracy", "auc")
 
 
 def scores(model: Module, dataset: Dataset, prepare: Augmentation, batch_size: int | None = None, flips: str = "none") -> Row:
@@ -34,7 +38,37 @@ def scores(model: Module, dataset: Dataset, prepare: Augmentation, batch_size: i
     as in `minidl.inference.evaluate`; with the batch_size of the training, this takes no more memory.
     """
     loss, logits, labels = evaluate(model, dataset, batch_size, prepare, flips)
-    return {"loss": loss} | (scores_of(logits, labels) if math.isfinite(loss) else {})
+    if not math.isfinite(loss):
+        return {"loss": loss}
+    if not dataset.heads:
+        return {"loss": loss} | scores_of(logits, labels)
+    rows = {head: scores_of(*known) for head, known in by_head(logits, labels, dataset.classes).items()}
+    each = {f"{head}_{name}": value for head, row in rows.items() for name, value in row.items()}
+    return {"loss": loss} | mean_over(rows) | each
+
+
+def by_head(logits: Array, labels: Mapping[str, Array], classes: Mapping[str, Sequence[str]]) -> dict[str, tuple[Array, Array]]:
+    """Of each head the logits (n,K_h) and labels (n,) of the images whose label is known: of (N,K1+K2+...) and (N,) each."""
+    found = {}
+    for head, columns in slices(classes).items():
+        known = labels[head] != UNKNOWN
+        found[head] = logits[known, columns], labels[head][known]
+    return found
+
+
+def mean_over(rows: Mapping[str, Row]) -> Row:
+    """The mean over the heads of each score that all of them have."""
+    shared = [name for name in SCORES if all(name in row for row in rows.values())]
+    return {name: float(np.mean([row[name] for row in rows.values()])) for name in shared}
+
+
+def names_of_scores(heads: Sequence[str]) -> list[str]:
+    """What a row calls the scores of a run with these heads. Raises ValueError where two would be called the same."""
+    names = [*SCORES, *(f"{head}_{name}" for head in heads for name in SCORES if name != "loss")]
+    for head in heads:
+        if not head or any(names.count(f"{head}_{name}") > 1 for name in SCORES):
+            raise ValueError(f"labels: the scores of a head called {head!r} cannot be told from others; give it another name")
+    return names
 
 
 def scores_of(logits: Array, labels: Array) -> Row:
@@ -56,8 +90,10 @@ def auc(logits: Array, labels: Array) -> float:
     return metrics.macro_auc(metrics.probabilities(logits), labels)
 
 
-def described(row: Mapping[str, Any], prefix: str = "") -> str:
-    """The scores in words: accuracy never without what the largest class alone gets."""
+def described(row: Mapping[str, Any], prefix: str = "", heads: Sequence[str] = ()) -> str:
+    """The scores in words, of several heads those of each: accuracy never without what the largest class alone gets."""
+    if heads:
+        return "; ".join(f"{head}: {described(row, f'{prefix}{head}_')}" for head in heads)
     accuracy, majority = row[f"{prefix}accuracy"], row[f"{prefix}majority_accuracy"]
     text = f"accuracy {accuracy:.1%} (always the largest class: {majority:.1%})"
     text += f", balanced {row[f'{prefix}balanced_accuracy']:.1%}"

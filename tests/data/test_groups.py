@@ -262,14 +262,38 @@ def test_heads() -> None:
         assert np.bincount(part.labels["density"][part.labels["density"] >= 0]).tolist() == [1, 1]
     assert sorted(which(a) + which(b)) == list(range(6))
     assert len(d.split((0.5, 0.5))) == 2
-    with pytest.raises(ValueError, match=r"stratify: expected False, or the head to share out, one of .*, got True"):
-        d.folds(2)
     with pytest.raises(ValueError, match=r"stratify: expected one of \('birads', 'density'\), got 'age'"):
         d.split((0.5, 0.5), stratify="age")
     with pytest.raises(ValueError, match=r"name: expected one of .*, got 'age'"):
         d.head("age")
     with pytest.raises(ValueError, match="dataset: no label of birads is known"):
         d.take([2]).head("birads")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_class_of_every_head_in_proportion(seed: int) -> None:
+    """Of lesions with several images, and of sites that are rare, or more often malignant, or not known."""
+    rng = np.random.default_rng(seed)
+    groups = np.sort(rng.integers(0, 600, 800))
+    site = rng.choice(6, 600, p=(0.4, 0.3, 0.15, 0.1, 0.03, 0.02))[groups]
+    malignant = (rng.random(600) < np.where(np.arange(600) % 2, 0.1, 0.3)).astype(np.int64)[groups]
+    site[rng.random(600)[groups] < 0.05] = -1
+    labels = {"malignant": malignant, "site": site}
+    d = numbered(labels, groups, classes={"malignant": ("no", "yes"), "site": tuple("abcdef")})
+    for parts, share in (
+        (d.split((0.8, 0.2), seed, stratify=True), 0.2),
+        (d.split((0.8, 0.2), seed), 0.2),
+        *((fold, 0.25) for fold in d.folds(4, seed)),
+    ):
+        check_disjoint(*parts)
+        for head, values in labels.items():
+            for k in np.unique(values):
+                assert abs((parts[1].labels[head] == k).sum() - share * (values == k).sum()) < 6, (head, k)
+
+
+def test_heads_come_in_one_order() -> None:
+    d = numbered(HEADS, classes=dict(reversed(NAMES.items())))
+    assert list(d.classes) == list(d.labels) == ["birads", "density"]
 
 
 @pytest.mark.parametrize(

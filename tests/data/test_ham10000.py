@@ -20,7 +20,13 @@ def colour(number: int) -> tuple[int, int, int]:
     return 20 * (number % 12) + 10, 20 * (number // 12) + 10, 128
 
 
-def write(root: pathlib.Path, metadata: str = "HAM10000_metadata.csv", separator: str = ",") -> list[tuple[str, str, str]]:
+def site_of(number: int) -> str:
+    return ("back", "unknown", "face", "", "lower extremity")[number % 5]
+
+
+def write(
+    root: pathlib.Path, metadata: str = "HAM10000_metadata.csv", separator: str = ",", sites: bool = False
+) -> list[tuple[str, str, str]]:
     """An image of 60x45 (WxH) for each row, whose colour tells its number, with a lesion in its left half."""
     rows, lesion = [], 0
     for dx, count in KINDS.items():
@@ -36,6 +42,8 @@ def write(root: pathlib.Path, metadata: str = "HAM10000_metadata.csv", separator
         mask[10:30, :30] = 255
         Image.fromarray(mask).save(folders[2] / f"{name}_segmentation.png")
     table = [("lesion_id", "image_id", "dx", "age"), *((*row, "50.0") for row in rows)]
+    if sites:
+        table = [(*line, site) for line, site in zip(table, ["localization", *map(site_of, range(len(rows)))], strict=True)]
     (root / metadata).write_text("".join(separator.join(line) + "\n" for line in table))
     return rows
 
@@ -88,6 +96,22 @@ def test_images_masks_and_labels(root: pathlib.Path) -> None:
     assert (small.masks["lesion"] == expected[2::5, 2::5]).all()
 
 
+def test_sites_of_the_body(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Beside malignancy or alone; what is unknown or empty is -1."""
+    write(tmp_path, sites=True)
+    both = ham10000(tmp_path, size=(18, 24), labels=("malignant", "localization"))
+    plain, which = ham10000(root, size=(18, 24)), numbers(both.images)
+    assert both.heads == ("malignant", "localization") and np.array_equal(both.labels["malignant"], plain.labels)
+    assert both.classes == {"malignant": ("benign", "malignant"), "localization": ("back", "face", "lower extremity")}
+    names = dict(enumerate(both.classes["localization"]))
+    assert [names.get(k, "") for k in both.labels["localization"]] == [site_of(i).replace("unknown", "") for i in which]
+    alone = ham10000(tmp_path, size=(18, 24), labels="localization")
+    known = both.labels["localization"] >= 0
+    assert np.array_equal(alone.images, both.images[known]) and np.array_equal(alone.groups, both.groups[known])
+    with pytest.raises(ValueError, match=r"labels: the metadata in .* have no column localization, got lesion_id"):
+        ham10000(root, labels="localization")
+
+
 @pytest.mark.parametrize(("metadata", "separator"), [("HAM10000_metadata", ","), ("HAM10000_metadata.tab", "\t")])
 def test_other_forms_of_the_metadata(root: pathlib.Path, tmp_path: pathlib.Path, metadata: str, separator: str) -> None:
     write(tmp_path, metadata, separator)
@@ -98,7 +122,10 @@ def test_other_forms_of_the_metadata(root: pathlib.Path, tmp_path: pathlib.Path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"labels": "dx"}, r"labels: expected one of \('malignant', 'diagnosis'\), got 'dx'"),
+        ({"labels": "dx"}, r"labels: expected one of \('malignant', 'diagnosis', 'localization'\), got 'dx'"),
+        ({"labels": ("malignant", "dx")}, r"labels: expected one of .*, got 'dx'"),
+        ({"labels": ()}, r"labels: expected one of .*, or several, got \(\)"),
+        ({"labels": ("malignant", "malignant")}, r"labels: expected one of .*, or several, got"),
         ({"test": 0}, r"test: expected a number in \(0, 1\), got 0"),
         ({"test": 1.0}, r"test: expected a number in \(0, 1\), got 1.0"),
         ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),

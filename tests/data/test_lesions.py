@@ -228,6 +228,29 @@ def test_evidence_in_one_channel(channels: int, k: int) -> None:
     assert all((d.masks["lesion"] >= full.masks["lesion"]).ravel())
 
 
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_freckle_that_is_a_question_of_its_own(size: int) -> None:
+    """It comes in half of the images whatever their class, and nothing else changes where it is not."""
+    n = 400 if size == 32 else 60
+    d, all_have, none_has = (lesions(n, size, seed=4, mark=(0.5, 0.5), freckle=p) for p in (0.5, 1, 0))
+    plain, without = (lesions(n, size, seed=4, mark=(0.5, 0.5), without=out) for out in ((), ("distractor",)))
+    assert d.heads == ("malignancy", "freckle") and d.classes["freckle"] == ("absent", "present")
+    assert np.array_equal(d.labels["malignancy"], plain.labels)
+    there = d.labels["freckle"] == 1
+    assert np.array_equal(d.images[there], plain.images[there]) and np.array_equal(d.images[~there], without.images[~there])
+    assert np.array_equal(all_have.images, plain.images) and np.array_equal(none_has.images, without.images)
+    assert all_have.labels["freckle"].all() and not none_has.labels["freckle"].any() and not none_has.masks["freckle"].any()
+    for labels in d.labels["freckle"][::2], d.labels["freckle"][1::2]:  # benign and malignant
+        assert abs(labels.mean() - 0.5) < 2 / np.sqrt(len(labels))
+    differs = (plain.images != without.images).any(1)
+    assert not (differs & ~all_have.masks["freckle"]).any()  # no pixel outside of the mask tells
+    assert differs.sum() > 0.9 * all_have.masks["freckle"].sum()
+    assert np.array_equal(d.masks["freckle"].any((1, 2)), there) and not (d.masks["freckle"] & d.masks["lesion"]).any()
+    assert not (d.masks["freckle"] & d.masks["evidence"]).any()  # the places of the two heads are apart
+    few = lesions(10, size, seed=4, mark=(0.5, 0.5), freckle=0.5)
+    assert np.array_equal(few.images, d.images[:10]) and np.array_equal(few.labels["freckle"], d.labels["freckle"][:10])
+
+
 def test_a_large_image() -> None:
     d = lesions(1, 1024, 4, mark=(1, 1))
     share = {name: mask.mean() for name, mask in d.masks.items()}
@@ -248,6 +271,8 @@ def test_a_large_image() -> None:
         ({"mark": (0.5, 1.5)}, ValueError, r"mark\[1\]: expected a number in \[0, 1\], got 1.5"),
         ({"mark": (0.5, np.nan)}, ValueError, r"mark\[1\]: expected a number in \[0, 1\], got nan"),
         ({"mark": ("a", "b")}, TypeError, r"mark\[0\]: expected a number in \[0, 1\], got 'a'"),
+        ({"freckle": 1.5}, ValueError, r"freckle: expected a number in \[0, 1\], got 1.5"),
+        ({"freckle": "no"}, TypeError, r"freckle: expected a number in \[0, 1\], got 'no'"),
         ({"evidence_channel": 3}, ValueError, "evidence_channel: expected less than channels, 3, got 3"),
         ({"evidence_channel": -1}, ValueError, "evidence_channel: expected an integer of at least 0, got -1"),
         ({"evidence_channel": 0.0}, TypeError, "evidence_channel: expected an integer of at least 0, got 0.0"),

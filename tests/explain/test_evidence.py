@@ -9,7 +9,7 @@ import pytest
 
 from minidl import Tensor, nn, ops
 from minidl.explain import Head, evidence_maps, grad_cam, integrated_gradients, saliency
-from minidl.explain.evidence import heads_of
+from minidl.inference.heads import heads_of
 
 from .nets import Net, images
 

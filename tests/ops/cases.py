@@ -318,13 +318,14 @@ def softmax(draw: Any, name: str) -> Case:
 @case("CrossEntropy")
 def cross_entropy(draw: Any, name: str) -> Case:
     n, k = draw(st.integers(1, 5)), draw(st.integers(1, 5))
-    rng = draw_rng(draw)
+    rng, ignored = draw_rng(draw), draw(st.sampled_from((None, -1, 0)))
     return Case(
         ops.cross_entropy,
         rng.uniform(-3, 3, (n, k)),
-        labels=rng.integers(k, size=n),
+        labels=rng.integers(0 if ignored is None else min(ignored, 0), k, size=n),
         class_weights=rng.uniform(0.5, 2, k) if draw(st.booleans()) else None,
         label_smoothing=draw(st.sampled_from((0.0, 0.1, 0.6))),
+        ignore_index=ignored,
     )
 
 

@@ -177,8 +177,10 @@ def test_cross_entropy(strategy: Any, dtype: Any, kernel: str, data: st.DataObje
     case = data.draw(strategy)
     labels, weights = _torch(case.settings["labels"]), case.settings["class_weights"]
     weights = None if weights is None else _torch(weights.astype(dtype))
-    smoothing = case.settings["label_smoothing"]
-    _agree(case, lambda z: F.cross_entropy(z, labels, weights, label_smoothing=smoothing), dtype, kernel)
+    smoothing, ignored = case.settings["label_smoothing"], case.settings["ignore_index"]
+    ignored = -100 if ignored is None else ignored
+    assume(bool((labels != ignored).any()))  # of no row PyTorch has NaN
+    _agree(case, lambda z: F.cross_entropy(z, labels, weights, ignore_index=ignored, label_smoothing=smoothing), dtype, kernel)
 
 
 @drawn("BinaryCrossEntropyWithLogits")

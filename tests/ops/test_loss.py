@@ -77,3 +77,27 @@ def test_softmax_of_a_row_with_minus_infinity() -> None:
     gy = np.array([[1.0, 0, 0], [0, 1, 0]])
     np.testing.assert_allclose(gradients(p, [z], gy)[0], [[q * (1 - q), 0, -q * (1 - q)], [0, 0, 0]], rtol=1e-14)
     np.testing.assert_allclose(gradients(log_p, [z], gy)[0], [[1 - q, 0, q - 1], [0, 0, 0]], rtol=1e-14)
+
+
+@pytest.mark.parametrize("kernel", kernels.CHOICES)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rows_of_which_nothing_is_known(dtype: Any, kernel: str) -> None:
+    """The loss and the gradients are those of the others alone, whatever the logits of these rows are."""
+    rng = np.random.default_rng(0)
+    a, labels, v = rng.normal(size=(6, 3)).astype(dtype), np.array([2, -1, 0, -1, 1, 1]), np.array([1, 2, 0.5], dtype)
+    a[3] = np.nan
+    known = labels >= 0
+    with kernels.use(kernel):
+        for weights in None, v:
+            z, few = Tensor(a, requires_grad=True), Tensor(a[known], requires_grad=True)
+            y = ops.cross_entropy(z, labels, weights, 0.1, ignore_index=-1)
+            alone = ops.cross_entropy(few, labels[known], weights, 0.1)
+            assert y.dtype == dtype and y.item() == pytest.approx(alone.item(), rel=4 * float(np.finfo(dtype).eps))
+            g, only = gradients(y, [z])[0], gradients(alone, [few])[0]
+            np.testing.assert_allclose(g[known], only, rtol=8 * float(np.finfo(dtype).eps))
+            assert g.dtype == dtype and not g[~known].any()
+        z = Tensor(a, requires_grad=True)
+        y = ops.cross_entropy(z, np.full(6, -1), ignore_index=-1)
+        assert y.item() == 0 and not gradients(y, [z])[0].any()
+        with pytest.raises(ValueError, match="labels: expected 0 to 2 for 3 classes, got -2 to 0"):
+            ops.cross_entropy(z, np.array([-2, -1, 0, 0, 0, 0]), ignore_index=-1)

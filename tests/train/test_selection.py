@@ -192,7 +192,7 @@ def test_what_cannot_be_tested(chosen: pathlib.Path, tmp_path: pathlib.Path) -> 
     assert not (chosen / "test.json").exists()
 
 
-# ---- groups and heads
+# ---- groups
 
 
 def test_held_out_images_are_of_other_groups_and_in_proportion(tmp_path: pathlib.Path) -> None:
@@ -203,9 +203,3 @@ def test_held_out_images_are_of_other_groups_and_in_proportion(tmp_path: pathlib
     assert held_out is not None and first.groups is not None and held_out.groups is not None
     assert not set(first.groups) & set(held_out.groups)
     assert np.bincount(held_out.labels).tolist() == [5, 5] and len(first) == 30
-
-
-def test_labels_of_several_heads_are_refused(tmp_path: pathlib.Path) -> None:
-    heads = Dataset(TRAIN.images, {"kind": TRAIN.labels}, {"kind": TRAIN.classes})
-    with pytest.raises(ValueError, match=r"train_set: expected labels of one head, got kind; write train_set\.head\(name\)"):
-        fit(Net(), heads, SETTINGS, tmp_path)

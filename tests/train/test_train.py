@@ -595,7 +595,7 @@ def test_data_that_do_not_fit(tmp_path: pathlib.Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(ValueError, match="batch_size: 64 is more than the 40 training images"):
         fit(Net(), TRAIN, replace(SETTINGS, batch_size=64), out, TEST)
-    with pytest.raises(ValueError, match=r"\('benign', 'malignant'\), validation \('a', 'b'\)"):
+    with pytest.raises(ValueError, match=r"validation: expected the classes \('benign', 'malignant'\), got \('a', 'b'\)"):
         fit(Net(), TRAIN, SETTINGS, out, Dataset(TEST.images, TEST.labels, ("a", "b")))
     with pytest.raises(ValueError, match=r"images of \(3, 32, 32\) \(C,H,W\), validation of \(3, 33, 33\)"):
         fit(Net(), TRAIN, SETTINGS, out, lesions(4, size=33))

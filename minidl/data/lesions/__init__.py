@@ -6,8 +6,9 @@ has a smooth border, and a centred nucleus or none. Everything else (skin, light
 same way in both. The two images of a matched pair share all of it and differ in malignancy alone, so that the pixels in
 which they differ are the evidence.
 
-On demand some hold a confounder, too: a mark of a surgeon's pen or a ruler, apart from both, that has nothing to do with
-malignancy, but can be made to occur with it. And each can be drawn again without its lesion, freckle or mark, and nothing
+On demand only some have the freckle, and whether they do is a second question, with evidence of its own. Some may hold a
+confounder, too: a mark of a surgeon's pen or a ruler, apart from both, that has nothing to do with malignancy, but can be made
+to occur with it. And each can be drawn again without its lesion, freckle or mark, and nothing
 else changed, which tells what a net relies on.
 
 `scene` says what varies, `marks` what a mark looks like, and `render` makes an image of it all.
@@ -19,7 +20,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from minidl.arguments import count, numbers, wrong
+from minidl.arguments import count, number, numbers, wrong
 from minidl.array import Array
 from minidl.data.dataset import Dataset
 from minidl.data.lesions.render import ABSORBANCE, render
@@ -28,6 +29,7 @@ from minidl.data.lesions.scene import sample
 __all__ = ["CLASSES", "lesions"]
 
 CLASSES = ("benign", "malignant")
+FRECKLE = ("absent", "present")
 PARTS = ("lesion", "distractor", "mark")
 
 
@@ -40,6 +42,7 @@ def lesions(
     mark: Sequence[float] | None = None,
     evidence_channel: int | None = None,
     without: Collection[str] = (),
+    freckle: float | None = None,
 ) -> Dataset:
     """`n` generated images (n,channels,size,size) uint8, labels 0 "benign" and 1 "malignant" in turn, and masks.
 
@@ -51,7 +54,8 @@ def lesions(
       of the side, which is 0.5% to 2% of the area;
     - "distractor": inside the freckle's border; it and its soft edge are disjoint from the lesion's;
     - "evidence": the pixels that differ between the two images of the pair;
-    - "mark", with `mark` only: where there is ink, in none of the others.
+    - "mark", with `mark` only: where there is ink, in none of the others;
+    - "freckle", with `freckle` only: the freckle with its soft edge, the pixels that would differ without it.
 
     Args:
         size: height and width, at least 32.
@@ -61,10 +65,13 @@ def lesions(
         evidence_channel: the one channel, from 0, in which a malignant lesion looks malignant; the others show its benign
             twin, and "lesion" is what lies inside either border. None: all channels do.
         without: what is left out, of "lesion", "distractor" and "mark", with all else as before; its mask is empty.
+        freckle: the probability that an image has a freckle, whatever else it has. Then there are two heads, "malignancy" with
+            the classes from above and "freckle" with "absent" and "present", and the evidence of each is planted in a place
+            of its own. None: all have one.
 
     Raises:
         TypeError, ValueError: n < 1, size < 32, channels none of these, seed < 0, or no integer; `mark` no two
-            probabilities, `evidence_channel` no channel, or another name in `without`.
+            probabilities, `freckle` none, `evidence_channel` no channel, or another name in `without`.
     """
     n, size, channels, seed = count(n, "n"), count(size, "size", 32), count(channels, "channels"), count(seed, "seed", 0)
     if channels not in ABSORBANCE:
@@ -76,14 +83,15 @@ def lesions(
     if isinstance(without, str) or not set(without) <= set(PARTS):
         wrong(ValueError, "without", f"a collection of names out of {PARTS}", without)
     probability = _probabilities(mark)
+    with_freckle = 1.0 if freckle is None else number(freckle, "freckle", "[0, 1]")
 
     images = np.empty((n, channels, size, size), np.uint8)
-    lesion, distractor, evidence, inked = (np.empty((n, size, size), bool) for _ in range(4))
+    lesion, distractor, evidence, inked, edged = (np.empty((n, size, size), bool) for _ in range(5))
     labels = (np.arange(n, dtype=np.int64) + bool(flip)) % 2
     step = max(1, 2**17 // size**2)  # images at a time, few enough to stay in the cache
     for start in range(0, n, step):
         part = slice(start, min(start + step, n))
-        scene = sample(seed, range(part.start, part.stop), size, channels, probability[labels[part]], without)
+        scene = sample(seed, range(part.start, part.stop), size, channels, probability[labels[part]], without, with_freckle)
         benign, border_benign = render(scene, malignant=False)
         other, border_other = render(scene, malignant=True)
         if evidence_channel is not None:
@@ -95,10 +103,15 @@ def lesions(
         distractor[part] = scene.freckle > 0.5
         evidence[part] = (benign != other).any(1)
         inked[part] = scene.ink > 0
+        edged[part] = scene.freckle > 0
     masks = {"lesion": lesion, "distractor": distractor, "evidence": evidence}
     if mark is not None:
         masks["mark"] = inked
-    return Dataset(images, labels, CLASSES, masks, name=f"lesions {size}x{size}")
+    name = f"lesions {size}x{size}"
+    if freckle is None:
+        return Dataset(images, labels, CLASSES, masks, name=name)
+    heads = {"malignancy": labels, "freckle": edged.any((1, 2)).astype(np.int64)}
+    return Dataset(images, heads, {"malignancy": CLASSES, "freckle": FRECKLE}, masks | {"freckle": edged}, name=name)
 
 
 def _probabilities(mark: Sequence[float] | None) -> Array:

@@ -58,8 +58,10 @@ class Scene:
     lesion: bool  # whether there is one
 
 
-def sample(seed: int, numbers: range, size: int, channels: int, mark: Array, without: Collection[str]) -> Scene:
-    """The pairs of these `numbers`. mark: (n,) probabilities of a mark; without: what is left out."""
+def sample(
+    seed: int, numbers: range, size: int, channels: int, mark: Array, without: Collection[str], freckle: float = 1.0
+) -> Scene:
+    """The pairs of these `numbers`. mark: (n,) probabilities of a mark; without: what is left out; freckle: its probability."""
     u = _Uniform(seed, numbers)
     v = vary(VARIES, u(len(VARIES)))
     waves, phases = u(len(HARMONICS)), 2 * np.pi * u(len(HARMONICS))
@@ -73,9 +75,8 @@ def sample(seed: int, numbers: range, size: int, channels: int, mark: Array, wit
     cy, cx = (room + (size - 2 * room) * v[axis] for axis in ("row", "column"))
     freckle_r = v["freckle_radius"] * r
     fy, fx = place_apart(u(TRIES, 2), [(cy, cx, room)], freckle_r + soft, size)
-    freckle = fade(freckle_r - np.hypot(y - fy, x - fx), 2 * soft)
-    if "distractor" in without:
-        freckle[:] = 0
+    there = _Uniform(seed, numbers, 2)(1)[..., None] < freckle  # a generator of its own, so that nothing else changes
+    freckles = fade(freckle_r - np.hypot(y - fy, x - fx), 2 * soft) * (there & ("distractor" not in without))
     texture, noise = _one_over_f(u.normal(2, size, size)), u.normal(channels, size, size)
 
     ink = np.zeros((len(numbers), 1, 1), np.float32)
@@ -84,7 +85,7 @@ def sample(seed: int, numbers: range, size: int, channels: int, mark: Array, wit
         pen = Mark(vary(MARK_VARIES, u(len(MARK_VARIES))), r)
         ky, kx = place_apart(u(TRIES, 2), [(cy, cx, room), (fy, fx, freckle_r + soft)], pen.radius, size)
         ink = pen.ink(y - ky, x - kx) * (pen.v["chance"] < mark[:, None, None])
-    return Scene(v, r, y - cy, x - cx, waves, phases, freckle, ink, texture, noise, "lesion" not in without)
+    return Scene(v, r, y - cy, x - cx, waves, phases, freckles, ink, texture, noise, "lesion" not in without)
 
 
 class _Uniform:
