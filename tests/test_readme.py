@@ -192,6 +192,8 @@ PARSED = {  # what its script's own parser reads to the end, and why it is not r
     "python examples/dense_or_residual.py --data cifar10": "fetches CIFAR-10",
     "python examples/dense_or_residual.py": "a minute at the smallest",
     "python examples/ground_truth.py": "a net that has learnt too little shows nothing",
+    "python examples/evidence.py": "a net that has learnt too little answers nothing rightly",
+    "python examples/evidence.py --data ham10000 --root FOLDER": "wants HAM10000, which is fetched by hand",
     "python examples/ground_truth.py --full": "takes hours",
     "python examples/ground_truth.py --data ham10000 --root FOLDER": "wants HAM10000, which is fetched by hand",
     "python examples/train.py --device gpu": "wants a GPU",
