@@ -65,6 +65,10 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where the net computes; by default the cpu")
 
 
+def add_head(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--head", metavar="NAME", help="the head that is asked, of a net with several")
+
+
 def beside(model: Module, x: Array) -> Array:
     """`x` where the model is."""
     return to_device(x, next((p.device for p in model.parameters()), "cpu"))
@@ -74,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the net and the images")
     group.add_argument("--run", default="runs/lesions-resnet8", metavar="FOLDER",
                        help="that of a training by examples/train.py; the default one is trained if need be")  # fmt: skip
+    add_head(group)
     group.add_argument("--image", nargs="+", metavar="FILE", help="look at these images instead of generated lesions")
     group.add_argument("--weights", metavar="FILE", help="weights of another net, as safetensors or as PyTorch writes them")
     group.add_argument("--model", choices=training.MODELS, metavar="NAME",
@@ -131,9 +136,20 @@ def net_of(args: argparse.Namespace) -> tuple[TrainedNet, pathlib.Path]:
         raise ValueError("--key and --prefix need --weights: they tell which entries of that file are the weights")
     path = pathlib.Path(args.weights) if args.weights else finished(pathlib.Path(args.run))
     net = of_weights(path, args.model, args.key, args.prefix) if args.weights else load_run(path, training.MODELS)
+    net = of_head(net, args.head)
     if (flips := net.contract.test_flips) != "none":
         print(f"{path} answers by the mean over mirror images ({flips}); this shows each image as it is, alone", flush=True)
     return TrainedNet(net.model.to(args.device), asked_for(net.contract, args)), path
+
+
+def of_head(net: TrainedNet, name: str | None) -> TrainedNet:
+    """The net, or the head of that name where it has several. Raises ValueError for a name that is none of them."""
+    if name is None and not net.heads:
+        return net
+    if name not in net.heads:
+        known, came = ", ".join(map(literal, net.heads)) or "none", "nothing" if name is None else literal(name)
+        raise ValueError(f"--head: expected one of the net's heads, {known}, got {came}")
+    return net.head(name)
 
 
 def trained_on_lesions(path: pathlib.Path) -> bool:

@@ -62,6 +62,7 @@ def run(args: argparse.Namespace, broken: list[str]) -> None:
     folder = common.finished(pathlib.Path(args.run))
     net = load_run(folder, training.MODELS)
     check_settled(folder, net.contract, common.rows_of(folder))
+    net = common.of_head(net, args.head)
     net.model.to(args.device)
     lines = images_of_table(args, net.classes) if args.table else images_of_files(args)
     found = predicted(net, lines, args.batch_size, broken)
@@ -75,13 +76,10 @@ def run(args: argparse.Namespace, broken: list[str]) -> None:
     known = found.known()
     if len(known.names):
         print(f"of {len(known.names):,} images the label is known:")
-        scores = scored(known, suspicious_of(net), net.contract.temperature)
+        rule = net.contract.decision
+        target = suspicious(net.classes, "" if rule is None else rule.target)
+        scores = scored(known, target, net.contract.temperature, rule is not None)
         print(summary(scores), *scores["notes"], sep="\n")
-
-
-def suspicious_of(net: TrainedNet) -> int | None:
-    rule = net.contract.decision
-    return suspicious(net.classes, "" if rule is None else rule.target)
 
 
 # ---- which images
@@ -189,6 +187,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("files", nargs="*", metavar="FILES", help="images, or folders of images")
     p.add_argument("--run", required=True, metavar="FOLDER", help="that of a training by examples/train.py")
+    common.add_head(p)
     p.add_argument("--csv", metavar="OUT.csv", help="write the table there, instead of printing it")
     p.add_argument("--table", metavar="F.csv", help="the images that a table lists, with their labels and groups")
     p.add_argument("--root", metavar="FOLDER", help="from where the table gives its files; by default where it is itself")

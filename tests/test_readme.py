@@ -150,12 +150,18 @@ FEW_IMAGES = (
     "python examples/train.py --data folder --root my_images --model resnet18 --weights resnet18.pth --size 64 "
     "--freeze conv1 bn1 layer1 --body-lr 0.1 --validation 0.15 --balance sample --select auc --patience 5 --optimizer adamw"
 )
+DECIDES = (
+    "python examples/train.py --data folder --root my_images --size 32 --validation 0.3 --target bee --sensitivity 0.95 "
+    "--out runs/bees"
+)
 SMALL = {  # what is run, with these settings in place of its own
     ".venv/bin/python examples/train.py": FEW,
     "python examples/train.py": FEW,
     "python examples/train.py --resume": FEW,
     "python examples/train.py --data folder --root my_images --size 32": "--epochs 1 --batch-size 4",
     FEW_IMAGES: "--model resnet8 --size 32 --epochs 2 --batch-size 4 --validation 0.5 --out runs/few",
+    DECIDES: "--epochs 1 --batch-size 4 --sensitivity 0.5",
+    "python examples/predict.py --run runs/bees my_images --csv bees.csv": "",
     "python examples/report.py --run runs/lesions-resnet8 mole.jpg --target malignant": "--samples 20",
     "python examples/step.py": "--no-open",
     "python examples/step.py --no-open --text": "",
@@ -193,6 +199,8 @@ PARSED = {  # what its script's own parser reads to the end, and why it is not r
     "python examples/dense_or_residual.py --data cifar10": "fetches CIFAR-10",
     "python examples/dense_or_residual.py": "a minute at the smallest",
     "python examples/ground_truth.py": "a net that has learnt too little shows nothing",
+    "python examples/evidence.py": "a net that has learnt too little answers nothing rightly",
+    "python examples/evidence.py --data ham10000 --root FOLDER": "wants HAM10000, which is fetched by hand",
     "python examples/ground_truth.py --full": "takes hours",
     "python examples/ground_truth.py --data ham10000 --root FOLDER": "wants HAM10000, which is fetched by hand",
     "python examples/train.py --device gpu": "wants a GPU",

@@ -119,7 +119,7 @@ def _tested(
     target = suspicious(net.classes, settings.target if settings.target in net.classes else "")
     about = {"images": len(known.labels), "temperature": contract.temperature}
     about |= {"decision": contract.decision and asdict(contract.decision)}
-    return about | scored(known, target, contract.temperature)
+    return about | scored(known, target, contract.temperature, contract.decision is not None)
 
 
 def check_settled(folder: Path, contract: Contract, rows: Sequence[Row]) -> None:

@@ -58,6 +58,10 @@ def hold_out(train_set: Dataset, validation: Dataset | None, settings: Settings)
 
 
 def _check_target(classes: Any, validation: Dataset | None, settings: Settings) -> None:
+    for head, names in (classes if isinstance(classes, Mapping) else {"": classes}).items():
+        if len(names) < 2:
+            of_head = f" of {head}" * bool(head)
+            raise ValueError(f"train_set: expected at least two classes{of_head} to tell apart, got {tuple(names)}")
     found = targets(classes, settings.target)
     if settings.sensitivity is None:
         return
