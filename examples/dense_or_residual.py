@@ -88,8 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
         files.write(out / "table.md", text)
         title = f"{' and '.join(nets)} on {len(dataset):,} images of {settings.data}"
         draw(out / "figure.png", rows, costs, title, settings.device)
-        print(f"{text}peak memory is that of a process that trains with batches of {settings.batch_size}; "
-              f"now look at {out / 'figure.png'}")  # fmt: skip
+        print(f"{text}{compare.always(rows)}Peak memory is that of a process that trains with batches "
+              f"of {settings.batch_size}; now look at {out / 'figure.png'}")  # fmt: skip
 
     return compare.guarded(run, out)
 

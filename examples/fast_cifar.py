@@ -33,7 +33,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from minidl import LossScale, Parameter, Tensor, data, mixed, nn, no_grad, ops
+from minidl import LossScale, Parameter, Tensor, data, metrics, mixed, nn, no_grad, ops
 from minidl.array import Array, array_module, to_cpu, to_device
 from minidl.data import Dataset, Normalize
 from minidl.mixed import PRECISIONS
@@ -241,7 +241,14 @@ def run(train_set: Dataset, test_set: Dataset, recipe: Recipe) -> dict[str, floa
     model, normalize, losses = train(train_set, recipe)  # its losses are read, so the GPU is done
     seconds = time.perf_counter() - start
     right = accuracy(model, test_set, normalize, recipe.device)
-    return {"seconds": seconds, "accuracy": right, "first_loss": losses[0], "last_loss": losses[-1]}
+    majority = metrics.majority_accuracy(test_set.labels)
+    return {
+        "seconds": seconds,
+        "accuracy": right,
+        "majority_accuracy": majority,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -263,7 +270,8 @@ def main(arguments: list[str] | None = None) -> int:
         recipe = Recipe(**asked)
         sets = data.cifar10(root, download=True), data.cifar10(root, train=False)
         found = run(*(s.take(np.arange(min(limit or len(s), len(s)))) for s in sets), recipe)
-        print("{accuracy:.2%} of the test images right after {seconds:.1f} s of training; "
+        print("{accuracy:.2%} of the test images right (always the largest class: {majority_accuracy:.1%}) "
+              "after {seconds:.1f} s of training; "
               "loss {first_loss:.3f} in the first epoch, {last_loss:.3f} in the last".format(**found))  # fmt: skip
 
     return guard.guarded(both)

@@ -125,6 +125,7 @@ def accuracy(path: pathlib.Path, loaded: common.Loaded) -> None:
     more["bounds"] = bounds_of(images)
     signs = np.random.default_rng(0).choice(np.float32([-1, 1]), images.shape)
     shares: dict[str, list[float]] = {"random signs": [], "FGSM": [], "PGD, 40 steps": []}
+    print(f"always the largest class: {metrics.majority_accuracy(to_cpu(y)):.1%}")
     print("eps      " + "".join(f"{name:>15}" for name in shares))
     for eps in EPS:
         noisy = np.clip(images + np.float32(eps) * signs, *more["bounds"])

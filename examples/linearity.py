@@ -26,7 +26,7 @@ import pathlib
 import common
 import numpy as np
 
-from minidl import Tensor, attack, data, inference, nn, ops, view
+from minidl import Tensor, attack, data, inference, metrics, nn, ops, view
 from minidl.array import Array, check_device, to_cpu
 from minidl.data import Dataset, Loader
 from minidl.optim import AdamW
@@ -130,7 +130,9 @@ def two_nets(args: argparse.Namespace) -> tuple[dict[str, nn.Module], Dataset, C
                 ops.cross_entropy(net(x), labels).backward()
                 optimizer.step()
         _, logits, labels = inference.evaluate(net, test_set, prepare=contract.normalize)
-        print(f"{name:10} {(logits.argmax(1) == labels).mean():.1%} right after {args.epochs} epochs", flush=True)
+        right, majority = metrics.accuracy(logits, labels), metrics.majority_accuracy(labels)
+        told = f"{right:.1%} right (always the largest class: {majority:.1%})"
+        print(f"{name:10} {told} after {args.epochs} epochs", flush=True)
     return nets, test_set, contract
 
 

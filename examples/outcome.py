@@ -22,7 +22,9 @@ from minidl.metrics import Interval, OperatingPoint
 from minidl.train import Settings, TrainedNet
 from minidl.train.card import card
 from minidl.train.predictions import Predictions, score_of
+from minidl.view import figure
 
+MOST = 12  # curves
 FILES = ("roc.png", "calibration.png", "confusion.png", "card.md")
 
 
@@ -43,11 +45,16 @@ def write(
 
 
 def roc(path: pathlib.Path, title: str, net: TrainedNet, found: Mapping[str, Any], predictions: Predictions) -> None:
-    """Of two classes the target's curve; of more a curve for each class that the test has, against all others."""
-    two = len(net.classes) == 2
+    """Of two classes the target's curve; of more one of each class that the test has, against all others; of many the worst."""
+    two, K = len(net.classes) == 2, len(net.classes)
     target = None if found["target"] is None else net.classes.index(found["target"])
-    labels = predictions.labels
-    shown = [target if target is not None else 1] if two else range(len(net.classes))
+    labels, what = predictions.labels, "test images" if two else "each class against all others"
+    shown = [1 if target is None else target] if two else list(range(K))
+    if K > MOST:
+        of_class = [found["auc_per_class"][name] for name in net.classes]
+        worst = sorted((k for k in shown if of_class[k] is not None), key=lambda k: of_class[k])[:MOST]
+        shown = sorted({*worst, *([] if target is None else [target])})
+        what = f"the {len(worst)} of {K} classes that it tells worst from all others"
     curves, intervals, points = {}, {}, {}
     for k in shown:
         ones = labels == k
@@ -65,7 +72,6 @@ def roc(path: pathlib.Path, title: str, net: TrainedNet, found: Mapping[str, Any
         path.unlink(missing_ok=True)
         print(f"{path.name} cannot be drawn: the test images are of one class")
         return
-    what = "each class against all others" if not two else "test images"
     marked = f"; the operating point was chosen on {net.contract.validation:,} validation images" if points else ""
     view.roc(path, curves, points, intervals, f"{title}: {what}\nin brackets 95% intervals{marked}")
 
@@ -85,6 +91,6 @@ def confusion(path: pathlib.Path, title: str, net: TrainedNet, found: Mapping[st
         matrix, what = found["confusion"], "the likeliest class"
         told = f"accuracy {found['accuracy']:.1%}\n(always the largest class: {found['majority_accuracy']:.1%})"
     else:
-        matrix, what = found["operating"]["confusion"], "at the operating point"
+        matrix, what = found["operating"]["confusion"], f"at the operating point of {figure.name(found['target'])}"
         told = f"sensitivity {found['operating']['sensitivity']:.3f}, specificity {found['operating']['specificity']:.3f}"
     view.confusion(path, np.array(matrix), net.classes, f"{title}\n{what}\n{told}")

@@ -75,13 +75,10 @@ def run(args: argparse.Namespace, broken: list[str]) -> None:
     known = found.known()
     if len(known.names):
         print(f"of {len(known.names):,} images the label is known:")
-        scores = scored(known, suspicious_of(net), net.contract.temperature)
+        rule = net.contract.decision
+        target = suspicious(net.classes, "" if rule is None else rule.target)
+        scores = scored(known, target, net.contract.temperature, rule is not None)
         print(summary(scores), *scores["notes"], sep="\n")
-
-
-def suspicious_of(net: TrainedNet) -> int | None:
-    rule = net.contract.decision
-    return suspicious(net.classes, "" if rule is None else rule.target)
 
 
 # ---- which images

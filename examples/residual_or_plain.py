@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         text = compare.table(HEAD, lines)
         files.write(out / "table.md", text)
         draw(out / "figure.png", rows, norms, asked.depths, f"{len(dataset):,} images of {settings.data}")
-        print(f"{text}{verdict(rows, asked.depths)}; now look at {out / 'figure.png'}")
+        print(f"{text}{compare.always(rows)}{verdict(rows, asked.depths)}; now look at {out / 'figure.png'}")
 
     return compare.guarded(run, out)
 

@@ -25,7 +25,7 @@ import time
 
 import common
 
-from minidl import attack, view
+from minidl import attack, metrics, view
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,6 +63,7 @@ def attacked(path: pathlib.Path, loaded: common.Loaded, args: argparse.Namespace
             **more,
         )
         print(f"eps {size:g}{'/255' if unit > 1 else ''}, {time.perf_counter() - start:.0f} s", found, sep="\n", flush=True)
+        print(f"always the largest class: {metrics.majority_accuracy(loaded.labels):.1%}", flush=True)
         for name, interval in zip(shares, (found.clean, found.accuracy), strict=True):
             shares[name].append(interval.mean)
     title = f"Right answers on {len(x)} images, and under the worst of several attacks"

@@ -150,12 +150,19 @@ FEW_IMAGES = (
     "python examples/train.py --data folder --root my_images --model resnet18 --weights resnet18.pth --size 64 "
     "--freeze conv1 bn1 layer1 --body-lr 0.1 --validation 0.15 --balance sample --select auc --patience 5 --optimizer adamw"
 )
+DECIDES = (
+    "python examples/train.py --data folder --root my_images --size 32 --validation 0.3 --target bee --sensitivity 0.95 "
+    "--out runs/bees"
+)
 SMALL = {  # what is run, with these settings in place of its own
     ".venv/bin/python examples/train.py": FEW,
     "python examples/train.py": FEW,
     "python examples/train.py --resume": FEW,
     "python examples/train.py --data folder --root my_images --size 32": "--epochs 1 --batch-size 4",
     FEW_IMAGES: "--model resnet8 --size 32 --epochs 2 --batch-size 4 --validation 0.5 --out runs/few",
+    DECIDES: "--epochs 1 --batch-size 4 --sensitivity 0.5",
+    "python examples/predict.py --run runs/bees my_images --csv bees.csv": "",
+    "python examples/report.py --run runs/bees my_images/bee/0.png my_images/ant/0.png": "--samples 20",
     "python examples/report.py --run runs/lesions-resnet8 mole.jpg --target malignant": "--samples 20",
     "python examples/step.py": "--no-open",
     "python examples/step.py --no-open --text": "",

@@ -88,7 +88,7 @@ def evaluate_run(
         target = suspicious(net.classes, settings.target)
         found = {"epoch": best + 1, "images": len(test_set), "loss": loss, "temperature": contract.temperature}
         found |= {"decision": contract.decision and asdict(contract.decision)}
-        found |= scored(predictions, target, contract.temperature) | {"digests": digests}
+        found |= scored(predictions, target, contract.temperature, contract.decision is not None) | {"digests": digests}
         files.write(path, json.dumps(found, indent=2) + "\n")
     return found
 

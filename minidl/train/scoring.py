@@ -35,12 +35,13 @@ Name = tuple[str, ...]  # where a score stands in the whole, ("recall", "benign"
 Interval = list[float]  # its two ends
 
 
-def scored(found: Predictions, target: int | None = None, temperature: float = 1.0) -> dict[str, Any]:
+def scored(found: Predictions, target: int | None = None, temperature: float = 1.0, by_rule: bool = True) -> dict[str, Any]:
     """The scores of predictions with known labels, `intervals` by the same names, `target` by its name, and `notes`.
 
-    target: the class that must not be missed, or None. temperature: that of the probabilities.
+    target: the class that must not be missed, or None. temperature: that of the probabilities. by_rule: whether the decisions
+    about the target are those of a rule; without one there is no `operating`.
     """
-    measure = _Measure(found, target, temperature)
+    measure = _Measure(found, target, temperature, by_rule and target is not None)
     values, notes = measure(slice(None)), list[str]()
     intervals: dict[Name, Interval | None] = dict.fromkeys(values)
     group = np.arange(len(found.labels)) if found.grouped is None else numbered(found.grouped, len(found.labels))
@@ -57,7 +58,7 @@ def scored(found: Predictions, target: int | None = None, temperature: float = 1
         "confusion": measure.confusion(measure.likeliest).tolist(),
         **_nested({name: None if math.isnan(value) else value for name, value in values.items()}),
     }
-    if target is not None:
+    if measure.by_rule:
         tree["operating"] |= {"confusion": measure.confusion(found.decisions).tolist()}
     if tree["auc"] is None:
         del tree["auc"]  # as in the rows of a training
@@ -67,11 +68,9 @@ def scored(found: Predictions, target: int | None = None, temperature: float = 1
 class _Measure:
     """Callable: f(images) -> every score of these images, NaN for one of a class that is not among them."""
 
-    def __init__(self, found: Predictions, target: int | None, temperature: float) -> None:
-        self.p, self.labels, self.decisions, self.classes, self.target = (
-            *(found.p, found.labels, found.decisions),
-            *(found.classes, target),
-        )
+    def __init__(self, found: Predictions, target: int | None, temperature: float, by_rule: bool) -> None:
+        self.p, self.labels, self.decisions, self.classes = found.p, found.labels, found.decisions, found.classes
+        self.target, self.by_rule = target, by_rule
         self.uncalibrated, self.likeliest = found.uncalibrated(temperature), found.p.argmax(1)
         self.present = np.unique(found.labels)
 
@@ -90,7 +89,7 @@ class _Measure:
         found["ece",] = metrics.expected_calibration_error(p, labels)
         found["ece_uncalibrated",] = metrics.expected_calibration_error(self.uncalibrated[images], labels)
         found["brier",] = metrics.brier_score(p, labels)
-        if self.target is not None:
+        if self.by_rule:
             decisions, ones = self.decisions[images], labels == self.target
             flagged = decisions == self.target
             found["operating", "accuracy"] = float((decisions == labels).mean())

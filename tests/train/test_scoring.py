@@ -85,6 +85,7 @@ def test_several_classes() -> None:
     each = metrics.auc_per_class(found.p, found.labels)
     assert list(scores["auc_per_class"].values()) == each.tolist() and scores["auc"] == pytest.approx(each.mean())
     assert np.array(scores["operating"]["confusion"]).shape == (3, 3)
+    assert "operating" not in scored(drawn(90, 3, rule=None), 1, by_rule=False)
     scores = scored(drawn(90, 3, rule=None))
     assert "operating" not in scores and scores["target"] is None
     assert scores["average_precision"] == pytest.approx(
