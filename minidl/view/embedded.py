@@ -8,8 +8,7 @@ from base64 import b64encode
 import numpy as np
 
 from minidl.array import Array
-from minidl.view.display import for_the_eye, limit_of
-from minidl.view.stepper.tiles import downsample
+from minidl.view.display import averaged, block, for_the_eye, limit_of
 
 QUALITIES = 90, 75, 50, 30  # of JPEG, where PNG takes more
 RED, BLUE = np.array([178, 24, 43]) / 255, np.array([33, 102, 172]) / 255
@@ -28,7 +27,7 @@ def encoded(image: Array, side: int, most: int) -> tuple[str, bytes]:
 
     pixels = np.atleast_3d(for_the_eye(image)).transpose(2, 0, 1)  # (1 or 3,H,W)
     while True:
-        small = np.rint(255 * downsample(pixels, side, "mean")).astype(np.uint8)
+        small = np.rint(255 * _within(pixels, side)).astype(np.uint8)
         drawn = Image.fromarray(small[0] if len(small) == 1 else np.ascontiguousarray(small.transpose(1, 2, 0)))
         for kind, settings in [("png", {}), *(("jpeg", {"quality": q, "subsampling": 0}) for q in QUALITIES)]:
             content = io.BytesIO()
@@ -44,12 +43,17 @@ def overlay(image: Array, values: Array, side: int) -> Array:
     The colours are the more opaque the larger a value, and the deepest ones stand for the largest 0.5% of all sizes.
     """
     pixels = np.atleast_3d(for_the_eye(image)).transpose(2, 0, 1)
-    grey = (downsample(pixels, side, "mean") * (GREY[:, None, None] if len(pixels) == 3 else 1)).sum(0)
-    small = downsample(values, side, "mean")
+    grey = (_within(pixels, side) * (GREY[:, None, None] if len(pixels) == 3 else 1)).sum(0)
+    small = _within(values, side)
     t = np.clip(small / limit_of(small), -1, 1)
     opacity = np.clip(1.6 * np.abs(t), 0, 0.92)
     colour = np.where(t[..., None] > 0, RED, BLUE)
     return ((0.35 + 0.65 * grey)[..., None] * (1 - opacity[..., None]) + colour * opacity[..., None]).transpose(2, 0, 1)
+
+
+def _within(values: Array, side: int) -> Array:
+    """(...,H,W), averaged so that it is at most `side` high and wide, and keeps its shape."""
+    return averaged(values, block(max(values.shape[-2:]), side))
 
 
 def place_in_words(values: Array) -> str:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from minidl.array import Array
 from minidl.view import report
-from minidl.view.embedded import overlay, place_in_words
+from minidl.view.embedded import embedded, overlay, place_in_words
 
 VOID = {"meta", "link", "img"}
 INLINE = {"a", "bdi", "span", "strong"}
@@ -241,6 +241,13 @@ def test_red_is_for_and_blue_is_against() -> None:
     assert place_in_words(values) == "strongest for, top centre; strongest against, bottom right"
     assert place_in_words(0 * values) == "0 everywhere"
     assert np.isfinite(overlay(np.zeros((3, 4, 6)), 0 * values, 256)).all()
+
+
+@pytest.mark.parametrize("shape", [(256, 300), (900, 1300), (2000, 300)])
+def test_a_large_image_keeps_its_shape(shape: tuple[int, int]) -> None:
+    h, w = overlay(np.zeros((3, *shape), np.uint8), np.zeros(shape), 256).shape[1:]
+    H, W = pixels(embedded(np.zeros((3, *shape), np.uint8), 256, 40_000)).shape[:2]
+    assert (h, w) == (H, W) and max(h, w) <= 256 and h / w == pytest.approx(shape[0] / shape[1], rel=0.02)
 
 
 def test_no_value_is_lost_in_a_large_map() -> None:
