@@ -76,7 +76,8 @@ def check_options(settings: Settings) -> None:
     if settings.size is not None and settings.data == "medmnist":
         raise ValueError(f"--size {text_of(settings.size)}: a file of medmnist has one size; get that of another, such as 64")
     for name, kinds in OF_DATA.items():
-        if (value := getattr(settings, name)) not in (None, False) and settings.data not in kinds:
+        value = getattr(settings, name)
+        if value is not None and value is not False and settings.data not in kinds:
             option = f"--{name}" if value is True else f"--{name} {text_of(value)}"
             raise ValueError(f"{option}: it is for --data {' and '.join(kinds)} alone, not for {settings.data}")
     if settings.data == "lesions" and settings.root != Settings.root:

@@ -367,34 +367,33 @@ def walk(
             if apart:
                 step.gxs = apart_from([gy], step.gxs)
             yield step
-            handed_on = {id(gy)}
             for x, need, gx in zip(op.inputs, op.needs, step.gxs, strict=True):
-                if not need or gx is None:
-                    continue
-                assert x is not None
-                if gx.shape != x.data.shape or gx.dtype != x.data.dtype:
-                    raise ValueError(f"backward returned {gx.shape} {gx.dtype} for an input of {x.shape} {x.dtype}")
-                to = x.op or x
-                first = to not in arriving
-                if first and (apart or (x.op is None and (id(gx) in handed_on or gx.base is not None))):
-                    gx = gx.copy()  # the receiver's own: what was handed out stays as it is, and no leaf shares its gradient
-                handed_on.add(id(gx))
-                gx = gx if first else kernels.of(gx).add(arriving[to], gx)
-                arriving[to] = np.asarray(gx) if isinstance(gx, np.generic) else gx  # NumPy makes scalars of 0-d sums
+                if x is not None and need and gx is not None and (gx.shape, gx.dtype) != (x.data.shape, x.data.dtype):
+                    raise ValueError(f"backward returned {gx.shape} {gx.dtype} for an input of {x.data.shape} {x.data.dtype}")
         except Exception as error:
             error.add_note(f"in the backward of {op!r}, gradient {gy.shape} {gy.dtype}")
             raise
+        handed_on, onward = {id(gy)}, list(zip(op.inputs, op.needs, step.gxs, strict=True))
         if not keep_graph:
             op.free()
-        del step, gy, x, gx  # free before the next op needs room
+        del step, gy  # before the sums need room
+        for x, need, gx in onward:
+            if x is None or not need or gx is None:
+                continue
+            to = x.op or x
+            first = to not in arriving
+            if first and (apart or (x.op is None and (id(gx) in handed_on or gx.base is not None))):
+                gx = gx.copy()  # the receiver's own: what was handed out stays as it is, and no leaf shares its gradient
+            handed_on.add(id(gx))
+            gx = gx if first else kernels.of(gx).add(arriving[to], gx)
+            arriving[to] = np.asarray(gx) if isinstance(gx, np.generic) else gx  # NumPy makes scalars of 0-d sums
+        del onward, x, gx  # before the next op needs room
     for leaf, gx in arriving.items():
         assert isinstance(leaf, Tensor)
         if leaves is not None:
             leaves[leaf] = gx
-        elif leaf.grad is None:
-            leaf.grad = gx
         else:
-            leaf.grad = array_module(gx).asarray(leaf.grad + gx)  # of a 0-d sum, too
+            leaf.grad = gx if leaf.grad is None else array_module(gx).asarray(leaf.grad + gx)  # of a 0-d sum, too
 
 
 def gradients(y: Tensor, xs: Sequence[Tensor], gy: Array | None = None, keep_graph: bool = True) -> list[Array]:
@@ -404,12 +403,13 @@ def gradients(y: Tensor, xs: Sequence[Tensor], gy: Array | None = None, keep_gra
     as it is used, which takes less memory. Raises TypeError where xs are no Tensors, ValueError where one requires no gradient.
     """
     inputs.check_required("gradients(y, xs)", xs)
-    leaves: dict[Tensor, Array] = {}
+    leaves, inner = dict[Tensor, Array](), dict[Op, Array]()
     wanted = {x.op for x in xs if x.op is not None}
-    inner: dict[Op, Array] = {}
     for step in walk(y, gy, leaves=leaves, keep_graph=keep_graph, apart=False):
         if step.op in wanted:
             inner[step.op] = step.gy
+            if len(inner) == len(wanted) and all(x.op is not None for x in xs):
+                break  # what lies behind leads to none of them
     found = [leaves.get(x) if x.op is None else inner.get(x.op) for x in xs]
     found = [array_module(x.data).zeros_like(x.data) if g is None else g for x, g in zip(xs, found, strict=True)]
     return [g for g in apart_from([], found) if g is not None]

@@ -396,10 +396,20 @@ ROWS: dict[str, Row] = {
     "train.DecisionRule": Row(
         lambda: {"target": "b", "threshold": 0.25, "sensitivity": 0.9, "specificity": 0.5, "images": 8, "wanted": 0.875}
     ),
-    "train.Settings": Row(
-        lambda: {"size": 8, "channels": 3, "page": 1, "limit": 3, "patience": 2, "select": "auc", "sensitivity": 0.5}
-    ),
     "train.TrainedNet.probabilities": Row(lambda: {"self": trained(), "x": X, "batch_size": 3}),
+    "train.Settings": Row(
+        lambda: {
+            **{"size": 8, "channels": 3, "page": 1, "limit": 3, "patience": 2, "select": "auc", "window": (-5.0, 200.0)},
+            **{"rotate": 20, "zoom": 0.25, "colour": (0.3, 0.2), "sensitivity": 0.5},
+        },
+        signed="window",
+    ),
+    "train.TrainedNet.logits": Row(
+        lambda: {
+            "self": train.TrainedNet(net(), train.Contract.of(dataset(), "net", {}, test_flips="both")),
+            **{"x": X, "batch_size": 1},
+        }
+    ),
     "train.train_epoch": Row(
         lambda: {
             "model": (model := net()),
@@ -482,6 +492,7 @@ KINDS = {  # of annotations, "| None" left out
     "Sequence[float]": NUMBERS,
     "Sequence[float] | Array": NUMBERS,
     "tuple[float, float]": NUMBERS,
+    "tuple[float, ...]": NUMBERS,
     "Target": CLASS,
     "int | Array": CLASS,
     "Sequence[tuple[int, int]]": PAIRS,

@@ -49,7 +49,10 @@ def integrated_gradients(
     classes, scores = classes_and_scores(model, x, target, output, batch_size)
 
     def point(part: slice, k: int) -> Array:
-        return start[part] + a[k] * (x[part] - start[part])
+        way: Array = x[part] - start[part]
+        way *= a[k]  # in place, for images may be large
+        way += start[part]
+        return way
 
     mean = array_module(x).zeros_like(x)
     for part, k, gx in gradients_at(model, point, steps, classes, output, batch_size, progress, "integrated gradients"):

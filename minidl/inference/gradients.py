@@ -66,7 +66,9 @@ def gradients_at(
     """
     xp = array_module(classes)
     for runs in runs_in_batches(len(classes), samples, batch_size, progress, name):
-        x = xp.concatenate([point(part, k) for part, k in runs])
+        points = [point(part, k) for part, k in runs]
+        x = points[0] if len(points) == 1 else xp.concatenate(points)
+        del points
         with evaluation_mode(model, batch_size):
             gx, _, _ = input_gradient(model, x, gather_runs(classes, runs), output)
         yield from ((part, k, g) for (part, k), g in zip(runs, split_runs(gx, runs), strict=True))

@@ -108,7 +108,7 @@ class Conv2dReLU(Conv2d):
     def backward(self, gy: Array) -> Grads:  # (N,F,OH,OW)
         """gr = gy where y > 0, else 0; gx, gw, gb as of the convolution alone, from gr"""
         gr = kernels.of(gy).relu_grad(gy, self.y)
-        return *super().backward(gr), gr
+        return *super().backward(gr), gr if self.needs[3] else None
 
     def gate(self) -> Array:
         return self.y > 0

@@ -25,12 +25,19 @@ import numpy as np
 from minidl import metrics
 from minidl.array import Array
 from minidl.bar import Bar
+from minidl.io.notes import some
 from minidl.metrics.intervals import numbered, samples
 from minidl.train.predictions import Predictions, score_of
 
 LEVEL = 0.95
 RESAMPLES, FEWEST = 1000, 200
 WORK = 2e8  # numbers to go through: of many images and classes fewer samples are drawn
+ABSENT = "cannot be had, for the images lack a class"  # why a score, or its interval, is missing, or not what it seems
+ONE_GROUP = "all images are of one group, of which nobody knows how others differ"
+LONE = "no interval, for a class has images of one group alone"
+MOST = "no interval, for most samples of the groups lack a class"
+SAME = "no interval, for all samples give the same, which the bootstrap cannot tell from certainty"
+FEWER = "the interval may be too narrow, for samples that lack a class are left out"
 Name = tuple[str, ...]  # where a score stands in the whole, ("recall", "benign")
 Interval = list[float]  # its two ends
 
@@ -42,12 +49,13 @@ def scored(found: Predictions, target: int | None = None, temperature: float = 1
     about the target are those of a rule; without one there is no `operating`.
     """
     measure = _Measure(found, target, temperature, by_rule and target is not None)
-    values, notes = measure(slice(None)), list[str]()
+    values = measure(slice(None))
     intervals: dict[Name, Interval | None] = dict.fromkeys(values)
     group = np.arange(len(found.labels)) if found.grouped is None else numbered(found.grouped, len(found.labels))
-    notes += [f"{_told(name)} cannot be had: the images lack a class" for name, value in values.items() if math.isnan(value)]
+    notes: dict[str, list[str]] = {why: [] for why in (ABSENT, ONE_GROUP, LONE, MOST, SAME, FEWER)}
+    notes[ABSENT] += [_told(name) for name, value in values.items() if math.isnan(value)]
     if group.max() == 0:
-        notes.append("no intervals: all images are of one group, of which nobody knows how others differ")
+        notes[ONE_GROUP].append("no intervals")
     else:
         size = len(found.labels) * len(found.classes)
         intervals |= _intervals(values, measure, group, int(np.clip(WORK / size, FEWEST, RESAMPLES)), notes)
@@ -62,7 +70,7 @@ def scored(found: Predictions, target: int | None = None, temperature: float = 1
         tree["operating"] |= {"confusion": measure.confusion(found.decisions).tolist()}
     if tree["auc"] is None:
         del tree["auc"]  # as in the rows of a training
-    return tree | {"intervals": _nested(intervals), "notes": notes}
+    return tree | {"intervals": _nested(intervals), "notes": [f"{why}: {some(of)}" for why, of in notes.items() if of]}
 
 
 class _Measure:
@@ -128,7 +136,7 @@ def _of_class(score: Callable[[Array, Array], float], p: Array, labels: Array, k
 
 
 def _intervals(
-    values: dict[Name, float], measure: _Measure, group: Array, resamples: int, notes: list[str]
+    values: dict[Name, float], measure: _Measure, group: Array, resamples: int, notes: dict[str, list[str]]
 ) -> dict[Name, Interval | None]:
     drawn = np.empty((resamples, len(values)))
     draws = islice(samples(group, seed=0), resamples)
@@ -137,19 +145,21 @@ def _intervals(
             row[:] = list(measure(images).values())
     found: dict[Name, Interval | None] = {}
     for (name, value), column in zip(values.items(), drawn.T, strict=True):
+        known = column[~np.isnan(column)]
         if math.isnan(value):
             continue
-        some = column[~np.isnan(column)]
         if any(len(np.unique(group[images])) < 2 for images in measure.needs(name)):
-            notes.append(f"no interval of {_told(name)}: a class has images of one group alone")
-        elif len(some) <= resamples / 2:
-            notes.append(f"no interval of {_told(name)}: most samples of the groups lack a class")
+            notes[LONE].append(_told(name))
+        elif len(known) <= resamples / 2:
+            notes[MOST].append(_told(name))
         else:
-            low, high = np.quantile(some, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            if low == high:
+                notes[SAME].append(_told(name))
+                continue
             found[name] = [float(low), float(high)]
-            if lacking := resamples - len(some):
-                lack = f"{lacking:,} of {resamples:,} samples lack a class and are left out"
-                notes.append(f"the interval of {_told(name)} may be too narrow: {lack}")
+            if lacking := resamples - len(known):
+                notes[FEWER].append(f"{_told(name)} ({lacking / resamples:.1%})")
     return found
 
 

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -60,11 +61,11 @@ def test_ctrl_c_and_resume(tmp_path: pathlib.Path) -> None:
 
 def test_a_folder_of_images(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
-    for name, light in ("dark", 0), ("grey", 80), ("light", 160):
-        (tmp_path / "mine" / name).mkdir(parents=True)
+    for (name, light), folder in product((("dark", 0), ("grey", 80), ("light", 160)), ("mine", "others")):
+        (tmp_path / folder / name).mkdir(parents=True)
         for i in range(20):
             pixels = (light + rng.integers(0, 90, (20 + i, 24))).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "mine" / name / f"{i}.png")
+            Image.fromarray(pixels).save(tmp_path / folder / name / f"{i}.png")
     out = tmp_path / "run"
     asked = ["--data", "folder", "--root", str(tmp_path / "mine"), "--size", "16", "--epochs", "2", "--batch-size", "8"]
     assert example.main([*asked, "--out", str(out)]) == 0
@@ -76,9 +77,9 @@ def test_a_folder_of_images(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtur
     assert example.main(["--resume", "--out", str(out)]) == 0  # there is nothing left to do
 
     parts = tmp_path / "parts"
-    for part in "train", "test":
-        parts.mkdir(exist_ok=True)
-        os.symlink(tmp_path / "mine", parts / part)
+    parts.mkdir()
+    for part, folder in ("train", "mine"), ("test", "others"):
+        os.symlink(tmp_path / folder, parts / part)
     asked[3] = str(parts)
     assert example.main([*asked, "--limit", "30", "--out", str(tmp_path / "parts-run")]) == 0
     assert "30 training and 30 test images" in capsys.readouterr().out
@@ -92,7 +93,7 @@ def test_a_folder_of_images(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtur
         (["--limit", "20"], "batch_size: 64 is more than the 20 training images"),
         (["--data", "folder", "--root", "no/such/place"], "no/such/place is not a folder; expected root/CLASS/image.png"),
         (["--data", "cifar10", "--size", "64"], "--size 64: the images of cifar10 are 32x32"),
-        (["--channels", "1"], "--channels 1: it is for --data folder alone, not for lesions"),
+        (["--channels", "1"], "--channels 1: it is for --data folder and csv alone, not for lesions"),
         (["--size", "8"], "size: expected an integer of at least 32, got 8"),
         (["--resume"], "nothing to resume in"),
         (["--lr", "1e30", "--limit", "64"], "not finite"),
@@ -110,7 +111,7 @@ def test_unknown_names(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
         example.main([flag, "nonsense"])
     known = {
         "--model": ["resnet8", "resnet20"],
-        "--data": ["lesions", "cifar10", "cifar100", "folder"],
+        "--data": ["lesions", "cifar10", "cifar100", "folder", "csv", "ham10000", "medmnist"],
         "--device": ["cpu", "gpu"],
     }
     error = capsys.readouterr().err

@@ -30,6 +30,7 @@ from minidl.contexts import contained
 from minidl.core import recording
 from minidl.data import Dataset
 from minidl.mixed import half
+from minidl.train import Contract, TrainedNet
 from tests.attack.nets import ATTACKS
 from tests.explain.nets import METHODS, Net
 
@@ -71,11 +72,13 @@ def _scores(model: nn.Module, x: Array) -> Any:
 
 
 MAPS = np.random.default_rng(2).normal(size=(2, SIZE, SIZE))
+CONTRACT = Contract("Net", {}, ("a", "b", "c"), 3, SIZE, SIZE, "uint8", (0, 255), (0.5,) * 3, (0.5,) * 3, temperature=2.0)
 ASKERS: dict[str, Ask] = {
     **{name: partial(ask, **settings) for name, (ask, settings) in METHODS.items()},
     "meaningful_perturbation": partial(explain.meaningful_perturbation, iterations=3, stride=2),
     "extremal_perturbation": partial(explain.extremal_perturbation, iterations=3, areas=(0.2, 0.5), levels=2, blur=2.0),
     "predict": inference.predict,
+    "probabilities": lambda model, x: TrainedNet(model, CONTRACT).probabilities(x, 1),
     "sliding_window": partial(inference.sliding_window, window=5, stride=2, batch_size=3),
     **{name: lambda model, x, attacked=attacked: attacked(model, x, 1) for name, attacked in ATTACKS.items()},
     "robust_accuracy": lambda model, x: attack.robust_accuracy(

@@ -100,30 +100,44 @@ def test_what_cannot_be_had_is_null_and_said() -> None:
         and one["intervals"]["accuracy"] is None
         and one["intervals"]["recall"] == {"c0": None, "c1": None}
     )
-    assert one["notes"] == ["no intervals: all images are of one group, of which nobody knows how others differ"]
+    assert one["notes"] == ["all images are of one group, of which nobody knows how others differ: no intervals"]
     healthy = drawn(20, 2)
     absent = scored(replace(healthy, labels=np.zeros(20, np.int64)), 1)
     assert "auc" not in absent and absent["average_precision"] is None and absent["operating"]["sensitivity"] is None
     assert absent["recall"]["c1"] is None and absent["intervals"]["operating"]["sensitivity"] is None
     assert absent["intervals"]["operating"]["specificity"] is not None
-    assert "sensitivity at the operating point cannot be had: the images lack a class" in absent["notes"]
-    assert "recall of 'c1' cannot be had: the images lack a class" in absent["notes"]
+    (said,) = (note for note in absent["notes"] if note.startswith("cannot be had, for the images lack a class: "))
+    for name in "recall of 'c1'", "auc", "average precision", "sensitivity at the operating point":
+        assert name in said
     # every draw with a sick patient has the same one
     sick = np.array([1] * 4 + [0] * 16)
     lone = scored(replace(healthy, labels=sick, groups=["a"] * 4 + [f"b{n}" for n in range(16)]), 1)
     for name in ("sensitivity", "balanced_accuracy"):
         assert lone["operating"][name] is not None and lone["intervals"]["operating"][name] is None
     assert lone["intervals"]["auc"] is None and lone["intervals"]["operating"]["specificity"] is not None
-    assert "no interval of auc: a class has images of one group alone" in lone["notes"]
+    (said,) = (note for note in lone["notes"] if note.startswith("no interval, for a class has images of one group alone: "))
+    assert "auc" in said and "specificity" not in said
     json.dumps([one, absent, lone], allow_nan=False)
 
 
 def test_samples_without_a_class_are_left_out_and_said() -> None:
     labels = np.array([1, 1] + [0] * 18)
     scores = scored(replace(drawn(20, 2), labels=labels), 1)
-    said = [note for note in scores["notes"] if note.startswith("the interval of auc may be too narrow")]
-    assert len(said) == 1 and "of 60 samples lack a class and are left out" in said[0]
+    (said,) = (
+        note for note in scores["notes"] if note.startswith("the interval may be too narrow, for samples that lack a cl")
+    )
+    assert "auc (" in said and "accuracy (" not in said.replace("balanced accuracy (", "")
     assert scores["intervals"]["auc"] is not None
+
+
+def test_a_score_that_no_sample_changes_is_no_certainty() -> None:
+    """All of 10 patients are found, and as many would be found of most others: a sensitivity of 1 [1, 1] says too much."""
+    found = drawn(20, 2)
+    scores = scored(replace(found, decisions=np.ones(20, np.int64)), 1)
+    assert scores["operating"]["sensitivity"] == 1 and scores["intervals"]["operating"]["sensitivity"] is None
+    (said,) = (note for note in scores["notes"] if note.startswith("no interval, for all samples give the same"))
+    assert "sensitivity at the operating point, specificity at the operating point" in said
+    assert scores["intervals"]["operating"]["accuracy"] is not None
 
 
 def test_probabilities_that_are_rounded_are_told_apart() -> None:
