@@ -77,6 +77,8 @@ def run(args: argparse.Namespace, written: list[pathlib.Path], skipped: list[tup
     asked = Asked.of(TrainedNet(net.model.to(args.device), net.contract), args.target, args.samples)
     about, out = about_net(asked, path), pathlib.Path(args.out) if args.out else folder / "report"
     names, cases, start = page_names(args.files), list[tuple[str, report.Case]](), time.perf_counter()
+    if out.is_dir():
+        files.remove_leftovers(out, [*names, "index.html"])
     with Bar(total=len(names) * asked.samples, unit=" masks", disable=None) as bar:
         for number, (file, name) in enumerate(zip(args.files, names, strict=True)):
             before = number * asked.samples

@@ -162,6 +162,7 @@ SMALL = {  # what is run, with these settings in place of its own
     FEW_IMAGES: "--model resnet8 --size 32 --epochs 2 --batch-size 4 --validation 0.5 --out runs/few",
     DECIDES: "--epochs 1 --batch-size 4 --sensitivity 0.5",
     "python examples/predict.py --run runs/bees my_images --csv bees.csv": "",
+    "python examples/report.py --run runs/bees my_images/bee/0.png my_images/ant/0.png": "--samples 20",
     "python examples/report.py --run runs/lesions-resnet8 mole.jpg --target malignant": "--samples 20",
     "python examples/step.py": "--no-open",
     "python examples/step.py --no-open --text": "",

@@ -9,7 +9,6 @@ Both are text for a file. Who asks the net is `examples/report.py`; here are pla
 from __future__ import annotations
 
 import hashlib
-import io
 import pathlib
 import re
 from base64 import b64encode
@@ -22,18 +21,14 @@ from urllib.parse import quote
 import numpy as np
 
 from minidl.array import Array
-from minidl.view.display import for_the_eye, limit_of
+from minidl.view.embedded import embedded, overlay, place_in_words
 from minidl.view.names import literal
 from minidl.view.shares import probability, share
-from minidl.view.stepper.tiles import downsample
 
 SIDE, SMALL, THUMB = 512, 256, 64  # pixels of the file, of an image as the net saw it and of its maps, of one in a list
 LARGE_BYTES, SMALL_BYTES, THUMB_BYTES = 160_000, 40_000, 6_000  # of these: a page with twelve stays below 1 MB
-QUALITIES = 90, 75, 50, 30  # of JPEG, where PNG takes more
 ROWS = 12  # classes whose probabilities are shown
 ROOM = 60  # characters of a name
-RED, BLUE = np.array([178, 24, 43]) / 255, np.array([33, 102, 172]) / 255
-GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
 class Point(NamedTuple):
@@ -317,7 +312,7 @@ def _maps(net: Net, case: Case) -> str:
         if not one.values.any():
             caption += "<p>It is 0 everywhere: it found nothing for or against.</p>"
         alt = f"{one.method}: {place_in_words(one.values)}"
-        figures.append(_figure(overlay(case.seen, one.values), alt, caption))
+        figures.append(_figure(overlay(case.seen, one.values, SMALL), alt, caption))
     key = (
         '<svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><defs><linearGradient id="key">'
         '<stop offset="0" stop-color="#2166ac"/><stop offset="0.5" stop-color="#f2f2f2"/>'
@@ -333,25 +328,6 @@ beside the class that is its strongest rival?</p>
 <div class="figures">{"".join(figures)}</div>
 <p class="soft">{how}</p>"""
     return _section("maps", f"What speaks for and against {name}", content)
-
-
-def place_in_words(values: Array) -> str:
-    """Where a map (H,W) is largest and smallest, for who cannot see it."""
-    if not values.any():
-        return "0 everywhere"
-
-    def where(flat: int) -> str:
-        i, j = np.unravel_index(flat, values.shape)
-        row = ("top", "middle", "bottom")[min(2, 3 * int(i) // values.shape[0])]
-        column = ("left", "centre", "right")[min(2, 3 * int(j) // values.shape[1])]
-        return "in the centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
-
-    said = []
-    if values.max() > 0:
-        said.append(f"strongest for, {where(int(values.argmax()))}")
-    if values.min() < 0:
-        said.append(f"strongest against, {where(int(values.argmin()))}")
-    return "; ".join(said)
 
 
 def _questions(net: Net, case: Case) -> str:
@@ -456,7 +432,7 @@ def _about(title: str, facts: Mapping[str, str]) -> str:
 
 
 def _row(net: Net, file: str, case: Case) -> str:
-    thumb = f'<img src="{_data(case.seen, THUMB, THUMB_BYTES)}" alt="" width="48" height="48">'
+    thumb = f'<img src="{embedded(case.seen, THUMB, THUMB_BYTES)}" alt="" width="48" height="48">'
     answer = _class(net, case.decision)
     if net.point is not None:
         flagged = case.decision == net.point.target
@@ -508,47 +484,11 @@ def _channels(C: int) -> str:
 # ---- images
 
 
-def overlay(image: Array, values: Array) -> Array:
-    """A map (H,W) over its image (C,H,W) in pale grey: red above 0, blue below; (3,h,w) in [0, 1], at most `SMALL` each.
-
-    The colours are the more opaque the larger a value, and the deepest ones stand for the largest 0.5% of all sizes.
-    """
-    pixels = np.atleast_3d(for_the_eye(image)).transpose(2, 0, 1)
-    grey = (downsample(pixels, SMALL, "mean") * (GREY[:, None, None] if len(pixels) == 3 else 1)).sum(0)
-    small = downsample(values, SMALL, "mean")
-    t = np.clip(small / limit_of(small), -1, 1)
-    opacity = np.clip(1.6 * np.abs(t), 0, 0.92)
-    colour = np.where(t[..., None] > 0, RED, BLUE)
-    return ((0.35 + 0.65 * grey)[..., None] * (1 - opacity[..., None]) + colour * opacity[..., None]).transpose(2, 0, 1)
-
-
 def _figure(image: Array, alt: str, caption: str, side: int = SMALL, most: int = SMALL_BYTES) -> str:
     H, W = image.shape[-2:]
     kind = ' class="pixels"' if max(H, W) <= 160 else ""
-    head = f'<img{kind} src="{_data(image, side, most)}" alt="{escape(literal(alt, 200))}" width="{W}" height="{H}">'
+    head = f'<img{kind} src="{embedded(image, side, most)}" alt="{escape(literal(alt, 200))}" width="{W}" height="{H}">'
     return f"<figure>{head}<figcaption>{caption}</figcaption></figure>"
-
-
-def _data(image: Array, side: int, most: int) -> str:
-    """An image (C,H,W) as the text of a link, at most `side` high and wide and about `most` bytes long."""
-    kind, raw = encoded(image, side, most)
-    return f"data:image/{kind};base64,{b64encode(raw).decode()}"
-
-
-def encoded(image: Array, side: int, most: int) -> tuple[str, bytes]:
-    """PNG where that takes at most `most` bytes; or JPEG, as well as it then can be, or else smaller."""
-    from PIL import Image
-
-    pixels = np.atleast_3d(for_the_eye(image)).transpose(2, 0, 1)  # (1 or 3,H,W)
-    while True:
-        small = np.rint(255 * downsample(pixels, side, "mean")).astype(np.uint8)
-        drawn = Image.fromarray(small[0] if len(small) == 1 else np.ascontiguousarray(small.transpose(1, 2, 0)))
-        for kind, settings in [("png", {}), *(("jpeg", {"quality": q, "subsampling": 0}) for q in QUALITIES)]:
-            content = io.BytesIO()
-            drawn.save(content, kind, **settings)
-            if content.tell() <= most or side <= 16:
-                return kind, content.getvalue()
-        side //= 2
 
 
 # ---- a page

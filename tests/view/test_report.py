@@ -18,6 +18,7 @@ from PIL import Image
 
 from minidl.array import Array
 from minidl.view import report
+from minidl.view.embedded import embedded, overlay, place_in_words
 
 VOID = {"meta", "link", "img"}
 INLINE = {"a", "bdi", "span", "strong"}
@@ -234,19 +235,26 @@ def test_small_images_are_shown_to_the_bit() -> None:
 def test_red_is_for_and_blue_is_against() -> None:
     values = np.zeros((4, 6))
     values[1, 2], values[3, 5] = 2.0, -2.0
-    drawn = report.overlay(np.full((1, 4, 6), 128, np.uint8), values)
+    drawn = overlay(np.full((1, 4, 6), 128, np.uint8), values, 256)
     red, blue, pale = drawn[:, 1, 2], drawn[:, 3, 5], drawn[:, 0, 0]
     assert red[0] > 0.6 > red[2] and blue[2] > 0.6 > blue[0] and np.ptp(pale) < 1e-12
-    assert report.place_in_words(values) == "strongest for, top centre; strongest against, bottom right"
-    assert report.place_in_words(0 * values) == "0 everywhere"
-    assert np.isfinite(report.overlay(np.zeros((3, 4, 6)), 0 * values)).all()
+    assert place_in_words(values) == "strongest for, top centre; strongest against, bottom right"
+    assert place_in_words(0 * values) == "0 everywhere"
+    assert np.isfinite(overlay(np.zeros((3, 4, 6)), 0 * values, 256)).all()
+
+
+@pytest.mark.parametrize("shape", [(256, 300), (900, 1300), (2000, 300)])
+def test_a_large_image_keeps_its_shape(shape: tuple[int, int]) -> None:
+    h, w = overlay(np.zeros((3, *shape), np.uint8), np.zeros(shape), 256).shape[1:]
+    H, W = pixels(embedded(np.zeros((3, *shape), np.uint8), 256, 40_000)).shape[:2]
+    assert (h, w) == (H, W) and max(h, w) <= 256 and h / w == pytest.approx(shape[0] / shape[1], rel=0.02)
 
 
 def test_no_value_is_lost_in_a_large_map() -> None:
     """One pixel of 1,024 x 1,024 is averaged, not left out."""
     values = np.zeros((1024, 1024))
     values[511, 511] = 1
-    drawn = report.overlay(np.zeros((1, 1024, 1024), np.uint8), values)
+    drawn = overlay(np.zeros((1, 1024, 1024), np.uint8), values, 256)
     assert drawn.shape == (3, 256, 256) and drawn[0, 127, 127] > drawn[0, 0, 0] + 0.2
 
 
