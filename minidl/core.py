@@ -346,8 +346,8 @@ def walk(
     apart=False: arrays are shared where that saves a copy, for a loop that changes none of them.
 
     gy: of the shape of y; 1 by default, for a scalar. Raises ValueError where y requires no gradient, gy is missing or does not
-    fit y, or an op returns a gradient of another shape or type than its input, TypeError for gy that is no array, RuntimeError
-    where the graph was given back.
+    fit y, or an op returns a gradient of another shape or type than its input, or another number of them, TypeError for gy that
+    is no array, or where an op returns no tuple of arrays, RuntimeError where the graph was given back.
     """
     gy = inputs.first_gradient(y, gy)
     arriving: dict[Op | Tensor, Array] = {y.op or y: gy}  # at an op, or at a leaf
@@ -363,7 +363,10 @@ def walk(
                 op.free()
             continue
         try:
-            step = Step(op, gy, list(op.backward(gy)))
+            gxs = op.backward(gy)
+            if not isinstance(gxs, tuple | list) or len(gxs) != len(op.inputs):
+                inputs.refuse_gradients(gxs, len(op.inputs))
+            step = Step(op, gy, list(gxs))
             if apart:
                 step.gxs = apart_from([gy], step.gxs)
             yield step
@@ -372,8 +375,8 @@ def walk(
                 if not need or gx is None:
                     continue
                 assert x is not None
-                if gx.shape != x.data.shape or gx.dtype != x.data.dtype:
-                    raise ValueError(f"backward returned {gx.shape} {gx.dtype} for an input of {x.shape} {x.dtype}")
+                if isinstance(gx, Conduct) or getattr(gx, "shape", None) != x.data.shape or gx.dtype != x.data.dtype:
+                    inputs.refuse_misfit(gx, x)
                 to = x.op or x
                 first = to not in arriving
                 if first and (apart or (x.op is None and (id(gx) in handed_on or gx.base is not None))):
@@ -391,10 +394,8 @@ def walk(
         assert isinstance(leaf, Tensor)
         if leaves is not None:
             leaves[leaf] = gx
-        elif leaf.grad is None:
-            leaf.grad = gx
         else:
-            leaf.grad = array_module(gx).asarray(leaf.grad + gx)  # of a 0-d sum, too
+            leaf.grad = gx if leaf.grad is None else array_module(gx).asarray(leaf.grad + gx)  # of a 0-d sum, too
 
 
 def gradients(y: Tensor, xs: Sequence[Tensor], gy: Array | None = None, keep_graph: bool = True) -> list[Array]:
@@ -466,9 +467,8 @@ def jvp(y: Tensor, xs: Sequence[Tensor], txs: Sequence[Array]) -> Array:
 
 def _operand(other: Any, like: Tensor) -> Any:
     """A number on either side of an operator takes the type and the place of the tensor on the other."""
-    if isinstance(other, int | float | np.generic):
-        return Tensor(array_module(like.data).asarray(other, dtype=like.dtype))
-    return other
+    is_number = isinstance(other, int | float | np.generic)
+    return Tensor(array_module(like.data).asarray(other, dtype=like.dtype)) if is_number else other
 
 
 def sum_of(*parts: Array | None) -> Any:

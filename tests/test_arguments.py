@@ -37,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*the map is 0 everywhere")  # o
 RESULTS = (  # what minidl makes, and its users only read
     "analysis.Cost attack.Linearity train.Contract metrics.Interval metrics.OperatingPoint explain.Explanation "
     "data.LazyImages "
-    "flow.Cell flow.Line flow.PixelFlow flow.Wire check.Difference flow.Trace"
+    "flow.Cell flow.Line flow.PixelFlow flow.Wire check.Difference check.Report flow.Trace"
 ).split()
 INNER = (  # what minidl itself calls; subclasses write it anew
     "optim.Optimizer optim.Optimizer.update optim.SGD.update optim.AdamW.update nn.BatchNorm2d.update_running_stats "

@@ -78,7 +78,7 @@ def test_they_show_examples() -> None:
     assert [block.readme for block in PYTHON] == ["README.md"] * 3 + ["examples/README.md"] + ["minidl/README.md"] * 4 + [
         "models/README.md"
     ] * 3
-    assert sum(bool(block.output) for block in PYTHON) == 5
+    assert sum(bool(block.output) for block in PYTHON) == 6
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=names(PYTHON))

@@ -35,7 +35,7 @@ ARROWS = {
     "inputs": "array conduct mixed",
     "sharing": "array",
     "core": "array conduct contexts inputs kernels mixed sharing",
-    "check": "arguments array core",
+    "check": "arguments array core inputs",
     "ops": "arguments array contexts core kernels mixed stable",
     "plain": "contexts kernels ops",
     "nn": "arguments array contexts core io ops",
