@@ -2,6 +2,7 @@
 
 from minidl.train.contract import Contract
 from minidl.train.evaluation import evaluate_run
+from minidl.train.history import History
 from minidl.train.load import TrainedNet, load_run
 from minidl.train.loop import fit, train_epoch
 from minidl.train.loss_scale import LossScale
@@ -12,6 +13,7 @@ from minidl.train.transfer import start_from
 __all__ = [
     "FLIPS",
     "Contract",
+    "History",
     "LossScale",
     "Row",
     "Settings",

@@ -43,6 +43,7 @@ from minidl.optim import SGD, AdamW, Optimizer, Schedule, one_cycle
 from minidl.train.balance import BalancedLoader, class_weights, counted, largest_share
 from minidl.train.contract import Contract
 from minidl.train.cuda_graph import CapturedGradients
+from minidl.train.history import History
 from minidl.train.loss import Loss, main_logits
 from minidl.train.loss_scale import LossScale
 from minidl.train.meter import Meter
@@ -61,7 +62,7 @@ def fit(
     resume: bool = False,
     after_epoch: Callable[[list[Row]], None] = lambda rows: None,
     arguments: Mapping[str, Any] | None = None,
-) -> list[Row]:
+) -> History:
     """Train `model`, in place, and return what metrics.jsonl holds. In the end it has the weights of the chosen epoch.
 
     `validation`: images to choose an epoch by, where `settings.validation` holds none out. `after_epoch` is called with the
@@ -138,7 +139,7 @@ def fit(
         if settings.select != "last" and run.best is not None:
             model.load_state_dict(run.best)
             print(_chosen(rows, settings), flush=True)
-    return rows
+    return History(rows)
 
 
 def train_epoch(
