@@ -122,6 +122,8 @@ def test_the_session_of_the_debugger(monkeypatch: pytest.MonkeyPatch) -> None:
     said = answers.getvalue().split("(Pdb) ")[1:]
     for (command, answer), got in zip(session, said, strict=False):
         assert got == answer or (not answer and not command.startswith("p ")), (command, got)
+    stepped = said[[command for command, _ in session].index("step")]
+    assert "--Call--" in stepped and "core.py" in stepped and "def backward(self, gy" in stepped
     frames = re.findall(r"\(\d+\)(\w+)\(", said[len(session)])
     assert frames[frames.index("backward") :] == ["backward", "walk", "backward", "conv2d_grad_w"]
     assert scope["w"].grad.shape == (4, 3, 3, 3)
