@@ -167,7 +167,7 @@ def refuse_gradients(gxs: Any, expected: int) -> NoReturn:
     if gxs is None:
         came = "nothing"
     else:
-        came = "a Tensor" if isinstance(gxs, Conduct) else "an array" if is_array(gxs) else f"a {type(gxs).__name__}"
+        came = "a Tensor" if isinstance(gxs, Conduct) else "an array" if is_array(gxs) else _a(gxs)
     raise TypeError(f"backward returned {came} for gradients, expected {each}; write `return ({gx})`, of arrays")
 
 
@@ -177,7 +177,7 @@ def refuse_misfit(gx: Any, x: Named) -> NoReturn:
     if isinstance(gx, Conduct):
         raise TypeError(f"backward returned a Tensor {of}, expected an array; write gx.data, and compute with arrays")
     if not is_array(gx):
-        raise TypeError(f"backward returned a {type(gx).__name__} {of}, expected an array; write np.asarray(gx, x.dtype)")
+        raise TypeError(f"backward returned {_a(gx)} {of}, expected an array; write np.asarray(gx, x.dtype)")
     if gx.shape == x.shape:
         write = "; write gx.astype(x.dtype)"
     elif axes := broadcast_axes(x.shape, gx.shape):
@@ -185,6 +185,12 @@ def refuse_misfit(gx: Any, x: Named) -> NoReturn:
     else:
         write = ", expected its shape"
     raise ValueError(f"backward returned {gx.shape} {gx.dtype} {of}{write}")
+
+
+def _a(value: object) -> str:
+    """The kind of a value with its article: a float, an int"""
+    name = type(value).__name__
+    return f"a{'n' * (name[0] in 'aeiou')} {name}"
 
 
 def broadcast_axes(small: tuple[int, ...], large: tuple[int, ...]) -> tuple[int, ...]:

@@ -520,3 +520,49 @@ def test_the_adjoint_check_says_which_of_the_two_is_wrong() -> None:
         adjoint_check(_broken(push=push, backward=lambda self, gy: (self.x * gy,)), [X])
     with pytest.raises(GradientError, match=r"disagree\n"):
         adjoint_check(_broken(push=lambda self, tx: tx, backward=lambda self, gy: (self.x * gy,)), [X])
+
+
+def test_gradients_of_other_shapes_in_the_wrong_order_are_named() -> None:
+    class _Swapped(core.MatMul):
+        def backward(self, gy: Array) -> Grads:
+            ga, gb = super().backward(gy)
+            return gb, ga
+
+    said = _said(lambda a, b: _Swapped()(a, b), [rng.random((2, 3)), rng.random((3, 4))])
+    assert "with this it is right: return the gradients of the inputs 0 and 1 of _Swapped in the order of the inputs" in said
+
+
+def _tanh(slope: Any) -> Any:
+    def forward(self: Any, x: Array) -> Array:
+        self.y = np.tanh(x)
+        return self.y
+
+    return _broken(forward=forward, backward=lambda self, gy: (gy * slope(self.y),))
+
+
+def test_at_zero_too_another_formula_is_not_taken_for_a_factor() -> None:
+    """2 (1 - y) is at 0 twice 1 - y^2, and not elsewhere"""
+    zeros = np.zeros((2, 3))
+    assert _slip(_tanh(lambda y: 2 * (1 - y)), [zeros]) == ""
+    assert _slip(_tanh(lambda y: 2 * (1 - y**2)), [zeros]).startswith("2.00 times too large everywhere")
+
+
+def test_a_slip_is_named_where_the_function_is_not_defined_beside() -> None:
+    def forward(self: Any, x: Array) -> Array:
+        self.x = x
+        return np.arccos(x - 0.001)
+
+    f = _broken(forward=forward, backward=lambda self, gy: (gy / np.sqrt(1 - (self.x - 0.001) ** 2),))
+    with np.errstate(invalid="ignore"):
+        assert _slip(f, [np.ones((3, 3))]) == "the sign is turned everywhere"
+
+
+@pytest.mark.parametrize("n", [12, 40])
+def test_many_wrong_places_are_not_listed(n: int) -> None:
+    assert _slip(_slipped(_in(slice(0, None, 2), np.sin)), [np.linspace(0.5, 2, 2 * n)]) == ""
+
+
+def test_five_axes_are_permuted() -> None:
+    x = rng.uniform(0.5, 2, (2, 1, 3, 2, 3))
+    said = _slip(_slipped(lambda g: g.transpose(3, 1, 4, 0, 2)), [x])
+    assert said == "transposed: write gx.transpose(3, 1, 4, 0, 2)"

@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import count as from_zero
-from itertools import product
+from functools import cache, partial
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from minidl.check.shapes import mends
 from minidl.core import Step, Tensor, no_grad, walk
 
 ONE_BY_ONE = 300  # so many elements of an input are checked each on its own: all of a small input, a random choice of a large
+MENDS = 12  # ways that a gradient of another shape is made to fit
 ALL_PATTERNS = 5  # up to so many inputs, every choice of those that need a gradient is tried
 
 
@@ -126,10 +126,14 @@ def gradient_check(
 
 
 def _beside(point: Point, title: str, tolerance: float, rng: np.random.Generator) -> slips.Seen | None:
-    """The same a little beside: each number moved by up to 1%, or, where f cannot be asked there, another cotangent alone"""
+    """A little beside, and another cotangent: each number moves by up to 1%, and 0 by 1% of the others; where f cannot be asked
+    there, 0 stays, and where it cannot be asked there either, all stay
+    """
     gy = normal(point.gy, rng)
-    moved = [x * (1 + array_module(x).asarray(rng.uniform(-0.01, 0.01, x.shape))) for x in point.xs]
-    for xs in moved, point.xs:
+    moves = [0.01 * array_module(x).asarray(rng.uniform(-1, 1, x.shape)) for x in point.xs]
+    near = [x + move * abs(x) for x, move in zip(point.xs, moves, strict=True)]
+    off = [y + move * (x == 0) * (float(abs(x).mean()) or 1) for x, y, move in zip(point.xs, near, moves, strict=True)]
+    for xs in off, near, point.xs:
         there = Point(point.f, xs, gy, point.step)
         try:
             _output(point.f, xs, title)
@@ -205,28 +209,48 @@ def _gradients(point: Point, needs: Sequence[bool], title: str, tolerance: float
 
 def _mended(point: Point, needs: Sequence[bool], inputs: list[Tensor], y: Tensor, tolerance: float) -> Iterator[str]:
     """What to write in the backward whose gradients do not fit their inputs: after it, all gradients are right"""
-    for k in from_zero():
+    rng = np.random.default_rng(0)
+    for mend in [_reorder, *(partial(_mend, k) for k in range(MENDS))]:
         leaves: dict[Tensor, Array] = {}
         said: list[str] = []
         try:
             for step in walk(y, point.gy, leaves=leaves):
-                _mend(step, k, said)
-        except Exception:  # no candidate is left, or something else is wrong, too
-            return
-        rng = np.random.default_rng(0)
+                mend(step, said)
+        except Exception:  # no such mend, or something else is wrong, too
+            continue
         gxs = [leaves[x] if x in leaves else array_module(x.data).zeros_like(x.data) for x in inputs]
-        if not said:  # the first walk failed at something else, which did not come again
-            return
-        if all(slips.is_gradient(point, i, gx, rng, tolerance) for i, gx in enumerate(gxs) if needs[i]):
+        if said and all(slips.is_gradient(point, i, gx, rng, tolerance) for i, gx in enumerate(gxs) if needs[i]):
             yield "".join(f"\n  with this it is right: {text}" for text in said)
 
 
-def _mend(step: Step, k: int, said: list[str]) -> None:
+def _reorder(step: Step, said: list[str]) -> None:
+    """Put the gradients of two inputs in each other's place, where both then fit"""
+    for i, j in combinations(_misfits(step), 2):
+        step.gxs[i], step.gxs[j] = step.gxs[j], step.gxs[i]
+        if not {i, j} & set(_misfits(step)):
+            said.append(
+                f"return the gradients of the inputs {i} and {j} of {type(step.op).__name__} in the order of the inputs"
+            )
+            return
+        step.gxs[i], step.gxs[j] = step.gxs[j], step.gxs[i]
+
+
+def _misfits(step: Step) -> list[int]:
+    """The inputs whose gradients are arrays of another shape or type"""
+    return [
+        j
+        for j, (x, need, gx) in enumerate(zip(step.op.inputs, step.op.needs, step.gxs, strict=True))
+        if x is not None and need and gx is not None and is_array(gx) and (gx.shape != x.shape or gx.dtype != x.dtype)
+    ]
+
+
+def _mend(k: int, step: Step, said: list[str]) -> None:
     """Put the k-th mend of each gradient that does not fit its input in its place, the last where there are fewer"""
     choices = []
-    for j, (x, need, gx) in enumerate(zip(step.op.inputs, step.op.needs, step.gxs, strict=True)):
-        if x is not None and need and gx is not None and is_array(gx) and (gx.shape != x.shape or gx.dtype != x.dtype):
-            choices.append((j, list(mends(gx, x.data))))
+    for j in _misfits(step):
+        x, gx = step.op.inputs[j], step.gxs[j]
+        assert x is not None and gx is not None
+        choices.append((j, list(mends(gx, x.data))))
     if choices and k >= max(len(found) for _, found in choices):
         raise IndexError
     for j, found in choices:

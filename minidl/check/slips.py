@@ -20,6 +20,7 @@ from minidl.inputs import axes_in_words
 
 Index = tuple[int, ...]
 FEW = 20  # elements that are measured anew
+LISTED = 10  # indices that are named one by one
 SIDES = 8  # wrong elements whose two sides are measured
 
 
@@ -129,7 +130,8 @@ def _arrangements(gx: Array) -> Iterator[tuple[str, Callable[[Array], Array]]]:
     """Other orders of the same numbers"""
     shape, axes = gx.shape, range(gx.ndim)
     long = [k for k in axes if shape[k] > 1]
-    for order in permutations(axes) if 2 <= len(long) and gx.ndim <= 4 else ():
+    orders = permutations(axes) if len(long) >= 2 and gx.ndim <= 5 else ()
+    for order in sorted(orders, key=lambda order: tuple(shape[k] for k in order) != shape):  # without a reshape first
         moved = tuple(shape[k] for k in order)
         back = tuple(int(k) for k in np.argsort(order))
         if [k for k in order if k in long] != long:
@@ -170,6 +172,8 @@ def _boxes(here: Seen, i: int, mine: Measured, tolerance: float) -> Iterator[Sli
     sets = [sorted(set(at[wrong, k].tolist())) for k in range(gx.ndim)]
     inside = np.all([np.isin(at[:, k], some) for k, some in enumerate(sets)], axis=0)
     if (inside & right).any():
+        return
+    if any(len(some) > LISTED and some != list(range(some[0], some[-1] + 1)) for some in sets):
         return
     box: Any = np.ix_(*sets)
     told = ", ".join(_range(some, n) for some, n in zip(sets, gx.shape, strict=True))
