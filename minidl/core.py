@@ -346,8 +346,8 @@ def walk(
     apart=False: arrays are shared where that saves a copy, for a loop that changes none of them.
 
     gy: of the shape of y; 1 by default, for a scalar. Raises ValueError where y requires no gradient, gy is missing or does not
-    fit y, or an op returns a gradient of another shape or type than its input, TypeError for gy that is no array, RuntimeError
-    where the graph was given back.
+    fit y, or an op returns a gradient of another shape or type than its input, or another number of them, TypeError for gy that
+    is no array, or where an op returns no tuple of arrays, RuntimeError where the graph was given back.
     """
     gy = inputs.first_gradient(y, gy)
     arriving: dict[Op | Tensor, Array] = {y.op or y: gy}  # at an op, or at a leaf
@@ -363,20 +363,25 @@ def walk(
                 op.free()
             continue
         try:
-            step = Step(op, gy, list(op.backward(gy)))
+            gxs = op.backward(gy)
+            if not isinstance(gxs, tuple | list) or len(gxs) != len(op.inputs):
+                inputs.refuse_gradients(gxs, len(op.inputs))
+            step = Step(op, gy, list(gxs))
             if apart:
                 step.gxs = apart_from([gy], step.gxs)
             yield step
             for x, need, gx in zip(op.inputs, op.needs, step.gxs, strict=True):
-                if x is not None and need and gx is not None and (gx.shape, gx.dtype) != (x.data.shape, x.data.dtype):
-                    raise ValueError(f"backward returned {gx.shape} {gx.dtype} for an input of {x.data.shape} {x.data.dtype}")
+                if x is None or not need or gx is None:
+                    continue
+                if isinstance(gx, Conduct) or getattr(gx, "shape", None) != x.data.shape or gx.dtype != x.data.dtype:
+                    inputs.refuse_misfit(gx, x)
         except Exception as error:
             error.add_note(f"in the backward of {op!r}, gradient {gy.shape} {gy.dtype}")
             raise
         handed_on, onward = {id(gy)}, list(zip(op.inputs, op.needs, step.gxs, strict=True))
         if not keep_graph:
             op.free()
-        del step, gy  # before the sums need room
+        del step, gy, gxs  # before the sums need room
         for x, need, gx in onward:
             if x is None or not need or gx is None:
                 continue
@@ -466,9 +471,8 @@ def jvp(y: Tensor, xs: Sequence[Tensor], txs: Sequence[Array]) -> Array:
 
 def _operand(other: Any, like: Tensor) -> Any:
     """A number on either side of an operator takes the type and the place of the tensor on the other."""
-    if isinstance(other, int | float | np.generic):
-        return Tensor(array_module(like.data).asarray(other, dtype=like.dtype))
-    return other
+    is_number = isinstance(other, int | float | np.generic)
+    return Tensor(array_module(like.data).asarray(other, dtype=like.dtype)) if is_number else other
 
 
 def sum_of(*parts: Array | None) -> Any:

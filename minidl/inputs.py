@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -153,6 +153,57 @@ def first_gradient(y: Named, gy: Array | None) -> Array:
             raise ValueError(f"gy: needed where the output is no scalar; y has shape {y.shape}, try sum(y) or mean(y)")
         return array_module(y.data).ones_like(y.data)
     return like("gy", gy, "y", y).copy()
+
+
+def refuse_gradients(gxs: Any, expected: int) -> NoReturn:
+    """Say what is wrong with that which a backward returned in place of a tuple with a gradient for each input"""
+    gx = "gx," if expected == 1 else ", ".join(f"gx{i}" for i in range(expected))
+    each = f"a tuple with one for each of its {expected} inputs" if expected != 1 else "a tuple with one for its input"
+    if isinstance(gxs, tuple | list):
+        s = "s" * (len(gxs) != 1)
+        raise ValueError(
+            f"backward returned {len(gxs)} gradient{s}, expected {each}; write `return ({gx})`, None where none is needed"
+        )
+    if gxs is None:
+        came = "nothing"
+    else:
+        came = "a Tensor" if isinstance(gxs, Conduct) else "an array" if is_array(gxs) else _a(gxs)
+    raise TypeError(f"backward returned {came} for gradients, expected {each}; write `return ({gx})`, of arrays")
+
+
+def refuse_misfit(gx: Any, x: Named) -> NoReturn:
+    """Say what is wrong with a gradient that is not of the shape and type of its input"""
+    of = f"for an input of {x.shape} {x.dtype}"
+    if isinstance(gx, Conduct):
+        raise TypeError(f"backward returned a Tensor {of}, expected an array; write gx.data, and compute with arrays")
+    if not is_array(gx):
+        raise TypeError(f"backward returned {_a(gx)} {of}, expected an array; write np.asarray(gx, x.dtype)")
+    if gx.shape == x.shape:
+        write = "; write gx.astype(x.dtype)"
+    elif axes := broadcast_axes(x.shape, gx.shape):
+        write = f"; if it was broadcast, sum over {axes_in_words(axes)}: minidl.array.sum_to(gx, x.shape)"
+    else:
+        write = ", expected its shape"
+    raise ValueError(f"backward returned {gx.shape} {gx.dtype} {of}{write}")
+
+
+def _a(value: object) -> str:
+    """The kind of a value with its article: a float, an int"""
+    name = type(value).__name__
+    return f"a{'n' * (name[0] in 'aeiou')} {name}"
+
+
+def broadcast_axes(small: tuple[int, ...], large: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of `large` along which an array of the shape `small` is repeated to it; () where it cannot be"""
+    new = len(large) - len(small)
+    if new < 0 or any(n not in (1, m) for n, m in zip(small, large[new:], strict=True)):
+        return ()
+    return (*range(new), *(new + k for k, n in enumerate(small) if n != large[new + k]))
+
+
+def axes_in_words(axes: tuple[int, ...]) -> str:
+    """ "axis 0", "axes 0, 2\""""
+    return f"{'axis' if len(axes) == 1 else 'axes'} {', '.join(map(str, axes))}"
 
 
 def users_line() -> Line | None:

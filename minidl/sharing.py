@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.array import Array
+from minidl.array import Array, is_array
 
 
 def apart_from(others: list[Array], gxs: Sequence[Array | None]) -> list[Any]:
@@ -18,6 +18,8 @@ def apart_from(others: list[Array], gxs: Sequence[Array | None]) -> list[Any]:
         if gx is not None:
             if isinstance(gx, np.generic):
                 gx = np.asarray(gx)
+            elif not is_array(gx):  # which the walk refuses
+                pass
             elif id(_owner(gx)) in owners or not _is_writable(gx):
                 gx = gx.copy()
             owners.add(id(_owner(gx)))

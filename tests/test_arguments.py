@@ -37,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*the map is 0 everywhere")  # o
 RESULTS = (  # what minidl makes, and its users only read
     "analysis.Cost attack.Linearity train.Contract metrics.Interval metrics.OperatingPoint explain.Explanation "
     "data.LazyImages "
-    "flow.Cell flow.Line flow.PixelFlow flow.Wire check.Difference flow.Trace"
+    "flow.Cell flow.Line flow.PixelFlow flow.Wire check.Difference check.Report flow.Trace view.Drawing view.Frame"
 ).split()
 INNER = (  # what minidl itself calls; subclasses write it anew
     "optim.Optimizer optim.Optimizer.update optim.SGD.update optim.AdamW.update nn.BatchNorm2d.update_running_stats "
@@ -388,6 +388,7 @@ ROWS: dict[str, Row] = {
         lambda: {"model": net(), "x": X[0], "target": 1, "path": FOLDER / "page.html", "picks": [(1, 2)]},
         lambda path: path.read_bytes(),
     ),
+    "view.frame": Row(lambda: {"path": __file__, "height": 300}, lambda found: found._repr_html_()),
     "flow.arithmetic": Row(on_a_wire, lambda cell: (cell.index, cell.engine)),
     **several(
         "flow: pixel_flow strongest_path",

@@ -78,7 +78,7 @@ def test_they_show_examples() -> None:
     assert [block.readme for block in PYTHON] == ["README.md"] * 3 + ["examples/README.md"] + ["minidl/README.md"] * 4 + [
         "models/README.md"
     ] * 3
-    assert sum(bool(block.output) for block in PYTHON) == 5
+    assert sum(bool(block.output) for block in PYTHON) == 6
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=names(PYTHON))
@@ -122,6 +122,8 @@ def test_the_session_of_the_debugger(monkeypatch: pytest.MonkeyPatch) -> None:
     said = answers.getvalue().split("(Pdb) ")[1:]
     for (command, answer), got in zip(session, said, strict=False):
         assert got == answer or (not answer and not command.startswith("p ")), (command, got)
+    stepped = said[[command for command, _ in session].index("step")]
+    assert "--Call--" in stepped and "core.py" in stepped and "def backward(self, gy" in stepped
     frames = re.findall(r"\(\d+\)(\w+)\(", said[len(session)])
     assert frames[frames.index("backward") :] == ["backward", "walk", "backward", "conv2d_grad_w"]
     assert scope["w"].grad.shape == (4, 3, 3, 3)

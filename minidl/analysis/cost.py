@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl import arguments
+from minidl import arguments, notebook
 from minidl.analysis import receptive
 from minidl.analysis.calls import watch
 from minidl.analysis.facts import Facts, facts
@@ -20,6 +20,8 @@ from minidl.contexts import contained
 from minidl.core import Op, Parameter, Tensor, tape
 from minidl.nn.module import Module
 from minidl.ops.fused import unfused
+
+HEAD = ["name", "op", "output", "receptive field", "jump", "parameters", "multiply-adds", "activation bytes"]
 
 
 class Call(NamedTuple):
@@ -108,17 +110,21 @@ class Cost:
         return replace(self, rows=rows)
 
     def __str__(self) -> str:
-        head = ["name", "op", "output", "receptive field", "jump", "parameters", "multiply-adds", "activation bytes"]
-        lines = [_cells(row) for row in self.rows]
-        work = _at_least(self.multiply_adds, self.at_least)
-        total = ["total", "", "", "", "", _number(self.parameters), work, _number(self.bytes)]
-        widths = [max(map(len, column)) for column in zip(head, *lines, total, strict=True)]
+        lines, total = [_cells(row) for row in self.rows], self._total()
+        widths = [max(map(len, column)) for column in zip(HEAD, *lines, total, strict=True)]
 
         def line(cells: list[str]) -> str:
             return "  ".join(c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
 
-        rule = "-" * len(line(head))
-        return "\n".join([line(head), rule, *map(line, lines), rule, line(total)])
+        rule = "-" * len(line(HEAD))
+        return "\n".join([line(HEAD), rule, *map(line, lines), rule, line(total)])
+
+    def _repr_html_(self) -> str:
+        return notebook.table(HEAD, map(_cells, self.rows), text=3, foot=self._total())
+
+    def _total(self) -> list[str]:
+        work = _at_least(self.multiply_adds, self.at_least)
+        return ["total", "", "", "", "", _number(self.parameters), work, _number(self.bytes)]
 
 
 def cost(model: Module, input_shape: Sequence[int]) -> Cost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from minidl import notebook
 from minidl.array import Array
 from minidl.metrics.intervals import bootstrap
 
@@ -22,3 +23,7 @@ class MaskScore:
 
     def __str__(self) -> str:
         return f"{bootstrap(self.value)}, chance {self.chance.mean():.3f}, {len(self.value)} images"
+
+    def _repr_html_(self) -> str:
+        row = [f"{len(self.value):,}", str(bootstrap(self.value)), notebook.number(float(self.chance.mean()))]
+        return notebook.table(["images", "mean [95% interval]", "chance"], [row], text=0)

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from minidl import notebook
 from minidl.arguments import count, number, one_of
 from minidl.array import Array, array_module, device_of, to_cpu, to_device
 from minidl.contexts import Block, contained
@@ -52,6 +53,10 @@ class Randomization:
         """The mean similarity (N,) to the ruins: near 1 for a map of the image alone, near 0 for one of the model alone."""
         mean: Array = self.similarity[:, 1:].mean(1)
         return mean
+
+    def _repr_html_(self) -> str:
+        rows = zip(("none", *self.layers), map(notebook.number, self.similarity.mean(0).tolist()), strict=True)
+        return notebook.table(["destroyed down to", "mean similarity"], rows)
 
     def passed(self, limit: float = 0.5) -> bool:
         """Whether the maps of the ruins are, on average, less like those of the model than `limit`.

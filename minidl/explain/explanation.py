@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import wraps
+from html import escape
 from typing import Any, ParamSpec
 
 import numpy as np
 
-from minidl import view
+from minidl import notebook, view
 from minidl.array import Array, move, to_cpu
 from minidl.contexts import contained
 from minidl.inference.scores import asking, name_of
+from minidl.io.files import Path
+from minidl.view.alone import alone
 from minidl.view.names import literal
 from minidl.view.shares import fraction
 
 P = ParamSpec("P")
+SHOWN = 12  # maps that a notebook shows
 
 NAMES = {  # of methods, for people, where it is not that of the function
     "grad_times_input": "gradient x input",
@@ -68,20 +71,29 @@ class Explanation:
 
     def plot(
         self,
-        path: str | os.PathLike[str],
+        path: Path | None,
         images: Array,
         classes: Sequence[str] | None = None,
         title: str | None = None,
         window: tuple[float, float] | None = None,
         scale: str = "shared",
-    ) -> None:
-        """Draw the maps beside and over their images: see `minidl.view.overlays`, also for `window` and `scale`.
+    ) -> view.Drawing:
+        """Draw the maps beside and over their images: see `minidl.view.overlays`, also for `path`, `window` and `scale`.
 
         images: (N,C,H,W) as they were before normalising, integers or in [0, 1]. classes: the names of the model's classes.
         title: by default the method's name.
         """
         title = self.name if title is None else title
-        view.overlays(path, images, self.map, self.captions(classes), title, self.unit, window, scale)
+        return view.overlays(path, images, self.map, self.captions(classes), title, self.unit, window, scale)
+
+    def _repr_html_(self) -> str:
+        """The first maps, each with its class and score, and one colour bar."""
+        N, shown = len(self.map), min(len(self.map), SHOWN)
+        some = replace(self, target=self.target[:shown], score=self.score[:shown])
+        drawing = alone(to_cpu(self.map[:shown]), some.captions(), self.name, self.unit)
+        about = f"{self.name}: {N} map{'s' * (N != 1)} of {' x '.join(map(str, self.map.shape[1:]))} pixels"
+        more = f", of which the first {shown} are shown" if shown < N else ""
+        return f"<div>{notebook.image(drawing.png, about, drawing.width)}<br>{escape(about + more)}</div>"
 
     @property
     def name(self) -> str:

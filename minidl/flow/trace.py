@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from minidl import notebook
 from minidl.arguments import wrong
 from minidl.array import Array, array_module, to_cpu
 from minidl.core import Step, Tensor, walk
@@ -26,6 +27,8 @@ from minidl.flow.cell_text import cell_text
 from minidl.flow.cells import strongest_path
 from minidl.flow.pixel import place
 from minidl.inputs import layer_of
+
+HEAD = "step", "op", "layer", "inputs -> output", "|gy|", "open", "made at"
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,12 @@ class Trace:
         return "\n\n".join(self.sums)
 
     def __str__(self) -> str:
-        head = ("step", "op", "layer", "inputs -> output", "|gy|", "open", "made at")
-        rows = [head, *map(_cells, self.records)]
+        rows = [HEAD, *map(_cells, self.records)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+    def _repr_html_(self) -> str:
+        return notebook.table(HEAD, map(_cells, self.records), text=len(HEAD))
 
     def dot(self) -> str:
         """The graph in Graphviz's language: ops as ellipses, leaves as boxes, arrows in the direction of the computation."""

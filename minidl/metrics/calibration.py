@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minidl import notebook
 from minidl.arguments import count, number
 from minidl.array import Array
 from minidl.metrics.answers import array_of, of_classes, of_probabilities
@@ -39,6 +40,15 @@ class Reliability(NamedTuple):
         """sum_b counts_b / N |frequency_b - confidence_b|, the expected calibration error."""
         some = self.counts > 0
         return float((self.counts * abs(self.frequency - self.confidence))[some].sum() / self.counts.sum())
+
+    def _repr_html_(self) -> str:
+        bins = [f"({low:.3g}, {high:.3g}]" for low, high in zip(self.edges[:-1], self.edges[1:], strict=True)]
+        shares = [
+            [notebook.number(p) if p == p else "" for p in column.tolist()] for column in (self.confidence, self.frequency)
+        ]
+        rows = zip(bins, (f"{n:,}" for n in self.counts), *shares, strict=True)
+        foot = ["expected calibration error", f"{self.counts.sum():,}", "", notebook.number(self.ece)]
+        return notebook.table(["predicted", "images", "mean predicted", "came true"], rows, foot=foot)
 
 
 def probabilities(logits: Array, temperature: float = 1.0) -> Array:

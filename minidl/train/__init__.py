@@ -3,6 +3,7 @@
 from minidl.train.contract import Contract
 from minidl.train.decision import DecisionRule
 from minidl.train.evaluation import evaluate_run
+from minidl.train.history import History
 from minidl.train.load import TrainedNet, load_run
 from minidl.train.loop import fit, train_epoch
 from minidl.train.loss_scale import LossScale
@@ -14,6 +15,7 @@ __all__ = [
     "FLIPS",
     "Contract",
     "DecisionRule",
+    "History",
     "LossScale",
     "Row",
     "Settings",

@@ -51,6 +51,7 @@ from minidl.train.contract import Contract
 from minidl.train.cuda_graph import CapturedGradients
 from minidl.train.decision import DecisionRule, calibrated, chosen, suspicious, targets
 from minidl.train.load import check_answers
+from minidl.train.history import History
 from minidl.train.loss import Loss, main_logits
 from minidl.train.loss_scale import LossScale
 from minidl.train.meter import Meter
@@ -69,7 +70,7 @@ def fit(
     resume: bool = False,
     after_epoch: Callable[[list[Row]], None] = lambda rows: None,
     arguments: Mapping[str, Any] | None = None,
-) -> list[Row]:
+) -> History:
     """Train `model`, in place, and return what metrics.jsonl holds. In the end it has the weights of the chosen epoch.
 
     `validation`: images to choose an epoch by, where `settings.validation` holds none out. `after_epoch` is called with the
@@ -163,7 +164,7 @@ def fit(
             run.settle(contract)
         elif targets(contract.classes, settings.target):
             print("operating point: none, for there are no validation images; the likeliest class decides", flush=True)
-    return rows
+    return History(rows)
 
 
 def _determined(contract: Contract, model: Module, validation: Dataset, settings: Settings) -> Contract:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from minidl.analysis.cost import Call, Cost, Row
+from minidl.io import files
 from minidl.view import figure
-from minidl.view.figure import GREY, MARGIN
+from minidl.view.figure import GREY, MARGIN, Drawing
 from minidl.view.fit import fitted, fitted_one, height, width, wrapped
 from minidl.view.layout import Layout, Point, layered
 
@@ -43,12 +43,13 @@ class _Box:
     size: Point = BOX
 
 
-def architecture(path: str | os.PathLike[str], cost: Cost, title: str = "") -> None:
+def architecture(path: files.Path | None, cost: Cost, title: str = "") -> Drawing:
     """Draw the graph that `minidl.cost` found, as SVG (whose text can be selected), PNG, PDF or JPEG, by the end of `path`.
 
     Data flow downwards, then on at the top of the next column. Norms, activations and whatever else has a single input stand
     in the box of the layer that they follow. The small plate in a box is as high as log(height of the output) and as wide as
-    log(channels). A grey frame is a module in which ways part and meet. For less detail collapse first:
+    log(channels). A grey frame is a module in which ways part and meet. None as a path is for no file, see `view.Drawing`.
+    For less detail collapse first:
 
         view.architecture("resnet18.svg", minidl.cost(models.resnet18(), (3, 224, 224)).collapsed(2))
 
@@ -99,7 +100,7 @@ def architecture(path: str | os.PathLike[str], cost: Cost, title: str = "") -> N
         _label(ax, box, texts[n - 1], x, y, lines, channels)
     ax.text(start + MARGIN, -top + 0.1, said, fontsize=10, fontweight="bold", va="top")
     _legend(ax, {box.kind for box in boxes}, start + MARGIN, -0.58)
-    figure.save(fig, path, dpi=110)
+    return figure.save(fig, path, dpi=110)
 
 
 # ---- from rows to boxes

@@ -12,7 +12,7 @@ from minidl.array import Array, is_array
 from minidl.io.files import Path
 from minidl.view import figure
 from minidl.view.display import Window, images_and_window, limit_of, of_both_answers, rows_of
-from minidl.view.figure import BLUE, GREY, ORANGE, RED, Sheet
+from minidl.view.figure import BLUE, GREY, ORANGE, RED, Drawing, Sheet
 from minidl.view.fit import LINE, fitted, fitted_one, height, width, wrapped
 from minidl.view.maps import GAP, NOTE, captions_of, draw, note_of
 from minidl.view.shares import probability
@@ -27,7 +27,7 @@ LABELS = 3.0  # inches of a label in a legend
 
 
 def fooled(
-    path: Path,
+    path: Path | None,
     original: Array,
     attacked: Array,
     before: Array,
@@ -35,7 +35,7 @@ def fooled(
     classes: Sequence[str],
     title: str = "",
     window: tuple[float, float] | None = None,
-) -> None:
+) -> Drawing:
     """The images original (N,C,H,W), what was added to each, and the attacked ones, two a line.
 
     All perturbations are amplified by the same number, which is written down: grey is no change, lighter is more of that
@@ -85,7 +85,7 @@ def fooled(
             sheet.write(at, y - 0.03 - 9 * LINE, fitted_one(first, wide - 0.05, size_of), size_of, color=of)
             sheet.write(at, y - 0.03, fitted_one(second, wide - 0.05, 8.5), 8.5, color=color)
     sheet.write(figure.MARGIN, down + 0.05, note, NOTE, va="top", color=GREY)
-    sheet.save(path)
+    return sheet.save(path)
 
 
 def _answer(p: Array, names: Sequence[str]) -> tuple[str, str]:
@@ -103,13 +103,13 @@ def _sizes(largest: float, length: float) -> str:
 
 
 def accuracy_by_eps(
-    path: Path,
+    path: Path | None,
     eps: Sequence[float],
     shares: Mapping[str, Sequence[float]],
     chance: float,
     title: str = "",
     norm: str = "linf",
-) -> None:
+) -> Drawing:
     """How many images are still right (0 to 1) under each attack, over the size of the change.
 
     eps: in units of images in [0, 1], in any order; with the norm "linf" shown in grey levels of 255, with "l2" as it is.
@@ -160,12 +160,12 @@ def accuracy_by_eps(
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))  # beside the lines, not on them
     _house_style(ax)
     figure.title(fig, title)
-    figure.save(fig, path)
+    return figure.save(fig, path)
 
 
 def images_of_classes(
-    path: Path, images: Array, captions: Sequence[str], title: str = "", window: tuple[float, float] | None = None
-) -> None:
+    path: Path | None, images: Array, captions: Sequence[str], title: str = "", window: tuple[float, float] | None = None
+) -> Drawing:
     """The images (N,C,H,W), each under its caption, up to five a line.
 
     window, NaN, captions that are too long, averages and the kinds of files are as in `overlays`.
@@ -191,7 +191,7 @@ def images_of_classes(
         draw(sheet.cell(x, y, wide, high), image, window=window)
         sheet.write(x, y - 0.04, caption, NAMES)
     sheet.write(figure.MARGIN, down + 0.05, note, NOTE, va="top", color=GREY)
-    sheet.save(path)
+    return sheet.save(path)
 
 
 class Sweep(Protocol):
@@ -224,7 +224,7 @@ class Linearity(Protocol):
     def random(self) -> Sweep: ...
 
 
-def linearity(path: Path, sweeps: Mapping[str, Linearity], classes: Sequence[str], title: str = "") -> None:
+def linearity(path: Path | None, sweeps: Mapping[str, Linearity], classes: Sequence[str], title: str = "") -> Drawing:
     """One line for each net: its logits along the sign of the gradient, along random signs, and what changes on the way.
 
     The logit of the explained class is orange, with its tangent at 0, the others are blue. Logits that are NaN are left out,
@@ -275,7 +275,7 @@ def linearity(path: Path, sweeps: Mapping[str, Linearity], classes: Sequence[str
                 ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.17), borderaxespad=0)
             _house_style(ax)
     figure.title(fig, title)
-    figure.save(fig, path)
+    return figure.save(fig, path)
 
 
 def _logits(ax: Axes, levels: Array, sweep: Sweep, found: Linearity, classes: Sequence[str]) -> None:

@@ -8,13 +8,13 @@ import numpy as np
 
 from minidl.io.files import Path
 from minidl.metrics import Reliability
-from minidl.view.figure import GREY
+from minidl.view.figure import GREY, Drawing
 from minidl.view.square import GUESSING, check, check_shares, digits, square, style
 
 LOWER = 1.0  # inches of the lower axes
 
 
-def calibration(path: Path, tables: Mapping[str, Reliability], title: str = "") -> None:
+def calibration(path: Path | None, tables: Mapping[str, Reliability], title: str = "") -> Drawing:
     """The share that came true over the probability that was predicted, a point for each bin.
 
     Below stands how many of the images are in each. What means what it says lies on the dotted diagonal; a net that is too sure
@@ -42,4 +42,4 @@ def calibration(path: Path, tables: Mapping[str, Reliability], title: str = "") 
         ax.plot(table.confidence[some], table.frequency[some], marker="o", ms=4, zorder=3, clip_on=False, **style(i))
         lower.stairs(100 * table.counts / table.counts.sum(), table.edges, baseline=None, zorder=3, **style(i))
     lower.set_ylim(0)
-    sheet.save(path)
+    return sheet.save(path)

@@ -7,11 +7,13 @@ import math
 import os
 import pathlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidl.io import files
+from minidl.io.files import Path
 from minidl.view.display import averaged, block
 from minidl.view.fit import LINE, NO_WIDTH, is_drawable, shown_as, wrapped
 from minidl.view.names import escaped, literal
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, RED, GREY = "#0b62a4", "#d95f0e", "#b2182b", "#6e6e6e"  # blue and orange: for colour-blind eyes too
 DPI, MOST = 120, 8_000_000  # dots an inch, and in all of a figure that has more of them an inch
 FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf", ".jpg": "jpeg", ".jpeg": "jpeg"}
+SHOWN = 96  # pixels an inch in a notebook, those of CSS
 TITLE, MARGIN = 11, 0.12  # the size of the title in points, the margin in inches
 
 
@@ -73,8 +76,8 @@ class Sheet:
         style = {"ha": "left", "va": "bottom", **style}
         self.figure.text(x / self.width, 1 - (self.top + y) / self.height, text, fontsize=size, **style)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        save(self.figure, path, self.dpi)
+    def save(self, path: Path | None) -> Drawing:
+        return save(self.figure, path, self.dpi)
 
 
 def dots(width: float, height: float, pixel: float) -> int:
@@ -104,18 +107,57 @@ def visible(text: str) -> str:
     return NO_WIDTH + text if text.startswith("_") else text
 
 
-def save(figure: Figure, path: str | os.PathLike[str], dpi: int = DPI) -> None:
-    """Write the figure as the path ends, .png, .svg, .pdf, .jpg or .jpeg, whole or not at all. The text of an SVG stays text.
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A figure that a function of `minidl.view` has drawn: `save` writes it, and a notebook shows it at the end of a cell.
 
-    No text is a formula, but for matplotlib's own beside an axis; signs that the font lacks are written as Python does.
-    Images that have more pixels than there are dots for them are averaged. Raises ValueError for another ending.
+    figure: matplotlib's, dpi: its dots an inch.
     """
+
+    figure: Figure
+    dpi: int = DPI
+
+    def save(self, path: Path) -> None:
+        """Write it as the path ends, .png, .svg, .pdf, .jpg or .jpeg, whole or not at all. The text of an SVG stays text.
+
+        No text is a formula, but for matplotlib's own beside an axis; signs that the font lacks are written as Python does.
+        Images that have more pixels than there are dots for them are averaged. Raises ValueError for another ending.
+        """
+        kind = FORMATS.get(pathlib.Path(path).suffix.lower())
+        if kind is None:
+            raise ValueError(f"path: expected a name that ends in {', '.join(FORMATS)}, got {os.fspath(path)!r}")
+        files.write(path, encoded(self.figure, kind, self.dpi))
+
+    @property
+    def png(self) -> bytes:
+        """The content of a .png file."""
+        return encoded(self.figure, "png", self.dpi)
+
+    @property
+    def width(self) -> int:
+        """How many pixels wide a notebook shows it."""
+        return round(SHOWN * self.figure.get_figwidth())
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return self.png, {"width": self.width, "height": round(SHOWN * self.figure.get_figheight())}
+
+    def __repr__(self) -> str:
+        width, height = self.figure.get_size_inches()
+        return f"<{type(self).__name__} of {width:.1f} x {height:.1f} inches; save(path) writes it>"
+
+
+def save(figure: Figure, path: Path | None, dpi: int = DPI) -> Drawing:
+    """What every function that draws returns: the drawing, written where a path is given."""
+    drawing = Drawing(figure, dpi)
+    if path is not None:
+        drawing.save(path)
+    return drawing
+
+
+def encoded(figure: Figure, kind: str, dpi: int) -> bytes:
+    """The content of a file of that kind."""
     from matplotlib import rc_context
 
-    suffix = pathlib.Path(path).suffix
-    kind = FORMATS.get(suffix.lower())
-    if kind is None:
-        raise ValueError(f"path: expected a name that ends in {', '.join(FORMATS)}, got {os.fspath(path)!r}")
     content = io.BytesIO()
     _literally(figure)
     _average(figure, dpi)
@@ -132,7 +174,8 @@ def save(figure: Figure, path: str | os.PathLike[str], dpi: int = DPI) -> None:
     }
     with rc_context(settings):
         figure.savefig(content, format=kind, dpi=dpi, **more.get(kind, {}))
-    files.write(path, content.getvalue())
+    figure.set_layout_engine("none")  # all stays where it is: laid out anew, it would move by a little
+    return content.getvalue()
 
 
 def _average(figure: Figure, dpi: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 
@@ -10,9 +9,10 @@ import numpy as np
 
 from minidl.arguments import one_of
 from minidl.array import Array
+from minidl.io.files import Path
 from minidl.view import figure
 from minidl.view.display import averaged, block, images_and_window, limit_of, of_both_answers, rows_of, values_of
-from minidl.view.figure import GREY, RED, Sheet
+from minidl.view.figure import GREY, RED, Drawing, Sheet
 from minidl.view.fit import LINE, fitted, fitted_one, height, width, wrapped
 from minidl.view.maps import GAP, NOTE, SCALES, draw, note_of, upright_bar
 from minidl.view.shares import probability
@@ -21,7 +21,7 @@ SIZE, SIDE = 9.5, 1.5  # of the letters in points, of an image in inches
 
 
 def gradient_images(
-    path: str | os.PathLike[str],
+    path: Path | None,
     images: Array,
     maps: Array,
     labels: Array,
@@ -30,7 +30,7 @@ def gradient_images(
     title: str = "",
     window: tuple[float, float] | None = None,
     scale: str = "shared",
-) -> None:
+) -> Drawing:
     """The images (N,C,H,W), each with its prediction and whether that is right, beside its gradient map (N,H,W).
 
     All maps share one scale, symmetric about 0: red is above, blue below, white is 0, and the deepest red and blue stand for
@@ -91,4 +91,4 @@ def gradient_images(
     unit = "change of the logit\nper unit of brightness"
     upright_bar(sheet, shades, across - figure.MARGIN - 1.1, head, down - head, unit, scale)
     sheet.write(figure.MARGIN, down + 0.05, note, NOTE, va="top", color=GREY)
-    sheet.save(path)
+    return sheet.save(path)

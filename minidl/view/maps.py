@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,10 @@ import numpy as np
 
 from minidl.arguments import one_of
 from minidl.array import Array
+from minidl.io.files import Path
 from minidl.view import figure
 from minidl.view.display import Window, averaged, block, for_the_eye, images_and_window, limit_of, values_of
-from minidl.view.figure import BLUE, GREY, Sheet
+from minidl.view.figure import BLUE, GREY, Drawing, Sheet
 from minidl.view.fit import LINE, fitted_lines, fitted_one, height, width, wrapped
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ FRAYED = 20_000  # pieces of an outline that is drawn as lines
 
 
 def overlays(
-    path: str | os.PathLike[str],
+    path: Path | None,
     images: Array,
     maps: Array,
     captions: Sequence[str] | None = None,
@@ -36,7 +36,7 @@ def overlays(
     unit: str = "",
     window: tuple[float, float] | None = None,
     scale: str = "shared",
-) -> None:
+) -> Drawing:
     """Images (N,C,H,W), beside each its map (N,H,W) alone and over the image in grey.
 
     All maps share one scale. Where one of them is negative anywhere, it is symmetric about 0, blue below and red above; else
@@ -51,7 +51,8 @@ def overlays(
     three. window: the values (low, high) that are drawn black and white, by default the ends of the range: 0 and 255 of
     uint8, 0 and 65,535 of uint16, 0 and 1 of floats.
     captions: a line or two for each image. title: of the figure. unit: what the colours mean, beside the colour bar.
-    What is too long for its place is shortened. path: ends in .png, .svg, .pdf, .jpg or .jpeg, and gets a file of that kind.
+    What is too long for its place is shortened. path: ends in .png, .svg, .pdf, .jpg or .jpeg, and gets a
+    file of that kind; None for no file. Returned is the `view.Drawing`, which a notebook shows.
     A map that is 0 everywhere gets a warning, and no colour; so does what is NaN or infinite in it, and the map says so.
 
     Raises ValueError where the shapes do not go together, images are beyond [0, 1] without a window, or the path has another
@@ -96,18 +97,18 @@ def overlays(
     if shades is not None:
         upright_bar(sheet, shades, across - figure.MARGIN - beside + 0.15, head, down - head, unit, scale)
     sheet.write(figure.MARGIN, down + 0.05, note, NOTE, va="top", color=GREY)
-    sheet.save(path)
+    return sheet.save(path)
 
 
 def comparison(
-    path: str | os.PathLike[str],
+    path: Path | None,
     images: Array,
     maps: Mapping[str, Array],
     captions: Sequence[str] | None = None,
     title: str = "",
     window: tuple[float, float] | None = None,
     scale: str = "shared",
-) -> None:
+) -> Drawing:
     """images (N,C,H,W) down, and across, for each name in `maps`, its maps (N,H,W) over the images in grey.
 
     Every column has a scale of its own, the same for all images, because the methods speak of different things; its colour
@@ -146,7 +147,7 @@ def comparison(
         if not masks:
             _bar(sheet, shades, x, down + 0.08, wide, 0.09, scale)
     sheet.write(figure.MARGIN, down + 0.4, note, NOTE, va="top", color=GREY)
-    sheet.save(path)
+    return sheet.save(path)
 
 
 def captions_of(captions: Sequence[str] | None, N: int, room: float, size: float = CAPTION) -> list[str]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidl.array import Array, shape_of
+from minidl.io.files import Path
 from minidl.view import figure
 from minidl.view.display import rows_of
-from minidl.view.figure import BLUE, GREY, ORANGE, Sheet
+from minidl.view.figure import BLUE, GREY, ORANGE, Drawing, Sheet
 from minidl.view.fit import LINE, fitted, width, wrapped
 from minidl.view.shares import share
 
@@ -23,12 +23,13 @@ NAMED = 25  # up to so many classes have their names and counts written into the
 LONGEST, SIZE = 2.4, 9  # of the names of classes: inches at most, points
 
 
-def curves(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
+def curves(path: Path | None, rows: Sequence[Mapping[str, Any]], title: str = "") -> Drawing:
     """Loss, accuracy and learning rate by epoch. `rows` as in metrics.jsonl, one a finished epoch, validated or not.
 
     A line tells what the largest class gets for every answer, of the validation images or else of the training images. What is
     NaN or infinite, as the loss of a training that went astray, is left out and named. The path's ending says which kind of
-    file: .png, .svg, .pdf, .jpg or .jpeg. Raises ValueError where there is no row, or for another ending.
+    file: .png, .svg, .pdf, .jpg or .jpeg; None is for no file, see `view.Drawing`. Raises ValueError where there is no row, or
+    for another ending.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -75,15 +76,15 @@ def curves(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], titl
     for ax in loss, accuracy:
         ax.legend(frameon=False, fontsize=9)
     figure.title(fig, title)
-    figure.save(fig, path)
+    return figure.save(fig, path)
 
 
-def confusion(path: str | os.PathLike[str], matrix: Array, classes: Sequence[str], title: str = "") -> None:
+def confusion(path: Path | None, matrix: Array, classes: Sequence[str], title: str = "") -> Drawing:
     """The confusion matrix (K,K): the shade is the share of the row, which is a true class; the numbers are counts.
 
     Long names are shortened, and those that differ stay different. The path's ending says which kind of file: .png, .svg,
-    .pdf, .jpg or .jpeg. Raises ValueError where the matrix is not K by K for K classes or holds what is no count, TypeError
-    where it holds no numbers.
+    .pdf, .jpg or .jpeg; None is for no file, see `view.Drawing`. Raises ValueError where the matrix is not K by K for K classes
+    or holds what is no count, TypeError where it holds no numbers.
     """
     K = len(classes)
     if shape_of(matrix) != (K, K):
@@ -117,4 +118,4 @@ def confusion(path: str | os.PathLike[str], matrix: Array, classes: Sequence[str
     bar.outline.set_visible(False)
     what = wrapped("share of the true class", length, SIZE)
     sheet.write(left + side + 1.1, side / 2, what, SIZE, ha="center", va="center", rotation=90, color=GREY)
-    sheet.save(path)
+    return sheet.save(path)

@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 
 from minidl.io.files import Path
 from minidl.metrics import Interval, OperatingPoint, PrecisionRecallCurve, ROCCurve
-from minidl.view.figure import GREY
+from minidl.view.figure import GREY, Drawing
 from minidl.view.square import GUESSING, check, check_names, check_shares, digits, score, square, style
 
 
 def roc(
-    path: Path,
+    path: Path | None,
     curves: Mapping[str, ROCCurve],
     points: Mapping[str, Sequence[OperatingPoint]] | None = None,
     intervals: Mapping[str, Interval] | None = None,
     title: str = "",
-) -> None:
+) -> Drawing:
     """Sensitivity over 1 - specificity: a line for each of `curves`, with the area below it.
 
     Guessing lies on the dotted diagonal. Names that are long are shortened, and those that differ stay different. The path's
-    ending says which kind of file: .png, .svg, .pdf, .jpg or .jpeg.
+    ending says which kind of file: .png, .svg, .pdf, .jpg or .jpeg; None is for no file, see `view.Drawing`.
 
     Args:
         curves: what `metrics.roc_curve` gives, by the names of classes or runs.
@@ -52,15 +52,15 @@ def roc(
         for point in points.get(name, ()):
             dot = {"color": style(i)["color"], "mec": "white", "mew": 1.2, "ms": 8, "zorder": 4, "clip_on": False}
             ax.plot(1 - point.specificity, point.sensitivity, "o", **dot)
-    sheet.save(path)
+    return sheet.save(path)
 
 
 def precision_recall(
-    path: Path,
+    path: Path | None,
     curves: Mapping[str, PrecisionRecallCurve],
     intervals: Mapping[str, Interval] | None = None,
     title: str = "",
-) -> None:
+) -> Drawing:
     """Precision over recall: a line of steps for each of `curves`, with its average precision, the area below it.
 
     Guessing has the precision of the share of the ones, a dotted line of the same colour. Names and the kinds of files are as
@@ -85,4 +85,4 @@ def precision_recall(
     for i, curve in enumerate(curves.values()):
         ax.axhline(curve.precision[0], color=style(i)["color"], **GUESSING)
         ax.step(curve.recall, curve.precision, where="post", zorder=3, **style(i))
-    sheet.save(path)
+    return sheet.save(path)
