@@ -50,8 +50,8 @@ from minidl.train.balance import BalancedLoader, class_weights, counted, largest
 from minidl.train.contract import Contract
 from minidl.train.cuda_graph import CapturedGradients
 from minidl.train.decision import DecisionRule, calibrated, chosen, suspicious, targets
-from minidl.train.load import check_answers
 from minidl.train.history import History
+from minidl.train.load import check_answers
 from minidl.train.loss import Loss, main_logits
 from minidl.train.loss_scale import LossScale
 from minidl.train.meter import Meter
