@@ -1,4 +1,4 @@
-"""What every lesson begins with: the way to the examples, whether to be quick, a place for images, and the net of lesson 1.
+"""What every lesson begins with: the way to the examples, whether to be quick, a place for images, the net of lesson 1.
 
     python examples/lessons/01_classification.py            # its images go into runs/lessons
     python examples/lessons/01_classification.py --quick    # the same cells on smaller sizes, into runs/lessons/quick
@@ -10,9 +10,12 @@ MINIDL_LESSONS is another folder for what the lessons write.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import pathlib
 import sys
+import tempfile
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +24,13 @@ ROOT = LESSONS.parents[1]
 sys.path.insert(0, str(LESSONS.parent))  # a lesson calls the examples, which import each other as scripts in one folder do
 
 import common  # noqa: E402
+import numpy as np  # noqa: E402
 import train as training  # noqa: E402 - examples/train.py
 
-from minidl.train import Settings, TrainedNet, is_finished, load_run  # noqa: E402
+from minidl import data  # noqa: E402
+from minidl.data import Dataset  # noqa: E402
+from minidl.nn import Module  # noqa: E402
+from minidl.train import Row, Settings, TrainedNet, fit, is_finished, load_run  # noqa: E402
 from minidl.view import figure  # noqa: E402
 
 if TYPE_CHECKING:
@@ -93,6 +100,24 @@ def first_net() -> TrainedNet:
         if code := training.main(["--out", str(run), *(["--resume"] if begun else less)]):
             raise SystemExit(code)
     return load_run(run, training.MODELS)
+
+
+# ---- other nets, which are trained for one lesson
+
+
+def fitted(model: Module, train_set: Dataset, settings: Settings, validation: Dataset | None = None) -> list[Row]:
+    """Train `model` in place, in a folder that is gone afterwards and without a line for every epoch; what `fit` returns."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        return fit(model, train_set, settings, folder, validation)
+
+
+def lesion_or_skin(n: int, seed: int) -> Dataset:
+    """n images of 16x16 in random order, half of them with a benign or malignant lesion, half of bare skin: soon learnt."""
+    with_lesion = data.lesions(n // 2, seed=seed).images
+    without = data.lesions(n // 2, seed=seed + 1000, without=["lesion"]).images
+    images = np.concatenate([with_lesion, without]).reshape(-1, 3, 16, 2, 16, 2).mean((3, 5)).astype(np.uint8)
+    order = np.random.default_rng(seed).permutation(len(images))
+    return Dataset(images[order], np.repeat([1, 0], n // 2)[order], ("skin", "lesion"), name="lesions or skin 16x16")
 
 
 # ---- the end

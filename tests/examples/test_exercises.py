@@ -70,6 +70,70 @@ SLIPS = {  # lesson: what stands in the solution, what stands there by a slip, a
         ("return ((1 - self.y**2) * gy,)", "return (1 - self.y**2) * gy", "it should be a tuple of 1"),
         ("return ((1 - self.y**2) * gy,)", "return ((1 - np.tanh(self.y)**2) * gy,)", "tanh was taken twice"),
     ],
+    "lesson03": [
+        ("+= cols[:, u, v]", "= cols[:, u, v]", "write += in place of ="),
+        ("+= cols[:, u, v]", "+= cols[:, kh - 1 - u, kw - 1 - v]", "the windows are turned around"),
+        ('"fcuv,fij->cuvij", w, gy', '"fcuv,fij->cuvij", w[:, :, ::-1, ::-1], gy', "the kernel was turned around"),
+        ('"fcuv,fij->cuvij", w, gy', '"fcuv,fij->cuvij", w, 1 + 0 * gy', "gy is missing"),
+    ],
+    "lesson04": [
+        ("(gy - gy.mean(axis=0) - x_hat * (gy * x_hat).mean(axis=0))", "gy", "only the direct way"),
+        (" - x_hat * (gy * x_hat).mean(axis=0)", "", "the way through the variance is missing"),
+        ("gamma / std * (", "1 / std * (", "gamma is missing"),
+        ("gy - gy.mean(axis=0)", "gy", "the way through the mean is missing"),
+    ],
+    "lesson05": [
+        ("layer.k**2 + 1", "layer.k**2", "the biases are missing"),
+        ("layer.k**2 + 1", "layer.k + 1", "k in place of k^2"),
+        ("j *= layer.s", "j = 1", "the strides are missing"),
+        ("(layer.k - 1) * j\n        j *= layer.s", "(layer.k - 1) * j * layer.s\n        j *= layer.s", "j grew too early"),
+    ],
+    "lesson06": [
+        ("np.concatenate(xs, axis=1)", "np.concatenate(xs[::-1], axis=1)", "in the opposite order"),
+        ("tuple(np.split(gy, np.cumsum(self.sizes)[:-1], axis=1))", "(gy,) * len(self.sizes)", "gets all of gy"),
+        (
+            "tuple(np.split(gy, np.cumsum(self.sizes)[:-1], axis=1))",
+            "tuple(gy[:, :n] for n in self.sizes)",
+            "the first channels",
+        ),
+        ("tuple(np.split", "list(np.split", "it should be a tuple of 3"),
+    ],
+    "lesson07": [
+        (
+            "y = ops.relu(ops.conv2d(x, row, padding=(0, border)))",
+            "y = ops.conv2d(x, row, padding=(0, border))",
+            "relu between",
+        ),
+        ("padding=(0, border)", "padding=(border, 0)", "the answer has the shape"),
+        (
+            "return ops.relu(ops.conv2d(y, column, padding=(border, 0)))",
+            "return ops.conv2d(y, column, padding=(border, 0))",
+            "last relu",
+        ),
+        ("border = row.shape[3] // 2", "border = 0", "without a border the image shrinks"),
+    ],
+    "lesson08": [
+        ("ops.relu(branch + x)", "ops.relu(branch)", "x is not added"),
+        ("ops.relu(branch + x)", "branch + x", "the last relu is missing"),
+        ("ops.relu(branch + x)", "ops.relu(branch) + x", "stands before the sum"),
+        (
+            "ops.conv2d(ops.relu(ops.conv2d(x, w1, padding=1)), w2",
+            "ops.conv2d(ops.conv2d(x, w1, padding=1), w2",
+            "relu between",
+        ),
+    ],
+    "lesson09": [
+        ("ops.conv2d(ops.relu(x), w", "ops.conv2d(x, w", "the relu before each convolution is missing"),
+        ("ops.concat([x, ops", "ops.concat([ops.relu(x), ops", "relu(x) is handed on"),
+        ("[x, ops.conv2d(ops.relu(x), w, padding=1)]", "[ops.conv2d(ops.relu(x), w, padding=1), x]", "they come last"),
+        ("ops.conv2d(ops.relu(x), w, padding=1)", "ops.relu(ops.conv2d(x, w, padding=1))", "behind the convolution"),
+    ],
+    "lesson10": [
+        ('"lr": factor * lr}', '"lr": factor}', "it should be factor * lr"),
+        ('"lr": factor * lr}', '"lr": lr}', "all learn at lr"),
+        (" if id(p) not in of_head", "", "comes twice"),
+        ('{"params": body, "lr": factor * lr}, ', "", "the body is in no group"),
+    ],
 }
 
 
