@@ -53,7 +53,7 @@ kernels = {
     "a blur": bell,
     "an upright edge": -j * bell,
     "a slanted edge": -(i + j) * bell,
-    "a slanted line": np.exp(-((i - j) ** 2) / 2) - np.exp(-((i - j) ** 2) / 8),
+    "a slanted line": np.exp(-((i - j) ** 2) / 2),
 }
 best = {}
 for name, kernel in kernels.items():

@@ -85,9 +85,9 @@ for name in [f"{kind}{depth}" for kind in ("plain", "resnet") for depth in depth
     print(f"{name}: training error {error:.1%}; at the start, |gradient| of layer 2 over the last but one: {ratio:.1f}")
 
 # %% [markdown]
-# The gradient does not vanish in the deep plain net, as one reads so often. Behind batch norm it grows on the way back, so
-# that the first layers are told hundreds of times more loudly what to change than the last ones (Yang et al. 2019, "A mean
-# field theory of batch normalization").
+# The gradient does not vanish in the deep plain net, as one reads so often. Behind batch norm it grows on the way back, here
+# to a thousand times and more, so that the first layers are told far more loudly what to change than the last ones (Yang et
+# al. 2019, "A mean field theory of batch normalization"). The sum of the residual block keeps it about as large as it is.
 #
 # ## The image
 

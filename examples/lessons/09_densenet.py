@@ -118,6 +118,7 @@ for k, (one, mebibytes) in enumerate(zip(costs.values(), held, strict=True)):
     memory.annotate(
         f"{mebibytes:,.0f} MiB, {one.seconds * 1e3:,.0f} ms", (k, mebibytes), (0, 3), textcoords="offset points", ha="center"
     )
+memory.set_ylim(0, 1.15 * max(held))
 memory.set_title("memory of a training step (MiB)", fontsize=10, loc="left")
 show(out("09_densenet.png"), "a dense block reads more and more; computing twice saves the memory for that", fig)
 
