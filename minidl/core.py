@@ -364,17 +364,14 @@ def walk(
             continue
         try:
             gxs = op.backward(gy)
-            if not isinstance(gxs, tuple | list) or len(gxs) != len(op.inputs):
-                inputs.refuse_gradients(gxs, len(op.inputs))
+            inputs.check_number(gxs, len(op.inputs))
             step = Step(op, gy, list(gxs))
             if apart:
                 step.gxs = apart_from([gy], step.gxs)
             yield step
             for x, need, gx in zip(op.inputs, op.needs, step.gxs, strict=True):
-                if x is None or not need or gx is None:
-                    continue
-                if isinstance(gx, Conduct) or getattr(gx, "shape", None) != x.data.shape or gx.dtype != x.data.dtype:
-                    inputs.refuse_misfit(gx, x)
+                if x is not None and need and gx is not None:
+                    inputs.check_fit(gx, x)
         except Exception as error:
             error.add_note(f"in the backward of {op!r}, gradient {gy.shape} {gy.dtype}")
             raise

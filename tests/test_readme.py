@@ -166,6 +166,8 @@ SMALL = {  # what is run, with these settings in place of its own
     "python examples/predict.py --run runs/bees my_images --csv bees.csv": "",
     "python examples/report.py --run runs/bees my_images/bee/0.png my_images/ant/0.png": "--samples 20",
     "python examples/report.py --run runs/lesions-resnet8 mole.jpg --target malignant": "--samples 20",
+    "python examples/lessons/01_classification.py": "--quick",
+    "python examples/lessons/01_classification.py --quick": "",
     "python examples/step.py": "--no-open",
     "python examples/step.py --no-open --text": "",
     "python examples/saliency.py": "--count 2 --masks 20",
@@ -206,6 +208,7 @@ PARSED = {  # what its script's own parser reads to the end, and why it is not r
     "python examples/evidence.py --data ham10000 --root FOLDER": "wants HAM10000, which is fetched by hand",
     "python examples/ground_truth.py --full": "takes hours",
     "python examples/ground_truth.py --data ham10000 --root FOLDER": "wants HAM10000, which is fetched by hand",
+    "python -m examples.lessons.book": "wants jupytext; tests/examples/test_lessons.py builds a part of it",
     "python examples/train.py --device gpu": "wants a GPU",
     "python examples/train.py --device gpu --precision float16": "wants a GPU",
     "python examples/fast_cifar.py --device gpu --cuda-graph": "wants a GPU",
@@ -283,7 +286,7 @@ def test_a_command_that_its_script_does_not_know(monkeypatch: pytest.MonkeyPatch
 
 
 def run(words: list[str], folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
-    around = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
+    around = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "MINIDL_LESSONS": str(folder)}
     return subprocess.run([sys.executable, *words], cwd=folder, env=around, capture_output=True, text=True)
 
 
