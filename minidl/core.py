@@ -369,19 +369,17 @@ def walk(
             if apart:
                 step.gxs = apart_from([gy], step.gxs)
             yield step
-            for x, need, gx in zip(op.inputs, op.needs, step.gxs, strict=True):
-                if x is not None and need and gx is not None:
-                    inputs.check_fit(gx, x)
+            pairs = zip(op.inputs, op.needs, step.gxs, strict=True)
+            onward = [(x, gx) for x, need, gx in pairs if x is not None and need and gx is not None]
+            inputs.check_fit(onward)
         except Exception as error:
             error.add_note(f"in the backward of {op!r}, gradient {gy.shape} {gy.dtype}")
             raise
-        handed_on, onward = {id(gy)}, list(zip(op.inputs, op.needs, step.gxs, strict=True))
+        handed_on = {id(gy)}
         if not keep_graph:
             op.free()
-        del step, gy, gxs  # before the sums need room
-        for x, need, gx in onward:
-            if x is None or not need or gx is None:
-                continue
+        del step, gy, gxs, pairs  # before the sums need room
+        for x, gx in onward:
             to = x.op or x
             first = to not in arriving
             if first and (apart or (x.op is None and (id(gx) in handed_on or gx.base is not None))):
@@ -389,7 +387,8 @@ def walk(
             handed_on.add(id(gx))
             gx = gx if first else kernels.of(gx).add(arriving[to], gx)
             arriving[to] = np.asarray(gx) if isinstance(gx, np.generic) else gx  # NumPy makes scalars of 0-d sums
-        del onward, x, gx  # before the next op needs room
+            del x, gx  # before the next op needs room
+        del onward
     for leaf, gx in arriving.items():
         assert isinstance(leaf, Tensor)
         if leaves is not None:
