@@ -3,10 +3,10 @@
     python examples/windows.py
 
 Scanners store 12 or 16 bits, of which a window is shown: what is below it is black, what is above it white. This generates
-lesions in 12 bits, trains a net on them through one window, in under a minute, and shows it the same files through that window,
-through a narrow and through a wide one. Nothing in the files has changed, and to the eye they show the same; the net's p and
-its answer do change, for it has learnt what a lesion looks like through its own window. That is why a run keeps its window,
-and `prepare(file)` of `minidl.train.load_run` reads every file through it. Into runs/windows go
+lesions in 12 bits, trains a net on them through one window, in a minute, and shows it the same files through that window,
+through a narrow and through a wide one. Nothing in the files has changed, and the eye finds the same lesion in all three; the
+net's p and its answer do change, for it has learnt what a lesion looks like through its own window. That is why a run keeps its
+window, and `prepare(file)` of `minidl.train.load_run` reads every file through it. Into runs/windows go
 
     windows.png   each file through each window, with answer and p, and the gradient of that answer's logit
     net           the run of the training
@@ -37,7 +37,7 @@ from minidl.data import Dataset
 from minidl.data.windows import Window, windowed
 from minidl.train import Settings, TrainedNet
 from minidl.view.names import literal
-from minidl.view.shares import fraction
+from minidl.view.shares import fraction, probability
 
 OWN, NARROW, WIDE = (800.0, 3350.0), (1500.0, 2500.0), (0.0, 4095.0)
 FILES = 4  # that are shown
@@ -77,17 +77,33 @@ def show(net: TrainedNet, files: Sequence[pathlib.Path], others: Sequence[Window
     p = metrics.probabilities(to_cpu(net.logits(x)))
     answers = p.argmax(1)
     maps = to_cpu(explain.saliency(net.model, x, answers, reduce="sum").map)
-    names = [f"{of(window)}{', as trained' * (window == own)}" for window in (own, *others)] * len(files)
+    names = [f"{literal(file.name, 24)}: {of(w)}{', as trained' * (w == own)}" for file in files for w in (own, *others)]
     captions = [
         f"{name}\n{literal(net.classes[k], 24)}, p {fraction(q[k])}" for name, k, q in zip(names, answers, p, strict=True)
     ]
-    title = "The same files through several windows of grey values"
-    view.overlays(path, net.contract.shown(images), maps, captions, title, "gradient of the answer's logit", scale="image")
+    order = in_pairs(len(files), len(contracts))
+    view.overlays(
+        path,
+        net.contract.shown(images)[order],
+        maps[order],
+        [captions[k] for k in order],
+        "The same files through several windows of grey values",
+        "gradient of the answer's logit",
+        scale="image",
+    )
     p, answers = (a.reshape(len(files), len(contracts), *a.shape[1:]) for a in (p, answers))
     for k, window in enumerate(others, start=1):
         same, most = (answers[:, k] == answers[:, 0]).sum(), np.abs(p[:, k] - p[:, 0]).max()
-        print(f"through {of(window)} in place of {of(own)}: {same} of {len(files)} answers stay, p changes by up to {most:.0%}")
+        print(
+            f"through {of(window)} in place of {of(own)}: {same} of {len(files)} answers stay, p changes by up to {probability(most)}"
+        )
     print(f"the files are the same, and so is the net: what it says holds through its own window alone; now look at {path}")
+
+
+def in_pairs(files: int, windows: int) -> list[int]:
+    """The order of files x windows in which two columns show two files, one below the other window after window."""
+    pairs = [range(k, min(k + 2, files)) for k in range(0, files, 2)]
+    return [file * windows + window for pair in pairs for window in range(windows) for file in pair]
 
 
 def of(window: Window) -> str:
