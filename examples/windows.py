@@ -93,10 +93,8 @@ def show(net: TrainedNet, files: Sequence[pathlib.Path], others: Sequence[Window
     )
     p, answers = (a.reshape(len(files), len(contracts), *a.shape[1:]) for a in (p, answers))
     for k, window in enumerate(others, start=1):
-        same, most = (answers[:, k] == answers[:, 0]).sum(), np.abs(p[:, k] - p[:, 0]).max()
-        print(
-            f"through {of(window)} in place of {of(own)}: {same} of {len(files)} answers stay, p changes by up to {probability(most)}"
-        )
+        same, most = (answers[:, k] == answers[:, 0]).sum(), probability(float(np.abs(p[:, k] - p[:, 0]).max()))
+        print(f"through {of(window)} in place of {of(own)}: {same} of {len(files)} answers stay, p changes by up to {most}")
     print(f"the files are the same, and so is the net: what it says holds through its own window alone; now look at {path}")
 
 
