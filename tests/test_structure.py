@@ -44,7 +44,7 @@ ARROWS = {
     "optim": "arguments array core io kernels nn",
     "weights": "array io nn",
     "inference": "arguments array bar contexts core data flow nn ops",
-    "view": "analysis arguments array contexts core flow io metrics nn",
+    "view": "analysis arguments array bar contexts core flow io kernels metrics nn ops",
     "explain": "analysis arguments array contexts core flow inference nn ops optim view",
     "attack": "arguments array contexts core inference metrics nn ops optim stable",
     "evaluate": "arguments array contexts core explain inference metrics nn",
