@@ -76,9 +76,9 @@ class BackwardPass:
         return sum(rest, first)
 
     def unread(self, wire: Wire) -> Array:
-        """Of the cells that the wire carries into its op, those that the op makes nothing of: their column of J is 0. Bool.
+        """Of the cells that the wire carries into its op, those of which it makes nothing: their column of J is 0.
 
-        So J^T r is 0 there for any r. A draw is 0 elsewhere too, once in a long while, and two draws are not.
+        Bools, of the shape of the wire's source. J^T r is 0 there for any r; where it is 0 for two draws of r, the column is 0.
         """
         op = wire.to
         assert op is not None

@@ -74,7 +74,7 @@ class Cell:
         return [int(m) for m in np.argsort(-abs(products), kind="stable")[:count] if products[m] != 0]
 
     def leads_to(self, backward_pass: BackwardPass) -> tuple[Tensor, Index] | None:
-        """The cell of the output with the largest term, which is where the strongest path goes on; None where all are 0."""
+        """The cell of the output, of any shape, with the largest term: the strongest path goes on there. None if all are 0."""
         strongest = self.largest(1)
         return (backward_pass.outputs[self.op], tuple(int(i) for i in self.at[strongest[0]])) if strongest else None
 

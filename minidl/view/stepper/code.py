@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import Any, NamedTuple
 
+from minidl import kernels
 from minidl.core import Op
-from minidl.kernels import reference
 
 _PACKAGE = pathlib.Path(__file__).parents[3]
 
@@ -51,13 +51,13 @@ def short(file: str, line: int) -> str:
 
 
 def kernels_of(op: Op, text: str) -> list[FunctionType]:
-    """The functions of `kernels.reference` that the text calls for this op, each followed by those that it calls."""
+    """The functions of `kernels/reference.py` that the text calls for this op, each followed by those that it calls."""
     found: dict[str, FunctionType] = {}
 
     def add(names: Iterator[str]) -> None:
         for name in names:
-            f = vars(reference).get(name)
-            if isinstance(f, FunctionType) and f.__module__ == reference.__name__ and name not in found:
+            f = vars(kernels.reference).get(name)
+            if isinstance(f, FunctionType) and f.__module__ == kernels.reference.__name__ and name not in found:
                 found[name] = f
                 add(iter(f.__code__.co_names))
 
