@@ -268,8 +268,8 @@ function mapsOf(node) {
   const tiles = make("div", { class: "tiles" }, [
     tile("a", state.row === last ? "Image x" : "Activation a", which || "mean of all channels", values(node.a[c + 1], node.size), node.size, "signed", out),
     relevance() ? null : tile("g", "Gradient g", which || "mean of all channels", values(node.g[state.rule][c + 1], node.size), node.size, "signed", out),
-    state.relevance && !relevance() && offered("lrp") ? tile("r", "Relevance R", which || "sum of all channels", values(node.p.lrp[c + 1], node.size), node.size, "signed", out) : null,
     tile("p", relevance() ? "Relevance R" : "Product a·g", which || "sum of all channels", values(node.p[state.rule][c + 1], node.size), node.size, "signed", out),
+    state.relevance && !relevance() && offered("lrp") ? tile("r", "Relevance R", which || "sum of all channels", values(node.p.lrp[c + 1], node.size), node.size, "signed", out) : null,
   ].filter(Boolean));
   const parts = [make("h3", {}, state.row === last ? "The image, as the net is given it, and how much it matters" : "What came out of this step, and how much it matters"), tiles];
   parts.push(relevanceToggle());
@@ -667,7 +667,8 @@ function writeAddress() { // a moment later, as browsers take only so many chang
   clearTimeout(later);
   later = setTimeout(() => {
     const address = `#step=${state.row}&pixel=${placeOf(state.pick).join(",")}`;
-    if (location.hash !== address) history.replaceState(null, "", address);
+    if (location.hash === address) return;
+    try { history.replaceState(null, "", address); } catch { /* inside another page, as in a notebook, it has no address of its own */ }
   }, 200);
 }
 
@@ -730,7 +731,7 @@ function buildHead() {
   document.getElementById("marks").append(...numbers.map((k) => at(make("span", { class: "mark" }, `${k + 1}`), placeOf(k))), make("span", { id: "here" }));
   document.getElementById("numbered").append(...numbers.map((k) => make("button", { type: "button", "data-pick": k,
     "aria-label": `${k + 1}: row ${placeOf(k)[0]}, column ${placeOf(k)[1]}`, onclick: () => { say(""); pick(k); } }, `${k + 1}`)));
-  document.getElementById("places").textContent = `rows 0 to ${h - 1}, columns 0 to ${w - 1}`;
+  document.getElementById("places").textContent = `rows 0–${h - 1}, columns 0–${w - 1}`;
 }
 
 function draw() {
