@@ -4,8 +4,9 @@
 
 takes the net of `examples/train.py` (and trains it first where it is not there) and a test image, writes runs/step/step.html,
 and opens it. The page shows every step of the backward pass: what the net had computed, how much each number matters for the
-score, and the arithmetic between; the arrow keys walk from the score back to the image. It is one file that loads nothing:
-pass it on as it is. Your own image, and your own net (weights as safetensors or as PyTorch writes them):
+score, and the arithmetic between; the arrow keys walk from the score back to the image. Press any pixel of the image, and a
+strip shows where its influence is lost. It is one file that loads nothing: pass it on as it is. Your own image, and your own
+net (weights as safetensors or as PyTorch writes them):
 
     python examples/step.py --image mole.jpg --pixel 12 20
     python examples/step.py --image cat.jpg --model resnet18 --weights resnet18.pth --target 281
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
         classes=loaded.classes,
         picks=[tuple(pixel) for pixel in args.pixel],
         title=f"{name}: the way back",
+        pixels=args.pixels,
         limit=args.limit,
     )
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB in {time.perf_counter() - start:.1f} s{peak()}")
@@ -89,7 +91,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--number", type=int, default=1, help="which of the generated images; by default 1")
     common.add_target(p)
     p.add_argument("--pixel", type=int, nargs=2, action="append", default=[], metavar=("ROW", "COLUMN"),
-                   help="follow this pixel too; may be given several times")  # fmt: skip
+                   help="begin with this pixel, counted from 0; may be given several times")  # fmt: skip
+    p.add_argument("--pixels", type=int, default=1024, help="how many pixels of the image can be picked; fewer are faster")
     p.add_argument("--limit", type=int, default=5_000_000, help="bytes that the page may have")
     p.add_argument("--text", action="store_true", help="print the walk and the arithmetic of a pixel as well")
     p.add_argument("--out", default="runs/step/step.html", metavar="FILE")

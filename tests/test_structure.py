@@ -45,7 +45,7 @@ ARROWS = {
     "optim": "arguments array core io kernels nn",
     "weights": "array io nn",
     "inference": "arguments array bar contexts core data flow nn ops",
-    "view": "analysis arguments array contexts core flow io metrics nn notebook",
+    "view": "analysis arguments array bar contexts core flow io kernels metrics nn notebook ops",
     "explain": "analysis arguments array contexts core flow inference io nn notebook ops optim view",
     "attack": "arguments array contexts core inference metrics nn ops optim stable",
     "evaluate": "arguments array contexts core explain inference metrics nn notebook",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from minidl.array import Array, array_module
+import numpy as np
+
+from minidl.array import Array, array_like, array_module
 from minidl.core import Op, Parameter, Tensor, walk
 from minidl.flow.relu_rules import Rule, plain
 
@@ -42,6 +44,7 @@ class BackwardPass:
         self.gx: dict[Wire, Array] = {}
         self.uses: dict[Tensor, list[Wire]] = {}
         self.outputs: dict[Op, Tensor] = {} if y.op is None else {y.op: y}
+        self._unread: dict[Op, list[Array | None]] = {}
         cut = [Wire(y, None)]
         self.cuts = [cut]
         leaves: dict[Tensor, Array] = {}
@@ -71,6 +74,20 @@ class BackwardPass:
             return self.gy_of[x.op]
         first, *rest = (self.gx[wire] for wire in self.uses[x])
         return sum(rest, first)
+
+    def unread(self, wire: Wire) -> Array:
+        """Of the cells that the wire carries into its op, those of which it makes nothing: their column of J is 0.
+
+        Bools, of the shape of the wire's source. J^T r is 0 there for any r; where it is 0 for two draws of r, the column is 0.
+        """
+        op = wire.to
+        assert op is not None
+        if op not in self._unread:
+            like, rng = self.gy_of[op], np.random.default_rng(0)
+            draws = [op.backward(array_like(rng.uniform(1, 2, like.shape), like, like.dtype)) for _ in range(2)]
+            self._unread[op] = [None if a is None or b is None else (a == 0) & (b == 0) for a, b in zip(*draws, strict=True)]
+        found = self._unread[op][wire.input]
+        return array_module(wire.source.data).ones(wire.source.shape, bool) if found is None else found
 
     def check(self, x: Tensor) -> None:
         """x may have any shape. Raises ValueError where y does not depend on it."""

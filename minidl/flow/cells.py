@@ -73,6 +73,11 @@ class Cell:
         products = self.products
         return [int(m) for m in np.argsort(-abs(products), kind="stable")[:count] if products[m] != 0]
 
+    def leads_to(self, backward_pass: BackwardPass) -> tuple[Tensor, Index] | None:
+        """The cell of the output, of any shape, with the largest term: the strongest path goes on there. None if all are 0."""
+        strongest = self.largest(1)
+        return (backward_pass.outputs[self.op], tuple(int(i) for i in self.at[strongest[0]])) if strongest else None
+
     def window(self) -> Window | None:
         """The same sum filter by filter, where the op is a convolution; else None."""
         if type(self.op) is not Conv2d or self.wire.input != 0 or len(self.at) == 0:
@@ -115,17 +120,18 @@ def strongest_path(backward_pass: BackwardPass, x: Tensor, index: Index) -> list
     index = place(x, index)
     backward_pass.check(x)
     path: list[Cell] = []
-    while x.op is not backward_pass.y.op:
-        wires = backward_pass.uses[x]
-        parts = {wire: float(backward_pass.gx[wire][index]) for wire in wires}
-        wire = max(wires, key=lambda w: abs(parts[w]))
-        cell = arithmetic(backward_pass, wire, index, {w: part for w, part in parts.items() if w is not wire})
-        path.append(cell)
-        strongest = cell.largest(1)
-        if not strongest:
-            break
-        x, index = backward_pass.outputs[cell.op], tuple(int(i) for i in cell.at[strongest[0]])
+    at: tuple[Tensor, Index] | None = x, index
+    while at is not None and at[0].op is not backward_pass.y.op:
+        path.append(strongest_cell(backward_pass, *at))
+        at = path[-1].leads_to(backward_pass)
     return path
+
+
+def strongest_cell(backward_pass: BackwardPass, x: Tensor, index: Index) -> Cell:
+    """The sum of the use of x from which most came back to x[index], of any shape."""
+    parts = {wire: float(backward_pass.gx[wire][index]) for wire in backward_pass.uses[x]}
+    wire = max(parts, key=lambda w: abs(parts[w]))
+    return arithmetic(backward_pass, wire, index, {w: part for w, part in parts.items() if w is not wire})
 
 
 def arithmetic(backward_pass: BackwardPass, wire: Wire, index: Index, others: dict[Wire, float] | None = None) -> Cell:

@@ -42,7 +42,7 @@ DRAWN: list[Kind] = [
 EXAMPLES: dict[str, tuple[Callable[[list[str]], int], list[str]]] = {
     "saliency": (saliency.main, ["--masks", "4", "--count", "12"]),
     "perturbation": (perturbation.main, ["--iterations", "2"]),
-    "step": (step.main, ["--no-open", "--number", "0"]),
+    "step": (step.main, ["--no-open", "--number", "0", "--pixels", "0"]),
     "fooling": (fooling.main, []),
     "linearity": (linearity.main, []),
     "report": (lambda asked: report.main([word for word in asked if word != "--image"]), ["--samples", "4"]),

@@ -34,7 +34,7 @@ EXAMPLES: dict[str, tuple[Main, list[str], str]] = {  # with what makes them qui
     "study": (perturbation.main, ["--study", "1", "--iterations", "2"], ""),
     "linearity": (linearity.main, ["--image", "PNG"], "linearity.png"),
     "two nets": (linearity.main, ["--images", "100", "--epochs", "1", "--count", "1"], "linearity.png"),
-    "step": (step.main, ["--no-open", "--text"], "step.html"),
+    "step": (step.main, ["--no-open", "--text", "--pixels", "9"], "step.html"),
     "report": (report.main, ["PNG", "--samples", "9"], "mine.html"),
 }
 

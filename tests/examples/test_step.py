@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import pathlib
 import re
 import webbrowser
+import zlib
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ def net(tmp_path: pathlib.Path) -> list[str]:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "<b>mole.png")
     return ["--weights", str(tmp_path / "w.safetensors"), "--model", "resnet8", "--image", str(tmp_path / "<b>mole.png"),
-            "--size", "16", "--out", str(tmp_path / "out" / "step.html")]  # fmt: skip
+            "--size", "16", "--pixels", "9", "--out", str(tmp_path / "out" / "step.html")]  # fmt: skip
 
 
 def test_a_page_is_written_and_opened(
@@ -40,7 +42,11 @@ def test_a_page_is_written_and_opened(
     found = re.search(r'id="data">(.*?)</script>', text)
     assert found
     data = json.loads(found[1])
-    assert data["target"] == 2 and data["picks"][0]["at"][1:] == [3, 5] and data["image"]["shape"] == [3, 16, 16]
+    blob = re.search(r'id="blob">(.*?)</script>', text)
+    assert blob
+    at = np.frombuffer(zlib.decompress(base64.b64decode(blob[1])), np.int16, 3, data["pixels"]["columns"]["at"][0])
+    assert data["target"] == 2 and at[1:].tolist() == [3, 5] and data["image"]["shape"] == [3, 16, 16]
+    assert data["pixels"]["count"] >= 9
 
 
 def test_the_terminal(net: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -288,6 +288,62 @@ def test_gates_of_ones_own_stop_pixels_as_those_of_a_relu_do() -> None:
     assert last.open is op  # nobody has said that it is piecewise linear
 
 
+# ---- what is lost on the way
+
+
+def lost(y: Tensor, x: Tensor, index: tuple[int, ...]) -> tuple[list[tuple[float, ...]], int | None, int | None]:
+    found = pixel_flow(BackwardPass(y), x, index)
+    return [tuple(round(share, 12) for share in loss) for loss in found.losses], found.dies, found.worst
+
+
+def test_a_closed_gate_takes_all() -> None:
+    x = Tensor(np.array([[1.0, -1.0, 2.0]]), requires_grad=True)
+    y = ops.sum(ops.relu(x))
+    assert lost(y, x, (0, 1)) == ([(0, 0, 0), (1, 0, 0)], 1, 1)
+    assert lost(y, x, (0, 2)) == ([(0, 0, 0), (0, 0, 0)], None, None)
+
+
+def test_plus_and_minus_meet() -> None:
+    """x goes on as (x, x), the score takes 3 and -1 of it: of |3| + |-1| = 4 half is left. Another score is not picked."""
+    x = Tensor(np.array([[0.5]]), requires_grad=True)
+    h = ops.linear(x, Tensor(np.ones((2, 1))))
+    y = ops.linear(h, Tensor(np.array([[3.0, -1.0], [5.0, 5.0]])))[0, 0]
+    assert lost(y, x, (0, 0)) == ([(0, round(10 / 12, 12), 0), (0, 0, 0.5), (0, 0, 0)], None, 1)
+
+
+def test_what_a_stride_leaves_out_and_what_does_not_win() -> None:
+    x = Tensor(np.arange(16.0).reshape(1, 1, 4, 4), requires_grad=True)
+    y = ops.sum(ops.conv2d(x, Tensor(np.ones((1, 1, 1, 1))), stride=2))
+    assert lost(y, x, (0, 0, 0, 1)) == ([(0, 0, 0), (0, 1, 0)], 1, 1) and lost(y, x, (0, 0, 2, 2))[1:] == (None, None)
+    pooled = ops.sum(ops.max_pool2d(x, 2))
+    assert lost(pooled, x, (0, 0, 0, 1)) == ([(0, 0, 0), (1, 0, 0)], 1, 1) and lost(pooled, x, (0, 0, 1, 1))[1:] == (None, None)
+
+
+def test_a_shortcut_keeps_a_pixel_alive() -> None:
+    """Half of what crosses the cut below the relu stops there; the other half is on its way beside it."""
+    x = Tensor(np.array([[-1.0]]), requires_grad=True)
+    y = ops.sum(ops.relu(x) + x)
+    assert lost(y, x, (0, 0)) == ([(0, 0, 0), (0, 0, 0), (0.5, 0, 0)], None, 2)
+
+
+@given(scores(BLOCKS))
+@settings(max_examples=10)
+def test_losses_of_drawn_nets(net: tuple[Tensor, Tensor]) -> None:
+    """They are shares, and what counts at the score is what counted at the image and all steps left of it."""
+    y, x = net
+    backward_pass = BackwardPass(y)
+    for index in some_pixels(x):
+        found = pixel_flow(backward_pass, x, index)
+        assert all(
+            -1e-12 <= share <= 1 + 1e-12 for loss in found.losses for share in (*loss, loss.gated + loss.zero, loss.total)
+        )
+        assert found.dies is None or (
+            found.derivative == 0 and found.losses[found.dies].total > 0 and found.worst == found.dies
+        )
+        if found.derivative != 0:
+            assert found.dies is None
+
+
 # ---- single cells
 
 

@@ -29,16 +29,16 @@ def open_file(browser: Any) -> Iterator[Callable[..., Any]]:
     """Opens a page, and demands in the end that it asked for nothing and complained about nothing."""
     contexts, troubles = [], list[str]()
 
-    def opened(path: pathlib.Path, width: int = 1240, **settings: Any) -> Any:
+    def opened(path: pathlib.Path, width: int = 1240, address: str = "", **settings: Any) -> Any:
         context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: troubles.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
         page.on("dialog", lambda dialog: troubles.append("dialog"))
-        allowed = path.as_uri(), "data:,"
+        allowed = path.as_uri() + address, path.as_uri(), "data:,"
         page.on("request", lambda r: None if r.url in allowed or r.url.startswith("data:image/") else troubles.append(r.url))
-        page.goto(path.as_uri())
+        page.goto(path.as_uri() + address)
         return page
 
     yield opened

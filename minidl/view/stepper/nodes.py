@@ -1,4 +1,4 @@
-"""What the stepper shows of every node, taken from one backward pass for each rule and one forward push for each picked pixel.
+"""What the stepper shows of every node, taken from one backward pass for each rule; `pixels` adds what it shows of each pixel.
 
 Nodes are numbered as the walk meets them: 0 is the score, the last one the image. Arrays are reduced at once to what can be
 drawn: (M,H,W) maps, or for vectors their strongest units.
@@ -6,18 +6,16 @@ drawn: (M,H,W) maps, or for vectors their strongest units.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from minidl.array import Array, dot, to_cpu
-from minidl.core import Op, Step, Tensor, pushes, walk
+from minidl.core import Op, Step, Tensor, walk
 from minidl.flow.backward_pass import BackwardPass
-from minidl.flow.cells import Cell, strongest_path
 from minidl.flow.ledger import Line, ledger
-from minidl.flow.pixel import Index, PixelFlow, PushStep, collect, one_hot, stopped
 from minidl.flow.relevance import NoRuleError, Relevance, account
 from minidl.flow.relu_rules import deconvnet, guided
 
@@ -35,8 +33,7 @@ class Node:
     op: what made it, None at the image. gates: the share that is open, None without gates. channels: those that count most
     for the score, by |sum a g|; units: the same of a vector. Maps have one over all channels first, then these channels:
     activation (mean), gradient by rule (mean), and their product by rule (sum, so that it adds up to <a, g>). Relevance, "lrp",
-    stands in place of the product. Of a vector they are (units,). reach, counts, stops: by picked pixel sum |t|, sum t g, and
-    sum |t| that goes no further, all (H,W), or (units,) of a vector; empty where the pixel has no way here.
+    stands in place of the product. Of a vector they are (units,).
     """
 
     op: Op | None
@@ -49,10 +46,6 @@ class Node:
     product: dict[str, Maps] = field(default_factory=dict)
     norm: dict[str, float] = field(default_factory=dict)
     score: dict[str, float] = field(default_factory=dict)  # <a, g>, or sum R
-    reach: dict[int, Array] = field(default_factory=dict)
-    counts: dict[int, Array] = field(default_factory=dict)
-    stops: dict[int, Array] = field(default_factory=dict)
-    cells: dict[int, Cell] = field(default_factory=dict)
 
 
 @dataclass
@@ -66,12 +59,11 @@ class Graph:
     nodes: list[Node]
     row: Mapping[Op | None, int]
     lines: list[Line]
-    flows: list[PixelFlow]
     relevance: list[Line] | str
 
 
-def look(y: Tensor, x: Tensor, picks: Sequence[Index]) -> Graph:
-    """Walk from the score y () back to the image x (1,C,H,W) by every rule, and push each picked pixel forward.
+def look(y: Tensor, x: Tensor) -> Graph:
+    """Walk from the score y () back to the image x (1,C,H,W) by every rule.
 
     Raises ValueError where y does not depend on x, or a parameter requires a gradient.
     """
@@ -96,33 +88,10 @@ def look(y: Tensor, x: Tensor, picks: Sequence[Index]) -> Graph:
             _add_relevance(node, shared.gradient(node.tensor))
     except NoRuleError as error:
         relevance = str(error)
-    flows = []
-    for number, index in enumerate(picks):
-        e = one_hot(x, index)
-        _add_tangent(nodes[-1], number, e, backward_pass.gradient(x))
-        steps = (_noted(nodes[row[step[0]]], number, step, backward_pass) for step in pushes(y, {x: e}))
-        flows.append(collect(backward_pass, x, index, steps))
-        for cell in strongest_path(backward_pass, x, index):
-            nodes[row[cell.op]].cells[number] = cell
-    return Graph(backward_pass, nodes, row, ledger(backward_pass), flows, relevance)
+    return Graph(backward_pass, nodes, row, ledger(backward_pass), relevance)
 
 
-def strongest_pixels(g: Array, count: int, taken: Sequence[tuple[int, int]] = ()) -> list[tuple[int, int]]:
-    """(row, column) of `count` pixels where max |g| (C,H,W) over the channels is largest, apart from each other and `taken`."""
-    size = np.abs(g).max(0)
-    H, W = size.shape
-    apart = max(H, W) / 10
-    found = list(taken)
-    for k in np.argsort(-size, axis=None, kind="stable"):
-        i, j = divmod(int(k), W)
-        if len(found) == len(taken) + count:
-            break
-        if all(np.hypot(i - y, j - x) > apart for y, x in found):
-            found.append((i, j))
-    return found[len(taken) :]
-
-
-def _channels(a: Array) -> Any:
+def maps_of(a: Array) -> Any:
     """(1,C,H,W) -> (C,H,W), and so on; None of what is no image."""
     a = to_cpu(a)
     if a.ndim < 3 or a.shape[-1] * a.shape[-2] == 1:
@@ -131,7 +100,7 @@ def _channels(a: Array) -> Any:
 
 
 def _shown(tensor: Tensor, g: Array) -> Node:
-    op, a, gate = tensor.op, _channels(tensor.data), None if tensor.op is None else tensor.op.gate()
+    op, a, gate = tensor.op, maps_of(tensor.data), None if tensor.op is None else tensor.op.gate()
     gates = None if gate is None else float(gate.mean())
     if a is None:
         flat = to_cpu(tensor.data).ravel()
@@ -153,7 +122,7 @@ def _add_gradient(node: Node, rule: str, g: Array) -> None:
         g = g.ravel()[node.units]
         node.gradient[rule], node.product[rule] = g, node.activation * g
     else:
-        a, g = _channels(a), _channels(g)
+        a, g = maps_of(a), maps_of(g)
         p = a * g
         node.gradient[rule] = np.concatenate([g.mean(0, keepdims=True), g[node.channels]])
         node.product[rule] = np.concatenate([p.sum(0, keepdims=True), p[node.channels]])
@@ -166,24 +135,5 @@ def _add_relevance(node: Node, R: Array) -> None:
     if node.units:
         node.product["lrp"] = R.ravel()[node.units]
     else:
-        R = _channels(R)
+        R = maps_of(R)
         node.product["lrp"] = np.concatenate([R.sum(0, keepdims=True), R[node.channels]])
-
-
-def _noted(node: Node, number: int, step: PushStep, backward_pass: BackwardPass) -> PushStep:
-    op, _, ty = step
-    _add_tangent(node, number, ty, backward_pass.gy_of[op])
-    lost = stopped(*step)
-    if lost is not None and (maps := _channels(lost)) is not None:
-        node.stops[number] = maps.sum(0)
-    return step
-
-
-def _add_tangent(node: Node, number: int, t: Array, g: Array) -> None:
-    t, g = to_cpu(t), to_cpu(g)
-    if node.units:
-        t, g = t.ravel()[node.units], g.ravel()[node.units]
-        node.reach[number], node.counts[number] = np.abs(t), t * g
-    else:
-        t, g = _channels(t), _channels(g)
-        node.reach[number], node.counts[number] = np.abs(t).sum(0), (t * g).sum(0)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import html
-import inspect
 import json
 import os
 import pathlib
 import re
-import textwrap
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from minidl.analysis.cost import forward_calls
 from minidl.analysis.facts import facts, formulas
 from minidl.arguments import count, pairs, wrong
 from minidl.array import Array, array_module, device_of, is_array, is_float, shape_of, to_cpu
+from minidl.bar import Bar
 from minidl.contexts import contained
 from minidl.core import Op, Tensor, gradients
 from minidl.flow.backward_pass import Wire
@@ -28,17 +28,19 @@ from minidl.io import files
 from minidl.nn import Module
 from minidl.view.display import for_the_eye
 from minidl.view.names import literal
+from minidl.view.stepper.code import code, short
 from minidl.view.stepper.lanes import lanes
-from minidl.view.stepper.nodes import CHANNELS, Graph, Node, look, strongest_pixels
+from minidl.view.stepper.nodes import CHANNELS, Graph, Node, look
+from minidl.view.stepper.picks import numbered_pixels, others
+from minidl.view.stepper.pixels import COARSE, FINE, Cells, Pixel, can_stop, follow, pack
 from minidl.view.stepper.tiles import Blob, block_size, downsample
 
-PICKS = 9  # pixels that can be followed
+PICKS = 9  # pixels that have a number
 SIZES = [(48, CHANNELS), (40, CHANNELS), (32, CHANNELS), (24, CHANNELS), (16, CHANNELS), (16, 4), (16, 2), (16, 0)]
 IMAGE = 224  # pixels of the image itself, at most
+ROUNDING = 1e-5  # of a share: less is nothing
 TERMS = 6  # of a sum that are shown one by one
 LONG = 200  # characters of a name, at most
-
-_PACKAGE = pathlib.Path(__file__).parents[3]
 
 
 @contained
@@ -52,28 +54,32 @@ def stepper(
     classes: Sequence[str] | None = None,
     picks: Sequence[tuple[int, int]] = (),
     title: str = "",
+    pixels: int = 1024,
     limit: int = 5_000_000,
 ) -> pathlib.Path:
     """Write a page that walks from the logit of `target` back to the image x (C,H,W) or (1,C,H,W), and return its path.
 
     The page shows every op with its activation a, gradient g and product a g, by the rule of the gradient, of guided
     backpropagation and of the deconvnet; its relevance, by the rule "composite" of `minidl.flow.relevance`, where all ops have
-    a rule for it; the ledger of the score and the way of nine pixels (see `minidl.flow`); and the arithmetic of single cells.
-    It is one file that loads nothing. The model comes back as it was.
+    a rule for it; the ledger of the score and the way of every pixel that is picked (see `minidl.flow`); and the arithmetic of
+    single cells. It is one file that loads nothing. The model comes back as it was. Of a pixel it follows the channel with the
+    largest gradient. `#step=8&pixel=12,7` behind the page's address opens it at a step and a pixel, counted from 0.
 
     Args:
         x: as the model takes it, in the type of its parameters.
         target: the class; None for the one that the model predicts.
         image: (C,H,W), what the eye should see in place of x: uint8, or floats in [0, 1].
         classes: names of all classes. title: a heading.
-        picks: (row, column) of pixels to follow, at most 9; the rest are those of the largest gradient, and a corner.
-        limit: bytes. Tiles get smaller first, then there are fewer channels.
+        picks: (row, column) of pixels that have a number, at most 9; the rest are those of the largest gradient, and a corner.
+        pixels: how many others can be picked, each pushed forward once: all where there are no more, else of each block the one
+            with the largest gradient.
+        limit: bytes. The maps of pixels without a number go first, then tiles get smaller, then there are fewer channels.
 
     Raises:
         TypeError, ValueError: an argument that cannot be, or a page above `limit` whatever is left out.
         OSError: the file cannot be written.
     """
-    x, limit = _checked(model, x), count(limit, "limit")
+    x, limit, pixels = _checked(model, x), count(limit, "limit"), count(pixels, "pixels", 0)
     if image is None:
         low, high = float(x.min()), float(x.max())
         image = to_cpu((x[0] - low) / ((high - low) or 1))
@@ -98,9 +104,15 @@ def stepper(
         wrong(ValueError, "target", f"one of the classes 0 to {K - 1}", target)
     score = logits[0, target]
     g = to_cpu(gradients(score, [leaf])[0][0])  # (C,H,W)
-    corner = [(0, 0)] if len(picked) < PICKS and (0, 0) not in picked else []
-    picked += strongest_pixels(g, PICKS - len(picked) - len(corner), picked + corner) + corner
-    graph = look(score, leaf, [(0, int(np.abs(g[:, i, j]).argmax()), i, j) for i, j in picked])
+    picked = numbered_pixels(g, PICKS, picked)
+    numbered = len(picked)
+    picked += others(g, pixels, picked)
+    graph = look(score, leaf)
+    channels = np.abs(g).argmax(0)
+    indices = [(0, int(channels[i, j]), i, j) for i, j in picked]
+    steps, cells = follow(graph, leaf, indices, numbered, SIZES[0][0])
+    with Bar(steps, desc="pixels", total=len(indices), leave=False, disable=None, delay=1) as bar:
+        followed = Followed(list(bar), numbered, cells)
     owners = {op: literal(running[-1].name, LONG) for op, running in calls.items()}
     names = [literal(str(name), LONG) for name in classes] if classes is not None else [f"class {k}" for k in range(K)]
     about = {
@@ -111,7 +123,7 @@ def stepper(
         "parameters": sum(p.size for p in model.parameters()),
     }
     path = pathlib.Path(path)
-    files.write(path, _within(limit, graph, owners, for_the_eye(image), about))
+    files.write(path, _within(limit, graph, followed, owners, for_the_eye(image), about))
     return path
 
 
@@ -145,11 +157,23 @@ def _pixels(picks: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
 # ---- the page
 
 
-def _within(limit: int, graph: Graph, owners: dict[Op, str], image: Array, about: dict[str, Any]) -> str:
+@dataclass
+class Followed:
+    """The pixels that can be picked. numbered: how many of them, the first, have a number."""
+
+    pixels: list[Pixel]
+    numbered: int
+    cells: Cells
+
+
+def _within(limit: int, graph: Graph, followed: Followed, owners: dict[Op, str], image: Array, about: dict[str, Any]) -> str:
     """The page, as large as `limit` lets it be."""
-    for px, channels in SIZES:
+    for (px, channels), whole in [(SIZES[0], True), *((size, False) for size in SIZES)]:
+        if whole and sum(len(pixel.packed) for pixel in followed.pixels) > 2 * limit:
+            continue
         blob = Blob()
         data, sizes = _data(graph, owners, image, about, blob, px, channels)
+        data |= _pixels_data(graph, followed, blob, px, whole)
         page = _page(data, blob, about["title"])
         size = len(page.encode())
         if size <= limit:
@@ -198,7 +222,6 @@ def _data(
     number = {wire: i for i, wire in enumerate(wires)}
     counts = {wire: n for line in graph.lines for wire, n in line.counts.items()}
     pixels = (255 * downsample(np.atleast_3d(image).transpose(2, 0, 1), IMAGE, "mean") + 0.5).astype(np.uint8)
-    g = to_cpu(graph.backward_pass.gradient(graph.nodes[-1].tensor))
     refused = graph.relevance if isinstance(graph.relevance, str) else None
     accounts = graph.relevance if isinstance(graph.relevance, list) else [None] * len(graph.lines)
     data = about | {
@@ -211,7 +234,6 @@ def _data(
                 "from": graph.row[wire.source.op],
                 "to": -1 if wire.to is None else graph.row[wire.to],
                 "count": _number(counts[wire]),
-                "flow": [_number(flow.counts[wire]) for flow in graph.flows],
             }
             for wire in wires
         ],
@@ -225,15 +247,6 @@ def _data(
                 "taken": None if shared is None else _number(shared.biases),
             }
             for line, shared in zip(graph.lines, accounts, strict=True)
-        ],
-        "picks": [
-            {
-                "at": list(flow.index[1:]),
-                "x": _number(graph.nodes[-1].tensor.data[flow.index]),
-                "derivative": _number(flow.derivative),
-                "share": _number(abs(flow.derivative) / float(np.abs(g).max() or 1)),
-            }
-            for flow in graph.flows
         ],
         "image": {"at": blob.bytes(pixels), "shape": list(pixels.shape)},
     }
@@ -253,13 +266,12 @@ def _node(node: Node, graph: Graph, owners: dict[Op, str], blob: Blob, px: int, 
         "op": "" if op is None else type(op).__name__,
         "name": name,
         "layer": layer,
-        "where": "" if op is None or op.where is None else _short(op.where[0].co_filename, op.where[1]),
+        "where": "" if op is None or op.where is None else short(op.where[0].co_filename, op.where[1]),
         "shape": list(node.tensor.shape),
         "gates": None if node.gates is None else _number(node.gates),
         "norm": {rule: _number(v) for rule, v in node.norm.items()},
         "score": {rule: _number(v) for rule, v in node.score.items()},
-        "cells": {str(pick): _cell(cell, graph) for pick, cell in node.cells.items()},
-        "stopped": [_number(flow.stopped.get(op, 0.0)) for flow in graph.flows] if op is not None else [],
+        "stops": can_stop(node),
     }
     if node.units:
         return shown | {
@@ -268,7 +280,6 @@ def _node(node: Node, graph: Graph, owners: dict[Op, str], blob: Blob, px: int, 
             "a": [_number(v) for v in node.activation],
             "g": {rule: [_number(v) for v in values] for rule, values in node.gradient.items()},
             "p": {rule: [_number(v) for v in values] for rule, values in node.product.items()},
-            "counts": {str(pick): [_number(v) for v in values] for pick, values in node.counts.items()},
         }
 
     def tiles(maps: Array, how: str) -> list[tuple[int, float]]:
@@ -282,9 +293,6 @@ def _node(node: Node, graph: Graph, owners: dict[Op, str], blob: Blob, px: int, 
         "a": tiles(node.activation, "mean"),
         "g": {rule: tiles(maps, "mean") for rule, maps in node.gradient.items()},
         "p": {rule: tiles(maps, "sum") for rule, maps in node.product.items()},
-        "reach": {str(pick): _tile(blob, m, px, "sum") for pick, m in node.reach.items()},
-        "counts": {str(pick): _tile(blob, m, px, "sum") for pick, m in node.counts.items()},
-        "stops": {str(pick): [*_tile(blob, m, px, "sum"), *_size(m, px)] for pick, m in node.stops.items()},
     }
 
 
@@ -293,55 +301,84 @@ def _tile(blob: Blob, values: Array, px: int, how: str) -> tuple[int, float]:
     return at, _number(scale)
 
 
-def _size(m: Array, px: int) -> list[int]:
-    H, W = m.shape
-    fh, fw = block_size(H, W, px)
-    return [-(-H // fh), -(-W // fw), H, W, fh, fw]
+def _pixels_data(graph: Graph, followed: Followed, blob: Blob, px: int, whole: bool) -> dict[str, Any]:
+    """What the script reads of the pixels: columns of numbers, a row for each pixel; the cells, as JSON; and the packed maps.
+
+    whole: with the maps of the pixels that have no number.
+    """
+    pixels, wires, x = followed.pixels, list(graph.backward_pass.gx), graph.nodes[-1].tensor
+    flows = [pixel.flow for pixel in pixels]
+    maps = [
+        pack(graph, pixel.maps, px, FINE) if k < followed.numbered else pixel.packed if whole else b""
+        for k, pixel in enumerate(pixels)
+    ]
+    lost = np.array([flow.losses for flow in flows]).reshape(len(flows), -1)
+    columns: dict[str, Array] = {
+        "at": np.array([flow.index[1:] for flow in flows], np.int16),
+        "x": np.array([float(x.data[flow.index]) for flow in flows], np.float32),
+        "derivative": np.array([flow.derivative for flow in flows], np.float32),
+        "flow": np.array([[flow.counts[wire] for wire in wires] for flow in flows], np.float32),
+        "lost": np.where(lost > ROUNDING, np.clip(np.rint(255 * lost), 1, np.where(lost < 1, 254, 255)), 0).astype(np.uint8),
+        "dies": np.array([-1 if flow.dies is None else flow.dies for flow in flows], np.int16),
+        "worst": np.array([-1 if flow.worst is None else flow.worst for flow in flows], np.int16),
+        "cell": np.array([pixel.cell for pixel in pixels], np.int32),
+        "length": np.array([len(m) for m in maps], np.int32),
+    }
+    cells = [_cell(cell, above, graph) for cell, above in zip(followed.cells.cells, followed.cells.above, strict=True)]
+    text = json.dumps(cells, allow_nan=False, separators=(",", ":")).encode()
+    return {
+        "pixels": {
+            "count": len(pixels),
+            "numbered": followed.numbered,
+            "levels": [FINE, COARSE],
+            "columns": {name: [blob.bytes(a), a.dtype.name] for name, a in columns.items()},
+            "cells": [blob.bytes(np.frombuffer(text, np.uint8)), len(text)],
+            "maps": blob.bytes(np.frombuffer(b"".join(maps), np.uint8)),
+        }
+    }
 
 
-def _cell(cell: Cell, graph: Graph) -> dict[str, Any]:
+def _cell(cell: Cell, above: int, graph: Graph) -> dict[str, Any]:
     """A sum with its largest terms; of a convolution the window of the strongest filter, and what the other filters add."""
     products, order, window = cell.products, cell.largest(TERMS), cell.window()
     shown: dict[str, Any] = {
+        "row": graph.row[cell.op],
+        "above": above,
         "index": list(cell.index),
         "from": graph.row[cell.wire.source.op],
         "note": cell.note,
-        "value": _number(cell.value),
-        "engine": _number(cell.engine),
-        "arrived": _number(cell.arrived),
-        "others": [[graph.row[wire.to], _number(v)] for wire, v in cell.others.items()],
-        "terms": [[cell.at[k].tolist(), *(_number(a[k]) for a in (cell.factor, cell.gy, products))] for k in order],
-        "more": [int(np.count_nonzero(products)) - len(order), _number(products.sum() - products[order].sum())],
+        "value": _number(cell.value, 7),
+        "engine": _number(cell.engine, 7),
+        "arrived": _number(cell.arrived, 7),
+        "others": [[graph.row[wire.to], _number(v, 7)] for wire, v in cell.others.items()],
         "count": len(products),
+        "to": cell.at[order[0]].tolist() if order else None,
     }
-    if window is not None:
-        sums = list(window.sums.items())
-        shown |= {
-            "filter": window.filter,
-            "rows": window.rows,
-            "columns": window.columns,
-            "window": [[[_number(v) for v in line] for line in grid] for grid in (window.gy, window.kernel, window.products)],
-            "filters": [[f, _number(v)] for f, v in sums[:TERMS]],
-            "rest": [len(sums[TERMS:]), _number(sum(v for _, v in sums[TERMS:]))],
+    if window is None or len(products) == 1:
+        return shown | {
+            "terms": [[cell.at[k].tolist(), *(_number(a[k], 7) for a in (cell.factor, cell.gy))] for k in order],
+            "more": [int(np.count_nonzero(products)) - len(order), _number(products.sum() - products[order].sum(), 7)],
         }
-    return shown
+    sums = list(window.sums.items())
+    return shown | {
+        "filter": window.filter,
+        "rows": window.rows,
+        "columns": window.columns,
+        "window": [[[_number(v, 5) for v in line] for line in grid] for grid in (window.gy, window.kernel)],
+        "filters": [[f, _number(v, 7)] for f, v in sums[:TERMS]],
+        "rest": [len(sums[TERMS:]), _number(sum(v for _, v in sums[TERMS:]), 7)],
+    }
 
 
-def _op(op: Op) -> dict[str, str]:
-    """What is said about a kind of op, and the text of its backward, where there is a file that holds it."""
+def _op(op: Op) -> dict[str, Any]:
+    """What is said about a kind of op, and the lines that computed it."""
     known = facts(op)
-    try:
-        lines, first = inspect.getsourcelines(type(op).backward)
-        file = _short(inspect.getsourcefile(type(op).backward) or "", first)
-    except (OSError, TypeError):  # typed into a prompt
-        lines, file = [], "nobody kept the text"
     return {
         "name": known.name,
         "there": known.there,
         "back": known.back,
         **formulas(op)._asdict(),
-        "code": textwrap.dedent("".join(lines)).rstrip(),
-        "file": file,
+        "code": [part._asdict() for part in code(op)],
     }
 
 
@@ -355,13 +392,6 @@ def _name(op: Op) -> str:
     return f"{known.name} {kh}×{kw}{every}"
 
 
-def _short(file: str, line: int) -> str:
-    """A file by its place in the package, or by its folder and name: a page that is passed on tells nothing about a disk."""
-    place = pathlib.Path(file)
-    inside = place.is_relative_to(_PACKAGE / "minidl")
-    return f"{place.relative_to(_PACKAGE).as_posix() if inside else '/'.join(place.parts[-2:])}:{line}"
-
-
-def _number(value: Any) -> float:
-    """Nine digits, as many as float32 needs, and one to spare."""
-    return float(f"{float(value):.10g}")
+def _number(value: Any, digits: int = 10) -> float:
+    """By default nine digits, as many as float32 needs, and one to spare."""
+    return float(f"{float(value):.{digits}g}")
