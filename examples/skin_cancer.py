@@ -40,6 +40,7 @@ from minidl.data import Dataset
 from minidl.explain import Explanation
 from minidl.io import lock
 from minidl.train import TrainedNet
+from minidl.train.predictions import Predictions
 from minidl.view import figure
 from minidl.view.shares import probability
 
@@ -47,14 +48,18 @@ RECIPE: dict[str, Any] = {
     "model": "resnet20",
     "data": "ham10000",
     "size": (72, 96),
-    "epochs": 20,
+    "epochs": 18,
     "batch_size": 32,
-    "lr": 0.03,
+    "lr": 0.02,
+    "weight_decay": 1e-3,
     "crop": 6,
     "flip": "both",
+    "rotate": 180.0,  # a lesion has no upper end
+    "zoom": (0.8, 1.25),
+    "colour": (0.15, 0.15, 0.15),
+    "test_flips": True,
     "validation": 0.15,
     "select": "auc",
-    "test_flips": True,
 }
 SHOWN = 8  # images on a page
 MAPS: dict[str, Callable[..., Explanation]] = {  # of the margin: what speaks for "malignant" (red), and against it (blue)
@@ -89,11 +94,10 @@ def study(args: argparse.Namespace, out: pathlib.Path) -> None:
     asked = RECIPE | {name: value for name in ASKED if (value := getattr(args, name)) is not None}
     training.run(asked, out, resume=(out / "settings.json").exists())
     net, test_set = train.load_run(out, training.MODELS), sets.load(train.Settings.of_run(out)).test
-    p = net.probabilities(net.inputs(test_set.images))
-    decided, target = net.decide(p), test_set.classes.index("malignant")
-    cancers = test_set.labels == target
-    missed, alarms = np.flatnonzero(cancers & (decided != target)), np.flatnonzero(~cancers & (decided == target))
-    p = p[:, target]
+    said = Predictions.read(out / "predictions.csv", net.classes)
+    target = net.classes.index("malignant")
+    cancers, flagged, p = said.labels == target, said.decisions == target, said.p[:, target]
+    missed, alarms = np.flatnonzero(cancers & ~flagged), np.flatnonzero(~cancers & flagged)
     spread = np.argsort(p)[np.linspace(0, len(p) - 1, SHOWN).astype(int)]
     for name, found, title in (
         (
@@ -113,7 +117,7 @@ def study(args: argparse.Namespace, out: pathlib.Path) -> None:
 def page(path: pathlib.Path, net: TrainedNet, shown: Dataset, p: Array, target: int, title: str) -> None:
     """The images (N,C,H,W) down, and across the maps of class `target`, of which p are the probabilities (N,)."""
     x = net.inputs(shown.images)
-    maps = {name: to_cpu(f(net.model, x, target, "margin").map) for name, f in MAPS.items()}
+    maps = {name: to_cpu(f(net.model, x, target, output="margin").map) for name, f in MAPS.items()}
     assert shown.names is not None
     captions = [
         f"{figure.name(name, 16)}\n{shown.classes[label]}, p {probability(share)}"
