@@ -210,7 +210,8 @@ def _gradients(point: Point, needs: Sequence[bool], title: str, tolerance: float
 def _mended(point: Point, needs: Sequence[bool], inputs: list[Tensor], y: Tensor, tolerance: float) -> Iterator[str]:
     """What to write in the backward whose gradients do not fit their inputs: after it, all gradients are right"""
     rng = np.random.default_rng(0)
-    for mend in [_reorder, *(partial(_mend, k) for k in range(MENDS))]:
+    ways: list[Callable[[Step, list[str]], None]] = [_reorder, *(partial(_mend, k) for k in range(MENDS))]
+    for mend in ways:
         leaves: dict[Tensor, Array] = {}
         said: list[str] = []
         try:
