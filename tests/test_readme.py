@@ -158,7 +158,7 @@ SMALL = {  # what is run, with these settings in place of its own
     FEW_IMAGES: "--model resnet8 --size 32 --epochs 2 --batch-size 4 --validation 0.5 --out runs/few",
     "python examples/train.py --data folder --root my_images --groups '/([0-9]+)' --rotate 15 --zoom 0.1 --colour 0.2 0.2 "
     "--flip both --test-flips": "--epochs 1 --batch-size 4 --out runs/mine",
-    "python examples/windows.py": "--limit 32 --epochs 1",
+    "python examples/windows.py": "--limit 64 --epochs 1",
     "python examples/step.py": "--no-open",
     "python examples/step.py --no-open --text": "",
     "python examples/saliency.py": "--count 2 --masks 20",
