@@ -170,7 +170,7 @@ SMALL = {  # what is run, with these settings in place of its own
     "python examples/lessons/01_classification.py --quick": "",
     "python examples/train.py --data folder --root my_images --groups '/([0-9]+)' --rotate 15 --zoom 0.1 --colour 0.2 0.2 "
     "--flip both --test-flips": "--epochs 1 --batch-size 4 --out runs/mine",
-    "python examples/windows.py": "--limit 32 --epochs 1",
+    "python examples/windows.py": "--limit 64 --epochs 1",
     "python examples/step.py": "--no-open --pixels 9",
     "python examples/step.py --no-open --text": "--pixels 0",
     "python examples/saliency.py": "--count 2 --masks 20",

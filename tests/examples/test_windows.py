@@ -13,7 +13,7 @@ from PIL import Image
 from minidl.train import load_run
 from tests.examples.test_sets import images
 
-FEW = ["--epochs", "1", "--limit", "32"]
+FEW = ["--epochs", "1", "--limit", "64"]
 
 
 def test_the_same_files_through_three_windows(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
