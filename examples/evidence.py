@@ -75,6 +75,7 @@ METHODS: dict[str, Callable[..., Explanation]] = {
     "meaningful mask": partial(explain.meaningful_perturbation, iterations=150),
     "extremal mask": partial(explain.extremal_perturbation, areas=(0.05, 0.1), iterations=300),
 }
+SLOW = ("meaningful mask", "extremal mask")  # minutes, so that they are to be asked for
 BASELINES: dict[str, Callable[[Array], Array]] = {
     "random": baselines.random,
     "centre": baselines.centre,
@@ -99,7 +100,7 @@ class Plan:
     device: str = "cpu"
 
 
-PLANS = {"lesions": Plan(size=32, images=200, epochs=10), "ham10000": Plan(size=48, images=200, epochs=6)}
+PLANS = {"lesions": Plan(size=32, images=100, epochs=10), "ham10000": Plan(size=48, images=200, epochs=6)}
 
 
 class Task(NamedTuple):
@@ -128,7 +129,7 @@ def run(args: argparse.Namespace, out: pathlib.Path) -> None:
     plan = replace(PLANS[args.data], **asked)
     check_device(plan.device)
     task = (lesions if args.data == "lesions" else ham10000)(plan, out / "net")
-    methods = args.methods or [*METHODS, *BASELINES]
+    methods = args.methods or [name for name in (*METHODS, *BASELINES) if name not in SLOW]
     maps = all_maps(task, methods)
     found = results(task, methods, maps)
     files.write(out / "evidence.json", json.dumps(found, indent=2) + "\n")
@@ -142,14 +143,15 @@ def run(args: argparse.Namespace, out: pathlib.Path) -> None:
 
 
 def lesions(plan: Plan, out: pathlib.Path) -> Task:
-    """Both heads have a place: what differs between benign and malignant, and the freckle, in images that have one."""
+    """Both heads have a place: the lesion, with all that would differ were it of the other class, and the freckle."""
     draw_lesions = partial(data.lesions, size=plan.size, freckle=0.5)
     settings = Settings(plan.epochs, batch_size=64, lr=plan.lr, crop=2, flip="both", model=plan.model, size=plan.size,
                         data="lesions, half with a freckle", limit=plan.train, device=plan.device)  # fmt: skip
     net = trained(out, settings, lambda: draw_lesions(plan.train, seed=TRAIN), lambda: draw_lesions(1000, seed=TEST))
     d = draw_lesions(4 * plan.images, seed=TRUTH)
     right = answered(net, d) & (d.labels["freckle"] == 1)
-    return Task(net, few(d, right, plan.images), {"malignancy": "evidence", "freckle": "freckle"})
+    d = replace(d, masks={"lesion": d.masks["lesion"] | d.masks["evidence"], "freckle": d.masks["freckle"]})
+    return Task(net, few(d, right, plan.images), {"malignancy": "lesion", "freckle": "freckle"})
 
 
 def ham10000(plan: Plan, out: pathlib.Path) -> Task:
@@ -297,8 +299,8 @@ def draw_evidence(
     for n, row in enumerate(cells):
         draw(row[0], images[n])
         outline(row[0], d, task.places, n)
-        said = [f"{d.classes[head][d.labels[head][n]]}" for head in heads]
-        row[0].set_title("\n".join(figure.name(text, 18) for text in said), fontsize=8.5, loc="left", pad=3)
+        said = [f"{head}: {d.classes[head][d.labels[head][n]]}" for head in heads]
+        row[0].set_title("\n".join(figure.name(text, 24) for text in said), fontsize=8.5, loc="left", pad=3)
         for m, method in enumerate(methods):
             for h, head in enumerate(heads):
                 ax = row[2 + m * (len(heads) + 1) + h]
@@ -326,7 +328,9 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", choices=PLANS, default="lesions")
     p.add_argument("--root", help="the folder that holds HAM10000; by default data")
-    p.add_argument("--methods", nargs="+", choices=[*METHODS, *BASELINES], metavar="NAME", help="only these, by name")
+    names = ", ".join((*METHODS, *BASELINES))
+    p.add_argument("--methods", nargs="+", choices=[*METHODS, *BASELINES], metavar="NAME",
+                   help=f"only these, out of {names}; by default all but {' and '.join(SLOW)}, which take minutes")  # fmt: skip
     p.add_argument("--size", type=int, help="pixels: generated images are SIZE high and wide, those of HAM10000 SIZE high")
     p.add_argument("--images", type=int, help="that the methods are asked about")
     p.add_argument("--train", type=int, help="generated images to train on")

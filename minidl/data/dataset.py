@@ -53,6 +53,8 @@ class Dataset:
             _check_images(self.images)
         N, _, H, W = self.images.shape
         if self.heads:
+            if not all(isinstance(head, str) for head in self.heads):
+                wrong(TypeError, "labels", "a string as the name of each head", self.heads)
             if not isinstance(self.classes, Mapping) or self.classes.keys() != self.labels.keys():
                 wrong(ValueError, "classes", f"those of each head, {', '.join(self.heads)}, by its name", self.classes)
             for head in self.heads:

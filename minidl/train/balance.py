@@ -30,7 +30,10 @@ def known_labels(dataset: Dataset) -> dict[str, tuple[Array, Sequence[str]]]:
 
 
 def class_counts(dataset: Dataset) -> Array:
-    """How many images each class has, (K,)."""
+    """How many images each class has, (K,). Raises ValueError for labels of several heads."""
+    if dataset.heads:
+        heads = ", ".join(dataset.heads)
+        raise ValueError(f"{dataset.name}: expected labels of one head, got {heads}; write head({dataset.heads[0]!r})")
     return np.bincount(dataset.labels, minlength=len(dataset.classes))
 
 

@@ -317,6 +317,7 @@ def test_heads_come_in_one_order() -> None:
         ({**HEADS, "density": np.zeros(5, int)}, NAMES, ValueError, r"labels\['density'\]: expected 6, one for each"),
         (np.zeros(6, int), NAMES, TypeError, "classes: expected a tuple of strings"),
         ({}, {}, TypeError, "labels: expected a NumPy array of int64, got dict"),
+        ({0: HEADS["birads"]}, {0: NAMES["birads"]}, TypeError, "labels: expected a string as the name of each head, got"),
     ],
 )
 def test_bad_heads(labels: Any, classes: Any, error: type[Exception], message: str) -> None:

@@ -104,7 +104,7 @@ def test_from_lesions_to_the_table(tmp_path: pathlib.Path, capsys: pytest.Captur
     assert {path.name for path in out.iterdir()} >= {"evidence.json", "evidence.png", "net"}
     found = json.loads((out / "evidence.json").read_text())
     assert list(found["methods"]) == ["SpineNet's style", "LRP", "random"] and 1 <= found["images"] <= 20
-    assert found["places"] == {"malignancy": "evidence", "freckle": "freckle"}
+    assert found["places"] == {"malignancy": "lesion", "freckle": "freckle"}
     printed = capsys.readouterr().out
     assert (
         "malignancy: on its place  on that of freckle" in printed and "training: 64 images: malignancy: 'benign' 32" in printed

@@ -24,6 +24,7 @@ from minidl.kernels import cublas
 from minidl.kernels.cuda import launch, moments
 from minidl.train import Settings, fit
 from minidl.train.cuda_graph import CapturedGradients, _Graph
+from minidl.train.loss import Loss
 from tests.gpu import strict_cupy
 from tests.kernels import without_gpu
 
@@ -104,6 +105,30 @@ def test_a_graph_trains_as_eager_steps_do() -> None:
     assert close(train(model, captured=True), eager)
     assert not close(eager[:2], eager[4:6])  # the steps are not all the same
     assert model.calls == 4
+
+
+def test_several_heads_in_a_graph() -> None:
+    """What labels are known changes from batch to batch, and is not read back."""
+    rng, found = np.random.default_rng(0), []
+    sets = [to_gpu(np.stack([rng.integers(-1, 2, 3), known], 1)) for known in ([0, -1, 0], [-1, -1, -1], [0, 0, 0])]
+    images = [x for x, _ in batches((3, 3, 3))]
+    for captured in False, True:
+        model = Residual().to("gpu")
+        loss = Loss(model, None, {"kind": ("a", "b"), "site": ("c",)})
+        gradients = CapturedGradients(model, loss) if captured else None
+        with kernels.use("compiled" if captured else "reference"):
+            for x, labels in zip(images, sets, strict=True):
+                if gradients is None:
+                    for p in model.parameters():
+                        p.grad = None
+                    y = model(x)
+                    loss(y, labels).backward()
+                    value = loss(y, labels).data
+                else:
+                    value, _ = gradients(x, labels)
+                found.append([to_cpu(value), *(to_cpu(p.grad) for p in model.parameters())])
+    for eager, graph in zip(found[:3], found[3:], strict=True):
+        assert close(eager, graph)
 
 
 def test_a_dense_block_in_a_graph() -> None:

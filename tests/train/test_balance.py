@@ -11,7 +11,7 @@ import pytest
 from minidl import Tensor, ops
 from minidl.data import Dataset
 from minidl.train import fit
-from minidl.train.balance import BalancedLoader, balanced, class_weights, counted
+from minidl.train.balance import BalancedLoader, balanced, class_counts, class_weights, counted
 from minidl.train.loss import Loss
 from tests.train.test_train import SETTINGS, TEST, TRAIN, Net
 
@@ -80,3 +80,10 @@ def test_classes_without_images_are_an_error_that_names_them(tmp_path: pathlib.P
         fit(Net(3), whole, SETTINGS, tmp_path / "run", test)
     assert not (tmp_path / "run").exists()
     assert counted(test).endswith("; no image of 'other'")
+
+
+def test_the_counts_of_one_head() -> None:
+    assert class_counts(few(LABELS)).tolist() == [17, 3, 5]
+    d = Dataset(few(LABELS).images, {"kind": LABELS, "site": LABELS}, {"kind": ("a", "b", "c"), "site": ("d", "e", "f")})
+    with pytest.raises(ValueError, match=r"dataset: expected labels of one head, got kind, site; write head\('kind'\)"):
+        class_counts(d)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minidl import Tensor, gradients, metrics, nn, ops, weights
+from minidl import Tensor, gradients, kernels, metrics, nn, ops, weights
 from minidl.check import gradient_check
 from minidl.data import Dataset
 from minidl.inference import evaluate, predict
@@ -24,6 +24,7 @@ from minidl.train.decision import calibrated
 from minidl.train.loss import Loss
 from minidl.train.run import hold_out
 from minidl.train.selection import names_of_scores, scores_of
+from tests.gpu import strict_cupy
 from tests.train.test_train import ROOT, SETTINGS, TEST, TRAIN, BreaksAt, Net, contents, read, same_run, without_times
 
 CLASSES = {"kind": ("benign", "malignant"), "site": ("arm", "face", "leg")}
@@ -325,6 +326,17 @@ def test_a_damaged_contract_of_heads(whole: pathlib.Path, tmp_path: pathlib.Path
             load_run(tmp_path, NETS)
 
 
+def test_the_gpu_gives_the_numbers_of_the_cpu(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the stand-in for CuPy, which refuses to mix with NumPy."""
+    with kernels.use("reference"):
+        settings = replace(CHOOSES, epochs=1)
+        on_cpu = fit(Net(5), BOTH, settings, tmp_path / "cpu")
+        monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy())
+        on_gpu = fit(Net(5), BOTH, replace(settings, device="gpu"), tmp_path / "gpu")
+    for a, b in zip(without_times(on_cpu), without_times(on_gpu), strict=True):
+        assert b == pytest.approx(a, rel=1e-4)
+
+
 # ---- what cannot be
 
 
@@ -339,6 +351,8 @@ def test_what_is_refused(tmp_path: pathlib.Path) -> None:
     out, kind, site = tmp_path / "run", BOTH.labels["kind"], BOTH.labels["site"]
     nothing = Dataset(BOTH.images, {"kind": kind, "site": np.full(40, -1)}, CLASSES)
     refused(nothing, "train_set: no label of site is known among 40 images; leave this head out", out)
+    alone = Dataset(BOTH.images, {"kind": kind, "site": np.minimum(site, 0)}, {**CLASSES, "site": ("arm",)})
+    refused(alone, r"train_set: expected at least two classes of site to tell apart, got \('arm',\)", out, Net(3))
     missing = Dataset(BOTH.images, {"kind": kind, "site": np.minimum(site, 1)}, CLASSES)
     refused(missing, "train_set: expected images of each of the 3 classes of site, got none of 'leg' among 32; leave", out)
     refused(
