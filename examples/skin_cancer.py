@@ -64,7 +64,6 @@ RECIPE: dict[str, Any] = {
 SHOWN = 8  # images on a page
 MAPS: dict[str, Callable[..., Explanation]] = {  # of the margin: what speaks for "malignant" (red), and against it (blue)
     "LRP": explain.lrp,
-    "gradient\nx input": explain.grad_times_input,
     "occlusion": partial(explain.occlusion, window=12, stride=6),
     "Grad-CAM": explain.grad_cam,
 }
