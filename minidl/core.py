@@ -235,18 +235,14 @@ class Op:
 
         Summed over all inputs x: ty has the shape of y, and txs, the tangents, have those of the inputs.
         """
-        raise NotImplementedError(
-            f"write push in class {type(self).__name__}: ty = sum_i (dy/dx_i) tx_i from the tangents tx_i of its inputs"
-        )
+        raise NotImplementedError(f"write push in class {type(self).__name__}: ty = sum_i (dy/dx_i) tx_i over its inputs")
 
     def backward(self, gy: Array) -> Grads:
         """gx[k] = sum_m dy[m]/dx[k] gy[m]
 
         For each input x: gy has the shape of y, and each gx that of its x.
         """
-        raise NotImplementedError(
-            f"write backward in class {type(self).__name__}: gx_i = (dy/dx_i)^T gy for each of its inputs"
-        )
+        raise NotImplementedError(f"write backward in class {type(self).__name__}: gx_i = (dy/dx_i)^T gy for each input")
 
     def gate(self) -> Array | None:
         """Which entries let the gradient through (a relu's open gates), bools of the shape of y; None: it has no gates."""
@@ -364,22 +360,27 @@ def walk(
             continue
         try:
             gxs = op.backward(gy)
-            inputs.check_number(gxs, len(op.inputs))
+            if not isinstance(gxs, tuple | list) or len(gxs) != len(op.inputs):
+                inputs.refuse_gradients(gxs, len(op.inputs))
             step = Step(op, gy, list(gxs))
             if apart:
                 step.gxs = apart_from([gy], step.gxs)
             yield step
-            pairs = zip(op.inputs, op.needs, step.gxs, strict=True)
-            onward = [(x, gx) for x, need, gx in pairs if x is not None and need and gx is not None]
-            inputs.check_fit(onward)
+            for x, need, gx in zip(op.inputs, op.needs, step.gxs, strict=True):
+                if x is None or not need or gx is None:
+                    continue
+                if isinstance(gx, Conduct) or getattr(gx, "shape", None) != x.data.shape or gx.dtype != x.data.dtype:
+                    inputs.refuse_misfit(gx, x)
         except Exception as error:
             error.add_note(f"in the backward of {op!r}, gradient {gy.shape} {gy.dtype}")
             raise
-        handed_on = {id(gy)}
+        handed_on, onward = {id(gy)}, list(zip(op.inputs, op.needs, step.gxs, strict=True))
         if not keep_graph:
             op.free()
-        del step, gy, gxs, pairs  # before the sums need room
-        for x, gx in onward:
+        del step, gy, gxs  # before the sums need room
+        for x, need, gx in onward:
+            if x is None or not need or gx is None:
+                continue
             to = x.op or x
             first = to not in arriving
             if first and (apart or (x.op is None and (id(gx) in handed_on or gx.base is not None))):
@@ -387,8 +388,7 @@ def walk(
             handed_on.add(id(gx))
             gx = gx if first else kernels.of(gx).add(arriving[to], gx)
             arriving[to] = np.asarray(gx) if isinstance(gx, np.generic) else gx  # NumPy makes scalars of 0-d sums
-            del x, gx  # before the next op needs room
-        del onward
+        del onward, x, gx  # before the next op needs room
     for leaf, gx in arriving.items():
         assert isinstance(leaf, Tensor)
         if leaves is not None:

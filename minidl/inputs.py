@@ -155,10 +155,8 @@ def first_gradient(y: Named, gy: Array | None) -> Array:
     return like("gy", gy, "y", y).copy()
 
 
-def check_number(gxs: Any, expected: int) -> None:
-    """Raises TypeError or ValueError for what a backward returned in place of a tuple with a gradient for each input."""
-    if isinstance(gxs, tuple | list) and len(gxs) == expected:
-        return
+def refuse_gradients(gxs: Any, expected: int) -> NoReturn:
+    """Say what is wrong with that which a backward returned in place of a tuple with a gradient for each input"""
     gx = "gx," if expected == 1 else ", ".join(f"gx{i}" for i in range(expected))
     each = f"a tuple with one for each of its {expected} inputs" if expected != 1 else "a tuple with one for its input"
     if isinstance(gxs, tuple | list):
@@ -173,14 +171,8 @@ def check_number(gxs: Any, expected: int) -> None:
     raise TypeError(f"backward returned {came} for gradients, expected {each}; write `return ({gx})`, of arrays")
 
 
-def check_fit(pairs: Sequence[tuple[Named, Any]]) -> None:
-    """Raises TypeError or ValueError for a gradient that is no array of the shape and type of its input, (input, gradient)."""
-    for x, gx in pairs:
-        if isinstance(gx, Conduct) or getattr(gx, "shape", None) != x.shape or gx.dtype != x.dtype:
-            _refuse(gx, x)
-
-
-def _refuse(gx: Any, x: Named) -> NoReturn:
+def refuse_misfit(gx: Any, x: Named) -> NoReturn:
+    """Say what is wrong with a gradient that is not of the shape and type of its input"""
     of = f"for an input of {x.shape} {x.dtype}"
     if isinstance(gx, Conduct):
         raise TypeError(f"backward returned a Tensor {of}, expected an array; write gx.data, and compute with arrays")
