@@ -59,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, broken: list[str]) -> None:
     check_device(args.device)
+    if args.csv and (pathlib.Path(args.csv).is_dir() or not pathlib.Path(args.csv).parent.is_dir()):
+        raise ValueError(f"--csv: expected a file in a folder that is there, got {args.csv}")
     folder = common.finished(pathlib.Path(args.run))
     net = load_run(folder, training.MODELS)
     check_settled(folder, net.contract, common.rows_of(folder))

@@ -134,7 +134,9 @@ def _classes(found: Mapping[str, Any], test_set: Dataset) -> str:
 
 def _decision(contract: Contract, found: Mapping[str, Any]) -> str:
     told = f"Its probabilities are those of softmax(logits / {contract.temperature:.4g})"
-    if contract.validation:
+    if contract.validation and contract.temperature == 1:
+        told += f": no temperature fits the {contract.validation:,} validation images."
+    elif contract.validation:
         told += f", a temperature from {contract.validation:,} validation images."
     else:
         told += ", and nobody has fitted a temperature: there were no validation images."
@@ -171,10 +173,8 @@ def _limits(contract: Contract, found: Mapping[str, Any], test_set: Dataset) -> 
 
 def _settings(settings: Settings) -> str:
     default = Settings()
-    changed = {
-        k: v for k, v in vars(settings).items() if v != getattr(default, k) or k in ("epochs", "lr", "seed", "batch_size")
-    }
-    return _table(["setting", "value"], [[k, f"`{_text(str(v))}`"] for k, v in changed.items()]) + (
+    changed = {k: v for k, v in vars(settings).items() if v != getattr(default, k) or k in ALWAYS}
+    return _table(["setting", "value"], [[_text(k), _text(str(v))] for k, v in changed.items()]) + (
         "\n\nThe others are those of `minidl.train.Settings`."
     )
 

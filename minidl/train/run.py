@@ -56,6 +56,8 @@ def hold_out(train_set: Dataset, validation: Dataset | None, settings: Settings)
 
 
 def _check_target(classes: Sequence[str], validation: Dataset | None, settings: Settings) -> None:
+    if len(classes) < 2:
+        raise ValueError(f"train_set: expected at least two classes to tell apart, got {tuple(classes)}")
     target = suspicious(classes, settings.target)
     if settings.sensitivity is None:
         return

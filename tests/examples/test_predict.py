@@ -155,6 +155,7 @@ def test_a_dicom_without_pixels(trained: Trained, tmp_path: pathlib.Path, capsys
         (["--table", "splits.csv", "x.png"], "--table: it lists the images"),
         (["x.png", "--root", "IMAGES"], "--root, --split: they are for --table"),
         (["x.png", "--batch-size", "0"], "--batch-size: expected an integer of at least 1, got 0"),
+        (["x.png", "--csv", "no/where.csv"], "--csv: expected a file in a folder that is there, got no/where.csv"),
         (["x.png", "--groups", "("], "groups: expected a regular expression"),
     ],
 )  # fmt: skip

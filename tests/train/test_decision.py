@@ -193,6 +193,7 @@ def test_a_target_of_several_classes(tmp_path: pathlib.Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("classes", "asked", "given", "message"),
     [
+        (("mole",), {}, TEST, r"train_set: expected at least two classes to tell apart, got \('mole',\)"),
         (TWO, {"target": "cancer"}, TEST, r"target: expected one of \('benign', 'malignant'\), got 'cancer'"),
         (THREE, {"sensitivity": 0.9}, TEST, r"sensitivity: 0\.9 of which class\? set target, one of \('nevus', "),
         (

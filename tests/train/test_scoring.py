@@ -233,7 +233,8 @@ def test_a_card(run: pathlib.Path) -> None:
         "accuracy of always the largest class | 0.524 |",
         "It must not decide about patients",
         f"NumPy {np.__version__}",
-        "| epochs | `3` |",
+        "| epochs | 3 |",
+        "| batch\\_size | 16 |",
     ):
         assert told in text, told
     without = replace(contract, decision=None, validation=0, temperature=1.0)
