@@ -364,10 +364,12 @@ def _worth(net: Net) -> str:
 
 def _auc(net: Net, score: Score) -> str:
     within = f" (95% interval {score.interval[0]:.3f} to {score.interval[1]:.3f})" if score.interval else ""
+    least = score.interval[0] if score.interval else score.value
+    chance = " <strong>So its answers may be chance.</strong>" if least <= 0.5 else ""
     if len(net.classes) > 2:
-        return f"AUC {score.value:.3f}{within}, the mean over the classes, each against all others; 0.5 is chance."
+        return f"AUC {score.value:.3f}{within}, the mean over the classes, each against all others; 0.5 is chance.{chance}"
     pairs = f"Of two images, one of each class, it tells which is which in {share(score.value)} of the pairs"
-    return f"AUC {score.value:.3f}{within}. {pairs}; 50% is chance."
+    return f"AUC {score.value:.3f}{within}. {pairs}; 50% is chance.{chance}"
 
 
 def _sensitivity(net: Net, score: Score) -> str:
@@ -382,14 +384,19 @@ def _specificity(net: Net, score: Score) -> str:
     return f"At the operating point it let {score} of the others pass."
 
 
+def _majority(net: Net, score: Score) -> str:
+    accuracy = net.test.scores.get("accuracy") if net.test is not None else None
+    no_better = accuracy is not None and accuracy.value <= score.value
+    verdict = " <strong>The net is no better than that.</strong>" if no_better else ""
+    return f"Who always gives the most frequent class for an answer is right in {share(score.value)}.{verdict}"
+
+
 SCORES: dict[str, Callable[[Net, Score], str]] = {  # in words
     "auc": _auc,
     "sensitivity": _sensitivity,
     "specificity": _specificity,
     "accuracy": lambda net, score: f"The class of the largest probability was right in {score}.",
-    "majority_accuracy": lambda net, score: (
-        f"Who always gives the most frequent class for an answer is right in {share(score.value)}."
-    ),
+    "majority_accuracy": _majority,
 }
 
 

@@ -189,6 +189,12 @@ def test_what_the_net_is_worth() -> None:
     assert "always gives the most frequent class for an answer is right in 80.3%" in text
     assert "At the operating point it flagged 91.0% (95% interval 80.0% to 100.0%) of the images of ‘malignant’" in text
     assert "At the operating point it let 60.0% of the others pass." in text
+    assert "chance." in text and "may be chance" not in text and "no better" not in text
+    poor = {
+        "auc": report.Score(0.6, (0.48, 0.7)), "accuracy": report.Score(0.7), "majority_accuracy": report.Score(0.7),
+    }  # fmt: skip
+    text = Read(report.page(net(test=report.Test(40, None, poor)), case())).text
+    assert "So its answers may be chance." in text and "The net is no better than that." in text
     assert "tested on 9 images." in Read(report.page(net(test=report.Test(9)), case())).text
     assert "No test of this net was found, so nobody knows how good it is." in Read(report.page(net(), case())).text
 
