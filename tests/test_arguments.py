@@ -382,7 +382,7 @@ ROWS: dict[str, Row] = {
         signed="window",
     ),
     "view.stepper": Row(
-        lambda: {"model": net(), "x": X[0], "target": 1, "path": FOLDER / "page.html", "picks": [(1, 2)]},
+        lambda: {"model": net(), "x": X[0], "target": 1, "path": FOLDER / "page.html", "picks": [(1, 2)], "pixels": 2},
         lambda path: path.read_bytes(),
     ),
     "flow.arithmetic": Row(on_a_wire, lambda cell: (cell.index, cell.engine)),
