@@ -385,7 +385,7 @@ ROWS: dict[str, Row] = {
         signed="window",
     ),
     "view.stepper": Row(
-        lambda: {"model": net(), "x": X[0], "target": 1, "path": FOLDER / "page.html", "picks": [(1, 2)]},
+        lambda: {"model": net(), "x": X[0], "target": 1, "path": FOLDER / "page.html", "picks": [(1, 2)], "pixels": 2},
         lambda path: path.read_bytes(),
     ),
     "view.frame": Row(lambda: {"path": __file__, "height": 300}, lambda found: found._repr_html_()),
