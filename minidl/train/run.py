@@ -28,8 +28,8 @@ from minidl.train.loss_scale import LossScale
 from minidl.train.selection import PREFIX, Row, best_epoch, validated
 from minidl.train.settings import Settings, check_keys, same_settings
 
+READ = 2**23  # values that are read at once, where images are left on disk
 FILES = ("settings.json", "checkpoint.safetensors", "model.safetensors", "metrics.jsonl", "test.json", "predictions.csv")
-PART = 64  # images or labels of which a digest is taken at once
 
 
 def hold_out(train_set: Dataset, validation: Dataset | None, settings: Settings) -> tuple[Dataset, Dataset | None]:
@@ -97,8 +97,9 @@ def digests_of(sets: Mapping[str, Dataset]) -> dict[str, str]:
     found = {}
     for name, a in arrays.items():
         digest = hashlib.blake2b(f"{a.dtype.str} {a.shape}".encode(), digest_size=32)
-        for first in range(0, len(a), PART):  # of images that are left on disk, so many are in memory
-            part: Array = np.ascontiguousarray(a[first : first + PART])
+        many = max(1, READ // math.prod(a.shape[1:]))
+        for first in range(0, len(a), many):
+            part: Array = np.ascontiguousarray(a[first : first + many])
             digest.update(part.reshape(-1).view(np.uint8).data)
         found[name] = digest.hexdigest()
     return found
