@@ -82,7 +82,7 @@ class Plan:
         return 2 * self.diameter
 
 
-QUICK = Plan(size=128, diameter=8, train=8, test=8, epochs=1)
+QUICK = Plan(size=128, diameter=8, train=8, test=16, epochs=1)
 
 
 class Net(nn.Module):
@@ -157,10 +157,11 @@ def run(plan: Plan, out: pathlib.Path) -> None:
     told = (
         f"A step of the top-k net, {BATCH[TOP_K]} images at a time: {steps[True]:,.0f} MiB, recomputed {steps[False]:,.0f} MiB."
     )
-    files.write(out / "table.md", f"{text}\n{told}\n")
+    text = f"{text}\n{told}\n"
+    files.write(out / "table.md", text)
     first = first_lesion(plan, out)
     draw(out / "big_images.png", *first, found, what[0].upper() + what[1:])
-    print(f"{text}{told}\nnow look at {out / 'big_images.png'}")
+    print(f"{text}now look at {out / 'big_images.png'}")
 
 
 # ---- the images
@@ -386,7 +387,7 @@ def draw(path: pathlib.Path, image: Array, mask: Array, found: dict[str, Found],
     rows = [(f.auc, metrics.bootstrap(f.hits)) for f in found.values()]
     for ax, intervals, name in (
         (auc, [a for a, _ in rows], "AUC"),
-        (hit, [h for _, h in rows], "highest pixel in the lesion"),
+        (hit, [h for _, h in rows], "points at the lesion"),
     ):
         mean = np.array([i.mean for i in intervals])
         ends = np.array([[i.mean - i.low for i in intervals], [i.high - i.mean for i in intervals]])

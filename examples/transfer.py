@@ -70,7 +70,7 @@ class Plan:
     counts: tuple[int, ...] = (50, 100, 200, 1000, 5000)
     draws: int = 5
     steps: int = 100  # of a training on up to 200 images, see `steps_of`
-    batch_size: int = 32
+    batch_size: int = 16
 
 
 QUICK = Plan((16, 32), draws=2, steps=3, batch_size=8)
@@ -124,7 +124,8 @@ def run(args: argparse.Namespace, out: pathlib.Path) -> None:
     sets = DATA[args.data](args)
     if (most := max(plan.counts)) > len(sets.train):
         raise ValueError(f"--count: {most:,} images are asked for, and {len(sets.train):,} are there to train on")
-    print(f"{sets.train.name}: {len(sets.train):,} images to draw from, {len(sets.validation):,} to choose the rate by, "
+    name = sets.train.name.removesuffix(" train")
+    print(f"{name}: {len(sets.train):,} images to draw from, {len(sets.validation):,} to choose the rate by, "
           f"{len(sets.test):,} to test on; everything goes into {out}")  # fmt: skip
     study = Study(sets, plan, out / "rows")
     todo = [(first, way, n) for n in plan.counts for way in RATES]
@@ -133,7 +134,7 @@ def run(args: argparse.Namespace, out: pathlib.Path) -> None:
     for draw in range(plan.draws):
         for start, way, n in todo:
             study.ask(start, way, n, draw)
-        title = f"{first.name} on {sets.train.name}, from few images: {draw + 1} draw{'s' * (draw > 0)} of each number"
+        title = f"{first.name} on {name}, from few images: {draw + 1} draw{'s' * (draw > 0)} of each number"
         write(out, study.found, [first, *others], plan.counts, title)
     print(f"{(out / 'table.md').read_text()}now look at {out / 'transfer.png'}")
 
@@ -194,7 +195,7 @@ class Study:
                 each = (frozen if way == FROZEN else step) * steps_of(self.plan, n) + image * len(self.sets.test)
                 seconds += (draws - 1 + len(RATES[way])) * each + len(RATES[way]) * image * len(self.sets.validation)
         print(f"{total} trainings, {min(done, total)} of them done before; all of them take about "
-              f"{max(1, round(seconds / 60))} minutes", flush=True)  # fmt: skip
+              f"{max(1, round(seconds / 60))} min", flush=True)  # fmt: skip
 
 
 def read(path: pathlib.Path) -> Row:
@@ -221,7 +222,7 @@ def drawn(dataset: Dataset, n: int, draw: int) -> Dataset:
     order = np.argsort(place[groups], kind="stable")
     ones = order[dataset.labels[order] == 1]
     zeros = order[dataset.labels[order] == 0]
-    k = min(max(1, round(n * len(ones) / len(dataset))), n - 1)
+    k = min(max(1, round(n * len(ones) / len(dataset)), n - len(zeros)), n - 1, len(ones))
     return dataset.take(np.concatenate([ones[:k], zeros[: n - k]]))
 
 
@@ -401,7 +402,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--count", type=int, nargs="+", metavar="N", help="of images; by default 50 100 200 1000 5000")
     p.add_argument("--draws", type=int, help="of each number of images; by default 5")
     p.add_argument("--steps", type=int, help="of a training on up to 200 images; by default 100")
-    p.add_argument("--batch-size", type=int, help="by default 32")
+    p.add_argument("--batch-size", type=int, help="by default 16")
     p.add_argument("--quick", action="store_true", help="few images and steps, to see whether it runs")
     p.add_argument("--out", help="the folder of this study; by default runs/transfer-DATA")
     return p

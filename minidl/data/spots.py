@@ -10,7 +10,7 @@ from minidl.data.dataset import Dataset
 
 CLASSES = ("healthy", "lesion")
 LARGER = (2.0, 5.0)  # distractors, in diameters of the lesion
-AREA = 2**16  # pixels for each distractor, about
+APART = 16  # diameters: of every square of so many there is one distractor on average, and two more
 DEEP = (0.25, 0.35)  # the centre of a lesion or a distractor below its surroundings
 TEXTURE, NOISE = 0.04, 0.02  # standard deviations
 MARGIN = 1.0  # diameters of the lesion that lie between it and everything else
@@ -19,10 +19,10 @@ MARGIN = 1.0  # diameters of the lesion that lie between it and everything else
 def spots(n: int, size: int = 512, diameter: int = 16, seed: int = 0, first: int = 0) -> Dataset:
     """`n` generated grey images (n,1,size,size) uint8, labels 0 "healthy" and 1 "lesion" in turn, and the mask "lesion".
 
-    A lesion is a dark spot in a light ring, `diameter` pixels across. Distractors are the same, 2 to 5 times as large, and a
-    healthy image has one more of them. So lesions are told by their size alone: lightest and darkest pixel, mean and histogram
-    say next to nothing, and where an image is made so small that a lesion is a pixel, it is gone, as its light and its dark
-    cancel. With r the distance from its centre in radii, a spot is
+    A lesion is a dark spot in a light ring, `diameter` pixels across. Distractors are the same, 2 to 5 times as large, and as
+    many in both classes. So lesions are told by their size alone: lightest and darkest pixel, mean and histogram say next to
+    nothing, and where an image is made so small that a lesion is a pixel, it is gone, as its light and its dark cancel. With r
+    the distance from its centre in radii, a spot is
 
         -depth (1 - 4 r^2) exp(-4 r^2)
 
@@ -51,8 +51,8 @@ def spots(n: int, size: int = 512, diameter: int = 16, seed: int = 0, first: int
 def _places(rng: np.random.Generator, size: int, diameter: int, lesion: bool) -> list[tuple[float, float, float]]:
     """Centre and diameter of each spot, a lesion first. What finds no room after some tries is left out."""
     found = list[tuple[float, float, float]]()
-    for number in range(2 + int(rng.poisson(size**2 / AREA))):
-        d = diameter if lesion and number == 0 else diameter * rng.uniform(*LARGER)
+    sizes = diameter * rng.uniform(*LARGER, 2 + rng.poisson((size / (APART * diameter)) ** 2))
+    for d in [*([diameter] if lesion else []), *sizes]:
         for y, x in rng.uniform(d, size - d, (50, 2)):
             if all(np.hypot(y - v, x - u) > (d + e) / 2 + MARGIN * diameter for v, u, e in found):
                 found.append((float(y), float(x), float(d)))
