@@ -250,7 +250,7 @@ def patches_of(plan: Plan, out: pathlib.Path) -> Dataset:
 
 def trained(way: str, net: Net, train_set: Dataset, plan: Plan) -> tuple[Net, Normalize, float]:
     """The net, trained, how its images are normalised, and seconds; as many images of either class are drawn."""
-    settings = Settings(plan.epochs * LONGER[way], min(BATCH[way], len(train_set)), LR)
+    settings = Settings(plan.epochs * LONGER[way], min(BATCH[way], len(train_set)), LR, warmup=0.1)
     normalize = Normalize(*train_set.mean_std())
     flips = [RandomFlip(axis=axis) for axis in ("horizontal", "vertical")]
     loader = BalancedLoader(train_set, settings.batch_size, augment=Compose([*flips, normalize]), drop_last=True)

@@ -10,7 +10,7 @@ from minidl.data.dataset import Dataset
 
 CLASSES = ("healthy", "lesion")
 LARGER = (2.0, 5.0)  # distractors, in diameters of the lesion
-APART = 16  # diameters: of every square of so many there is one distractor on average, and two more
+APART = 32  # diameters: of every square of so many there is one distractor on average, and two more
 DEEP = (0.25, 0.35)  # the centre of a lesion or a distractor below its surroundings
 TEXTURE, NOISE = 0.04, 0.02  # standard deviations
 MARGIN = 1.0  # diameters of the lesion that lie between it and everything else
