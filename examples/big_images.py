@@ -1,4 +1,4 @@
-"""A large image and a small lesion: what is lost where the image is made smaller, and three ways to keep it.
+"""A large image and a small lesion: what is lost where the image is made smaller, and two ways to keep it.
 
     python examples/big_images.py
 
@@ -9,7 +9,8 @@ one small net learn which is which:
     patches    the net learns from patches of 32x32, whose label the mask tells, and is asked at every window of the whole image
                (`inference.tiles`, `inference.sliding_window`): the largest score is that of the image
     top-k      the net sees whole images, with nothing but their labels: the mean of its few highest scores is that of the image
-               (`nn.TopKPool2d`), and `ops.recompute` keeps one layer at a time in memory
+               (`nn.TopKPool2d`), and `ops.recompute` keeps one layer at a time in memory; a training that has found nothing
+               after half of its epochs begins anew
 
 The net is the same each time: three convolutions, a score for each 8x8 pixels, the mean of the four largest. So each way has a
 map of scores, which says where: is its highest pixel in the lesion? A way's training and test run in a process of their own,
@@ -65,6 +66,8 @@ TOP = 4  # cells that a lesion of 16 pixels lies in
 SMALL = 64  # pixels of the resized images
 NEGATIVES = 16  # patches without a lesion from each image
 LR = 0.01
+NOTHING = 0.6  # a loss that is hardly better than that of a guess, log 2
+STARTS = 4  # of the training with labels of whole images
 BATCH = {RESIZED: 8, PATCHES: 64, TOP_K: 4}
 LONGER = {RESIZED: 4, PATCHES: 1, TOP_K: 1}  # times the epochs
 
@@ -210,17 +213,17 @@ def first_lesion(plan: Plan, out: pathlib.Path) -> tuple[Array, Array]:
 
 def resized(plan: Plan, out: pathlib.Path) -> Found:
     train_set = images_of(plan, out, "train", SMALL)
-    net, normalize, seconds = trained(RESIZED, Net(), train_set, plan)
+    net, normalize, seconds = trained(RESIZED, train_set, plan)
     return tested(plan, out, images_of(plan, out, "test", SMALL), seconds, lambda x: score_and_map(net, normalize(x)))
 
 
 def top_k(plan: Plan, out: pathlib.Path) -> Found:
-    net, normalize, seconds = trained(TOP_K, Net(recomputed=True), images_of(plan, out, "train"), plan)
+    net, normalize, seconds = trained(TOP_K, images_of(plan, out, "train"), plan, STARTS, recomputed=True)
     return tested(plan, out, images_of(plan, out, "test"), seconds, lambda x: score_and_map(net, normalize(x)))
 
 
 def patches(plan: Plan, out: pathlib.Path) -> Found:
-    net, normalize, seconds = trained(PATCHES, Net(), patches_of(plan, out), plan)
+    net, normalize, seconds = trained(PATCHES, patches_of(plan, out), plan)
 
     def ask(x: Array) -> tuple[float, Array]:
         logits = inference.sliding_window(net, normalize(x), plan.window, CELL, batch_size=64)[0]  # (2,h,w)
@@ -248,17 +251,29 @@ def patches_of(plan: Plan, out: pathlib.Path) -> Dataset:
     return Dataset(np.concatenate(images), np.concatenate(labels), CLASSES, name=f"patches {plan.window}x{plan.window}")
 
 
-def trained(way: str, net: Net, train_set: Dataset, plan: Plan) -> tuple[Net, Normalize, float]:
-    """The net, trained, how its images are normalised, and seconds; as many images of either class are drawn."""
+def trained(
+    way: str, train_set: Dataset, plan: Plan, starts: int = 1, recomputed: bool = False
+) -> tuple[Net, Normalize, float]:
+    """The net, trained, how its images are normalised, and seconds; as many images of either class are drawn.
+
+    A training whose loss says after half of its epochs that it has found nothing begins anew from other weights, up to so many
+    `starts`: where the highest scores are by chance those of empty places, nothing tells the net of the others.
+    """
     settings = Settings(plan.epochs * LONGER[way], min(BATCH[way], len(train_set)), LR, warmup=0.1)
     normalize = Normalize(*train_set.mean_std())
-    flips = [RandomFlip(axis=axis) for axis in ("horizontal", "vertical")]
-    loader = BalancedLoader(train_set, settings.batch_size, augment=Compose([*flips, normalize]), drop_last=True)
-    optimizer = AdamW(net.parameters(), LR)
-    schedule = one_cycle(LR, settings.epochs * len(loader), settings.warmup)
+    augment = Compose([*(RandomFlip(axis=axis) for axis in ("horizontal", "vertical")), normalize])
     begun = time.perf_counter()
-    for epoch in range(settings.epochs):
-        train_epoch(net, loader, optimizer, schedule, epoch, settings)
+    for start in range(starts):
+        net = Net(recomputed, seed=start)
+        loader = BalancedLoader(train_set, settings.batch_size, augment=augment, seed=start + 1, drop_last=True)
+        optimizer = AdamW(net.parameters(), LR)
+        schedule = one_cycle(LR, settings.epochs * len(loader), settings.warmup)
+        for epoch in range(settings.epochs):
+            row = train_epoch(net, loader, optimizer, schedule, epoch, settings)
+            if start + 1 < starts and epoch + 1 == settings.epochs // 2 and row["train_loss"] > NOTHING:
+                break
+        else:
+            break
     return net, normalize, time.perf_counter() - begun
 
 
@@ -333,7 +348,7 @@ def alone(f: Callable[..., Any], *arguments: Any) -> Any:
 
 def step_peak(plan: Plan, out: pathlib.Path, kept: bool) -> float:
     """MiB that a process takes for steps of the top-k net, whose activations are kept or recomputed."""
-    path = out / "rows" / f"step-{'kept' if kept else 'recomputed'}.json"
+    path = out / "rows" / f"step-{'kept' if kept else 'recomputed'}-{plan.size}.json"
     if not path.exists():
         files.write(path, repr(alone(steps, plan.size, kept)))
     return float(path.read_text())
