@@ -277,6 +277,7 @@ ROWS: dict[str, Row] = {
     "data.read_image": Row(
         lambda: {"file": FOLDER / "classes" / "a" / "1.png", "channels": 3, "page": 0, "window": (-5.0, 200.0)}, signed="window"
     ),
+    "data.spots": Row(lambda: {"n": 1, "size": 128, "diameter": 8, "first": 3}),
     "data.lesions": Row(lambda: {"n": 2, "mark": (0.5, 1.0), "evidence_channel": 1, "freckle": 0.5}),
     # explain
     **several(

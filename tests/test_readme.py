@@ -185,6 +185,7 @@ SMALL = {  # what is run, with these settings in place of its own
     "python examples/architectures.py": "--nets googlenet",
     "python examples/factorisation.py": "--batch 1 --rounds 1 --pixels 9",
     "python examples/residual_or_plain.py": "--depths 20 --images 16 --epochs 1 --batch-size 8",
+    "python examples/big_images.py": "--quick",
     "python -m tests.benchmarks.step": f"{TINY} --batch 2 --peers reference",
     "python -m tests.benchmarks.epoch": "--model resnet8 --images 64 --batch 16 --block 2",
     "python -m tests.benchmarks.big_images": "--train 16 --saliency 16",
@@ -218,6 +219,13 @@ PARSED = {  # what its script's own parser reads to the end, and why it is not r
     "python examples/ground_truth.py --full": "takes hours",
     "python examples/ground_truth.py --data ham10000 --root FOLDER": "wants HAM10000, which is fetched by hand",
     "python -m examples.lessons.book": "wants jupytext; tests/examples/test_lessons.py builds a part of it",
+    "python examples/big_images.py --size 1024": "takes minutes",
+    "python examples/skin_cancer.py --root HAM10000 --weights resnet20-12fca82f.th --key state_dict --prefix module.": (
+        "wants HAM10000 and published weights, which are fetched by hand"
+    ),
+    "python examples/transfer.py --root HAM10000 --weights resnet20-12fca82f.th --key state_dict --prefix module.": (
+        "wants HAM10000 and published weights, which are fetched by hand"
+    ),
     "python examples/train.py --device gpu": "wants a GPU",
     "python examples/train.py --device gpu --precision float16": "wants a GPU",
     "python examples/fast_cifar.py --device gpu --cuda-graph": "wants a GPU",

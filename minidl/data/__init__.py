@@ -12,6 +12,7 @@ from minidl.data.lesions import lesions
 from minidl.data.loader import Loader
 from minidl.data.medmnist import medmnist
 from minidl.data.reading import load_image, read_image
+from minidl.data.spots import spots
 from minidl.data.table import csv
 from minidl.data.warp import ColorJitter, RandomRotation, RandomZoom
 
@@ -39,4 +40,5 @@ __all__ = [
     "load_image",
     "medmnist",
     "read_image",
+    "spots",
 ]
