@@ -162,6 +162,9 @@ SMALL = {  # what is run, with these settings in place of its own
     FEW_IMAGES: "--model resnet8 --size 32 --epochs 2 --batch-size 4 --validation 0.5 --out runs/few",
     DECIDES: "--epochs 1 --batch-size 4 --sensitivity 0.5",
     "python examples/predict.py --run runs/bees my_images --csv bees.csv": "",
+    "python examples/train.py --data folder --root my_images --groups '/([0-9]+)' --rotate 15 --zoom 0.1 --colour 0.2 0.2 "
+    "--flip both --test-flips": "--epochs 1 --batch-size 4 --out runs/mine",
+    "python examples/windows.py": "--limit 64 --epochs 1",
     "python examples/step.py": "--no-open",
     "python examples/step.py --no-open --text": "",
     "python examples/saliency.py": "--count 2 --masks 20",
@@ -190,6 +193,11 @@ SMALL = {  # what is run, with these settings in place of its own
 }
 PARSED = {  # what its script's own parser reads to the end, and why it is not run
     "python examples/train.py --data cifar10 --model resnet20": "fetches CIFAR-10",
+    "python examples/train.py --data csv --root scans.csv --window=-160,240 --lazy --validation 0.15": "wants scans",
+    "python examples/train.py --data ham10000 --root FOLDER --size 72x96 --validation 0.15 --select auc --balance sample": (
+        "wants HAM10000, which is fetched by hand"
+    ),
+    "python examples/train.py --data medmnist --root pneumoniamnist.npz --select auc": "wants MedMNIST, fetched by hand",
     "python examples/fooling.py --data cifar10 --run runs/cifar10-resnet20": "wants the net that takes an hour",
     "python examples/robust.py --data cifar10 --model resnet20 --weights resnet20.th --key state_dict --prefix module.": (
         "wants CIFAR-10 and published weights"

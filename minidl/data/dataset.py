@@ -15,6 +15,7 @@ from minidl.data.partition import partition
 from minidl.data.windows import checked_window
 
 PART = 2**18  # values that are summed at once
+READ = 2**23  # values that are read at once, where images are left on disk
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -222,10 +223,12 @@ class Dataset:
         N, C, H, W = self.images.shape
         images = max(1, PART // (C * H * W))
         rows = max(1, PART // (C * W)) if images == 1 else H
-        for i in range(0, N, images):
-            part = self.images[i : i + images]
-            for j in range(0, H, rows):
-                yield part[:, :, j : j + rows]
+        many = images * max(1, READ // (images * C * H * W))
+        for first in range(0, N, many):
+            held = self.images[first : first + many]
+            for i in range(0, len(held), images):
+                for j in range(0, H, rows):
+                    yield held[i : i + images, :, j : j + rows]
 
 
 def _check_images(images: Any) -> None:

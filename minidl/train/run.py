@@ -28,8 +28,8 @@ from minidl.train.loss_scale import LossScale
 from minidl.train.selection import PREFIX, Row, best_epoch, names_of_scores, validated
 from minidl.train.settings import Settings, check_keys, same_settings
 
+READ = 2**23  # values that are read at once, where images are left on disk
 FILES = ("settings.json", "checkpoint.safetensors", "model.safetensors", "metrics.jsonl", "test.json", "predictions.csv")
-PART = 64  # images or labels of which a digest is taken at once
 
 
 def hold_out(train_set: Dataset, validation: Dataset | None, settings: Settings) -> tuple[Dataset, Dataset | None]:
@@ -115,8 +115,9 @@ def _digest(arrays: Mapping[str, Array]) -> str:
     digest = hashlib.blake2b(digest_size=32)
     for name, a in arrays.items():
         digest.update(f"{name}{a.dtype.str} {a.shape}".encode())
-        for first in range(0, len(a), PART):  # of images that are left on disk, so many are in memory
-            part: Array = np.ascontiguousarray(a[first : first + PART])
+        many = max(1, READ // math.prod(a.shape[1:]))
+        for first in range(0, len(a), many):
+            part: Array = np.ascontiguousarray(a[first : first + many])
             digest.update(part.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
