@@ -326,7 +326,7 @@ def test_every_architecture(name: str, settings: dict[str, Any], size: int, tmp_
     derivatives = column(data, blob, "derivative")
     assert np.abs(displayed_flows(data, blob) - derivatives).max() < 1e-4 * np.abs(derivatives).max()
     lost = column(data, blob, "lost").reshape(9, -1, 3)
-    assert lost.any(axis=(0, 1)).all() and (column(data, blob, "dies") < 0).all()
+    assert lost.any(axis=(0, 1)).all()
     for k in range(9):
         assert unpacked(data, blob, k)
         for cell in cells_of(data, blob, k):
