@@ -70,7 +70,7 @@ def train_all(
                 asked.continues(Settings.of_run(folder))
             except ValueError as error:
                 raise ValueError(f"{folder} holds a run already, and {error}; choose another folder with --out") from error
-    train_set, test_set = load(settings)
+    train_set, test_set, _ = load(settings)
     K, C = len(train_set.classes), train_set.images.shape[1]
     print(f"{len(train_set):,} training and {len(test_set):,} test images of {settings.data}, {K} classes; {settings.epochs} "
           f"epochs, batches of {settings.batch_size}, learning rate {settings.lr:g}; everything goes into {out}")  # fmt: skip

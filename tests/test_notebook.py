@@ -276,10 +276,10 @@ def test_training_shows_its_bar_in_a_notebook(monkeypatch: pytest.MonkeyPatch, c
     from minidl.train.meter import Meter
 
     with Meter(0, 1, 10) as meter:
-        meter.add(0.5, 3, 10)
+        meter.add(0.5, np.array([3]), np.array([10]), 10)
     assert "epoch 1/1" not in capsys.readouterr().err
     monkeypatch.setattr("minidl.bar.in_notebook", lambda: True)
     monkeypatch.setattr("minidl.bar._kind", lambda: Meter.__init__.__globals__["Bar"].__mro__[1])
     with Meter(0, 1, 10) as meter:
-        meter.add(0.5, 3, 10)
+        meter.add(0.5, np.array([3]), np.array([10]), 10)
     assert "epoch 1/1" in capsys.readouterr().err

@@ -40,7 +40,7 @@ print(f"y = {y.data}, dy/da = {a.grad} (it is b), dy/db = {b.grad} (it is a + 1:
 
 # %% [markdown]
 # Is that right? Change b a little and see how much y changes. That needs two more computations for *each* number, so nobody
-# trains a net this way. As a check it is priceless: `minidl/check.py`.
+# trains a net this way. As a check it is priceless: `minidl/check/gradient.py`.
 
 # %%
 h = 1e-6

@@ -68,7 +68,7 @@ print(f"by hand and by minidl: off by {np.abs(gx - theirs).max():.1e}")
 #     <windows(x), C> = <x, fold(C)>
 #
 # One random pair of x and C finds nearly every mistake in either. minidl tests all its operations this way,
-# `minidl/check.py`.
+# `minidl/check/gradient.py`.
 
 # %%
 C = rng.normal(size=(1, 1, 3, 3, 32, 32))

@@ -72,8 +72,10 @@ def test_a_folder_of_images(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtur
     printed = capsys.readouterr().out
     assert "48 training and 12 test images of 16x16, 3 classes" in printed
     for name in IMAGES:
-        with Image.open(out / name) as image:
-            assert min(image.size) > 300
+        if name.endswith(".png"):
+            with Image.open(out / name) as image:
+                assert min(image.size) > 300
+    assert (out / "card.md").read_text().startswith("# resnet8 on folder")
     assert example.main(["--resume", "--out", str(out)]) == 0  # there is nothing left to do
 
     parts = tmp_path / "parts"

@@ -19,7 +19,6 @@ from minidl.analysis.cost import forward_calls
 from minidl.analysis.facts import facts, formulas
 from minidl.arguments import count, pairs, wrong
 from minidl.array import Array, array_module, device_of, is_array, is_float, shape_of, to_cpu
-from minidl.bar import Bar
 from minidl.contexts import contained
 from minidl.core import Op, Tensor, gradients
 from minidl.flow.backward_pass import Wire
@@ -111,6 +110,8 @@ def stepper(
     channels = np.abs(g).argmax(0)
     indices = [(0, int(channels[i, j]), i, j) for i, j in picked]
     steps, cells = follow(graph, leaf, indices, numbered, SIZES[0][0])
+    from minidl.bar import Bar  # and with it tqdm, which a figure does not need
+
     with Bar(steps, desc="pixels", total=len(indices), leave=False, disable=None, delay=1) as bar:
         followed = Followed(list(bar), numbered, cells)
     owners = {op: literal(running[-1].name, LONG) for op, running in calls.items()}
