@@ -95,9 +95,7 @@ nets, quarters, contract = example.two_nets(args)
 # %%
 count = 2 if QUICK else 10
 example.look(out("18_linear_nature.png"), nets, quarters.images[:count], quarters.labels[:count].tolist(), contract, 64 / 255)
-show(
-    out("18_linear_nature.png"), "far along one direction the scores of a net of relus are nearly lines, those of sigmoids bend"
-)
+show(out("18_linear_nature.png"), "along one direction a net of relus stays nearly straight, one of sigmoids bends")
 
 # %% [markdown]
 # ## Questions
