@@ -87,9 +87,14 @@ print("p of the right class with all of the image blurred:", ", ".join(f"{p:.3f}
 # %%
 captions = [f"{net.classes[k]}\np {example.percent(p)}" for k, p in zip(lesions.labels[which], before, strict=True)]
 maps = {name: e.map for name, e in found.items()}
-path = out("16_perturbation.png")
-view.comparison(path, net.contract.shown(lesions.images[which]), maps, captions, "What must go, and what each term is for")
-show(path, "without the price of a pixel too much goes; without smoothness the mask is dust")
+view.comparison(
+    out("16_perturbation.png"),
+    net.contract.shown(lesions.images[which]),
+    maps,
+    captions,
+    "What must go, and what each term is for",
+)
+show(out("16_perturbation.png"), "without the price of a pixel too much goes; without smoothness the mask is dust")
 
 # %% [markdown]
 # ## Questions

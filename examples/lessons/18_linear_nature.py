@@ -94,9 +94,8 @@ nets, quarters, contract = example.two_nets(args)
 
 # %%
 count = 2 if QUICK else 10
-path = out("18_linear_nature.png")
-example.look(path, nets, quarters.images[:count], quarters.labels[:count].tolist(), contract, 64 / 255)
-show(path, "far along one direction the scores of a net of relus are nearly lines, those of sigmoids bend")
+example.look(out("18_linear_nature.png"), nets, quarters.images[:count], quarters.labels[:count].tolist(), contract, 64 / 255)
+show(out("18_linear_nature.png"), "along one direction a net of relus stays nearly straight, one of sigmoids bends")
 
 # %% [markdown]
 # ## Questions

@@ -134,6 +134,82 @@ SLIPS = {  # lesson: what stands in the solution, what stands there by a slip, a
         (" if id(p) not in of_head", "", "comes twice"),
         ('{"params": body, "lr": factor * lr}, ', "", "the body is in no group"),
     ],
+    "lesson11": [
+        ("w.sum(axis=1, keepdims=True) / channels", "w.sum(axis=1, keepdims=True)", "so divide by N"),
+        ("w.sum(axis=1, keepdims=True)", "w.mean(axis=1, keepdims=True)", "the mean over the old channels"),
+        ("w.sum(axis=1, keepdims=True)", "w[:, :1]", "the old first channel alone"),
+        (
+            "np.repeat(w.sum(axis=1, keepdims=True) / channels, channels, axis=1)",
+            "w.sum(axis=1, keepdims=True) / channels",
+            "repeat it",
+        ),
+    ],
+    "lesson12": [
+        ("[:, -k:]", "[:, :k]", "the k smallest were taken"),
+        (".mean(axis=1), gx", ".sum(axis=1), gx", "the sum of the largest"),
+        ("gy[:, None] / k", "gy[:, None]", "a mean shares its gradient out"),
+        ("gy[:, None] / k", "1 / k", "gy is missing"),
+    ],
+    "lesson13": [
+        ("p[c] * (np.eye(len(p))[c] - p)", "np.eye(len(p))[c] - p", "p_c is missing before the bracket"),
+        ("(np.eye(len(p))[c] - p)", "(p - np.eye(len(p))[c])", "the sign is turned around"),
+        ("(np.eye(len(p))[c] - p)", "-p", "the own score is missing"),
+        ("np.exp(scores - scores.max())", "np.exp(scores)", "NaN or infinity"),
+    ],
+    "lesson14": [
+        ("return found if x[c, i, j] > 0 else 0.0", "return found", "the gate of the relu is missing"),
+        ("a, b = i + 1 - u, j + 1 - v", "a, b = i - 1 + u, j - 1 + v", "the kernel is turned around"),
+        ("w[f, c, u, v] * gy[f, a, b]", "w[f, c, u, v]", "gy is missing"),
+        ("if 0 <= a < gy.shape[1] and 0 <= b < gy.shape[2]:", "if a < gy.shape[1] and b < gy.shape[2]:", "-1 is the last row"),
+    ],
+    "lesson15": [
+        ("np.abs(gradients(ops.sum(picked), [leaf])[0])", "gradients(ops.sum(picked), [leaf])[0]", "the size is missing"),
+        (".max(1)", ".sum(1)", "the sum over the channels"),
+        ("ops.sum(picked)", "ops.sum(scores)", "all classes' scores together"),
+        ("scores.data.argmax(1)", "scores.data.argmin(1)", "the smallest score was taken"),
+    ],
+    "lesson16": [
+        ("(dy**2).sum() + (dx**2).sum()", "(dy**2).sum()", "only the differences down: those across"),
+        ("g[1:] += 2 * dy\n    g[:-1] -= 2 * dy", "g[1:] -= 2 * dy\n    g[:-1] += 2 * dy", "furthest off"),
+        (
+            "    g[:-1] -= 2 * dy\n    g[:, 1:] += 2 * dx\n    g[:, :-1] -= 2 * dx\n",
+            "    g[:, 1:] += 2 * dx\n",
+            "only the second cell",
+        ),
+        ("dx**2).sum()), g", "dx**2).sum()), g / 2", "the 2 of the square is missing"),
+    ],
+    "lesson17": [
+        ("np.clip(x + step_size", "np.clip(x - step_size", "down the gradient"),
+        (" / np.linalg.norm(g.ravel())", "", "divide by |g|"),
+        (
+            "np.clip(x + step_size * g / np.linalg.norm(g.ravel()), 0, 1)",
+            "x + step_size * g / np.linalg.norm(g.ravel())",
+            "clip it",
+        ),
+        ("g / np.linalg.norm(g.ravel())", "np.sign(g)", "the step of lesson 18"),
+    ],
+    "lesson18": [
+        ("np.clip(x + eps", "np.clip(x - eps", "down the loss"),
+        ("np.sign(gradients(loss, [leaf])[0])", "gradients(loss, [leaf])[0]", "the sign is missing"),
+        (
+            "np.clip(x + eps * np.sign(gradients(loss, [leaf])[0]), 0, 1)",
+            "x + eps * np.sign(gradients(loss, [leaf])[0])",
+            "clip them",
+        ),
+        ("eps * np.sign", "np.sign", "eps is missing"),
+    ],
+    "lesson19": [
+        ("hits.mean()", "hits.sum()", "divide by the number of images"),
+        ("maps.max(axis=(1, 2), keepdims=True)", "maps.max()", "divided by 0"),
+        ("maps.max(axis=(1, 2), keepdims=True)", "maps.min(axis=(1, 2), keepdims=True)", "the lowest pixel was taken"),
+        ("float(masks.mean())", "1 / masks[0].size", "not one pixel"),
+    ],
+    "lesson20": [
+        ("[:, -k:]", "[:, :k]", "the k lowest scores were taken"),
+        ("return 1 - float", "return float", "the share of right answers"),
+        ("[:, -k:]", "[:, -1:]", "k is not used"),
+        (".any(axis=1).mean())", ".any(axis=1).sum())", "it should be"),
+    ],
 }
 
 
