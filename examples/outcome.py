@@ -41,7 +41,8 @@ def write(
     roc(out / "roc.png", title, net, found, predictions)
     calibration(out / "calibration.png", title, net, predictions)
     confusion(out / "confusion.png", title, net, found)
-    files.write(out / "card.md", card(net.contract, settings, found, *sets))
+    text = card(net.contract, settings, found, *sets)
+    files.write(out / "card.md", text.encode("utf-8", "backslashreplace"))  # the name of a class may be no text
 
 
 def roc(path: pathlib.Path, title: str, net: TrainedNet, found: Mapping[str, Any], predictions: Predictions) -> None:
