@@ -7,9 +7,10 @@ come in an hour. `--root` is the folder of HAM10000, see `minidl.data.ham10000`.
 CIFAR-10 from github.com/akamaster/pytorch_resnet_cifar10; without them the net begins from scratch.
 
 All images of a lesion are on one side of the split. Some lesions are held out of the training. By them the epoch is chosen, and
-then the temperature and the operating point: the least threshold of the probability of "malignant" that finds the share
-`--sensitivity` of their cancers. The test lesions are scored once. This is `examples/train.py` with the settings `RECIPE`, so
-runs/skin_cancer holds what every run does (roc.png, calibration.png, confusion.png, predictions.csv, card.md, the net), and
+then the temperature and the operating point: the threshold of the probability of "malignant" with the largest sensitivity +
+specificity or, with `--sensitivity`, with the largest specificity among those that find that share of their cancers. The test
+lesions are scored once. This is `examples/train.py` with the settings `RECIPE`, so runs/skin_cancer holds what every run does
+(roc.png, calibration.png, confusion.png, predictions.csv, card.md, the net), and
 
     evidence.png    lesions over the whole range of answers, and what speaks for and against "malignant" in them
     missed.png      the missed cancers, the surest mistakes first, with the same maps
@@ -31,10 +32,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import sets
 import train as training  # examples/train.py
 
-from minidl import explain, train, view
+from minidl import explain, view
 from minidl.array import Array, to_cpu
 from minidl.data import Dataset
 from minidl.explain import Explanation
@@ -89,8 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def study(args: argparse.Namespace, out: pathlib.Path) -> None:
     asked = RECIPE | {name: value for name in ASKED if (value := getattr(args, name)) is not None}
-    training.run(asked, out, resume=(out / "settings.json").exists())
-    net, test_set = train.load_run(out, training.MODELS), sets.load(train.Settings.of_run(out)).test
+    net, test_set = training.run(asked, out, resume=(out / "settings.json").exists())
     said = Predictions.read(out / "predictions.csv", net.classes)
     target = net.classes.index("malignant")
     cancers, flagged, p = said.labels == target, said.decisions == target, said.p[:, target]

@@ -91,7 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
     return guard.guarded(locked, stopped)
 
 
-def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
+def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> tuple[TrainedNet, Dataset]:
+    """The net as everybody loads it, where the settings say, and the images that it was tested on."""
     settings = choose(asked, out, resume)
     train_set, test_set, validation = load(settings)
     N, C, H, W = train_set.images.shape
@@ -109,12 +110,13 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> None:
     train.fit(model, train_set, settings, out, validation, resume, after_epoch, arguments)
     found = train.evaluate_run(out, MODELS, test_set, settings.device)
 
-    net = train.load_run(out, MODELS)  # as everybody loads it from now on
+    net = train.load_run(out, MODELS)
     net.model.to(settings.device)
     outcome.write(out, title, net, settings, (train_set, test_set, validation))
     look(net, test_set.take(np.arange(min(8, len(test_set)))), f"{title}: predictions, and their gradients", out)
     print(summary(found), *found["notes"], sep="\n")
     print(f"now look at {', '.join(str(out / name) for name in IMAGES)}")
+    return net, test_set
 
 
 def range_of(dataset: Dataset) -> str:
