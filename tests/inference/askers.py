@@ -35,6 +35,7 @@ from tests.attack.nets import ATTACKS
 from tests.explain.nets import METHODS, Net
 
 SIZE = 8
+HANGS = 300.0  # seconds without an answer, after which the threads are said to wait for one another
 Ask = Callable[[nn.Module, Array], Any]
 
 
@@ -135,6 +136,15 @@ def trained(steps: int, model: Net | None = None) -> list[bytes]:
     return [a.tobytes() for a in model.state_dict().values()]
 
 
+def where(thread: threading.Thread) -> str:
+    """The lines that a thread stands in, the innermost first."""
+    frame, lines = sys._current_frames().get(thread.ident or 0), list[str]()
+    while frame is not None:
+        lines.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
+        frame = frame.f_back
+    return f"in {' < '.join(lines)}"
+
+
 def in_threads(names: list[str], calls: int, threads: int = 8, on_the_trained: bool = False) -> tuple[int, list[str]]:
     """Ask one model everything at once, each `calls` times, beside a training; how often, and what went wrong.
 
@@ -166,18 +176,27 @@ def in_threads(names: list[str], calls: int, threads: int = 8, on_the_trained: b
 
     steps, interval = 5, sys.getswitchinterval()
     alone = trained(steps)
+
+    def train() -> None:
+        while not done.is_set():
+            if trained(steps, model if on_the_trained else None) != alone:
+                wrong.append("a training beside them ends with other numbers")
+            if on_the_trained or not any(worker.is_alive() for worker in workers):
+                done.set()
+
+    workers = [threading.Thread(target=ask, name=f"asker {i}", daemon=True) for i in range(threads)]
+    running = [*workers, threading.Thread(target=train, name="training", daemon=True)]
     sys.setswitchinterval(1e-5)  # a thread gives way in the middle of everything
-    workers = [threading.Thread(target=ask) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    while not done.is_set():
-        if trained(steps, model if on_the_trained else None) != alone:
-            wrong.append("a training beside them ends with other numbers")
-        if on_the_trained or not any(worker.is_alive() for worker in workers):
-            done.set()
-    for worker in workers:
-        worker.join()
+    for thread in running:
+        thread.start()
+    seen, since = 0, time.monotonic()
+    while (stuck := [thread for thread in running if thread.is_alive()]) and time.monotonic() - since < HANGS:
+        stuck[0].join(0.1)
+        if len(asked) > seen:
+            seen, since = len(asked), time.monotonic()
     sys.setswitchinterval(interval)
+    if stuck:
+        return len(asked), [*wrong, *(f"{thread.name} hangs {where(thread)}" for thread in stuck)]
     if not on_the_trained and state(model) != before:
         wrong.append("in the end the model is not as it was")
     return len(asked), wrong

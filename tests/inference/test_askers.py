@@ -20,6 +20,7 @@ from minidl.inference.gradients import gradients_at
 from minidl.mixed import half, mixed
 from tests.attack.nets import ATTACKS
 from tests.explain.nets import METHODS
+from tests.inference import askers
 from tests.inference.askers import ASKERS, bits, in_threads, interrupted, model_and_images, state
 
 
@@ -259,6 +260,20 @@ def test_the_checks_see_what_is_altered(monkeypatch: pytest.MonkeyPatch) -> None
     assert wrong
     _, wrong = interrupted("careless", 10)
     assert wrong
+
+
+def test_a_thread_that_hangs_is_told_of_with_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    free, asked = threading.Event(), threading.current_thread()
+
+    def waiting(model: nn.Module, x: Any) -> None:
+        if threading.current_thread() is not asked:
+            free.wait(60)
+
+    monkeypatch.setitem(ASKERS, "waiting", waiting)
+    monkeypatch.setattr(askers, "HANGS", 1.0)
+    _, wrong = in_threads(["waiting"], calls=1)
+    free.set()
+    assert any(" hangs in threading.py:" in line and " < test_askers.py:" in line for line in wrong), wrong
 
 
 def test_bits_tell_arrays_apart() -> None:
