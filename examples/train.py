@@ -213,6 +213,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--epochs", type=int)
     p.add_argument("--batch-size", type=int)
     p.add_argument("--optimizer", choices=OPTIMIZERS)
+    p.add_argument("--ema", type=float, metavar="DECAY",
+                   help="judge and keep the moving average of the weights; 0.995, say, is over some 200 steps")  # fmt: skip
     p.add_argument("--lr", type=float, help="the highest learning rate of the one-cycle schedule; by default 0.001 of adamw")
     p.add_argument("--weight-decay", type=float)
     p.add_argument("--seed", type=int, help="of the initial weights, the order of the images and the augmentation")

@@ -129,6 +129,12 @@ def run(layer: nn.Module) -> Any:
     return made, layer(X if not isinstance(layer, nn.Linear) else draw(3, 2)), layer
 
 
+def averaged(average: optim.WeightAverage) -> Any:
+    average.update()
+    average.update()
+    return average.state_dict()
+
+
 def stepped(optimiser: optim.Optimizer) -> Any:
     optimiser.step()
     optimiser.step()
@@ -246,6 +252,7 @@ ROWS: dict[str, Row] = {
     # optim
     "optim.SGD": Row(lambda: {"params": parameters(), "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}, stepped),
     "optim.AdamW": Row(lambda: {"params": parameters(), "lr": 0.1}, stepped),
+    "optim.WeightAverage": Row(lambda: {"model": net(), "decay": 0.9}, averaged),
     "optim.decay_groups": Row(lambda: {"model": net(), "weight_decay": 0.1}),
     "optim.clip_gradients": Row(lambda: {"params": parameters(), "max_norm": 0.1}),
     "optim.constant": Row(lambda: {"lr": 0.1}, followed),

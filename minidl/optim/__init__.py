@@ -10,6 +10,7 @@ for k in range(steps):
 """
 
 from minidl.optim.adamw import AdamW
+from minidl.optim.average import WeightAverage
 from minidl.optim.clipping import clip_gradients
 from minidl.optim.groups import decay_groups
 from minidl.optim.optimizer import Optimizer
@@ -21,6 +22,7 @@ __all__ = [
     "AdamW",
     "Optimizer",
     "Schedule",
+    "WeightAverage",
     "clip_gradients",
     "constant",
     "cosine",

@@ -3,6 +3,7 @@
     model.*       parameters and buffers, by name
     optimizer.*   its state, by name
     best.*        the parameters and buffers of the best epoch, where that is not the last one
+    average.*     the state of the average of the weights, where there is one
     metadata      the number of the format; as JSON what is no array: `facts` of the caller (step, settings, history) and the
                   states of random generators
 
@@ -23,7 +24,7 @@ from minidl.io.files import Path
 from minidl.io.named_arrays import compare
 from minidl.io.notes import short
 from minidl.nn import Module
-from minidl.optim import Optimizer
+from minidl.optim import Optimizer, WeightAverage
 
 Facts = dict[str, Any]
 
@@ -32,7 +33,12 @@ LIMITS = {"has_uint32": 1, "pos": 624, "buffer_pos": 4}  # of what NumPy does no
 
 
 def save(
-    path: Path, model: Module, optimizer: Optimizer, facts: Mapping[str, Any], best: Mapping[str, Array] | None = None
+    path: Path,
+    model: Module,
+    optimizer: Optimizer,
+    facts: Mapping[str, Any],
+    best: Mapping[str, Array] | None = None,
+    average: WeightAverage | None = None,
 ) -> None:
     """Write the checkpoint, with the state of the model in its best epoch, if that is another.
 
@@ -43,6 +49,7 @@ def save(
     arrays = {f"model.{name}": a for name, a in model.state_dict().items()}
     arrays |= {f"optimizer.{name}": a for name, a in optimizer.state_dict().items()}
     arrays |= {f"best.{name}": a for name, a in (best or {}).items()}
+    arrays |= {f"average.{name}": a for name, a in (average.state_dict() if average else {}).items()}
     generators = [rng.bit_generator.state for rng in model.generators()]
     words = {"format": FORMAT, "facts": json.dumps(facts, allow_nan=False)}
     words["generators"] = json.dumps(generators, default=np.ndarray.tolist)
@@ -50,9 +57,14 @@ def save(
 
 
 def load(
-    path: Path, model: Module, optimizer: Optimizer, check: Callable[[Facts], bool] = lambda facts: False
+    path: Path,
+    model: Module,
+    optimizer: Optimizer,
+    check: Callable[[Facts], bool] = lambda facts: False,
+    average: WeightAverage | None = None,
 ) -> tuple[Facts, dict[str, Array]]:
-    """Put model, optimizer and generators into the state of the checkpoint; returns its facts, and the best epoch's weights.
+    """Put model, optimizer, average and generators into the state of the checkpoint; returns its facts, and the weights of the
+    best epoch.
 
     Everything is looked at before anything changes, the facts by `check`, which raises TypeError or ValueError for those that
     cannot be, and tells whether the best epoch is another than the last. Raises FileNotFoundError, and ValueError for a damaged
@@ -80,18 +92,22 @@ def load(
         with_best = check(facts)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-    known = ("model.", "optimizer.", *(["best."] if with_best else []))
-    mine, optimizers, best = (_part(arrays, prefix) for prefix in ("model.", "optimizer.", "best."))
+    known = ("model.", "optimizer.", *(["best."] if with_best else []), *(["average."] if average else []))
+    mine, optimizers, best, averages = (_part(arrays, prefix) for prefix in ("model.", "optimizer.", "best.", "average."))
     if others := [name for name in arrays if not name.startswith(known)]:
         raise ValueError(f"{path} is no checkpoint of a training: it holds the arrays {sorted(others)[:5]}")
     try:
         compare(model._state(), mine, f"state of {type(model).__name__}")
         if with_best:
             compare(model._state(), best, "state of its best epoch")
+        if average is not None:
+            average.check(averages)
         optimizer.load_state_dict(optimizers)  # checks all before it changes anything
     except ValueError as error:
         raise ValueError(f"{path} is of another model. {error}") from error
     model.load_state_dict(mine)
+    if average is not None:
+        average.load_state_dict(averages)
     for rng, state in zip(generators, states, strict=True):
         rng.bit_generator.state = state
     return facts, best

@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -44,7 +45,7 @@ from minidl.io import lock
 from minidl.io.files import Path
 from minidl.mixed import mixed
 from minidl.nn import Module
-from minidl.optim import SGD, AdamW, Optimizer, Schedule, one_cycle
+from minidl.optim import SGD, AdamW, Optimizer, Schedule, WeightAverage, one_cycle
 from minidl.train.augmentation import augmentation
 from minidl.train.balance import BalancedLoader, class_weights, counted, largest_shares
 from minidl.train.contract import Contract
@@ -125,20 +126,22 @@ def fit(
     weights = on_device(class_weights(train_set), settings.device) if settings.balance == "weights" else None
     loss = Loss(model, weights, train_set.classes)
     captured = CapturedGradients(model, loss, scale) if settings.cuda_graph else None
+    average = WeightAverage(model, settings.ema) if settings.ema else None
 
     sets = {"training": train_set} | ({} if validation is None else {"validation": validation})
     about = {"classes": train_set.classes, "mean": contract.mean, "std": contract.std}
     about |= {name: len(d) for name, d in sets.items()}
     steps, validates = len(loader), validation is not None
     run = Run(
-        pathlib.Path(out), model, optimizer, scale, settings, contract, about, digests_of(sets), steps, validates=validates
+        pathlib.Path(out), model, optimizer, scale, settings, contract, about, digests_of(sets), steps, validates, average
     )
     # a loss that is not finite gets an error that says more than NumPy's warnings
     with lock.hold(run.out), np.errstate(all="ignore"):
 
         def validate(rows: list[Row]) -> None:
             if validation is not None:
-                found = scores(model, validation, contract.normalize, settings.batch_size, flips)
+                with average.applied() if average is not None else nullcontext():
+                    found = scores(model, validation, contract.normalize, settings.batch_size, flips)
                 rows[-1] |= {f"{PREFIX}{name}": value for name, value in found.items()}
                 run.save(rows)
 
@@ -150,7 +153,7 @@ def fit(
             after_epoch(rows)
         while not is_finished(rows, settings):
             with batch_in_memory(settings.batch_size):
-                row = train_epoch(model, loader, optimizer, schedule, len(rows), settings, scale, captured, loss)
+                row = train_epoch(model, loader, optimizer, schedule, len(rows), settings, scale, captured, loss, average)
             rows.append(row)
             run.save(rows)  # whatever becomes of the validation
             validate(rows)
@@ -159,6 +162,8 @@ def fit(
         if settings.select != "last" and run.best is not None:
             model.load_state_dict(run.best)
             print(_chosen(rows, settings), flush=True)
+        elif average is not None:
+            model.load_state_dict(average.weights())
         if validation is not None:
             contract = _determined(contract, model, validation, settings)
             run.settle(contract)
@@ -207,8 +212,10 @@ def train_epoch(
     scale: LossScale | None = None,
     captured: CapturedGradients | None = None,
     loss: Loss | None = None,
+    average: WeightAverage | None = None,
 ) -> Row:
     """One pass over the training images; `epoch` counts from 0. With a `scale`, steps whose gradients overflow are skipped;
+    `average` counts the weights after each of the others;
     `captured` takes the place of forward, loss and backward; `loss` is by default `Loss(model)`. The layers of
     `settings.freeze` stay as they are.
 
@@ -239,6 +246,8 @@ def train_epoch(
                 )
             if _backward(model, y, scale, captured):
                 optimizer.step()
+                if average is not None:
+                    average.update()
             meter.add(value, to_cpu(right), to_cpu(known), len(x))
     row = {"epoch": epoch + 1, "lr": optimizer.lr, **meter.row()}
     shares = largest_shares(loader)

@@ -19,7 +19,7 @@ from minidl.array import Array
 from minidl.data import Dataset
 from minidl.io import files
 from minidl.nn import Module
-from minidl.optim import Optimizer
+from minidl.optim import Optimizer, WeightAverage
 from minidl.train import checkpoint
 from minidl.train.balance import check_classes
 from minidl.train.contract import Contract
@@ -136,6 +136,7 @@ class Run:
     digests: dict[str, str]
     steps: int  # of an epoch
     validates: bool  # whether epochs get scores
+    average: WeightAverage | None = None  # whose weights are judged and kept, in place of the last
     best: Mapping[str, Array] | None = None  # the weights of the best epoch so far, where an epoch is chosen
 
     def begin(self) -> list[Row]:
@@ -165,11 +166,11 @@ class Run:
                 advice = "put it back, or choose another folder to begin anew"
                 raise FileNotFoundError(f"nothing to resume in {self.out}: {there}; {advice}")
             return []
-        facts, best = checkpoint.load(path, self.model, self.optimizer, self._check)
+        facts, best = checkpoint.load(path, self.model, self.optimizer, self._check, self.average)
         if self.scale is not None:
             self.scale.load_state_dict(facts["loss_scale"])
         rows: list[Row] = facts["rows"]
-        self.best = best or (self.model.state_dict() if self._last_is_best(rows) else None)
+        self.best = best or (self.weights() if self._last_is_best(rows) else None)
         if self.is_scored(rows[-1]):
             self._publish(rows)  # the run may have ended between the checkpoint and these
         return rows
@@ -181,9 +182,9 @@ class Run:
         """
         self._check_finite(rows[-1])
         if self._last_is_best(rows):
-            self.best = self.model.state_dict()
+            self.best = self.weights()
         best = self.best if self._with_best(rows) else None
-        checkpoint.save(self.out / "checkpoint.safetensors", self.model, self.optimizer, self._facts(rows), best)
+        checkpoint.save(self.out / "checkpoint.safetensors", self.model, self.optimizer, self._facts(rows), best, self.average)
         if self.is_scored(rows[-1]):
             self._publish(rows)
 
@@ -191,6 +192,10 @@ class Run:
         """Publish the weights with what has been determined on the validation images, when all epochs are done."""
         self.contract = contract
         self._publish_weights()
+
+    def weights(self) -> dict[str, Array]:
+        """Those that this epoch gives: the average, or the last."""
+        return self.model.state_dict() if self.average is None else self.average.weights()
 
     def is_scored(self, row: Row) -> bool:
         """Whether the row of an epoch is complete."""
@@ -219,7 +224,7 @@ class Run:
         files.write(self.out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def _publish_weights(self) -> None:
-        arrays = self.best if self.best is not None else self.model.state_dict()
+        arrays = self.best if self.best is not None else self.weights()
         weights.save_arrays(self.out / "model.safetensors", arrays, self.contract.metadata())
 
     def _check_finite(self, row: Row) -> None:

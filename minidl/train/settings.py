@@ -51,6 +51,7 @@ class Settings:
     sensitivity: float | None = None  # of it, wanted on the validation images; None: the best of Youden's J
     balance: str = "none"  # classes of different sizes: see `minidl.train.balance`
     optimizer: str = "sgd"  # with Nesterov momentum of 0.9
+    ema: float = 0.0  # the decay of `optim.WeightAverage`, whose weights are judged and kept; 0: the last weights
     weights: str = ""  # a file of published weights to begin with, see `minidl.train.transfer`
     key: str | None = None  # the entry of that file
     prefix: str = ""  # of the names in it
@@ -90,6 +91,7 @@ class Settings:
             "lr": "(0, inf)",
             "warmup": "[0, 1)",
             "weight_decay": "[0, inf)",
+            "ema": "[0, 1)",
             "validation": "[0, 1)",
             "body_lr": "[0, inf)",
             "rotate": "[0, 180]",
@@ -167,7 +169,7 @@ LATER = (  # than the first runs
     *("channels", "page", "validation", "select", "patience", "balance", "optimizer"),
     *("weights", "key", "prefix", "freeze", "body_lr", "aux"),
     *("rotate", "zoom", "colour", "test_flips", "window", "groups"),
-    *("target", "sensitivity"),
+    *("target", "sensitivity", "ema"),
 )
 
 
