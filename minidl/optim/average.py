@@ -93,7 +93,7 @@ class WeightAverage:
             overwrite(target, state[name])
 
     def check(self, state: Mapping[str, Array]) -> None:
-        """Look at `state`, that is `steps`, (1,), and `weights.*`, and change nothing.
+        """Look at `state`, `steps` and `weights.*`, each of the same shape as here, and change nothing.
 
         Raises ValueError that lists every entry that does not fit, TypeError for what is no mapping.
         """
