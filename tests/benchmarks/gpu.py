@@ -255,7 +255,10 @@ def resnet20(options: Options, precision: str = "float32") -> list[Row]:
         start = time.perf_counter()
         *_, last = found = train.fit(constructor(num_classes=len(sets[0].classes)), sets[0], settings, out, sets[1])
         wall = time.perf_counter() - start
-    note = f"{last['validation_accuracy']:.1%} of the test images right (CPU after 15 epochs: {CPU_ACCURACY:.1%})"
+    note = (
+        f"{last['validation_accuracy']:.1%} of the test images right (always the largest class: "
+        f"{last['validation_majority_accuracy']:.1%}; CPU after 15 epochs: {CPU_ACCURACY:.1%})"
+    )
     seconds, note = sum(r["seconds"] for r in found), f"{note}; {wall:.1f} s with tests"
     return [row(f"ResNet-20, {settings.epochs} epochs, {precision}, CUDA graph", seconds, "s", note, rows=found)]
 
@@ -268,7 +271,7 @@ def fast(options: Options, precision: str = "float32") -> list[Row]:
     recipe = fast_cifar.Recipe(device="gpu", precision=precision, cuda_graph=not options.rehearse, **small)
     found = fast_cifar.run(*_images(options), recipe)
     label = "TF32" if os.environ.get("CUPY_TF32", "0") != "0" and precision == "float32" else precision
-    note = f"{found['accuracy']:.2%} of the test images right (goal 94%)"
+    note = f"{found['accuracy']:.2%} of the test images right (always the largest class: {found['majority_accuracy']:.1%}; goal 94%)"
     return [row(f"fast_cifar, {recipe.epochs} epochs, {label}, CUDA graph", found["seconds"], "s", note, **found)]
 
 
