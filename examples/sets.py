@@ -14,7 +14,7 @@ No group (a patient, a lesion) and no file is on two sides. An option that says 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,14 +46,14 @@ class Sets(NamedTuple):
     validation: Dataset | None = None
 
 
-def load(settings: Settings) -> Sets:
-    """The sets that the settings ask for, at most `settings.limit` images of each.
+def load(settings: Settings, **how: Any) -> Sets:
+    """The sets that the settings ask for, at most `settings.limit` images of each; `how` goes to the function of these data.
 
     Raises ValueError for unknown data, for an option that they cannot take, and where a group or a file is in two sets.
     """
     one_of(settings.data, "data", DATA)
     check_options(settings)
-    sets = Sets(*DATA[settings.data](settings))
+    sets = Sets(*DATA[settings.data](settings, **how))
     if sets.validation is not None and settings.validation:
         raise ValueError(
             f"--validation {settings.validation:g}: {settings.root} has {len(sets.validation)} validation images of its own, "
@@ -134,7 +134,8 @@ def csv(settings: Settings) -> Sets:
     return disjoint(*sets, roots=[path.parent] * len(sets))
 
 
-def ham10000(settings: Settings) -> Sets:
+def ham10000(settings: Settings, labels: str | Sequence[str] = "malignant") -> Sets:
+    """labels: as of `minidl.data.ham10000`."""
     size = {} if settings.size is None else {"size": both(settings.size)}
     sets = []
     for train in True, False:
@@ -144,7 +145,7 @@ def ham10000(settings: Settings) -> Sets:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            sets.append(data.ham10000(settings.root, train, progress=tell, **size))
+            sets.append(data.ham10000(settings.root, train, labels=labels, progress=tell, **size))
     return disjoint(*sets)
 
 
@@ -152,7 +153,7 @@ def medmnist(settings: Settings) -> Sets:
     return Sets(*(data.medmnist(settings.root, split) for split in ("train", "test", "validation")))
 
 
-DATA: dict[str, Callable[[Settings], Sets]] = {
+DATA: dict[str, Callable[..., Sets]] = {
     "lesions": lesions,
     "cifar10": cifar10,
     "cifar100": cifar100,

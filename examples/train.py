@@ -40,7 +40,7 @@ from typing import Any
 
 import numpy as np
 import outcome
-from sets import DATA, load
+from sets import DATA, Sets, load
 
 import models
 from minidl import explain, metrics, train, view
@@ -91,10 +91,13 @@ def main(arguments: list[str] | None = None) -> int:
     return guard.guarded(locked, stopped)
 
 
-def run(asked: dict[str, Any], out: pathlib.Path, resume: bool) -> tuple[TrainedNet, Dataset]:
-    """The net as everybody loads it, where the settings say, and the images that it was tested on."""
+def run(asked: dict[str, Any], out: pathlib.Path, resume: bool, sets: Sets | None = None) -> tuple[TrainedNet, Dataset]:
+    """The net as everybody loads it, where the settings say, and the images that it was tested on.
+
+    sets: in place of those that the settings load.
+    """
     settings = choose(asked, out, resume)
-    train_set, test_set, validation = load(settings)
+    train_set, test_set, validation = sets or load(settings)
     N, C, H, W = train_set.images.shape
     model = make(settings.model, len(train_set.classes), C, settings.seed, settings.aux)
     title = f"{settings.model} on {settings.data}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pathlib
+from itertools import cycle
 
 import pytest
 import skin_cancer
@@ -20,10 +21,13 @@ def test_the_mistakes_are_those_of_the_table(tmp_path: pathlib.Path, capsys: pyt
     write_ham10000(root)
     table = root / "HAM10000_metadata.csv"
     lines = table.read_text().splitlines()
-    swapped = {"nv": "mel", "bkl": "bcc", "mel": "nv", "bcc": "bkl"}  # of every third image, so that there are mistakes
-    lines[3::3] = [f"{head},{swapped[dx]}" for head, _, dx in (line.rpartition(",") for line in lines[3::3])]
+    malignant, benign = cycle(("mel", "bcc", "akiec")), cycle(("nv", "bkl", "df", "vasc"))
+    for i, line in enumerate(lines[1:], start=1):
+        head, _, dx = line.rpartition(",")
+        swapped = i % 3 == 0  # so that there are mistakes
+        lines[i] = f"{head},{next(malignant if (dx in ('mel', 'bcc')) != swapped else benign)}"
     table.write_text("\n".join(lines) + "\n")
-    asked = ["--root", str(root), "--out", str(out), "--model", "resnet8", "--size", "24x32", "--epochs", "2"]
+    asked = ["--root", str(root), "--out", str(out), "--model", "resnet8", "--size", "24x32", "--epochs", "2", "1"]
     assert skin_cancer.main(asked) == 0
     told = capsys.readouterr().out
     rows = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
@@ -42,7 +46,7 @@ def test_the_mistakes_are_those_of_the_table(tmp_path: pathlib.Path, capsys: pyt
     scores = json.loads((out / "test.json").read_text())
     assert skin_cancer.main(asked) == 0  # nothing is trained or tested again
     assert "was tested already" in capsys.readouterr().out and json.loads((out / "test.json").read_text()) == scores
-    assert skin_cancer.main([*asked, "--epochs", "3"]) == 1
+    assert skin_cancer.main([*asked, "--epochs", "3", "1"]) == 1
     assert "epochs was 2 and now is 3" in capsys.readouterr().err
 
 
