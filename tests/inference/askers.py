@@ -249,7 +249,7 @@ def main() -> int:
     calls, more = in_threads(asked.only, max(1, asked.calls // 10), on_the_trained=True)
     print(f"{calls} calls on a model in training: {len(more)} wrong")
     wrong += more
-    for name in asked.only:
+    for name in asked.only if asked.interrupts else ():
         came, more = interrupted(name, asked.interrupts)
         print(f"{name:25} {came:4} of {asked.interrupts} interrupts came in time: {len(more)} wrong", flush=True)
         wrong += more
