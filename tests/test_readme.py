@@ -191,7 +191,7 @@ SMALL = {  # what is run, with these settings in place of its own
     "python -m tests.benchmarks.big_images": "--train 16 --saliency 16",
     "python -m tests.benchmarks.ops": "--only relu --rounds 1 --seconds 0.01",
     "python -m tests.benchmarks.shares": "--model resnet8 --batch 4 --steps 1",
-    "python -m tests.benchmarks.published": "--models resnet50 --side 64 --batch 2 --steps 1",
+    "python -m tests.benchmarks.published": "--models inception_v3 --batch 2 --steps 1",
     "python -m tests.benchmarks.saliency": f"{TINY} --images 4",
     "python -m tests.benchmarks.saliency_224": "--models resnet18 --rounds 1 --seconds 0.01",
     "python -m tests.kernels.guarded --seconds 60": "--draws 1 --families loss",
