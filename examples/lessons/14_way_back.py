@@ -28,7 +28,7 @@ from minidl.view.maps import color_scale, draw
 # %% [markdown]
 # ## The page
 #
-# Open it: the arrow keys walk from the score to the image. Click on a pixel, and follow it. The page is one file, and works
+# Open it. Press a pixel, then the button "to the image", again and again, and follow it. The page is one file, and works
 # without a network. `examples/step.py` makes it.
 
 # %%
@@ -42,6 +42,7 @@ if code := example.main(["--run", str(out("01_net")), "--number", str(NUMBER), "
 # ## The same walk, kept
 #
 # `BackwardPass` goes the way once and keeps all of it. `ops.unfused()` makes convolution, batch norm and relu three steps.
+# They are the steps of the page, counted from 0, the score.
 
 # %%
 lesion = data.lesions(NUMBER + 1, seed=1).images[NUMBER]
