@@ -114,5 +114,5 @@ show(out("10_few_images.png"), "a net that has seen other lesions needs far fewe
 #
 # ## Exercise
 #
-# Write the groups of parameters with their learning rates, in `examples/exercises/lesson10.py`, then run `python -m pytest
-# examples/exercises -k lesson10`.
+# Write the groups of parameters with their learning rates, and the step with momentum that an optimiser takes with them, in
+# `examples/exercises/lesson10.py`, then run `python -m pytest examples/exercises -k lesson10`.
