@@ -713,7 +713,7 @@ function buildHead() {
     make("button", { type: "button", "data-rule": rule, disabled: offered(rule) ? null : "", "aria-describedby": offered(rule) ? null : "refused", onclick: () => { state.rule = rule; draw(); } }, rule)));
   const refused = document.getElementById("refused");
   refused.hidden = data.refused === null;
-  refused.textContent = `No lrp here. ${data.refused}.`;
+  refused.textContent = `No lrp for this net: ${data.refused}.`;
   const [C, H, W] = data.image.shape;
   const canvas = document.getElementById("image");
   canvas.width = W;
