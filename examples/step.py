@@ -4,9 +4,9 @@
 
 takes the net of `examples/train.py` (and trains it first where it is not there) and a test image, writes runs/step/step.html,
 and opens it. The page shows every step of the backward pass: what the net had computed, how much each number matters for the
-score, and the arithmetic between; the arrow keys walk from the score back to the image. Press any pixel of the image, and a
-strip shows where its influence is lost. It is one file that loads nothing: pass it on as it is. Your own image, and your own
-net (weights as safetensors or as PyTorch writes them):
+score, and the arithmetic between; the button → and the arrow keys walk from the score back to the image. Press any pixel of
+the image, and a strip shows where its influence is lost. It is one file that loads nothing: pass it on as it is. Your own
+image, and your own net (weights as safetensors or as PyTorch writes them):
 
     python examples/step.py --image mole.jpg --pixel 12 20
     python examples/step.py --image cat.jpg --model resnet18 --weights resnet18.pth --target 281

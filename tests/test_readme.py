@@ -219,6 +219,7 @@ PARSED = {  # what its script's own parser reads to the end, and why it is not r
     "python examples/ground_truth.py --full": "takes hours",
     "python examples/ground_truth.py --data ham10000 --root FOLDER": "wants HAM10000, which is fetched by hand",
     "python -m examples.lessons.book": "wants jupytext; tests/examples/test_lessons.py builds a part of it",
+    "python -m examples.lessons.clock": "takes half an hour; tests/examples/test_lessons.py times shorter ones",
     "python examples/big_images.py --size 1024": "takes minutes",
     "python examples/skin_cancer.py --root HAM10000 --weights resnet20-12fca82f.th --key state_dict --prefix module.": (
         "wants HAM10000 and published weights, which are fetched by hand"

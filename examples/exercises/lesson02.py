@@ -1,4 +1,4 @@
-"""Exercise 2: two operations, as minidl has them. `python -m pytest examples/exercises -k lesson02` judges it."""
+"""Exercise 2: three operations, as minidl has them. `python -m pytest examples/exercises -k lesson02` judges it."""
 
 import numpy as np
 
@@ -29,8 +29,21 @@ class HyperbolicTangent(Op):
         raise NotImplementedError("write HyperbolicTangent.backward in examples/exercises/lesson02.py: (gx,) from self.y")
 
 
+class AddBias(Op):
+    """y = x + b: x (N,C), and to each of its N rows the same b (C,)"""
+
+    def forward(self, x: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return x + b
+
+    def backward(self, gy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The gradients of x (N,C) and of b (C,), from gy (N,C)."""
+        raise NotImplementedError("write AddBias.backward in examples/exercises/lesson02.py: b is used in every row")
+
+
 # Hint 1: hold b fixed. How much does y change when a changes by a little? That, times gy, is the gradient of a.
 #
 # Hint 2: the derivative of tanh is 1 - tanh(x)^2. Tanh of x is known already: it is self.y.
 #
 # Hint 3: backward returns a tuple, one gradient for each input, and multiplies by gy, never by itself alone.
+#
+# Hint 4: b goes N ways, into each row once. Each way brings back its row of gy, and what comes back adds up.

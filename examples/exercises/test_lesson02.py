@@ -31,3 +31,18 @@ def test_tanh(exercise: ModuleType) -> None:
     }
     judge.equal(judge.backward(exercise.HyperbolicTangent(), [a], gy)[0], (1 - y**2) * gy, slips)
     judge.differentiable(lambda x: exercise.HyperbolicTangent()(x), [a])
+
+
+def test_bias(exercise: ModuleType) -> None:
+    x, bias, gy = rng.normal(size=(4, 3)), rng.normal(size=3), rng.normal(size=(4, 3))
+    gx, gb = judge.backward(exercise.AddBias(), [x, bias], gy)
+    judge.equal(gx, gy, {"x is used once for each y, with the slope 1: its gradient is gy": gy.sum(axis=0)})
+    slips = {
+        "this is one gradient for each row: b is the same in all of them, so add them up": gy,
+        "that is the mean over the rows: every row's use of b counts in full": gy.mean(axis=0),
+        "that is summed over the columns: an entry of b is used in every row": gy.sum(axis=1),
+        "that is summed over everything: each entry of b has its own column": gy.sum(),
+        "a row is counted by its gy, not by 1": np.full(3, 4.0),
+    }
+    judge.equal(gb, gy.sum(axis=0), slips)
+    judge.differentiable(lambda x, b: exercise.AddBias()(x, b), [x, bias])

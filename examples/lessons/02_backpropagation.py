@@ -51,7 +51,8 @@ print(f"from differences: dy/db = {slope:.6f}")
 # ## Arrays
 #
 # The same tape with arrays in it. Of a product of matrices Y = A B the gradients are two products, and the shapes leave no
-# other choice: gA = gY B^T, gB = A^T gY. Two moons of points, two layers, one loss:
+# other choice: gA = gY B^T, gB = A^T gY. A bias that is added to every row goes as many ways as there are rows, and gets the
+# sum of all their gradients: `fit` in `tiny.py`. Two moons of points, two layers, one loss:
 #
 #     loss = mean log(1 + exp(-s z)),   z = relu(x W1 + b1) W2 + b2,   s = 1 or -1 the class
 
@@ -80,7 +81,7 @@ print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}, {len(tiny.tape(loss))} values 
 #
 # A `Tensor` is a value. An `Op` is the record of one operation: `forward` keeps what `backward` needs (`minidl/core.py`, and
 # one family of operations a file in `minidl/ops/`). `walk` goes back along the tape, and hands you each step: the operation,
-# the gradient `gy` that arrived at it, and those that leave, `gxs`.
+# the gradient `gy` that arrived at it, and those that leave, `gxs`. `trace(loss).dot()` is the graph in Graphviz's language.
 
 # %%
 W1, b1, W2, b2 = (Tensor(w, requires_grad=True) for w in start)
@@ -99,7 +100,17 @@ print(f"the two tapes differ by at most {worst:.1e}")
 # ## The image
 
 # %%
-fig, (curve, plane, back) = panels("A net that learnt on a tape of a hundred lines, and its way back", 3)
+BOX = {"boxstyle": "round", "fc": "white", "ec": BLUE}
+fig, (graph, curve, plane, back) = panels("A tape of a hundred lines, a net that learnt on it, and its way back", 4, 14)
+product = y.made_from[0][0]
+places = {a: ("a", 0, 1), b: ("b", 0, 0), product: ("a b", 1, 1), y: ("y = a b + b", 2, 0)}  # name, column, row
+for value, (name, *at) in places.items():
+    graph.text(*at, f"{name}\nvalue {value.data:g}\ngrad {value.grad:g}", ha="center", va="center", fontsize=9, bbox=BOX)
+    for source, _ in value.made_from:
+        graph.annotate("", at, places[source][1:], arrowprops={"arrowstyle": "->", "color": BLUE, "shrinkA": 26, "shrinkB": 28})
+graph.set(xlim=(-0.4, 2.6), ylim=(-0.4, 1.4))
+graph.axis("off")
+graph.set_title("b goes two ways: grad 3 + 1", fontsize=10, loc="left")
 curve.plot(losses, color=BLUE)
 curve.set(xlabel="step", ylim=(0, None))
 curve.set_title("loss", fontsize=10, loc="left")
@@ -127,5 +138,5 @@ show(out("02_backpropagation.png"), "the gradient arrives at every operation, fr
 #
 # ## Exercise
 #
-# Write `backward` of multiplication and of tanh as minidl's operations have it, in `examples/exercises/lesson02.py`, then run
-# `python -m pytest examples/exercises -k lesson02`.
+# Write `backward` of multiplication, of tanh and of a bias that is broadcast, as minidl's operations have it, in
+# `examples/exercises/lesson02.py`, then run `python -m pytest examples/exercises -k lesson02`.

@@ -30,7 +30,9 @@ from minidl.view.figure import GREY
 # Every output pixel sees one window of the image. Write each window as a column: this is im2col, `windows` in minidl. The
 # kernel is a row. Then the whole convolution is
 #
-#     Y = W X,    W (filters, 9 channels),  X (9 channels, pixels)
+#     Y = W X,    W (F, 9 C),  X (9 C, pixels),  with C channels and F filters
+#
+# `windows` returns (images, C, 3, 3, rows, columns): a place in the window, then which window. Read as a matrix, that is X.
 
 # %%
 image = data.lesions(2, seed=4).images[1:2].mean(1, keepdims=True) / 255  # (1,1,32,32), a malignant one in grey

@@ -87,7 +87,7 @@ print("cross-entropy:", off(gz, lambda z: ops.cross_entropy(z, labels), np.ones(
 #     gx = gamma / std (gy - mean(gy) - x_hat mean(gy x_hat))
 #
 # The two that are subtracted make gx sum to 0 and stand at right angles to x_hat. For the output does not change when all
-# inputs are shifted, or stretched.
+# inputs are shifted, or stretched; stretched it does a little, by the eps of 1e-5 in std = sqrt(var + eps).
 
 # %%
 x4 = rng.normal(3, 2, (64, 1))  # 64 images, one channel

@@ -88,6 +88,8 @@ for name in [f"{kind}{depth}" for kind in ("plain", "resnet") for depth in depth
 # The gradient does not vanish in the deep plain net, as one reads so often. Behind batch norm it grows on the way back, here
 # to a thousand times and more, so that the first layers are told far more loudly what to change than the last ones (Yang et
 # al. 2019, "A mean field theory of batch normalization"). The sum of the residual block keeps it about as large as it is.
+# Neither net begins badly drawn: all weights have the variance 2 / fan-in (He et al. 2015, `minidl/nn/init.py`), by which a
+# relu net without batch norm keeps the size of its numbers from layer to layer.
 #
 # ## The image
 

@@ -61,7 +61,8 @@ print(f"the net of lesson 1 as it is: AUC {as_it_is:.3f}")
 #     head: w -= lr g,    body: w -= 0.1 lr g
 #
 # Frozen is a factor of 0: then the body's gradients are not even computed. `minidl/train/transfer.py` makes the groups, and
-# `examples/train.py` has the flags: `--weights`, `--freeze`, `--body-lr`.
+# `examples/train.py` has the flags: `--weights`, `--freeze`, `--body-lr`. In all three ways each epoch shows the images anew,
+# mirrored and shifted by a pixel or two (`flip`, `crop`): augmentation, the cheapest way to more images.
 
 # %%
 weights = str(out("01_net") / "model.safetensors")
@@ -114,5 +115,5 @@ show(out("10_few_images.png"), "a net that has seen other lesions needs far fewe
 #
 # ## Exercise
 #
-# Write the groups of parameters with their learning rates, in `examples/exercises/lesson10.py`, then run `python -m pytest
-# examples/exercises -k lesson10`.
+# Write the groups of parameters with their learning rates, and the step with momentum that an optimiser takes with them, in
+# `examples/exercises/lesson10.py`, then run `python -m pytest examples/exercises -k lesson10`.

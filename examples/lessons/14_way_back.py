@@ -28,7 +28,7 @@ from minidl.view.maps import color_scale, draw
 # %% [markdown]
 # ## The page
 #
-# Open it: the arrow keys walk from the score to the image. Click on a pixel, and follow it. The page is one file, and works
+# Open it. Press a pixel, then the button "to the image", again and again, and follow it. The page is one file, and works
 # without a network. `examples/step.py` makes it.
 
 # %%
@@ -42,6 +42,7 @@ if code := example.main(["--run", str(out("01_net")), "--number", str(NUMBER), "
 # ## The same walk, kept
 #
 # `BackwardPass` goes the way once and keeps all of it. `ops.unfused()` makes convolution, batch norm and relu three steps.
+# They are the steps of the page, counted from 0, the score.
 
 # %%
 lesion = data.lesions(NUMBER + 1, seed=1).images[NUMBER]
@@ -83,12 +84,12 @@ print(f"the {len(lines)} lines differ from the score by at most {np.abs(carried 
 gx = back.gradient(x)  # (1,3,32,32)
 index = tuple(int(k) for k in np.unravel_index(np.abs(gx).argmax(), gx.shape))
 flow = pixel_flow(back, x, index)
-names = [type(op).__name__ for op in reversed(back.ops) if op in flow.stopped]
-stopped = [flow.stopped[op] for op in reversed(back.ops) if op in flow.stopped]  # from the image on
+gated = [(k, op) for k, op in enumerate(back.ops) if op in flow.stopped][::-1]  # with their steps, from the image on
+names, stopped = [f"{type(op).__name__}, step {k}" for k, op in gated], [flow.stopped[op] for _, op in gated]
 print(f"pixel {index[2:]} of colour {index[1]}: dS/dx = {flow.derivative:.4f}")
 print(f"the {len(flow.sums)} sums differ by at most {np.ptp(flow.sums):.1e}")
 for name, share in zip(names, stopped, strict=True):
-    print(f"{name:8} stops {share:.0%} of what arrives")
+    print(f"{name:13} stops {share:.0%} of what arrives")
 
 # %% [markdown]
 # ## The image
@@ -100,11 +101,11 @@ draw(map_ax, lesion, found, color_scale(found))
 map_ax.plot(index[3], index[2], "s", ms=9, mfc="none", mec="black", mew=1.5)
 map_ax.set(xticks=(), yticks=())
 map_ax.set_title("|dS/dx|, and the picked pixel", fontsize=10, loc="left")
-at = np.arange(len(lines))[::-1]  # 0: at the image
+at = np.arange(len(lines))  # as the page counts
 account.plot(at, carried, color=BLUE, label="activation x gradient")
 account.plot(at, biases, color=ORANGE, label="biases behind")
 account.plot(at, carried + biases, color=GREY, ls="--", label="both: the score")
-account.set(xlabel="steps from the image")
+account.set(xlabel="step: 0 is the score, the last the image")
 account.set_title("the ledger", fontsize=10, loc="left")
 account.legend(frameon=False, fontsize=8)
 gates.barh(range(len(names)), [100 * share for share in stopped], color=ORANGE)

@@ -68,7 +68,13 @@ Bounds = tuple[Any, Any]  # the lowest and the highest value of a pixel, numbers
 
 
 class NoRuleError(ValueError):
-    """An op that nobody has said how to share relevance through."""
+    """An op that nobody has said how to share relevance through. reason: the message without the place in a file."""
+
+    def __init__(self, op: Op) -> None:
+        name = type(op).__name__
+        why = "has no rule: it is not known to be piecewise linear; explain a logit or a margin, or take another method"
+        super().__init__(f"relevance: {name} (called at {inputs.place(op.where)}) {why}")
+        self.reason = f"{name} {why}"
 
 
 @dataclass(frozen=True)
@@ -137,11 +143,7 @@ class Relevance:
         op, s = step.op, _divided(step.gy, y, self.epsilon)
         constant = facts(op).constant(op, s)
         if constant is None:
-            called = inputs.place(op.where)
-            raise NoRuleError(
-                f"relevance: {type(op).__name__} (called at {called}) has no rule: it is not known to be piecewise linear; "
-                "explain a logit or a margin, or take another method"
-            )
+            raise NoRuleError(op)
         step.gxs = [None if gx is None else x.data * gx for x, gx in zip(op.inputs, op.backward(s), strict=True)]  # type: ignore[union-attr]
         return constant, _lost(step.gy, y, s)
 

@@ -44,10 +44,10 @@ class Input:
 class Record:
     """One step of the walk.
 
-    step: counted from 1, the loss first; number: of the op in the order of creation, which identifies it; layer: the name of
-    the layer, where its parameters tell it; inputs and output: of the forward pass; gradient_norm: L2 norm of the gradient
-    gy of the output; open_gates: share of the gates that let the gradient through, None for an op without gates; file, line:
-    the user's code that made the op.
+    step: counted from 0, the op that made the loss, as on the stepper's page; number: of the op in the order of creation, which
+    identifies it; layer: the name of the layer, where its parameters tell it; inputs and output: of the forward pass;
+    gradient_norm: L2 norm of the gradient gy of the output; open_gates: share of the gates that let the gradient through, None
+    for an op without gates; file, line: the user's code that made the op.
     """
 
     step: int
@@ -64,7 +64,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Trace:
-    """The records of a walk, newest op first. `str` makes the table."""
+    """The records of a walk, newest op first. `str` makes the table, whose steps count from 0."""
 
     records: list[Record]
     sums: list[str] = field(default_factory=list, repr=False)  # of each op on the way to the pixel, the score first
@@ -107,7 +107,7 @@ def trace(y: Tensor, gy: Array | None = None, *, pixel: tuple[int, ...] | str | 
     are no integers.
     """
     leaves: dict[Tensor, int] = {}
-    records = [_record(i, step, leaves) for i, step in enumerate(walk(y, gy, leaves={}, apart=False), start=1)]
+    records = [_record(i, step, leaves) for i, step in enumerate(walk(y, gy, leaves={}, apart=False))]
     return Trace(records, [] if pixel is None else _sums(y, gy, pixel))
 
 

@@ -66,9 +66,9 @@ SLIPS = {  # lesson: what stands in the solution, what stands there by a slip, a
     ],
     "lesson02": [
         ("return self.b * gy, self.a * gy", "return self.a * gy, self.b * gy", "it should be b gy"),
-        ("return self.b * gy, self.a * gy", "return self.b, self.a", "gy is missing"),
         ("return ((1 - self.y**2) * gy,)", "return (1 - self.y**2) * gy", "it should be a tuple of 1"),
         ("return ((1 - self.y**2) * gy,)", "return ((1 - np.tanh(self.y)**2) * gy,)", "tanh was taken twice"),
+        ("return gy, gy.sum(axis=0)", "return gy, gy", "so add them up"),
     ],
     "lesson03": [
         ("+= cols[:, u, v]", "= cols[:, u, v]", "write += in place of ="),
@@ -130,9 +130,9 @@ SLIPS = {  # lesson: what stands in the solution, what stands there by a slip, a
     ],
     "lesson10": [
         ('"lr": factor * lr}', '"lr": factor}', "it should be factor * lr"),
-        ('"lr": factor * lr}', '"lr": lr}', "all learn at lr"),
-        (" if id(p) not in of_head", "", "comes twice"),
         ('{"params": body, "lr": factor * lr}, ', "", "the body is in no group"),
+        ("return p - lr * v, v", "return p + lr * v, v", "uphill"),
+        ("v = momentum * v + g", "v = momentum * v + (1 - momentum) * g", "a running mean"),
     ],
     "lesson11": [
         ("w.sum(axis=1, keepdims=True) / channels", "w.sum(axis=1, keepdims=True)", "so divide by N"),

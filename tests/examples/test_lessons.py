@@ -226,3 +226,27 @@ def test_a_lesson_that_fails_makes_no_book(tmp_path: pathlib.Path, monkeypatch: 
 def test_a_lesson_that_is_not_there(tmp_path: pathlib.Path) -> None:
     done = run(["-m", "examples.lessons.book", "--lessons", "77"], tmp_path)
     assert done.returncode == 2 and f"--lessons: expected numbers from 1 to {len(PATHS)}, got 77" in done.stderr
+
+
+# ---- the clock
+
+
+def test_the_clock_times_each_lesson_in_its_own_process(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one new folder for all, so that the net of lesson 1 is found; a lesson that fails ends it with what it printed."""
+    from examples.lessons import clock
+
+    words = "import os, pathlib, sys, time\nnet = pathlib.Path(os.environ['MINIDL_LESSONS']) / 'net'\n"
+    (tmp_path / "01_first.py").write_text(words + "assert not any(net.parent.iterdir())\nnet.touch()\ntime.sleep(0.3)")
+    (tmp_path / "02_second.py").write_text(words + "assert net.exists()\nassert sys.argv[1:] == ['--quick'], sys.argv")
+    monkeypatch.setattr(clock, "LESSONS", tmp_path)
+    table = tmp_path / "times.md"
+    assert clock.main(["--quick", "--out", str(table)]) == 0
+    rows = re.findall(r"^\| (\w+) \| (\d+\.\d) \|$", table.read_text(encoding="utf-8"), re.MULTILINE)
+    seconds = {name: float(value) for name, value in rows}
+    assert list(seconds) == ["01_first", "02_second", "all"] and seconds["01_first"] >= 0.3
+    assert seconds["all"] == pytest.approx(seconds["01_first"] + seconds["02_second"], abs=0.11)
+    assert clock.main(["--out", str(table)]) == 1  # the second is run without --quick
+    assert "error: 02_second.py: " in capsys.readouterr().err
+    assert "02_second" not in table.read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ import train as training
 from PIL import Image
 
 import models
-from minidl import Tensor, explain, inference, metrics, weights
+from minidl import Op, Tensor, explain, inference, metrics, weights
 from minidl.array import Array
 from minidl.train import Contract, DecisionRule, TrainedNet, load_run
 from tests.view.test_report import Read, pixels
@@ -280,7 +280,7 @@ def test_errors_in_a_line(asked: list[str], message: str, tmp_path: pathlib.Path
 
 def test_a_net_that_lrp_has_no_rule_for(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **settings: Any) -> Any:
-        raise example.NoRuleError("LRN")
+        raise example.NoRuleError(Op())
 
     monkeypatch.setattr(example.explain, "lrp", refuse)
     run, _ = run_of(tmp_path / "run", contract())

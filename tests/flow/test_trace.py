@@ -25,7 +25,7 @@ def test_the_records_of_a_small_graph():
     t = trace(loss)
     assert isinstance(t, Trace)
     assert [(r.step, r.op, r.layer, r.output) for r in t.records] == [
-        (1, "Sum", "", ()), (2, "Mul", "", (2, 4)), (3, "ReLU", "", (2, 4)), (4, "Linear", "fc", (2, 4)),
+        (0, "Sum", "", ()), (1, "Mul", "", (2, 4)), (2, "ReLU", "", (2, 4)), (3, "Linear", "fc", (2, 4)),
     ]  # fmt: skip
     assert [r.line - line for r in t.records] == [6, 6, 5, 5] and all(r.file == __file__ for r in t.records)
     z = x.data @ w.data.T
@@ -43,8 +43,8 @@ def test_the_table():
     lines = str(trace(small()[0])).splitlines()
     assert lines[0].split() == ["step", "op", "layer", "inputs", "->", "output", "|gy|", "open", "made", "at"]
     assert len(lines) == 5
-    assert re.fullmatch(r"1     Sum\s+\(2,4\) -> \(\)\s+1\.000e\+00\s+test_trace\.py:\d+", lines[1])
-    assert re.search(r"^3     ReLU  .* \d+\.\d% ", lines[3]) and "(2,3) (4,3) -> (2,4)" in lines[4] and " fc " in lines[4]
+    assert re.fullmatch(r"0     Sum\s+\(2,4\) -> \(\)\s+1\.000e\+00\s+test_trace\.py:\d+", lines[1])
+    assert re.search(r"^2     ReLU  .* \d+\.\d% ", lines[3]) and "(2,3) (4,3) -> (2,4)" in lines[4] and " fc " in lines[4]
     at = lines[0].index("made at")
     assert all(line[at:].startswith("test_trace.py:") for line in lines[1:])
 

@@ -87,7 +87,7 @@ def look(y: Tensor, x: Tensor) -> Graph:
         for node in nodes:
             _add_relevance(node, shared.gradient(node.tensor))
     except NoRuleError as error:
-        relevance = str(error)
+        relevance = error.reason
     return Graph(backward_pass, nodes, row, ledger(backward_pass), relevance)
 
 

@@ -710,7 +710,10 @@ function buildHead() {
   document.getElementById("logits").append(make("table", { class: "bars" }, shown.map((k) => make("tr", {},
     make("td", { class: "name" }, data.classes[k]), make("td", {}, signed(data.logits[k])), make("td", { class: "bar" }, track(data.logits[k], limit))))));
   document.getElementById("rules").append(make("span", { class: "small wide" }, "rule"), ...Object.keys(RULES).map((rule) =>
-    make("button", { type: "button", "data-rule": rule, disabled: offered(rule) ? null : "", title: offered(rule) ? null : data.refused, onclick: () => { state.rule = rule; draw(); } }, rule)));
+    make("button", { type: "button", "data-rule": rule, disabled: offered(rule) ? null : "", "aria-describedby": offered(rule) ? null : "refused", onclick: () => { state.rule = rule; draw(); } }, rule)));
+  const refused = document.getElementById("refused");
+  refused.hidden = data.refused === null;
+  refused.textContent = `No lrp for this net: ${data.refused}.`;
   const [C, H, W] = data.image.shape;
   const canvas = document.getElementById("image");
   canvas.width = W;
@@ -796,15 +799,16 @@ function listen() {
 }
 
 function keyed(key, inside) { // whether the key was one of ours; up and down, Home and End scroll the page but where a list or the image has the focus
+  const image = inside("#frame"); // digits and letters act there alone: who speaks to a browser types them elsewhere without wanting to (WCAG 2.1.4)
   const moves = { ArrowRight: [0, 1], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowUp: [-1, 0] };
   const ends = { Home: 0, End: last };
-  if (inside("#frame") && key in moves) { say(""); movePick(...moves[key]); } // in the image, a pixel further
+  if (image && key in moves) { say(""); movePick(...moves[key]); } // in the image, a pixel further
   else if (key === "ArrowRight" || key === "ArrowLeft") go(state.row + moves[key][1]);
   else if (inside("#graph") && key in moves) go(state.row + moves[key][0]);
   else if (inside("#strip") && key in moves) go(state.row - moves[key][0]);
   else if (inside("#graph, #strip") && key in ends) go(ends[key]);
-  else if (/^[1-9]$/.test(key) && Number(key) <= data.pixels.numbered) { say(""); pick(Number(key) - 1); }
-  else if (key === "r" || key === "R") {
+  else if (image && /^[1-9]$/.test(key) && Number(key) <= data.pixels.numbered) { say(""); pick(Number(key) - 1); }
+  else if (image && (key === "r" || key === "R")) {
     const names = Object.keys(RULES).filter(offered);
     state.rule = names[(names.indexOf(state.rule) + 1) % names.length];
     draw();

@@ -18,7 +18,7 @@ import minidl
 import models
 from minidl import Tensor, explain, gradients, nn, no_grad, ops, view, walk
 from minidl.core import pushes
-from minidl.flow import BackwardPass, pixel_flow
+from minidl.flow import BackwardPass, pixel_flow, trace
 from minidl.ops.pool import MaxPool2d
 
 
@@ -129,6 +129,7 @@ def test_what_the_page_is_told(tmp_path: pathlib.Path) -> None:
         y = model(x)[0, 1]
     steps = list(walk(y, leaves={}))
     assert [n["op"] for n in data["nodes"]] == [type(s.op).__name__ for s in steps] + [""]
+    assert [(r.step, r.op) for r in trace(y).records] == list(enumerate(n["op"] for n in data["nodes"][:-1]))  # one counting
     gx = gradients(y, [x])[0]
     norms = [float(np.sqrt((g**2).sum())) for g in (*(step.gy for step in steps), gx)]
     assert [n["norm"]["gradient"] for n in data["nodes"]] == pytest.approx(norms)
@@ -496,16 +497,10 @@ def test_keys_clicks_and_touch(open_page: Open, path: pathlib.Path) -> None:
     assert current(page) == 4 and page.inner_text("#panel h2").startswith(data["nodes"][4]["name"])
     page.keyboard.press("ArrowDown")  # with the focus in the list, which goes along
     assert current(page) == 5 and page.evaluate("document.activeElement.dataset.row") == "5"
-    page.evaluate("document.activeElement.blur()")
-    for rule in ("guided", "deconvnet", "lrp", "gradient"):
-        page.keyboard.press("r")
-        assert page.get_attribute(f"[data-rule={rule}]", "aria-pressed") == "true"
     page.click("[data-rule=guided]")
     assert all("no derivative" in page.inner_text(part) for part in ("#ledger", "#flow"))
     assert "stops every gradient below zero" in page.inner_text(".lead")
     page.click("[data-rule=gradient]")
-    page.keyboard.press("3")
-    assert page.get_attribute("[data-pick='2']", "aria-pressed") == "true"
     page.click("[data-pick='1']")
     assert "row 11, column 2" in page.inner_text("#flow h3")
     page.click(".channels button[data-channel='0']")
@@ -521,6 +516,43 @@ def test_keys_clicks_and_touch(open_page: Open, path: pathlib.Path) -> None:
     page.evaluate(swipe, 120)
     page.evaluate(swipe, 20)
     assert current(page) == 5
+
+
+@pytest.mark.oracle
+def test_digits_and_letters_act_in_the_image_alone(open_page: Open, path: pathlib.Path) -> None:
+    """WCAG 2.1.4: what a speech-driven browser types elsewhere changes nothing."""
+    page = open_page(path)
+
+    def chosen() -> list[str]:
+        return page.eval_on_selector_all(
+            "[data-rule], [data-pick]", "all => all.filter((e) => e.ariaPressed === 'true').map((e) => e.textContent)"
+        )
+
+    before = chosen()
+    assert before == ["1", "gradient"]
+    for place in ("body", "#next", "#strip", "#graph [aria-current]", "[data-rule=lrp]", "[data-pick='4']", "#read summary"):
+        page.evaluate("document.activeElement.blur()")
+        page.focus(place)
+        for key in "3", "9", "r", "R":
+            page.keyboard.press(key)
+        assert chosen() == before, place
+    page.focus("#frame")
+    for rule in ("guided", "deconvnet", "lrp", "gradient"):
+        page.keyboard.press("r")
+        assert chosen() == ["1", rule]
+    page.keyboard.press("3")
+    assert chosen() == ["3", "gradient"] and page.evaluate("document.activeElement.id") == "frame"
+
+
+@pytest.mark.oracle
+def test_what_the_beginner_is_told_to_do(open_page: Open, path: pathlib.Path) -> None:
+    """A press in the image, then the button: the walk begins, and the pixel stays, with the keys too from then on."""
+    page = open_page(path)
+    page.click("#frame", position={"x": 100, "y": 60})
+    picked = page.input_value("#pixel")
+    page.click("#next")
+    page.keyboard.press("ArrowRight")
+    assert current(page) == 2 and page.input_value("#pixel") == picked
 
 
 @pytest.mark.oracle
@@ -601,7 +633,11 @@ def test_relevance_that_is_refused_says_why(open_page: Open, tmp_path: pathlib.P
     path = write(tmp_path, "sigmoid")
     page, (data, _) = open_page(path), content(path)
     assert page.is_disabled("[data-rule=lrp]")
-    assert page.get_attribute("[data-rule=lrp]", "title") == data["refused"] and "Sigmoid" in data["refused"]
+    assert data["refused"] in page.inner_text(".controls") and data["refused"].startswith("Sigmoid has no rule: ")
+    assert "test_page.py" not in data["refused"]  # a page that is passed on tells nothing about a disk
+    told = page.locator("p", has_text=data["refused"]).get_attribute("id")
+    assert page.get_attribute("[data-rule=lrp]", "aria-describedby") == told
+    page.focus("#frame")
     for rule in ("guided", "deconvnet", "gradient"):  # it is passed over
         page.keyboard.press("r")
         assert page.get_attribute(f"[data-rule={rule}]", "aria-pressed") == "true"
