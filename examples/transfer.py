@@ -389,7 +389,7 @@ def draw(path: pathlib.Path, aucs: dict[tuple[str, int], list[float]], title: st
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(colors=GREY, labelsize=9)
-    ax.legend(frameon=False, fontsize=9, loc="lower right")
+    ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))  # where no bar is
     figure.title(fig, title)
     figure.save(fig, path)
 
