@@ -3,16 +3,19 @@
     python examples/transfer.py --root HAM10000 --weights resnet20-12fca82f.th --key state_dict --prefix module.
 
 takes a ResNet-20 that was trained on CIFAR-10, aeroplanes to trucks, and has it tell benign from malignant skin lesions after
-50, 100, 200, 1,000 and 5,000 images of HAM10000. The net learns in four ways:
+50, 100, 200, 1,000 and 5,000 images of HAM10000. The net learns in four ways, and in a fifth only a line is drawn through
+what it sees:
 
     fine-tuned        all of its weights go on learning
     frozen            all but its last layer stay as they are, batch norm in evaluation
     body at a tenth   all but its last layer learn at a tenth of the rate
     from scratch      the same net with drawn weights
+    ridge             no step is taken: ridge regression on the mean and the spread of each channel, of all stages
 
 Each way and number of images has five draws. A draw puts the lesions into an order, and takes its first images of each class,
-in the proportion that all have: so 100 images hold those of 50. The learning rate is chosen once for each way and number, on
-other lesions (of the training, a fifth, by the first draw). What counts is the AUC on the lesions of the test.
+in the proportion that all have: so 100 images hold those of 50. The learning rate, that of ridge regression its weight decay,
+is chosen once for each way and number, on other lesions (of the training, a fifth, by the first draw). What counts is the AUC
+on the lesions of the test.
 
 In the folder of the run, by default runs/transfer-DATA, are then
 
@@ -40,13 +43,15 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import compare
 import numpy as np
 import train as training  # examples/train.py
 
-from minidl import arguments, data, inference, metrics
+from minidl import Tensor, arguments, data, inference, metrics, no_grad
+from minidl.analysis import watch
 from minidl.arguments import one_of
 from minidl.array import Array
 from minidl.data import Compose, Dataset, Loader, Normalize, RandomCrop, RandomFlip
@@ -58,9 +63,15 @@ from minidl.train.transfer import heads, parameter_groups
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE, RED
 
-TUNED, FROZEN, SLOW, SCRATCH = "fine-tuned", "frozen", "body at a tenth", "from scratch"
-RATES = {TUNED: (0.01, 0.03), FROZEN: (0.1, 0.3), SLOW: (0.03, 0.1), SCRATCH: (0.03, 0.1)}  # to choose from
-COLOURS = {TUNED: ORANGE, FROZEN: GREY, SLOW: RED, SCRATCH: BLUE}
+TUNED, FROZEN, SLOW, SCRATCH, RIDGE = "fine-tuned", "frozen", "body at a tenth", "from scratch", "ridge"
+RATES: dict[str, tuple[float, ...]] = {  # to choose from
+    TUNED: (0.01, 0.03),
+    FROZEN: (0.1, 0.3),
+    SLOW: (0.03, 0.1),
+    SCRATCH: (0.03, 0.1),
+    RIDGE: (0.03, 0.3, 3.0, 30.0),  # its weight decays
+}
+COLOURS = {TUNED: ORANGE, FROZEN: GREY, SLOW: RED, SCRATCH: BLUE, RIDGE: "black"}
 ALSO = 200  # images for the other nets
 WEIGHTS = "model.safetensors"  # of a run
 
@@ -72,6 +83,8 @@ class Plan:
     steps: int = 100  # of a training on up to 200 images, see `steps_of`
     batch_size: int = 16
 
+
+Scores = Callable[[Array], Array]  # images (N,C,H,W) -> (N,), the higher the likelier of the second class
 
 QUICK = Plan((16, 32), draws=2, steps=3, batch_size=8)
 
@@ -99,10 +112,11 @@ class Training(NamedTuple):
     way: str
     count: int
     draw: int
-    lr: float
+    lr: float  # of ridge regression the weight decay
 
     def __str__(self) -> str:
-        return f"{self.start.name}, {self.way}, {self.count} images, draw {self.draw}, rate {self.lr:g}"
+        told = "decay" if self.way == RIDGE else "rate"
+        return f"{self.start.name}, {self.way}, {self.count} images, draw {self.draw}, {told} {self.lr:g}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -192,7 +206,8 @@ class Study:
         for start in {start for start, _, _ in todo}:
             step, frozen, image = costs(start, self.sets, self.plan)
             for _, way, n in (asked for asked in todo if asked[0] == start):
-                each = (frozen if way == FROZEN else step) * steps_of(self.plan, n) + image * len(self.sets.test)
+                learning = image * n if way == RIDGE else (frozen if way == FROZEN else step) * steps_of(self.plan, n)
+                each = learning + image * len(self.sets.test)
                 seconds += (draws - 1 + len(RATES[way])) * each + len(RATES[way]) * image * len(self.sets.validation)
         print(f"{total} trainings, {min(done, total)} of them done before; all of them take about "
               f"{max(1, round(seconds / 60))} min", flush=True)  # fmt: skip
@@ -227,26 +242,67 @@ def drawn(dataset: Dataset, n: int, draw: int) -> Dataset:
 
 
 def train(asked: Training, train_set: Dataset, sets: Sets, plan: Plan) -> Row:
-    """What one training gives; the AUC of the validation, too, in the first draw, which chooses the rate.
+    """What one training gives; the AUC of the validation, too, in the first draw, which chooses the rate."""
+    begun = time.perf_counter()
+    model, settings = net_of(asked, train_set, plan.batch_size)
+    normalize = Normalize(*train_set.mean_std())
+    found: Row = {}
+    if asked.way == RIDGE:
+        scores = ridge(model, train_set, normalize, asked.lr)
+    else:
+        found |= {"steps": steps_of(plan, asked.count)}
+        found |= {"train_loss": learn(model, train_set, normalize, settings, found["steps"])}
+        scores = partial(margins, model, normalize)
+    if asked.draw == 0:
+        found["validation_auc"] = metrics.auc(scores(sets.validation.images), sets.validation.labels)
+    found["test_auc"] = metrics.auc(scores(sets.test.images), sets.test.labels)
+    return found | {"seconds": time.perf_counter() - begun}
+
+
+def learn(model: Module, train_set: Dataset, normalize: Normalize, settings: Settings, steps: int) -> float:
+    """The loss, a mean over all steps.
 
     As `minidl.train.fit`, but without the files of a run, which would take longer than the steps. All steps are one epoch of
     images that come again and again.
     """
-    steps = steps_of(plan, asked.count)
-    model, settings = net_of(asked, train_set, plan.batch_size)
-    mean, std = train_set.mean_std()
-    normalize = Normalize(mean, std)
     flips = [RandomFlip(axis=axis) for axis in ("horizontal", "vertical")]
-    augment = Compose([RandomCrop(settings.crop, fill=mean), *flips, normalize])
-    again = np.resize(np.arange(len(train_set)), steps * plan.batch_size)
-    loader = Loader(train_set.take(again), plan.batch_size, augment=augment, seed=asked.draw)
-    optimizer = SGD(parameter_groups(model, settings), asked.lr, 0.9, nesterov=True)
-    begun = time.perf_counter()
-    row = train_epoch(model, loader, optimizer, one_cycle(asked.lr, steps, settings.warmup), 0, settings)
-    found = {"steps": steps, "train_loss": row["train_loss"]}
-    if asked.draw == 0:
-        found["validation_auc"] = auc(model, sets.validation, normalize)
-    return found | {"test_auc": auc(model, sets.test, normalize), "seconds": time.perf_counter() - begun}
+    augment = Compose([RandomCrop(settings.crop, fill=normalize.mean), *flips, normalize])
+    again = np.resize(np.arange(len(train_set)), steps * settings.batch_size)
+    loader = Loader(train_set.take(again), settings.batch_size, augment=augment, seed=settings.seed)
+    optimizer = SGD(parameter_groups(model, settings), settings.lr, 0.9, nesterov=True)
+    row = train_epoch(model, loader, optimizer, one_cycle(settings.lr, steps, settings.warmup), 0, settings)
+    return float(row["train_loss"])
+
+
+def ridge(model: Module, train_set: Dataset, normalize: Normalize, decay: float) -> Scores:
+    """w = (Z^T Z / N + decay I)^-1 Z^T (y - mean y) / N, with Z (N,F) the features of N images, each of mean 0 and spread 1.
+
+    Returns f(images) -> z w (N,). Hoerl and Kennard 1970, "Ridge regression: biased estimation for nonorthogonal problems".
+    """
+    z, y = features(model, normalize(train_set.images)), train_set.labels
+    mean, std = z.mean(0), np.maximum(z.std(0), 1e-6)  # of a channel that never lights up it is 0
+    z = (z - mean) / std
+    N, F = z.shape
+    w = np.linalg.solve(z.T @ z / N + decay * np.eye(F), z.T @ (y - y.mean()) / N)
+    return lambda images: (features(model, normalize(images)) - mean) / std @ w
+
+
+def features(model: Module, x: Array, batch_size: int = 64) -> Array:
+    """The mean and the spread over the image of each channel that a stage puts out, one stage behind the other: (N,F) float64
+
+    A stage is one of the net's own children that has layers of its own.
+    """
+    stages, outputs, parts = [name for name, layer in model.named_children() if any(layer.named_children())], {}, []
+
+    def keep(name: str, y: Tensor) -> None:
+        if name in stages and y.ndim == 4:
+            outputs[name] = y.data.astype(np.float64)  # (n,C,h,w)
+
+    for i in range(0, len(x), batch_size):
+        with model.evaluating(), no_grad(), watch(model, after=keep):
+            model(Tensor(x[i : i + batch_size]))
+        parts.append(np.concatenate([f(a, axis=(2, 3)) for a in outputs.values() for f in (np.mean, np.std)], 1))
+    return np.concatenate(parts)
 
 
 def net_of(asked: Training, train_set: Dataset, batch_size: int) -> tuple[Module, Settings]:
@@ -260,14 +316,10 @@ def net_of(asked: Training, train_set: Dataset, batch_size: int) -> tuple[Module
     return model, Settings(1, batch_size, asked.lr, seed=asked.draw, freeze=freeze, body_lr=body_lr)
 
 
-def auc(model: Module, dataset: Dataset, normalize: Normalize) -> float:
-    logits = answers(model, dataset, normalize)
-    return metrics.auc(logits[:, 1] - logits[:, 0], dataset.labels)
-
-
-def answers(model: Module, dataset: Dataset, normalize: Normalize) -> Array:
-    """The logits (N,2)"""
-    return inference.predict(model, normalize(dataset.images), 64)
+def margins(model: Module, normalize: Normalize, images: Array) -> Array:
+    """By how much the second class's logit is above that of the first, (N,)"""
+    logits = inference.predict(model, normalize(images), 64)
+    return logits[:, 1] - logits[:, 0]
 
 
 def costs(start: Start, sets: Sets, plan: Plan) -> tuple[float, float, float]:
@@ -282,7 +334,7 @@ def costs(start: Start, sets: Sets, plan: Plan) -> tuple[float, float, float]:
         return model, seconds(lambda: train_epoch(model, loader, optimizer, constant(1e-3), 0, settings))
 
     model, of_all = step(TUNED)
-    return of_all, step(FROZEN)[1], seconds(lambda: answers(model, few, normalize)) / len(few)
+    return of_all, step(FROZEN)[1], seconds(lambda: margins(model, normalize, few.images)) / len(few)
 
 
 def seconds(f: Callable[[], object]) -> float:
@@ -324,7 +376,7 @@ def draw(path: pathlib.Path, aucs: dict[tuple[str, int], list[float]], title: st
     ax = fig.subplots()
     for i, way in enumerate(RATES):
         counts = [n for of, n in aucs if of == way]
-        x = np.array(counts) * 1.03 ** (i - 1.5)  # beside each other
+        x = np.array(counts) * 1.03 ** (i - 2)  # beside each other
         mean = np.array([statistics.mean(aucs[way, n]) for n in counts])
         down, up = ([abs(f(aucs[way, n]) - m) for n, m in zip(counts, mean, strict=True)] for f in (min, max))
         ax.errorbar(x, mean, [down, up], fmt="o-", ms=4, lw=1.6, elinewidth=1.2, capsize=2.5, color=COLOURS[way], label=way)
@@ -337,7 +389,7 @@ def draw(path: pathlib.Path, aucs: dict[tuple[str, int], list[float]], title: st
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(colors=GREY, labelsize=9)
-    ax.legend(frameon=False, fontsize=9, loc="lower right")
+    ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))  # where no bar is
     figure.title(fig, title)
     figure.save(fig, path)
 
@@ -346,7 +398,7 @@ def draw(path: pathlib.Path, aucs: dict[tuple[str, int], list[float]], title: st
 
 
 def ham10000(args: argparse.Namespace) -> Sets:
-    size = (args.size, args.size)
+    size = arguments.pair(args.size, "--size")
     whole = data.ham10000(args.root, size=size)
     return Sets(*whole.split((0.8, 0.2)), data.ham10000(args.root, train=False, size=size))
 
@@ -391,7 +443,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", choices=DATA, default="ham10000")
     p.add_argument("--root", required=True, help="the folder that holds HAM10000, or the .npz file of MedMNIST")
-    p.add_argument("--size", type=int, default=32, help="pixels: HAM10000 is resized to SIZE x SIZE; by default 32")
+    p.add_argument("--size", type=training.size, default=32, metavar="HxW",
+                   help="of the images of HAM10000, 48 is 48x48; by default 32")  # fmt: skip
     p.add_argument("--model", choices=training.MODELS, default="resnet20", metavar="NAME", help="the net; by default resnet20")
     p.add_argument("--weights", required=True, metavar="FILE", help="its published weights")
     p.add_argument("--key", help="the entry of a PyTorch checkpoint that holds them, where there are several")

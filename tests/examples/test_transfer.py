@@ -13,7 +13,7 @@ import transfer as example  # examples/transfer.py
 from PIL import Image
 
 import models
-from minidl import data, weights
+from minidl import Tensor, data, nn, no_grad, weights
 from tests.data.test_ham10000 import write
 
 OPTIONS = "--model resnet8 --size 16 --count 8 --draws 2 --steps 2 --batch-size 4".split()
@@ -66,6 +66,35 @@ def test_what_each_way_leaves_alone(way: str, tmp_path: pathlib.Path) -> None:
     assert settings.body_lr == (0.1 if way == example.SLOW else 1.0)
 
 
+def test_features_are_mean_and_spread_of_each_stage() -> None:
+    model, x = models.resnet8(num_classes=2, seed=0), np.random.default_rng(0).random((5, 3, 16, 16), np.float32)
+    with model.evaluating(), no_grad():
+        y = model.layer1(nn.conv_relu(Tensor(x), model.conv1, model.bn1))
+        stages = [y.data, (y := model.layer2(y)).data, model.layer3(y).data]
+    expected = np.concatenate([f(a, axis=(2, 3)) for a in stages for f in (np.mean, np.std)], 1)
+    assert example.features(model, x, batch_size=2) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_ridge_is_the_least_squares_of_standardised_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, decay, N, F = np.random.default_rng(0), 0.3, 40, 6
+    few = data.Dataset(rng.integers(0, 256, (N, 1, 2, 3), np.uint8), rng.integers(0, 2, N), ("a", "b"))
+    other = rng.integers(0, 256, (7, 1, 2, 3), np.uint8)
+
+    def features(model: Any, x: Any) -> Any:
+        z = np.reshape(x, (len(x), F)).astype(np.float64)
+        return np.concatenate([z, np.full((len(x), 1), 5.0)], 1)  # and one that is always the same
+
+    monkeypatch.setattr(example, "features", features)
+    normalize = data.Normalize(*few.mean_std())
+    scores = example.ridge(models.resnet8(num_classes=2), few, normalize, decay)(other)
+    z, of_other = (features(None, normalize(images))[:, :F] for images in (few.images, other))
+    mean, std = z.mean(0), z.std(0)
+    # |y - mean y - Z w|^2 / N + decay |w|^2 is a sum of squares, too: that of N + F equations
+    equations = np.concatenate([(z - mean) / std, np.sqrt(decay * N) * np.eye(F)])
+    w = np.linalg.lstsq(equations, np.concatenate([few.labels - few.labels.mean(), np.zeros(F)]), rcond=None)[0]
+    assert scores == pytest.approx((of_other - mean) / std @ w, rel=1e-9)
+
+
 def test_a_study_that_was_stopped_goes_on(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,8 +117,8 @@ def test_a_study_that_was_stopped_goes_on(
     damaged.write_text("{")
     assert example.main(command) == 0
     said = capsys.readouterr().out
-    assert "12 trainings, 4 of them done before" in said
-    assert len(calls) == 5 + 12 - 3 and all(path.read_text() == text for path, text in rows.items() if path != damaged)
+    assert "17 trainings, 4 of them done before" in said
+    assert len(calls) == 5 + 17 - 3 and all(path.read_text() == text for path, text in rows.items() if path != damaged)
     assert_told(out, said)
 
 
@@ -148,4 +177,4 @@ def test_real_images(tmp_path: pathlib.Path) -> None:
     assert example.main([*command, "--draws", "1", "--steps", "60", "--out", str(tmp_path)]) == 0
     found = [json.loads(path.read_text()) for path in (tmp_path / "rows").glob("*.json")]
     best = {way: max(row["test_auc"] for row in found if row["way"] == way) for way in example.RATES}
-    assert best[example.TUNED] > 0.65
+    assert best[example.TUNED] > 0.65 and best[example.RIDGE] > 0.65
