@@ -12,11 +12,14 @@ one small net learn which is which:
     top-k             the net sees whole images, with nothing but their labels (`nn.TopKPool2d`); `ops.recompute` keeps
                       one layer at a time in memory
 
-The net is the same each time: three convolutions make 32 features of each 8x8 pixels, of each feature the mean of the four
+The net is the same each time: three convolutions make 32 features of each 8x8 pixels, of each feature the mean of the nine
 highest places is taken, and a linear layer weighs these. What it makes of the features of each place is a map of scores, which
-says where: is its highest pixel in the lesion? Two things let labels of whole images be enough. Each feature has highest places
-of its own, so that some of them see the lesion from the start; one score has one set, and learns of no other. And the linear
-layer begins with zeros: the convolutions stay as they are until it knows which features to listen to.
+says where: is its highest pixel in the lesion?
+
+Three things let labels of whole images be enough. Each feature has highest places of its own, so that some of them see the
+lesion from the start; one score has one set, and learns of no other. The linear layer begins with zeros, so that the
+convolutions stay as they are until it knows which features to listen to. And each batch has as many images of either class, so
+that what all images have in common cancels.
 
 A way's training and test run in a process of their own, whose memory is measured. The images are files on disk, read batch by
 batch (`image_folder(lazy=True)`).
@@ -66,12 +69,12 @@ RESIZED, TILES, WINDOW, TOP_K = "resized", "tiles", "sliding window", "top-k"
 CLASSES = "healthy", "lesion"  # of the even and of the odd images
 COLOURS = {RESIZED: GREY, TILES: "#6ba3d6", WINDOW: BLUE, TOP_K: ORANGE}
 CELL = 8  # pixels for each place, from one stride and two poolings
-TOP = 4  # cells that a lesion of 16 pixels lies in
+TOP = 9  # places that see a whole lesion of 16 pixels
 SMALL = 64  # pixels of the resized images
 NEGATIVES = 16  # patches without a lesion from each image
 LR = 0.01
 BATCH = {RESIZED: 8, TILES: 64, WINDOW: 64, TOP_K: 4}
-LONGER = {RESIZED: 4, TILES: 1, WINDOW: 1, TOP_K: 1}  # times the epochs
+LONGER = {RESIZED: 4, TILES: 4, WINDOW: 4, TOP_K: 1}  # times the epochs
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Plan:
         return 2 * self.diameter
 
 
-QUICK = Plan(size=128, diameter=8, train=8, test=16, epochs=1)
+QUICK = Plan(size=256, train=8, test=8, epochs=1)
 
 
 class Net(nn.Module):
@@ -300,10 +303,17 @@ def trained(way: str, train_set: Dataset, plan: Plan, recomputed: bool = False) 
 
 @no_grad()
 def score_and_map(net: Net, x: Array) -> tuple[float, Array]:
-    """What a net says of one image x (1,1,H,W), and its map (h,w)"""
+    """What a net says of one image x (1,1,H,W), and its map (h,w), the mean over the four mirror images and then 3x3 places.
+
+    A place sees what is beside it, too: of the places that see a lesion, any may be the highest.
+    """
     with net.evaluating():
-        logits = net(Tensor(x)).data[0]
-        return float(logits[1] - logits[0]), net.map(Tensor(x)).data[0, 0]
+        logits, maps = net(Tensor(x)).data[0], list[Array]()
+        for axes in (), (2,), (3,), (2, 3):
+            mirrored = np.ascontiguousarray(np.flip(x, axes))
+            maps.append(np.flip(net.map(Tensor(mirrored)).data, axes)[0, 0])
+    padded = np.pad(np.mean(maps, 0), 1, mode="edge")
+    return float(logits[1] - logits[0]), np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).mean((2, 3))
 
 
 def mean_of_windows(scores: Array, cells: int) -> Array:

@@ -52,6 +52,21 @@ def test_a_place_sees_33_pixels() -> None:
     np.testing.assert_array_equal(np.flatnonzero((place != place[128]).any(1)), range(51, 84))
 
 
+def test_the_map_is_the_mean_over_mirror_images_and_places_beside() -> None:
+    x, net = np.random.default_rng(0).normal(size=(1, 1, 32, 48)).astype(np.float32), net_that_weighs()
+    score, found = example.score_and_map(net, x)
+    (no, yes), maps = net(Tensor(x)).data[0], np.zeros((4, 6))
+    assert score == pytest.approx(float(yes - no)) and found.shape == maps.shape
+    for down in (1, -1):
+        for right in (1, -1):
+            mirrored = np.ascontiguousarray(x[:, :, ::down, ::right])
+            maps += net.map(Tensor(mirrored)).data[0, 0, ::down, ::right] / 4
+    np.testing.assert_allclose(
+        found[1:3, 1:5], [[maps[i : i + 3, j : j + 3].mean() for j in range(4)] for i in range(2)], rtol=1e-4
+    )
+    np.testing.assert_allclose(example.score_and_map(net, x[..., ::-1].copy())[1], found[:, ::-1], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("n", [24, 23])
 def test_batches_have_as_many_of_either_class(n: int) -> None:
     labels = (np.arange(n) % 3 == 0).astype(np.int64)  # 8 of the one, 15 or 16 of the other
@@ -120,7 +135,7 @@ def test_a_map_of_the_lesion_hits_it(tmp_path: pathlib.Path) -> None:
 
     def ask(x: Array) -> tuple[float, Array]:
         mask = next(cells).astype(np.float32)
-        return float(mask.max()), mask.reshape(16, 8, 16, 8).mean((1, 3))
+        return float(mask.max()), mask.reshape(32, 8, 32, 8).mean((1, 3))
 
     found = example.tested(PLAN, tmp_path, test_set, 1.0, ask)
     assert found.auc.mean == 1 and found.hits.mean() > 0.7 and 0 < found.chance.mean() < 0.01
