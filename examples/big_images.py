@@ -91,7 +91,7 @@ class Plan:
         return 2 * self.diameter
 
 
-QUICK = Plan(size=256, train=8, test=8, epochs=1)
+QUICK = Plan(size=256, train=8, test=16, epochs=1)
 
 
 class Net(nn.Module):
