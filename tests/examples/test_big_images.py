@@ -165,21 +165,20 @@ def test_a_study_that_was_stopped_goes_on(
 
 
 @pytest.mark.ci
-def test_the_lesion_is_lost_in_small_images_and_found_by_the_other_ways(tmp_path: pathlib.Path) -> None:
+def test_the_lesion_is_lost_in_small_images_and_found_by_patches(tmp_path: pathlib.Path) -> None:
     """On images of half the size, in processes of their own"""
-    plan = example.plan_of(example.parser().parse_args("--size 256 --train 60 --test 40 --epochs 12".split()))
+    plan = example.plan_of(example.parser().parse_args("--size 256 --train 60 --test 40 --epochs 4".split()))
     for part in ("train", "test"):
         example.draw_images(plan, tmp_path, part)
-    found = {way: example.at_hand(way, plan, tmp_path) for way in example.WAYS}
-    resized = found.pop(example.RESIZED)
+    resized, tiles, window = (example.at_hand(way, plan, tmp_path) for way in (example.RESIZED, example.TILES, example.WINDOW))
     assert abs(resized.auc.mean - 0.5) < 0.2 and resized.hits.mean() < 0.3
-    for way, f in found.items():
-        assert f.auc.mean > 0.95 and f.hits.mean() > 0.8, way
-        assert 20 < f.train_peak <= f.peak < 2048
+    assert tiles.auc.mean > 0.95 and tiles.hits.mean() > 0.5  # a step from tile to tile is as long as the lesion
+    assert window.auc.mean > 0.95 and window.hits.mean() > 0.6
+    assert 20 < window.train_peak <= window.peak < 2048
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_labels_of_whole_images_are_enough_whatever_the_start(seed: int, tmp_path: pathlib.Path) -> None:
     plan = example.Plan(size=256, train=60, test=40, epochs=12, seed=seed)
     for part in ("train", "test"):
