@@ -17,9 +17,9 @@ highest places is taken, and a linear layer weighs these. What it makes of the f
 says where: is its highest pixel in the lesion?
 
 Three things let labels of whole images be enough. Each feature has highest places of its own, so that some of them see the
-lesion from the start; one score has one set, and learns of no other. The linear layer begins with zeros, so that the
-convolutions stay as they are until it knows which features to listen to. And each batch has as many images of either class, so
-that what all images have in common cancels.
+lesion from the start, where one score would have one set. The linear layer begins with zeros, so that the convolutions stay as
+they are until it knows which features to listen to. And each batch has as many images of either class, so that what all images
+have in common cancels.
 
 A way's training and test run in a process of their own, whose memory is measured. The images are files on disk, read batch by
 batch (`image_folder(lazy=True)`).
