@@ -1,20 +1,28 @@
-"""A large image and a small lesion: what is lost where the image is made smaller, and two ways to keep it.
+"""A large image and a small lesion: what is lost where the image is made smaller, and three ways to keep it.
 
     python examples/big_images.py
 
 draws grey images of 512x512 pixels, half of them with a lesion of 16, among distractors that are the same but larger, and has
 one small net learn which is which:
 
-    resized    the images are made 64x64, as is often done: the lesion is gone
-    patches    the net learns from patches of 32x32, whose label the mask tells, and is asked at every window of the whole image
-               (`inference.tiles`, `inference.sliding_window`): the largest score is that of the image
-    top-k      the net sees whole images, with nothing but their labels: the mean of its few highest scores is that of the image
-               (`nn.TopKPool2d`), and `ops.recompute` keeps one layer at a time in memory; a training that has found nothing
-               after half of its epochs begins anew
+    resized           the images are made 64x64, as is often done: the lesion is gone
+    tiles             the net learns from patches of 32x32, whose label the mask tells, and is asked at tiles of 32x32 that
+                      overlap by half, so that one of them holds the whole lesion: the largest score is that of the image
+    sliding window    the same, asked at every window, 8 pixels from one to the next (`inference.sliding_window`)
+    top-k             the net sees whole images, with nothing but their labels (`nn.TopKPool2d`); `ops.recompute` keeps
+                      one layer at a time in memory
 
-The net is the same each time: three convolutions, a score for each 8x8 pixels, the mean of the four largest. So each way has a
-map of scores, which says where: is its highest pixel in the lesion? A way's training and test run in a process of their own,
-whose memory is measured. The images are files on disk, read batch by batch (`image_folder(lazy=True)`).
+The net is the same each time: three convolutions make 32 features of each 8x8 pixels, of each feature the mean of the nine
+highest places is taken, and a linear layer weighs these. What it makes of the features of each place is a map of scores, which
+says where: is its highest pixel in the lesion?
+
+Three things let labels of whole images be enough. Each feature has highest places of its own, so that some of them see the
+lesion from the start, where one score would have one set. The linear layer begins with zeros, so that the convolutions stay as
+they are until it knows which features to listen to. And each batch has as many images of either class, so that what all images
+have in common cancels.
+
+A way's training and test run in a process of their own, whose memory is measured. The images are files on disk, read batch by
+batch (`image_folder(lazy=True)`).
 
 In the folder of the study, by default runs/big_images-SIZE, are then
 
@@ -37,7 +45,7 @@ import io
 import multiprocessing
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -49,27 +57,24 @@ from dense_or_residual import peak_memory
 from minidl import Tensor, arguments, data, evaluate, inference, metrics, nn, no_grad, ops, weights
 from minidl.array import Array
 from minidl.bar import Bar
-from minidl.data import Compose, Dataset, Normalize, RandomFlip
+from minidl.data import Compose, Dataset, Loader, Normalize, RandomFlip
 from minidl.io import files, lock
 from minidl.metrics import Interval
 from minidl.optim import AdamW, one_cycle
 from minidl.train import Settings, train_epoch
-from minidl.train.balance import BalancedLoader
 from minidl.view import figure
 from minidl.view.figure import BLUE, GREY, ORANGE
 
-RESIZED, PATCHES, TOP_K = "resized", "patches", "top-k"
+RESIZED, TILES, WINDOW, TOP_K = "resized", "tiles", "sliding window", "top-k"
 CLASSES = "healthy", "lesion"  # of the even and of the odd images
-COLOURS = {RESIZED: GREY, PATCHES: BLUE, TOP_K: ORANGE}
-CELL = 8  # pixels for each score, from the three poolings
-TOP = 4  # cells that a lesion of 16 pixels lies in
+COLOURS = {RESIZED: GREY, TILES: "#6ba3d6", WINDOW: BLUE, TOP_K: ORANGE}
+CELL = 8  # pixels for each place, from one stride and two poolings
+TOP = 9  # places that see a whole lesion of 16 pixels
 SMALL = 64  # pixels of the resized images
 NEGATIVES = 16  # patches without a lesion from each image
 LR = 0.01
-NOTHING = 0.6  # a loss that is hardly better than that of a guess, log 2
-STARTS = 4  # of the training with labels of whole images
-BATCH = {RESIZED: 8, PATCHES: 64, TOP_K: 4}
-LONGER = {RESIZED: 4, PATCHES: 1, TOP_K: 1}  # times the epochs
+BATCH = {RESIZED: 8, TILES: 64, WINDOW: 64, TOP_K: 4}
+LONGER = {RESIZED: 4, TILES: 4, WINDOW: 4, TOP_K: 1}  # times the epochs
 
 
 @dataclass(frozen=True)
@@ -79,39 +84,56 @@ class Plan:
     train: int = 100
     test: int = 100
     epochs: int = 8
+    seed: int = 0  # of the weights and of the order of the images
 
     @property
     def window(self) -> int:
         return 2 * self.diameter
 
 
-QUICK = Plan(size=128, diameter=8, train=8, test=16, epochs=1)
+QUICK = Plan(size=256, train=8, test=16, epochs=1)
 
 
 class Net(nn.Module):
-    """A score for each 8x8 pixels, and of the mean z of the largest the logits (-z/2, z/2): (N,1,H,W) -> (N,2)"""
+    """(N,1,H,W) -> of a score z the logits (-z/2, z/2), (N,2): z weighs the mean of the highest places of each feature"""
 
     def __init__(self, recomputed: bool = False, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
-        self.blocks = nn.Sequential(*(block(c_in, c_out, rng) for c_in, c_out in ((1, 8), (8, 16), (16, 32))))
-        self.score = nn.Conv2d(32, 1, 1, rng=rng)
+        self.blocks = nn.Sequential(
+            nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1, rng=rng), nn.ReLU(), nn.MaxPool2d(2)),
+            nn.Sequential(nn.Conv2d(8, 16, 3, padding=1, rng=rng), nn.ReLU(), nn.MaxPool2d(2)),
+            nn.Sequential(nn.Conv2d(16, 32, 3, padding=1, rng=rng), nn.ReLU()),
+        )
         self.pool = nn.TopKPool2d(TOP)
+        self.linear = nn.Linear(32, 1, init=lambda shape, rng: np.zeros(shape, np.float32))
         self.recomputed = recomputed
 
-    def scores(self, x: Tensor) -> Tensor:
-        """(N,1,H/8,W/8)"""
-        for each in self.blocks:
-            x = ops.recompute(each, x) if self.recomputed else each(x)
-        return self.score(x)
+    def features(self, x: Tensor) -> Tensor:
+        """(N,32,H/8,W/8), each of 33x33 pixels"""
+        for block in self.blocks:
+            x = ops.recompute(block, x) if self.recomputed else block(x)
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
-        z = self.pool(self.scores(x))
+        z = self.linear(self.pool(self.features(x)))
         return ops.concat([-0.5 * z, 0.5 * z], axis=1)
 
+    def map(self, x: Tensor) -> Tensor:
+        """What the linear layer makes of each place, (N,1,H/8,W/8): Zhou et al. 2016's class activation map"""
+        return ops.conv2d(self.features(x), ops.reshape(self.linear.weight, (1, -1, 1, 1)), self.linear.bias)
 
-def block(c_in: int, c_out: int, rng: np.random.Generator) -> nn.Sequential:
-    """(N,c_in,H,W) -> (N,c_out,H/2,W/2)"""
-    return nn.Sequential(nn.Conv2d(c_in, c_out, 3, padding=1, rng=rng), nn.ReLU(), nn.MaxPool2d(2))
+
+class Pairs(Loader):
+    """Batches with as many images of either class, up to one; with shuffle=False, for the order is drawn here."""
+
+    def __iter__(self) -> Iterator[tuple[Array, Any]]:
+        rng, labels = np.random.default_rng((self.seed, self.epoch)), self.dataset.labels
+        each = [np.resize(rng.permutation(np.flatnonzero(labels == k)), (len(labels) + 1) // 2) for k in (0, 1)]
+        self.drawn = np.stack(each, 1).ravel()  # of either class in turn
+        return super().__iter__()
+
+    def _batch(self, pick: Array, rng: np.random.Generator) -> tuple[Array, Any]:
+        return super()._batch(self.drawn[pick], rng)
 
 
 class Found(NamedTuple):
@@ -217,23 +239,36 @@ def resized(plan: Plan, out: pathlib.Path) -> Found:
     return tested(plan, out, images_of(plan, out, "test", SMALL), seconds, lambda x: score_and_map(net, normalize(x)))
 
 
-def top_k(plan: Plan, out: pathlib.Path) -> Found:
-    net, normalize, seconds = trained(TOP_K, images_of(plan, out, "train"), plan, STARTS, recomputed=True)
-    return tested(plan, out, images_of(plan, out, "test"), seconds, lambda x: score_and_map(net, normalize(x)))
+def tiles(plan: Plan, out: pathlib.Path) -> Found:
+    return by_patches(TILES, plan, out, plan.window - plan.diameter)
 
 
-def patches(plan: Plan, out: pathlib.Path) -> Found:
-    net, normalize, seconds = trained(PATCHES, patches_of(plan, out), plan)
+def sliding_window(plan: Plan, out: pathlib.Path) -> Found:
+    return by_patches(WINDOW, plan, out, CELL)
+
+
+def by_patches(way: str, plan: Plan, out: pathlib.Path, stride: int) -> Found:
+    net, normalize, seconds = trained(way, patches_of(plan, out), plan)
 
     def ask(x: Array) -> tuple[float, Array]:
-        logits = inference.sliding_window(net, normalize(x), plan.window, CELL, batch_size=64)[0]  # (2,h,w)
+        logits = inference.sliding_window(net, normalize(x), plan.window, stride, batch_size=64)[0]  # (2,h,w)
         scores = logits[1] - logits[0]
-        return float(scores.max()), mean_of_windows(scores, plan.window // CELL)
+        return float(scores.max()), mean_of_windows(scores, plan.window // stride)
 
     return tested(plan, out, images_of(plan, out, "test"), seconds, ask)
 
 
-WAYS: dict[str, Callable[[Plan, pathlib.Path], Found]] = {RESIZED: resized, PATCHES: patches, TOP_K: top_k}
+def top_k(plan: Plan, out: pathlib.Path) -> Found:
+    net, normalize, seconds = trained(TOP_K, images_of(plan, out, "train"), plan, recomputed=True)
+    return tested(plan, out, images_of(plan, out, "test"), seconds, lambda x: score_and_map(net, normalize(x)))
+
+
+WAYS: dict[str, Callable[[Plan, pathlib.Path], Found]] = {
+    RESIZED: resized,
+    TILES: tiles,
+    WINDOW: sliding_window,
+    TOP_K: top_k,
+}
 
 
 def patches_of(plan: Plan, out: pathlib.Path) -> Dataset:
@@ -251,38 +286,34 @@ def patches_of(plan: Plan, out: pathlib.Path) -> Dataset:
     return Dataset(np.concatenate(images), np.concatenate(labels), CLASSES, name=f"patches {plan.window}x{plan.window}")
 
 
-def trained(
-    way: str, train_set: Dataset, plan: Plan, starts: int = 1, recomputed: bool = False
-) -> tuple[Net, Normalize, float]:
-    """The net, trained, how its images are normalised, and seconds; as many images of either class are drawn.
-
-    A training whose loss says after half of its epochs that it has found nothing begins anew from other weights, up to so many
-    `starts`: where the highest scores are by chance those of empty places, nothing tells the net of the others.
-    """
+def trained(way: str, train_set: Dataset, plan: Plan, recomputed: bool = False) -> tuple[Net, Normalize, float]:
+    """The net, trained, how its images are normalised, and seconds; as many images of either class are drawn."""
     settings = Settings(plan.epochs * LONGER[way], min(BATCH[way], len(train_set)), LR, warmup=0.1)
     normalize = Normalize(*train_set.mean_std())
     augment = Compose([*(RandomFlip(axis=axis) for axis in ("horizontal", "vertical")), normalize])
     begun = time.perf_counter()
-    for start in range(starts):
-        net = Net(recomputed, seed=start)
-        loader = BalancedLoader(train_set, settings.batch_size, augment=augment, seed=start + 1, drop_last=True)
-        optimizer = AdamW(net.parameters(), LR)
-        schedule = one_cycle(LR, settings.epochs * len(loader), settings.warmup)
-        for epoch in range(settings.epochs):
-            row = train_epoch(net, loader, optimizer, schedule, epoch, settings)
-            if start + 1 < starts and epoch + 1 == settings.epochs // 2 and row["train_loss"] > NOTHING:
-                break
-        else:
-            break
+    net = Net(recomputed, plan.seed)
+    loader = Pairs(train_set, settings.batch_size, shuffle=False, augment=augment, seed=plan.seed, drop_last=True)
+    optimizer = AdamW(net.parameters(), LR)
+    schedule = one_cycle(LR, settings.epochs * len(loader), settings.warmup)
+    for epoch in range(settings.epochs):
+        train_epoch(net, loader, optimizer, schedule, epoch, settings)
     return net, normalize, time.perf_counter() - begun
 
 
 @no_grad()
 def score_and_map(net: Net, x: Array) -> tuple[float, Array]:
-    """What a net says of one image x (1,1,H,W), and its map (h,w)"""
+    """What a net says of one image x (1,1,H,W), and its map (h,w), the mean over the four mirror images and then 3x3 places.
+
+    A place sees what is beside it, too: of the places that see a lesion, any may be the highest.
+    """
     with net.evaluating():
-        scores = net.scores(Tensor(x))
-        return net.pool(scores).item(), scores.data[0, 0]
+        logits, maps = net(Tensor(x)).data[0], list[Array]()
+        for axes in (), (2,), (3,), (2, 3):
+            mirrored = np.ascontiguousarray(np.flip(x, axes))
+            maps.append(np.flip(net.map(Tensor(mirrored)).data, axes)[0, 0])
+    padded = np.pad(np.mean(maps, 0), 1, mode="edge")
+    return float(logits[1] - logits[0]), np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).mean((2, 3))
 
 
 def mean_of_windows(scores: Array, cells: int) -> Array:
@@ -319,7 +350,7 @@ def tested(
 
 def at_hand(way: str, plan: Plan, out: pathlib.Path) -> Found:
     """What this way gave the last time that the plan was the same, or gives now, in a process of its own."""
-    path, same = out / "rows" / f"{way}.safetensors", repr(plan)
+    path, same = out / "rows" / f"{WAYS[way].__name__}.safetensors", repr(plan)
     if path.exists():
         try:
             arrays, about = weights.load_arrays(path)
@@ -387,9 +418,9 @@ def draw(path: pathlib.Path, image: Array, mask: Array, found: dict[str, Found],
     from matplotlib.patches import Circle
     from matplotlib.ticker import MaxNLocator
 
-    fig = figure.new(11, 5.6, w_pad=0.06, h_pad=0.06)
+    fig = figure.new(13, 5.4, w_pad=0.06, h_pad=0.06)
     above, below = fig.subfigures(2, 1, height_ratios=(3, 2))
-    cells = above.subplots(1, 4)
+    cells = above.subplots(1, 5)
     y, x = (float(axis.mean()) for axis in np.nonzero(mask))
     for ax, (name, shown) in zip(
         cells, {"the image, its lesion in the circle": None, **{w: f.shown for w, f in found.items()}}.items(), strict=True
@@ -438,9 +469,9 @@ def draw(path: pathlib.Path, image: Array, mask: Array, found: dict[str, Found],
 
 def plan_of(args: argparse.Namespace) -> Plan:
     """The plan, with what was asked for in its place. Raises ValueError for what cannot be."""
-    asked = {name: value for name in ("size", "train", "test", "epochs") if (value := getattr(args, name)) is not None}
+    asked = {name: value for name in ("size", "train", "test", "epochs", "seed") if (value := getattr(args, name)) is not None}
     plan = replace(QUICK if args.quick else Plan(), **asked)
-    for name, least in {"size": 16 * plan.diameter, "train": 4, "test": 4, "epochs": 1}.items():
+    for name, least in {"size": 16 * plan.diameter, "train": 4, "test": 4, "epochs": 1, "seed": 0}.items():
         arguments.count(getattr(plan, name), f"--{name}", least)
     if plan.size % SMALL:
         raise ValueError(f"--size: expected a multiple of {SMALL}, got {plan.size}")
@@ -453,6 +484,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--train", type=int, help="images to learn from; by default 100")
     p.add_argument("--test", type=int, help="images to test on; by default 100")
     p.add_argument("--epochs", type=int, help="by default 8")
+    p.add_argument("--seed", type=int, help="of the weights and of the order of the images; by default 0")
     p.add_argument("--quick", action="store_true", help="few small images, to see whether it runs")
     p.add_argument("--out", help="the folder of this study; by default runs/big_images-SIZE")
     return p
