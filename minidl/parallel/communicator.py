@@ -1,0 +1,79 @@
+"""What a rank can say to the others, and what it comes to where there are none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+from minidl.array import Array
+
+T = TypeVar("T")
+
+
+class Sum:
+    """An array (any shape) that is being added up over the ranks, in place; `wait()` returns it when that is done."""
+
+    def __init__(self, a: Array) -> None:
+        self.a = a
+
+    def wait(self) -> Array:
+        """The sum, in the array that was given, of its shape."""
+        return self.a
+
+
+class Communicator:
+    """That of one process, which agrees with itself. `rank` counts from 0 to `size` - 1.
+
+    Every rank calls the same methods in the same order: a rank that calls one waits there for the others.
+    """
+
+    rank, size = 0, 1
+    name = ""  # of this rank, in messages
+
+    def start_sum(self, a: Array) -> Sum:
+        """Begin to replace a, C-contiguous and of any shape, by its sum over the ranks, and go on with something else.
+
+        The order in which it is added up depends on the number of ranks and on nothing else: the same bits in every run, and
+        on every rank. Raises TypeError for an array on a GPU, with several ranks.
+        """
+        return Sum(a)
+
+    def sum(self, a: Array) -> Array:
+        """The sum of a over the ranks, of its shape, in its place. Raises as `start_sum`."""
+        return self.start_sum(a).wait()
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks, rank by rank, on every rank."""
+        return [value]
+
+    def first(self, f: Callable[..., T], *args: Any) -> T:
+        """f(*args), which rank 0 alone computes; the others get what it returned."""
+        return f(*args)
+
+    def in_turn(self, f: Callable[..., T], *args: Any) -> T:
+        """f(*args) of every rank, rank 0 before the others: what it downloads, they find."""
+        return f(*args)
+
+    def copy(self, get: Callable[[], T], put: Callable[[T], object]) -> None:
+        """What rank 0 gets, the other ranks put in the place of what they have."""
+
+    def block(self, enter: Callable[..., AbstractContextManager[Any]], *args: Any) -> AbstractContextManager[Any]:
+        """`with world.block(lock.hold, folder):` is `with lock.hold(folder):` of rank 0; the others enter when it is inside."""
+        return enter(*args)
+
+    def say(self, *lines: str) -> None:
+        """Print lines, on rank 0."""
+        print(*lines, sep="\n", flush=True)
+
+    def agree(self, about: Mapping[str, str]) -> None:
+        """Raises ValueError that names what is not the same on all ranks; about: what is compared, by its name."""
+
+    def end(self, code: int, told: str = "") -> None:
+        """Print why this rank cannot go on, and end all ranks with this exit code, at once; one process ends by itself."""
+        if told:
+            print(told, file=sys.stderr, flush=True)
+
+
+ALONE = Communicator()
