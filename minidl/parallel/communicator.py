@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -58,6 +58,10 @@ class Communicator:
 
     def copy(self, get: Callable[[], T], put: Callable[[T], object]) -> None:
         """What rank 0 gets, the other ranks put in the place of what they have."""
+        if self.size > 1:
+            value = self.first(get)
+            if self.rank:
+                put(value)
 
     def block(self, enter: Callable[..., AbstractContextManager[Any]], *args: Any) -> AbstractContextManager[Any]:
         """`with world.block(lock.hold, folder):` is `with lock.hold(folder):` of rank 0; the others enter when it is inside."""
@@ -69,6 +73,7 @@ class Communicator:
 
     def agree(self, about: Mapping[str, str]) -> None:
         """Raises ValueError that names what is not the same on all ranks; about: what is compared, by its name."""
+        agreeing(self.gather(about))
 
     def end(self, code: int, told: str = "") -> None:
         """Print why this rank cannot go on, and end all ranks with this exit code, at once; one process ends by itself."""
@@ -77,3 +82,19 @@ class Communicator:
 
 
 ALONE = Communicator()
+
+
+def agreeing(said: Sequence[Mapping[str, str]]) -> None:
+    """Raises ValueError that names what the ranks, each of which said something, do not say alike."""
+    for name, value in said[0].items():
+        for rank, of_rank in enumerate(said):
+            if (other := of_rank.get(name, "nothing")) != value:
+                came = f"{_about(value, other)} on rank 0 and {_about(other, value)} on rank {rank}"
+                raise ValueError(f"{name}: expected the same on all ranks, got {came}")
+
+
+def _about(text: str, other: str) -> str:
+    """A part of the text that begins a little before it differs from the other one."""
+    same = next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
+    start = max(0, same - 20)
+    return f"{'...' * (start > 0)}{text[start : start + 40]}{'...' * (len(text) > start + 40)}"

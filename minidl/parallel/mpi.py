@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from types import TracebackType
@@ -96,11 +96,6 @@ class World(Communicator):
         self.first(int)
         return f(*args)
 
-    def copy(self, get: Callable[[], T], put: Callable[[T], object]) -> None:
-        value = self.first(get)
-        if self.rank:
-            put(value)
-
     def block(self, enter: Callable[..., AbstractContextManager[Any]], *args: Any) -> AbstractContextManager[Any]:
         @contextmanager
         def inside() -> Iterator[None]:
@@ -117,14 +112,6 @@ class World(Communicator):
     def say(self, *lines: str) -> None:
         if self.rank == 0:
             super().say(*lines)
-
-    def agree(self, about: Mapping[str, str]) -> None:
-        said = self.gather(dict(about))
-        for name, value in said[0].items():
-            for rank, of_rank in enumerate(said):
-                if (other := of_rank.get(name, "nothing")) != value:
-                    came = f"{short(value, of=other)} on rank 0 and {short(other, of=value)} on rank {rank}"
-                    raise ValueError(f"{name}: expected the same on all ranks, got {came}")
 
     def wait(self, request: Any) -> None:
         """Until the request is done. Raises RuntimeError where another rank has ended instead."""
@@ -163,10 +150,3 @@ class World(Communicator):
 
     def _uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         self.end(1, "".join(traceback.format_exception(kind, error, trace)))
-
-
-def short(value: str, of: str) -> str:
-    """A part of the text that begins a little before it differs from another one."""
-    same = next((i for i, (a, b) in enumerate(zip(value, of, strict=False)) if a != b), min(len(value), len(of)))
-    start = max(0, same - 20)
-    return f"{'...' * (start > 0)}{value[start : start + 40]}{'...' * (len(value) > start + 40)}"
