@@ -163,6 +163,4 @@ def _is_the_script() -> bool:
 
 if _is_the_script() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else Ctrl-C is ignored: so be it
     signal.signal(signal.SIGINT, _interrupted)
-    if "OMPI_COMM_WORLD_SIZE" in os.environ:  # mpiexec sends this to its ranks when it gets a Ctrl-C
-        signal.signal(signal.SIGTERM, _interrupted)
     sys.unraisablehook = _ignored
