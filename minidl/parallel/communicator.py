@@ -56,6 +56,13 @@ class Communicator:
         """f(*args) of every rank, rank 0 before the others: what it downloads, they find."""
         return f(*args)
 
+    def map(self, f: Callable[[int], T], n: int) -> list[T]:
+        """[f(0), ..., f(n - 1)] on every rank, each of which one rank computes: rank 0 gives them out as the others get done.
+
+        f and what it knows are the same on all ranks; what it returns is sent. An error of one of several ranks ends them all.
+        """
+        return [f(i) for i in range(n)]
+
     def copy(self, get: Callable[[], T], put: Callable[[T], object]) -> None:
         """What rank 0 gets, the other ranks put in the place of what they have."""
         if self.size > 1:

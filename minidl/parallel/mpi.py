@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
@@ -23,6 +24,7 @@ import numpy as np
 
 mpi4py.rc.recv_mprobe = False  # as mpi4py.futures wants it where threads share a rank
 from mpi4py import MPI  # noqa: E402 - with the import MPI begins
+from mpi4py.futures import MPICommExecutor  # noqa: E402
 
 from minidl.array import Array  # noqa: E402
 from minidl.parallel.communicator import Communicator, Sum  # noqa: E402
@@ -33,6 +35,17 @@ T = TypeVar("T")
 EAGER = 50  # how often a rank asks without sleeping
 SLEEP = 0.005  # seconds, at most, between two questions
 PATIENCE = 0.5  # seconds that other ranks leave rank 0 to tell of an error that all have
+
+
+_task: Callable[[int], Any]  # of the `map` that goes on: it stays where it is, its numbers travel
+
+
+def _do(i: int) -> Any:
+    """One task; its error ends all at once, which would wait for the others to be done."""
+    try:
+        return _task(i)
+    except Exception:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
 
 
 class _Pending(Sum):
@@ -95,6 +108,24 @@ class World(Communicator):
             return value
         self.first(int)
         return f(*args)
+
+    def map(self, f: Callable[[int], T], n: int) -> list[T]:
+        global _task
+        _task = f
+        found, waiting, todo = dict[int, T](), dict[int, Any](), deque(range(n))
+        with MPICommExecutor(self.comm, root=0) as executor:
+            while executor is not None and (todo or waiting):
+                while todo and len(waiting) < 2 * (self.size - 1):  # one to work at, one to go on with
+                    i = todo.popleft()
+                    waiting[i] = executor.submit(_do, i)
+                if todo:
+                    i = todo.popleft()
+                    found[i] = _do(i)
+                for i, future in list(waiting.items()):
+                    if future.done() or not todo:
+                        found[i] = future.result()
+                        del waiting[i]
+        return self.first(lambda: [found[i] for i in range(n)])
 
     def block(self, enter: Callable[..., AbstractContextManager[Any]], *args: Any) -> AbstractContextManager[Any]:
         @contextmanager

@@ -47,7 +47,7 @@ from minidl.mixed import mixed
 from minidl.nn import Module
 from minidl.ops.sync import synchronized
 from minidl.optim import SGD, AdamW, Optimizer, Schedule, one_cycle
-from minidl.parallel import ALONE
+from minidl.parallel import ALONE, Communicator
 from minidl.train.augmentation import augmentation
 from minidl.train.balance import BalancedLoader, class_weights, counted, largest_shares
 from minidl.train.contract import Contract
@@ -74,6 +74,7 @@ def fit(
     resume: bool = False,
     after_epoch: Callable[[list[Row]], None] = lambda rows: None,
     arguments: Mapping[str, Any] | None = None,
+    world: Communicator | None = None,
 ) -> History:
     """Train `model`, in place, and return what metrics.jsonl holds. In the end it has the weights of the chosen epoch.
 
@@ -82,6 +83,9 @@ def fit(
 
     `settings.model`, or the name of the model's class, and `arguments` are what `load_run` builds the net by: those that the
     model was made with, without a seed; by default num_classes and in_channels.
+
+    world: the ranks that train together, by default all that `mpiexec` has started. Each is called with the same arguments and
+    takes its share of every batch, see `minidl.train.data_parallel`; the first one writes and prints, and all return the same.
 
     A row has `epoch` (from 1), `lr` (at its last step), `train_loss` and `train_accuracy` (over the augmented batches as they
     were trained on), `train_majority_accuracy` (what the largest class gets for every answer), with validation images
@@ -105,7 +109,7 @@ def fit(
         BatchMemoryError: a MemoryError; the message tells how much memory was held. What it held is free again.
         OSError: a file could not be written; those of the last finished epoch are as they were.
     """
-    world = parallel.world()
+    world = parallel.world() if world is None else world
     check_ranks(world, model, settings)
     train_set, validation = hold_out(train_set, validation, settings)
     flips = settings.flip if settings.test_flips else "none"
