@@ -85,6 +85,17 @@ def finished_epochs(out: pathlib.Path) -> int:
     return len([json.loads(line) for line in path.read_text().splitlines()]) if path.exists() else 0
 
 
+def _until(process: subprocess.Popen[str], epochs: int) -> str:
+    """What is told until so many epochs more are finished."""
+    told = ""
+    while told.count("\nepoch ") < epochs and process.stdout is not None:
+        line = process.stdout.readline()
+        if not line:
+            break
+        told += line
+    return told
+
+
 def told_epochs(output: str) -> int:
     """The last epoch of which there is a line."""
     lines = [line for line in output.splitlines() if line.startswith("epoch ")]
@@ -92,11 +103,12 @@ def told_epochs(output: str) -> int:
 
 
 def kill_and_resume(out: pathlib.Path, ranks: int, kills: int, rng: random.Random, seconds: float) -> int:
-    """How often a rank was killed before the run was done; `seconds`: what a start and some epochs take, about."""
+    """How often a rank was killed before the run was done; `seconds`: within which a kill comes, after some epochs."""
     killed, finished = 0, 0
     while killed < kills:
         number = ranks if killed % 2 == 0 else ranks + 1
         process = start(number, *TRAIN, "--out", str(out), *(["--resume"] if (out / "settings.json").exists() else []))
+        told = _until(process, rng.randrange(4))
         time.sleep(rng.uniform(0, seconds))
         pids = pids_of(process)
         if pids and process.poll() is None:
@@ -111,8 +123,8 @@ def kill_and_resume(out: pathlib.Path, ranks: int, kills: int, rng: random.Rando
             output, _ = process.communicate(timeout=600)
             seconds_to_end = 0.0
         now = finished_epochs(out)
-        told = told_epochs(output)
-        assert now >= max(finished, told - 1), f"{now} epochs in the folder, {finished} before, {told} told"
+        last = told_epochs(told + output)
+        assert now >= max(finished, last), f"{now} epochs in the folder, {finished} before, {last} told"
         print(f"{killed} killed, {number} ranks, {now} epochs, gone after {seconds_to_end:.1f} s", flush=True)
         finished = now
         if process.returncode == 0:
@@ -125,7 +137,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--ranks", type=int, default=2)
     p.add_argument("--kills", type=int, default=20)
-    p.add_argument("--seconds", type=float, default=15.0, help="a kill comes within so many")
+    p.add_argument("--seconds", type=float, default=3.0, help="a kill comes within so many, after up to 3 epochs")
     p.add_argument("--seed", type=int, default=random.randrange(10**6))
     args = p.parse_args()
     print(f"seed {args.seed}", flush=True)

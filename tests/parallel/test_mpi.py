@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.examples.test_ground_truth import write_ham10000
 from tests.parallel.stopped import AT_ONCE, ENVIRONMENT, ROOT, TRAIN, command, gone, kill_and_resume, mpiexec, pids_of, start
 from tests.train.stopped import TIMES, rows_of, state
 
@@ -157,4 +158,25 @@ def test_ctrl_c_ends_all_ranks(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_killed_rank_ends_all(tmp_path: pathlib.Path) -> None:
-    assert kill_and_resume(tmp_path / "run", 2, 2, random.Random(os.getpid()), 12.0) == 2
+    assert kill_and_resume(tmp_path / "run", 2, 2, random.Random(os.getpid()), 1.0) == 2
+
+
+def test_the_maps_are_judged_by_ranks_as_by_one_process(tmp_path: pathlib.Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    write_ham10000(root)
+    asked = ["--data", "ham10000", "--root", str(root), "--epochs", "6", "--images", "4", "--size", "24", "--confident", "0.5"]
+    asked += ["--methods", "gradient", "SmoothGrad", "Sobel"]
+    scores = []
+    for ranks in 1, 2:
+        out = tmp_path / f"{ranks} ranks"
+        told = run(ranks, str(ROOT / "examples" / "ground_truth.py"), *asked, "--out", str(out))
+        assert told.count("now look at") == 1
+        scores.append({path.name: path.read_bytes() for path in (out / "scores").iterdir()})
+        assert (out / "results.json").exists()
+    assert scores[0] == scores[1] and len(scores[0]) == 3
+
+
+def test_a_task_that_fails_ends_all() -> None:
+    text = run(3, "-c", "import minidl\nminidl.parallel.world().map(lambda i: 1 / (i - 3), 6)", code=1)
+    assert "ZeroDivisionError" in text and " of 3 on " in text
