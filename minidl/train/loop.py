@@ -107,6 +107,7 @@ def fit(
             of weights, is damaged. The model is as it was, but for its device, and for `settings.weights`.
         FloatingPointError: a loss is not finite; the message tells where that began.
         BatchMemoryError: a MemoryError; the message tells how much memory was held. What it held is free again.
+        RuntimeError: several ranks were started and mpi4py is missing, or another rank has ended.
         OSError: a file could not be written; those of the last finished epoch are as they were.
     """
     world = parallel.world() if world is None else world

@@ -2,12 +2,13 @@
 
     python -m tests.benchmarks.parallel
 
-Both train the same net on the same batches, in turns, each in processes of its own; what is told are medians over all steps. The
-sums of the gradients are timed as the step waits for them at its end, and alone, with nothing to hide behind; what the walk
+Both train the same net on the same batches, in turns, each in processes of its own; what is told are medians over all steps.
+The sums of the gradients are timed as the step waits for them at its end, and alone, with nothing to hide behind; what the walk
 hid is 1 - waited / alone.
 
 The rest is a model, and the figure says so: on n ranks with a bandwidth of w bits a second the sum of S bytes takes
-2 (n - 1) / n * 8 S / w seconds (so much does each rank send in a ring), of which the walk back hides as much as it lasts. There is no latency in it, no straggler and no switch that several ranks share.
+2 (n - 1) / n * 8 S / w seconds (so much does each rank send in a ring), of which the walk back hides as much as it
+lasts. There is no latency in it, no straggler and no switch that several ranks share.
 """
 
 from __future__ import annotations
