@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minidl.arguments import count, one_of, wrong
+from minidl.arguments import count, counts, one_of, wrong
 from minidl.array import DEVICES, Array, array_module, is_array, to_device, to_gpu
 from minidl.data.ahead import ahead
 from minidl.data.augment import Augmentation
@@ -74,9 +74,7 @@ class Loader:
         self.share = self._checked(share)
 
     def _checked(self, share: tuple[int, int]) -> tuple[int, int]:
-        if not isinstance(share, tuple | list) or len(share) != 2:
-            wrong(ValueError, "share", "(rank, size)", share)
-        rank, size = count(share[0], "share[0]", 0), count(share[1], "share[1]")
+        rank, size = counts(share, "share", 0, 2)
         if rank >= size:
             wrong(ValueError, "share", "(rank, size), rank < size", share)
         rest = len(self.dataset) % self.batch_size

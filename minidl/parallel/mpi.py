@@ -45,7 +45,7 @@ def _do(i: int) -> Any:
     try:
         return _task(i)
     except Exception:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
 
 
 class _Pending(Sum):
