@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.examples.test_ground_truth import write_ham10000
 from tests.parallel.stopped import AT_ONCE, ENVIRONMENT, ROOT, TRAIN, command, gone, kill_and_resume, mpiexec, pids_of, start
 from tests.train.stopped import TIMES, rows_of, state
 
@@ -161,7 +160,10 @@ def test_a_killed_rank_ends_all(tmp_path: pathlib.Path) -> None:
     assert kill_and_resume(tmp_path / "run", 2, 2, random.Random(os.getpid()), 1.0) == 2
 
 
-def test_the_maps_are_judged_by_ranks_as_by_one_process(tmp_path: pathlib.Path) -> None:
+def test_the_maps_are_judged_by_ranks_as_by_one_process(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from tests.examples.test_ground_truth import write_ham10000
+
     root = tmp_path / "data"
     root.mkdir()
     write_ham10000(root)
