@@ -4,7 +4,7 @@
 
 Both train the same net on the same batches, in turns, each in processes of its own; what is told are medians over all steps.
 The sums of the gradients are timed as the step waits for them at its end, and alone, with nothing to hide behind; what the walk
-hid is 1 - waited / alone.
+hid is 1 - waited / alone. A rank that waits may wait for a slower one as well: on a machine with other work that is most of it.
 
 The rest is a model, and the figure says so: on n ranks with a bandwidth of w bits a second the sum of S bytes takes
 2 (n - 1) / n * 8 S / w seconds (so much does each rank send in a ring), of which the walk back hides as much as it
@@ -145,7 +145,7 @@ def main() -> None:
     print(f"{'':20} {'step':>8} {'walk':>8} {'waited':>8} {'share':>6} {'alone':>8} {'hidden':>7}")
     for name, one in medians.items():
         several = name.startswith("2")
-        share, hidden = one["waited"] / one["step"], 1 - one["waited"] / max(one["alone"], 1e-9)
+        share, hidden = one["waited"] / one["step"], max(0.0, 1 - one["waited"] / max(one["alone"], 1e-9))
         of_sums = f"{1e3 * one['waited']:5.1f} ms {share:6.1%} {1e3 * one['alone']:5.1f} ms {hidden:7.0%}" if several else ""
         print(f"{name:20} {1e3 * one['step']:5.1f} ms {1e3 * one['walk']:5.1f} ms {of_sums}")
     ratio = medians["1 rank x 2 threads"]["step"] / medians["2 ranks x 1 thread"]["step"]
