@@ -12,7 +12,8 @@ measures how much of the answer is true, in a few minutes on two cores. Then loo
 
 What the truth is, `truth_exhibits.py` tells: which images are shown to which nets, after it is made sure what these nets
 rely on. --full does the same with 3 nets of each kind on 200 larger images, in some hours, or with --device gpu in some
-minutes. With the images of HAM10000, as they are published:
+minutes, or shared by several processes, `mpiexec -n 4 python examples/ground_truth.py --full`, with the same bits. With the
+images of HAM10000, as they are published:
 
     python examples/ground_truth.py --data ham10000 --root FOLDER
 """
@@ -35,7 +36,7 @@ import numpy as np
 import truth_report
 from truth_exhibits import Exhibit, Plan, of_ham10000, of_lesions
 
-from minidl import evaluate, explain, weights
+from minidl import evaluate, explain, parallel, weights
 from minidl.array import Array, check_device, device_of, to_cpu
 from minidl.bar import Bar
 from minidl.evaluate import baselines
@@ -102,8 +103,9 @@ def main(arguments: list[str] | None = None) -> int:
     out = pathlib.Path(args.out or f"runs/ground_truth{'-ham10000' if args.data == 'ham10000' else ''}{'-full' * args.full}")
 
     def locked() -> None:
-        with lock.hold(out):
-            files.remove_leftovers(out, ("results.json", "scores.png", "maps.png"))
+        world = parallel.world()
+        with world.block(lock.hold, out):
+            world.first(files.remove_leftovers, out, ("results.json", "scores.png", "maps.png"))
             run(args, out)
 
     return guard.guarded(locked, lambda: "Stopped. The same command goes on from here.")
@@ -113,21 +115,26 @@ def run(args: argparse.Namespace, out: pathlib.Path) -> None:
     asked = {f.name: getattr(args, f.name) for f in fields(Plan) if getattr(args, f.name) is not None}
     plan = replace(PLANS[args.data, args.full], **asked)
     check_device(plan.device)
+    world = parallel.world()
+    if world.size > 1 and plan.device != "cpu":
+        raise ValueError(f"--device: {world.size} ranks compute on CPUs alone, got {plan.device}; start one process for a GPU")
     nets, exhibits = (of_lesions if args.data == "lesions" else of_ham10000)(plan, out)
     for name, net in nets.items():
-        print(f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in net.scores.items()))
+        world.say(f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in net.scores.items()))
     methods = args.methods or [*METHODS, *BASELINES]
-    measured, shown = {}, {}
-    total = len(methods) * sum(len(e.x) for e in exhibits)
-    with Bar(total=total, unit=" maps", disable=None) as bar:
-        for method in methods:
-            for e in exhibits:
-                bar.set_postfix_str(f"{method}, {e.name}")
-                scores = at_hand(out / "scores", e, method, settings_of(method, args.full), bar)
-                shown[method, e.name] = scores.pop("shown")
-                measured[method, e.name] = scores
+    asked_of = [(method, e) for method in methods for e in exhibits]
+    with Bar(total=len(methods) * sum(len(e.x) for e in exhibits), unit=" maps", disable=None) as bar:
+
+        def scores_of(i: int) -> dict[str, Array]:
+            method, e = asked_of[i]
+            bar.set_postfix_str(f"{method}, {e.name}")
+            return at_hand(out / "scores", e, method, settings_of(method, args.full), bar)
+
+        found = world.map(scores_of, len(asked_of))
+    measured = {(method, e.name): scores for (method, e), scores in zip(asked_of, found, strict=True)}
+    shown = {which: scores.pop("shown") for which, scores in measured.items()}
     results = truth_report.results(plan, nets, exhibits, methods, measured)
-    truth_report.write(out, results, exhibits, shown)
+    world.first(truth_report.write, out, results, exhibits, shown)
 
 
 def settings_of(method: str, full: bool) -> dict[str, Any]:

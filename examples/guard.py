@@ -49,15 +49,24 @@ def guarded(run: Callable[[], None], sentence: Callable[[], str] = stopped) -> i
     except BaseException as error:
         if _came or isinstance(error, KeyboardInterrupt):  # libraries in C++ make an error of their own of it
             _tell(lambda text: print(text, end="", flush=True))
-            return 130
+            return _with_all_ranks(130)
         from_an_op = hasattr(error, "__notes__")  # so from the text of a model: the traceback tells where
         if from_an_op or not isinstance(error, ENDED):
             raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _with_all_ranks(1, f"error: {error}")
     finally:
         _, _sentence = before
     return 0
+
+
+def _with_all_ranks(code: int, told: str = "") -> int:
+    """The exit code, where this is no rank of several: those would wait for this one, and end with it."""
+    parallel = sys.modules.get("minidl.parallel")
+    if parallel is not None:
+        parallel.begun().end(code, told)
+    elif told:
+        print(told, file=sys.stderr)
+    return code
 
 
 def script(main: Callable[[], int]) -> NoReturn:
@@ -123,7 +132,9 @@ def _tell(write: Callable[[str], object]) -> None:
     global _told
     if not _told:
         _told = True
-        write(f"\n{_sentence()}\n")
+        parallel = sys.modules.get("minidl.parallel")
+        if parallel is None or parallel.begun().rank == 0:
+            write(f"\n{_sentence()}\n")
 
 
 def _leave() -> NoReturn:

@@ -20,6 +20,10 @@ Press Ctrl-C at any time: the same command with --resume goes on after the last 
     python examples/train.py --data folder --root my_images --size 32      # my_images/CLASS/*.png; or --size 24x32, HxW
     python examples/train.py --data medmnist --root pneumoniamnist.npz     # or csv, ham10000: see examples/sets.py
 
+On several cores or machines, with MPI (pip install -e ".[mpi]"), each of 4 ranks taking its share of every batch:
+
+    mpiexec -n 4 python examples/train.py --data cifar10 --model resnet20
+
 Few images of classes of different sizes, and a net that was trained on others before:
 
     python examples/train.py --data folder --root my_images --size 64 --model resnet18 --weights resnet18.pth --freeze layer1 \\
@@ -43,7 +47,7 @@ import outcome
 from sets import DATA, Sets, load
 
 import models
-from minidl import explain, metrics, train, view
+from minidl import explain, metrics, parallel, train, view
 from minidl.arguments import one_of
 from minidl.array import to_cpu
 from minidl.data import Dataset
@@ -79,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     out = pathlib.Path(asked.pop("out", "runs/{data}-{model}".format(**DEFAULTS | asked)))
 
     def locked() -> None:
-        with lock.hold(out):
+        with parallel.world().block(lock.hold, out):
             run(asked, out, resume)
 
     def stopped() -> str:
@@ -92,34 +96,44 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(asked: dict[str, Any], out: pathlib.Path, resume: bool, sets: Sets | None = None) -> tuple[TrainedNet, Dataset]:
-    """The net as everybody loads it, where the settings say, and the images that it was tested on.
+    """The net as everybody loads it, where the settings say, and the images that it was tested on. Of several ranks all train,
+    and the first one does the rest.
 
     sets: in place of those that the settings load.
     """
-    settings = choose(asked, out, resume)
-    train_set, test_set, validation = sets or load(settings)
+    world = parallel.world()
+    settings = world.first(choose, asked, out, resume)
+    train_set, test_set, validation = sets or world.in_turn(load, settings)
     N, C, H, W = train_set.images.shape
     model = make(settings.model, len(train_set.classes), C, settings.seed, settings.aux)
     title = f"{settings.model} on {settings.data}"
-    print(f"{title}: {sum(p.size for p in model.parameters()):,} parameters, {N:,} training and {len(test_set):,} test "
-          f"images of {H}x{W}, {len(train_set.classes)} classes{range_of(train_set)}; "
-          f"everything goes into {out}")  # fmt: skip
+    ranks = f", {world.size} ranks" * (world.size > 1)
+    world.say(f"{title}: {sum(p.size for p in model.parameters()):,} parameters, {N:,} training and {len(test_set):,} test "
+              f"images of {H}x{W}, {len(train_set.classes)} classes{range_of(train_set)}{ranks}; "
+              f"everything goes into {out}")  # fmt: skip
 
     def after_epoch(rows: list[train.Row]) -> None:
         view.curves(out / "curves.png", rows, title)
 
-    files.remove_leftovers(out, IMAGES)
+    world.first(files.remove_leftovers, out, IMAGES)
     arguments = arguments_of(settings.model, len(train_set.classes), C, settings.aux)
     train.fit(model, train_set, settings, out, validation, resume, after_epoch, arguments)
-    found = train.evaluate_run(out, MODELS, test_set, settings.device)
-
+    world.first(finish, out, title, settings, (train_set, test_set, validation))
     net = train.load_run(out, MODELS)
     net.model.to(settings.device)
-    outcome.write(out, title, net, settings, (train_set, test_set, validation))
+    return net, test_set
+
+
+def finish(out: pathlib.Path, title: str, settings: Settings, sets: tuple[Dataset, Dataset, Dataset | None]) -> None:
+    """The test of a run, and what people look at."""
+    _, test_set, _ = sets
+    found = train.evaluate_run(out, MODELS, test_set, settings.device)
+    net = train.load_run(out, MODELS)
+    net.model.to(settings.device)
+    outcome.write(out, title, net, settings, sets)
     look(net, test_set.take(np.arange(min(8, len(test_set)))), f"{title}: predictions, and their gradients", out)
     print(summary(found), *found["notes"], sep="\n")
     print(f"now look at {', '.join(str(out / name) for name in IMAGES)}")
-    return net, test_set
 
 
 def range_of(dataset: Dataset) -> str:
@@ -257,6 +271,8 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--freeze", nargs="+", metavar="LAYER", help="layers that stay as they are, such as conv1 bn1 layer1")
     group.add_argument("--body-lr", type=float, metavar="FACTOR", help="of the learning rate, for all but the last layer")
     group.add_argument("--aux", action="store_const", const=True, help=f"with auxiliary heads: {', '.join(with_heads())}")
+    p.add_argument("--sync-batch-norm", action="store_const", const=True, help="of several ranks: batch norm over the images "
+                   "of all, not over those of each")  # fmt: skip
     p.add_argument("--device", choices=("cpu", "gpu"))
     p.add_argument("--precision", choices=PRECISIONS, help="of the activations in training; 16 bits take half the memory")
     p.add_argument("--cuda-graph", action="store_const", const=True, help="on a GPU, each step as one graph of kernels: sooner")

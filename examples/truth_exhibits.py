@@ -18,7 +18,7 @@ import numpy as np
 import train as training
 
 import models
-from minidl import data, inference, train
+from minidl import data, inference, parallel, train
 from minidl.array import Array, to_cpu
 from minidl.bar import Bar
 from minidl.data import Dataset
@@ -92,6 +92,8 @@ class Net:
 def of_lesions(plan: Plan, out: pathlib.Path) -> tuple[dict[str, Net], list[Exhibit]]:
     """For each initial weight an M0 before evidence and lesions, and an M0 and an M1 before marks."""
     nets, exhibits = {}, []
+    wanted = [(kind, number) for number in range(plan.nets) for kind in MARKS]
+    parallel.world().map(lambda i: lesion_net(plan, out, *wanted[i]).scores, len(wanted))  # each by one rank; all load them now
     for number in range(plan.nets):
         m0, m1 = (nets.setdefault(f"{kind}-{number}", lesion_net(plan, out, kind, number)) for kind in MARKS)
         exhibits.append(before_evidence(plan, m0, number))
@@ -147,7 +149,9 @@ def exhibit(plan: Plan, name: str, group: str, net: Net, d: Dataset, admitted: A
         raise ValueError(f"{name}: of {len(d)} images, none passes the test of what the net relies on; try more --epochs")
     which = evenly(admitted, d.labels, plan.images)
     few = d.take(which)
-    print(f"{name}: {admitted.sum()} of {len(d)} images pass, {len(which)} are taken, {few.labels.mean():.0%} malignant")
+    parallel.world().say(
+        f"{name}: {admitted.sum()} of {len(d)} images pass, {len(which)} are taken, {few.labels.mean():.0%} malignant"
+    )
     background = net.inputs(d.take(np.flatnonzero(~np.isin(np.arange(len(d)), which))[:50]).images)
     return Exhibit(name, group, net.model, net.inputs(few.images), few.images, which, few.labels,
                    {m: few.masks[m] for m in masks}, background)  # fmt: skip
@@ -170,11 +174,15 @@ def of_ham10000(plan: Plan, out: pathlib.Path) -> tuple[dict[str, Net], list[Exh
 
     test = ham10000(False)
     nets, exhibits = {}, []
-    for number in range(plan.nets):
+
+    def net_of(number: int) -> Net:
         settings = Settings(plan.epochs, batch_size=64, lr=plan.lr, crop=max(2, plan.size // 12), flip="both", seed=number,
                             model="resnet20", data="HAM10000, balanced", size=plan.size, **plan.place())  # fmt: skip
-        net = trained(out / f"H-{number}", settings, lambda: balanced(ham10000(True)), lambda: test)
-        nets[f"H-{number}"] = net
+        return trained(out / f"H-{number}", settings, lambda: balanced(ham10000(True)), lambda: test)
+
+    parallel.world().map(lambda number: net_of(number).scores, plan.nets)  # each by one rank; all load them now
+    for number in range(plan.nets):
+        net = nets[f"H-{number}"] = net_of(number)
         few = test.take(np.random.default_rng(TRUTH).permutation(len(test))[: 2 * CANDIDATES * plan.images])
         admitted = net.probability(few, few.labels) > plan.confident
         exhibits.append(exhibit(plan, f"outline H-{number}", f"outline {number}", net, few, admitted, ("lesion",)))
@@ -214,7 +222,7 @@ def trained(out: pathlib.Path, settings: Settings, train_set: Callable[[], Datas
         first = train_set()
         C = first.images.shape[1]
         model = getattr(models, settings.model)(num_classes=len(first.classes), in_channels=C, seed=settings.seed)
-        train.fit(model, first, settings, out, resume=begun)
+        train.fit(model, first, settings, out, resume=begun, world=parallel.ALONE)
         train.evaluate_run(out, training.MODELS, test_set(), settings.device)
     net = train.load_run(out, training.MODELS)
     net.model.to(settings.device)

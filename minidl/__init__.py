@@ -11,7 +11,7 @@ from minidl.mixed import mixed
 from minidl.plain import plain
 
 if TYPE_CHECKING:
-    from minidl import analysis, attack, evaluate, explain, flow, inference, metrics, train, view
+    from minidl import analysis, attack, evaluate, explain, flow, inference, metrics, parallel, train, view
     from minidl.analysis.cost import cost
     from minidl.flow.trace import trace
     from minidl.train.loss_scale import LossScale
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 LATER = {  # imported when first asked for: rooms, and names in rooms
-    **dict.fromkeys(("analysis", "attack", "evaluate", "explain", "flow", "inference", "metrics", "train", "view"), ""),
+    **dict.fromkeys(
+        ("analysis", "attack", "evaluate", "explain", "flow", "inference", "metrics", "parallel", "train", "view"), ""
+    ),
     "LossScale": "train",
     "cost": "analysis",
     "trace": "flow",
@@ -50,6 +52,7 @@ __all__ = [
     "no_grad",
     "ops",
     "optim",
+    "parallel",
     "plain",
     "tape",
     "trace",

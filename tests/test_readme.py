@@ -227,6 +227,7 @@ PARSED = {  # what its script's own parser reads to the end, and why it is not r
     "python examples/transfer.py --root HAM10000 --weights resnet20-12fca82f.th --key state_dict --prefix module.": (
         "wants HAM10000 and published weights, which are fetched by hand"
     ),
+    "python -m tests.benchmarks.parallel": "wants MPI",
     "python examples/train.py --device gpu": "wants a GPU",
     "python examples/train.py --device gpu --precision float16": "wants a GPU",
     "python examples/fast_cifar.py --device gpu --cuda-graph": "wants a GPU",
@@ -240,6 +241,9 @@ PARSED = {  # what its script's own parser reads to the end, and why it is not r
     ),
 }
 BY_OTHERS = {  # what another test or .ci/run runs, and where
+    "mpiexec -n 4 python examples/train.py --data cifar10 --model resnet20": ("tests/parallel/test_mpi.py", "run(2, *SHORT"),
+    "mpiexec -n 4 python examples/ground_truth.py --full": ("tests/parallel/test_mpi.py", '"ground_truth.py"), *asked'),
+    "python -m tests.parallel.stopped --ranks 2 --kills 20": ("tests/parallel/test_mpi.py", "kill_and_resume(tmp_path"),
     "python -m tests.figures": ("tests/kernels/test_readable.py", "figures.main()"),
     ".venv/bin/pytest": (".ci/run", ".venv/bin/pytest\n"),
     ".venv/bin/ruff check .": (".ci/run", ".venv/bin/ruff check .\n"),

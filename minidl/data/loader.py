@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minidl.arguments import count, one_of
+from minidl.arguments import count, counts, one_of, wrong
 from minidl.array import DEVICES, Array, array_module, is_array, to_device, to_gpu
 from minidl.data.ahead import ahead
 from minidl.data.augment import Augmentation
 from minidl.data.dataset import Dataset
+from minidl.data.share import SharedDraws, share_of
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -35,12 +36,15 @@ class Loader:
             thread that asks. The thread ends with the loop, however that ends.
         device: where the batches are made. For "gpu" the images are copied there as the dataset has them, and `augment`
             gets them there; copying and augmenting run beside the training, see `on_a_stream`.
+        share: (rank, size): of every batch only the images that fall to this rank of so many, augmented as in the whole batch;
+            see `minidl.data.share`.
 
     Raises:
         TypeError: an argument has the wrong type.
         RuntimeError: while iterating, where device is "gpu" and CuPy or a GPU is missing.
-        ValueError: batch_size < 1, prefetch < 0, seed < 0, another device, or with drop_last no batch would be left; while
-            iterating, where `augment` returns something else than a floating or uint8 batch of as many images.
+        ValueError: batch_size < 1, prefetch < 0, seed < 0, another device, a share that is none, or without images in some
+            batch, or with drop_last no batch would be left; while iterating, where `augment` returns something else than a
+            floating or uint8 batch of as many images.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Loader:
         drop_last: bool = False,
         prefetch: int = 2,
         device: str = "cpu",
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         if not isinstance(dataset, Dataset):
             raise TypeError(f"dataset: expected a minidl.data.Dataset, got {type(dataset).__name__}")
@@ -66,6 +71,18 @@ class Loader:
         self.set_epoch(0)
         if len(self) == 0:
             raise ValueError(f"drop_last leaves no batch: batch_size is {batch_size}, {dataset.name} has {len(dataset)}")
+        self.share = self._checked(share)
+
+    def _checked(self, share: tuple[int, int]) -> tuple[int, int]:
+        rank, size = counts(share, "share", 0, 2)
+        if rank >= size:
+            wrong(ValueError, "share", "(rank, size), rank < size", share)
+        rest = len(self.dataset) % self.batch_size
+        smallest = rest if rest and not self.drop_last else min(self.batch_size, len(self.dataset))
+        if smallest < size:
+            advice = "a larger batch_size helps, and drop_last where it is the last"
+            raise ValueError(f"share: a batch of {smallest} images has none for some of {size} ranks; {advice}")
+        return rank, size
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that the next iteration is: 0, 1, ... Raises TypeError or ValueError for what is no such number."""
@@ -85,7 +102,11 @@ class Loader:
         picks = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
 
         def batch(number: int) -> tuple[Array, Any]:
-            return self._batch(picks[number], self._rng(epoch, number))
+            pick, rng = picks[number], self._rng(epoch, number)
+            if self.share == (0, 1):
+                return self._batch(pick, rng)
+            part = share_of(len(pick), *self.share)
+            return self._batch(pick[part], SharedDraws(rng, part, len(pick)))  # type: ignore[arg-type]
 
         return (ahead if self.device == "cpu" else on_a_stream)(batch, range(len(self)), self.prefetch)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from minidl.array import Array, array_module, to_cpu
 from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
 from minidl.data import Augmentation, Dataset, Loader
+from minidl.data.share import share_of
 from minidl.inference.batches import batches
 from minidl.inference.flips import FLIPS, mean_over_flips
 from minidl.inference.heads import UNKNOWN, known_losses
@@ -21,6 +22,7 @@ from minidl.inference.images import check_layout
 from minidl.inference.memory import batch_in_memory
 from minidl.inference.scores import Output, Target, decisions, score, targets
 from minidl.nn import Module
+from minidl.parallel import ALONE, Communicator
 
 PIXELS = 250 * 3 * 32 * 32  # of a batch of `evaluate`, channels counted
 
@@ -94,6 +96,7 @@ def evaluate(
     batch_size: int | None = None,
     prepare: Augmentation | None = None,
     flips: str = "none",
+    world: Communicator = ALONE,
 ) -> tuple[float, Array, Any]:
     """Mean cross-entropy, logits (N,K) and labels (N,), in the order of `dataset`, with the model in evaluation mode.
 
@@ -101,28 +104,46 @@ def evaluate(
     come as name -> (N,). The loss is the sum over the heads of the mean over the images whose label is known.
 
     batch_size: by default so many that they have no more pixels than 250 of CIFAR-10. prepare: f(x, rng) -> x as in
-    `minidl.data.augment`, for instance `Normalize`. flips: as in `predict`. Loss and arrays are on the CPU. Raises ValueError
+    `minidl.data.augment`, for instance `Normalize`. flips: as in `predict`. Loss and arrays are on the CPU. world: the ranks
+    that share the work, by the batches that one would make; each gets all that one gets, to the same bits. Raises ValueError
     for other flips, a head of which no label is known, and logits of another width than that of the heads, MemoryError where a
     batch does not fit into memory.
     """
     one_of(flips, "flips", FLIPS)
     if batch_size is None:
         batch_size = max(1, min(250, PIXELS // dataset.images[0].size))
-    device, parts = model.parameters()[0].device, []
+    device = model.parameters()[0].device
     known = {head: int((dataset.labels[head] != UNKNOWN).sum()) for head in dataset.heads}
     for head, count in known.items():
         if count == 0:
             raise ValueError(f"{dataset.name}: no label of {head} is known, nothing to evaluate it by; leave this head out")
-    totals = dict.fromkeys(known, 0.0) or {"": 0.0}
+    mine = list[tuple[dict[str, float], Array]]()  # of each batch of this rank the losses, times their images, and the logits
     with batch_in_memory(batch_size):
-        for x, labels in Loader(dataset, batch_size, shuffle=False, augment=prepare, device=device):
+        for x, labels in _batches(dataset, batch_size, prepare, device, world):
             with model.evaluating():  # one batch, and not while the loader makes the next
                 logits = mean_over_flips(model, x, flips)
             if known:
-                for head, loss in known_losses(logits, labels, dataset.classes).items():
-                    totals[head] += loss.item() * int((labels[head] != UNKNOWN).sum())
+                losses = known_losses(logits, labels, dataset.classes)
+                sums = {head: loss.item() * int((labels[head] != UNKNOWN).sum()) for head, loss in losses.items()}
             else:
-                totals[""] += ops.cross_entropy(logits, labels).item() * len(x)
-            parts.append(to_cpu(logits.data))
+                sums = {"": ops.cross_entropy(logits, labels).item() * len(x)}
+            mine.append((sums, to_cpu(logits.data)))
+    batches_of_all = [batch for of_rank in world.gather(mine) for batch in of_rank]
+    totals = dict.fromkeys(known, 0.0) or {"": 0.0}
+    for sums, _ in batches_of_all:
+        for head in totals:
+            totals[head] += sums[head]
     mean = sum(total / known.get(head, len(dataset)) for head, total in totals.items())
-    return mean, np.concatenate(parts), dataset.labels
+    return mean, np.concatenate([logits for _, logits in batches_of_all]), dataset.labels
+
+
+def _batches(
+    dataset: Dataset, batch_size: int, prepare: Augmentation | None, device: str, world: Communicator
+) -> Iterable[tuple[Array, Any]]:
+    """Those of one rank: whole batches, in their order."""
+    mine = share_of(-(-len(dataset) // batch_size), world.rank, world.size)
+    if mine.start == mine.stop:
+        return []
+    if world.size > 1:
+        dataset = dataset.take(np.arange(len(dataset))[mine.start * batch_size : mine.stop * batch_size])
+    return Loader(dataset, batch_size, shuffle=False, augment=prepare, device=device)

@@ -38,5 +38,5 @@ def dense_block(x: Tensor, layers: Sequence[Sequence[tuple[BatchNorm2d, Conv2d]]
     y = op(x, *(p for norm, conv in pairs for p in (norm.weight, norm.bias, conv.weight)))
     if frozen is None:
         for norm, (mean, var) in zip(norms, op.statistics, strict=True):
-            norm.update_running_stats(mean, var, x.size // x.shape[1])
+            norm.update_running_stats(mean, var, op.values)
     return y

@@ -13,8 +13,8 @@ from minidl.array import Array
 from minidl.core import Parameter, Tensor
 from minidl.nn import init as inits
 from minidl.nn.module import Module
-from minidl.ops.fused import BatchNormReLU
-from minidl.ops.norm import BatchNorm, running_average
+from minidl.ops import sync
+from minidl.ops.norm import running_average
 from minidl.ops.recompute import once
 
 # ---- layers with parameters
@@ -124,9 +124,9 @@ class BatchNorm2d(Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return ops.batch_norm_frozen(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
-        op = BatchNorm(self.eps)
+        op = sync.batch_norm(self.eps)
         y = op(x, self.weight, self.bias)
-        self.update_running_stats(op.mean, op.var, x.size // x.shape[1])
+        self.update_running_stats(op.mean, op.var, op.values)
         return y
 
     def relu(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -140,9 +140,9 @@ class BatchNorm2d(Module):
         if not self.training:
             statistics = self.running_mean, self.running_var
             return ops.batch_norm_frozen_relu(x, self.weight, self.bias, *statistics, residual, self.eps)
-        op = BatchNormReLU(self.eps)
+        op = sync.batch_norm_relu(self.eps)
         y = op(x, self.weight, self.bias, residual)
-        self.update_running_stats(op.mean, op.var, x.size // x.shape[1])
+        self.update_running_stats(op.mean, op.var, op.values)
         return y
 
     def update_running_stats(self, mean: Array, var: Array, m: int) -> None:

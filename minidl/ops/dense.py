@@ -26,8 +26,10 @@ from minidl.core import Grads, Op, sum_of
 from minidl.mixed import FLOAT32, HALF
 from minidl.ops.activation import ReLU
 from minidl.ops.conv import Conv2d
-from minidl.ops.norm import BatchNorm, BatchNormFrozen, check_several, push_line
+from minidl.ops.norm import BatchNorm, BatchNormFrozen, push_line
 from minidl.ops.shape import Concat
+from minidl.ops.sync import check_alone, line_grad, ranks, statistics
+from minidl.parallel import ALONE
 
 Statistics = tuple[Array, Array]  # mean (C,) and var (C,)
 
@@ -60,19 +62,19 @@ class DenseBlock(Op):
 
     def __init__(self, convolutions: list[int], eps: float, frozen: list[Statistics] | None = None) -> None:
         self.convolutions, self.eps, self.frozen = convolutions, eps, frozen
+        self.world = ALONE if frozen else ranks()
 
     def forward(self, x: Array, *parameters: Array) -> Array:  # (N,C,H,W), (C',) (C',) (F,C',k,k) each -> (N,C+sum F,H,W)
         images(x)
-        if not self.frozen:
-            check_several(x)
-        xp, k, (N, C, H, W) = array_module(x), kernels.of(x), x.shape
+        xp, k, (N, C, H, W), self.values = array_module(x), kernels.of(x), x.shape, x.size // x.shape[1]
         triples = iter(zip(parameters[0::3], parameters[1::3], parameters[2::3], strict=True))
         layers = [[next(triples) for _ in range(count)] for count in self.convolutions]
         X = xp.empty((N, C + sum(len(layer[-1][2]) for layer in layers), H, W), x.dtype)
         X[:, :C] = x
         mean_X, var_X = (xp.empty(X.shape[1], sum_type(x.dtype)) for _ in range(2))  # of the channels that are there
         if not self.frozen:
-            mean_X[:C], var_X[:C] = k.channel_statistics(X, 0, C)
+            mean, var = k.channel_statistics(X, 0, C)
+            mean_X[:C], var_X[:C], self.values = statistics(self.world, mean, var, x)
         frozen = iter(self.frozen or ())
         self.X, self.x_channels, self.steps, self.statistics = X, C, list[_Step](), list[Statistics]()
         for layer in layers:
@@ -87,7 +89,9 @@ class DenseBlock(Op):
                 self.steps.append(step)
                 self.statistics.append((mean, var))
                 if not self.frozen:
-                    known = k.channel_statistics(target, first, F)
+                    mean, var = k.channel_statistics(target, first, F)
+                    mean, var, _ = statistics(self.world, mean, var, x)
+                    known = mean, var
                 source = target
             if not self.frozen:
                 mean_X[C : C + F], var_X[C : C + F] = known
@@ -97,6 +101,7 @@ class DenseBlock(Op):
 
     def push(self, tx: Array | None, *tparameters: Array | None) -> Array:  # (N,C,H,W), (C',) (C',) (F,C',k,k) each
         """ty = [tx, tH_1, ..., tH_L]: of each norm, relu and convolution its own ty, one after the other"""
+        check_alone(self.world)
         xp, k, X = array_module(self.X), kernels.of(self.X), self.X
         TX = xp.zeros_like(X)  # the tangent of X as far as it has come
         TX[:, : self.x_channels] = self.tangents(tx, *tparameters)[0]
@@ -122,7 +127,6 @@ class DenseBlock(Op):
     def backward(self, gy: Array) -> Grads:  # (N,C+sum F,H,W)
         """gx = the first channels of G, into which each layer adds gx of its convolution, relu and norm, last layer first"""
         xp, k, X = array_module(gy), kernels.of(gy), self.X
-        m = X.size // X.shape[1]
         G = gy.copy()  # the gradient of X as far as it has come
         a, b = (xp.zeros(X.shape[1], sum_type(gy.dtype)) for _ in range(2))  # the line of each channel: a + b (x - mean)
         G_source, parameters = G, list[Array | None]()
@@ -135,7 +139,7 @@ class DenseBlock(Op):
             z = step.source, step.scale, step.shift, step.mean  # what the convolution saw is max(scale x + shift, 0)
             add, need_w = G_source is G, self.needs[3 * i + 3]
             gw, sum_g, sum_gx = k.affine_relu_conv_grad(G_target, step.first, *z, step.w, step.padding, G_source, add, need_w)
-            ggamma, line_a, line_b = kernels.of(sum_g).norm_line_grad(sum_g, sum_gx, step.scale, step.inv_std, m)
+            ggamma, line_a, line_b = line_grad(self.world, sum_g, sum_gx, step.scale, step.inv_std, self.values)
             parameters += [gw, sum_g, ggamma]
             if not self.frozen:
                 if step.source is X:

@@ -37,9 +37,9 @@ class BatchNormReLU(BatchNorm):
 
     def forward(self, x: Array, gamma: Array, beta: Array, r: Array | None = None) -> Array:  # (N,C,...) (C,) (C,) (N,C,...)
         check_batch(x, gamma, beta)
-        _check_residual(x, r)
+        check_residual(x, r)
         self.y, self.mean, self.var = kernels.of(x).batch_norm_relu(x, r, gamma, beta, self.eps)
-        self.x, self.gamma = x, gamma
+        self.x, self.gamma, self.values = x, gamma, x.size // x.shape[1]
         return self.y
 
     def push(self, tx: Array | None, tgamma: Array | None, tbeta: Array | None, tr: Array | None = None) -> Array:
@@ -66,7 +66,7 @@ class BatchNormFrozenReLU(BatchNormFrozen):
 
     def forward(self, x: Array, gamma: Array, beta: Array, r: Array | None = None) -> Array:  # (N,C,...) (C,) (C,) (N,C,...)
         check(x, gamma=gamma, beta=beta, mean=self.mean, var=self.var)
-        _check_residual(x, r)
+        check_residual(x, r)
         self.inv_std, self.scale, shift = kernels.of(self.var).norm_line(self.mean, self.var, gamma, beta, self.eps)
         self.y = kernels.of(x).channel_affine_relu(x, r, self.scale, shift)
         self.x = x if self.needs[1] else None  # only the gradient of gamma asks for it
@@ -97,7 +97,7 @@ class Conv2dReLU(Conv2d):
 
     def forward(self, x: Array, w: Array, b: Array | None, r: Array | None = None) -> Array:  # as conv2d, r (N,F,OH,OW)
         self.y = super().forward(x, w, b)
-        _check_residual(self.y, r)
+        check_residual(self.y, r)
         kernels.of(x).rectify(self.y, r)  # in place: nobody else has this array yet
         return self.y
 
@@ -154,7 +154,7 @@ def conv2d_relu(
     return Conv2dReLU(*geometry(stride, padding, dilation, groups))(x, weight, bias, residual)
 
 
-def _check_residual(x: Array, r: Array | None) -> None:
+def check_residual(x: Array, r: Array | None) -> None:
     if r is not None and r.shape != x.shape:
         raise ValueError(f"residual: expected the shape of what it is added to, {x.shape}, got {r.shape}")
 

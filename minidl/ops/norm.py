@@ -13,6 +13,7 @@ class BatchNorm(Op):
     """y = gamma (x - mean) / sqrt(var + eps) + beta, mean and var of this batch, kept as `.mean` and `.var`"""
 
     precision = HALF, FLOAT32, FLOAT32  # x, gamma, beta
+    values: int  # of a channel, over which mean and var were taken
 
     def __init__(self, eps: float) -> None:
         self.eps = eps
@@ -20,7 +21,7 @@ class BatchNorm(Op):
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:  # (N,C,...) (C,) (C,)
         check_batch(x, gamma, beta)
         y, self.mean, self.var = kernels.of(x).batch_norm(x, gamma, beta, self.eps)
-        self.x, self.gamma = x, gamma
+        self.x, self.gamma, self.values = x, gamma, x.size // x.shape[1]
         return y
 
     def push(self, tx: Array | None, tgamma: Array | None, tbeta: Array | None) -> Array:

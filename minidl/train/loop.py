@@ -23,6 +23,7 @@ time works in the folder, see `minidl.io.lock`, and it goes on with the settings
 
 from __future__ import annotations
 
+import json
 import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -32,11 +33,11 @@ from typing import Any
 
 import numpy as np
 
-from minidl import metrics
+from minidl import metrics, parallel
 from minidl.analysis.nonfinite import first_nonfinite
 from minidl.arguments import count
 from minidl.array import Array, array_module, to_cpu, to_device
-from minidl.core import Tensor
+from minidl.core import Tensor, walk
 from minidl.data import Dataset, Loader
 from minidl.inference.evaluation import evaluate
 from minidl.inference.heads import UNKNOWN, slices
@@ -45,11 +46,14 @@ from minidl.io import lock
 from minidl.io.files import Path
 from minidl.mixed import mixed
 from minidl.nn import Module
+from minidl.ops.sync import synchronized
 from minidl.optim import SGD, AdamW, Optimizer, Schedule, WeightAverage, one_cycle
+from minidl.parallel import ALONE, Communicator
 from minidl.train.augmentation import augmentation
 from minidl.train.balance import BalancedLoader, class_weights, counted, largest_shares
 from minidl.train.contract import Contract
 from minidl.train.cuda_graph import CapturedGradients
+from minidl.train.data_parallel import Walk, check_ranks, go_on_together, loss_for, still_together, walk_for
 from minidl.train.decision import DecisionRule, calibrated, chosen, suspicious, targets
 from minidl.train.history import History
 from minidl.train.load import check_answers
@@ -71,6 +75,7 @@ def fit(
     resume: bool = False,
     after_epoch: Callable[[list[Row]], None] = lambda rows: None,
     arguments: Mapping[str, Any] | None = None,
+    world: Communicator | None = None,
 ) -> History:
     """Train `model`, in place, and return what metrics.jsonl holds. In the end it has the weights of the chosen epoch.
 
@@ -79,6 +84,9 @@ def fit(
 
     `settings.model`, or the name of the model's class, and `arguments` are what `load_run` builds the net by: those that the
     model was made with, without a seed; by default num_classes and in_channels.
+
+    world: the ranks that train together, by default all that `mpiexec` has started. Each is called with the same arguments and
+    takes its share of every batch, see `minidl.train.data_parallel`; the first one writes and prints, and all return the same.
 
     A row has `epoch` (from 1), `lr` (at its last step), `train_loss` and `train_accuracy` (over the augmented batches as they
     were trained on), `train_majority_accuracy` (what the largest class gets for every answer), with validation images
@@ -100,8 +108,11 @@ def fit(
             of weights, is damaged. The model is as it was, but for its device, and for `settings.weights`.
         FloatingPointError: a loss is not finite; the message tells where that began.
         BatchMemoryError: a MemoryError; the message tells how much memory was held. What it held is free again.
+        RuntimeError: several ranks were started and mpi4py is missing, or another rank has ended.
         OSError: a file could not be written; those of the last finished epoch are as they were.
     """
+    world = parallel.world() if world is None else world
+    check_ranks(world, model, settings)
     train_set, validation = hold_out(train_set, validation, settings)
     flips = settings.flip if settings.test_flips else "none"
     contract = Contract.of(train_set, settings.model or type(model).__name__, arguments, settings.page, flips)
@@ -112,6 +123,7 @@ def fit(
         seed=settings.seed,
         drop_last=True,
         device=settings.device,
+        share=(world.rank, world.size),
     )
 
     parameter_groups(model, settings)  # whose errors come before the weights
@@ -124,7 +136,8 @@ def fit(
     schedule = one_cycle(settings.lr, settings.epochs * len(loader), settings.warmup)
     scale = LossScale() if settings.precision == "float16" else None
     weights = on_device(class_weights(train_set), settings.device) if settings.balance == "weights" else None
-    loss = Loss(model, weights, train_set.classes)
+    loss = loss_for(world, model, weights, train_set.classes)
+    walk_back = walk_for(world)
     captured = CapturedGradients(model, loss, scale) if settings.cuda_graph else None
     average = WeightAverage(model, settings.ema) if settings.ema else None
 
@@ -136,39 +149,45 @@ def fit(
         pathlib.Path(out), model, optimizer, scale, settings, contract, about, digests_of(sets), steps, validates, average
     )
     # a loss that is not finite gets an error that says more than NumPy's warnings
-    with lock.hold(run.out), np.errstate(all="ignore"):
+    with world.block(lock.hold, run.out), np.errstate(all="ignore"), synchronized(world if settings.sync_batch_norm else ALONE):
+        world.agree(run.digests | {"the settings": json.dumps(settings.what())})
 
         def validate(rows: list[Row]) -> None:
             if validation is not None:
                 with average.applied() if average is not None else nullcontext():
-                    found = scores(model, validation, contract.normalize, settings.batch_size, flips)
+                    found = scores(model, validation, contract.normalize, settings.batch_size, flips, world)
                 rows[-1] |= {f"{PREFIX}{name}": value for name, value in found.items()}
-                run.save(rows)
+                world.first(run.save, rows)
 
-        rows = run.resume() if resume else run.begin()
-        print(*(f"{name}: {counted(d)}" for name, d in sets.items()), *told, sep="\n", flush=True)
+        rows = world.first(run.resume if resume else run.begin)
+        go_on_together(world, model, optimizer, scale, average)
+        world.say(*(f"{name}: {counted(d)}" for name, d in sets.items()), *told)
         if rows and not run.is_scored(rows[-1]):
             validate(rows)
         if rows:
-            after_epoch(rows)
+            world.first(after_epoch, rows)
         while not is_finished(rows, settings):
             with batch_in_memory(settings.batch_size):
-                row = train_epoch(model, loader, optimizer, schedule, len(rows), settings, scale, captured, loss, average)
-            rows.append(row)
-            run.save(rows)  # whatever becomes of the validation
+                row = train_epoch(
+                    model, loader, optimizer, schedule, len(rows), settings, scale, captured, loss, average, walk_back
+                )
+            still_together(world, model, average)
+            rows.append(world.first(lambda row: row, row))
+            world.first(run.save, rows)  # whatever becomes of the validation
             validate(rows)
-            print(_line(rows[-1], settings.epochs, train_set.heads), flush=True)
-            after_epoch(rows)
-        if settings.select != "last" and run.best is not None:
-            model.load_state_dict(run.best)
-            print(_chosen(rows, settings), flush=True)
+            world.say(_line(rows[-1], settings.epochs, train_set.heads))
+            world.first(after_epoch, rows)
+        best = world.first(lambda: run.best)
+        if settings.select != "last" and best is not None:
+            model.load_state_dict(best)
+            world.say(_chosen(rows, settings))
         elif average is not None:
             model.load_state_dict(average.weights())
         if validation is not None:
-            contract = _determined(contract, model, validation, settings)
-            run.settle(contract)
+            contract = world.first(_determined, contract, model, validation, settings)
+            world.first(run.settle, contract)
         elif targets(contract.classes, settings.target):
-            print("operating point: none, for there are no validation images; the likeliest class decides", flush=True)
+            world.say("operating point: none, for there are no validation images; the likeliest class decides")
     return History(rows)
 
 
@@ -213,11 +232,12 @@ def train_epoch(
     captured: CapturedGradients | None = None,
     loss: Loss | None = None,
     average: WeightAverage | None = None,
+    walk_back: Walk = walk,
 ) -> Row:
     """One pass over the training images; `epoch` counts from 0. With a `scale`, steps whose gradients overflow are skipped;
     `average` counts the weights after each of the others;
     `captured` takes the place of forward, loss and backward; `loss` is by default `Loss(model)`. The layers of
-    `settings.freeze` stay as they are.
+    `settings.freeze` stay as they are. walk_back: of several ranks, see `minidl.train.data_parallel`.
 
     Raises FloatingPointError where a loss is not finite, TypeError or ValueError for an epoch that is no integer of at least 0,
     ValueError for a layer to freeze that the model has not.
@@ -244,11 +264,14 @@ def train_epoch(
                     f"the loss is {value} at step {step} (epoch {epoch + 1}, learning rate {optimizer.lr:.3g}). "
                     f"The first values that are not finite: {first_nonfinite(y)}. A smaller learning rate often helps"
                 )
-            if _backward(model, y, scale, captured):
+            told = loss.world.start_sum(np.array([value, len(x), *to_cpu(right), *to_cpu(known)], np.float64))
+            if _backward(model, y, scale, captured, walk_back):
                 optimizer.step()
                 if average is not None:
                     average.update()
-            meter.add(value, to_cpu(right), to_cpu(known), len(x))
+            value, images, *counts = told.wait()
+            hits, of_known = np.array(counts, np.int64).reshape(2, -1)
+            meter.add(float(value), hits, of_known, int(images))
     row = {"epoch": epoch + 1, "lr": optimizer.lr, **meter.row()}
     shares = largest_shares(loader)
     row["train_majority_accuracy"] = float(np.mean(list(shares.values())))
@@ -291,13 +314,16 @@ def _forward(
     return loss(output, labels), main_logits(output)
 
 
-def _backward(model: Module, loss: Tensor, scale: LossScale | None, captured: CapturedGradients | None) -> bool:
+def _backward(
+    model: Module, loss: Tensor, scale: LossScale | None, captured: CapturedGradients | None, walk_back: Walk
+) -> bool:
     """Put the gradients into every `p.grad`; False where one overflows, so that this step is to be left out."""
     if captured is not None:
         return scale is None or scale.unscale(model.parameters())
     if scale is not None:
-        return scale.backward(loss)
-    loss.backward()
+        return scale.backward(loss, walk_back)
+    for step in walk_back(loss, keep_graph=False, apart=False):
+        del step  # or its arrays would live on through the next step
     return True
 
 

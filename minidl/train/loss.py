@@ -10,6 +10,7 @@ from minidl.array import Array
 from minidl.core import Tensor
 from minidl.inference.heads import known_losses
 from minidl.nn import Module
+from minidl.parallel import ALONE
 
 
 class Loss:
@@ -22,6 +23,8 @@ class Loss:
     side by side, the labels are (N,H), a column for each, and class_weights name -> (K_h,). Each cross-entropy is then the sum
     over the heads of the mean over the images whose label is known, which is not -1; a batch in which a head has none adds 0.
     """
+
+    world = ALONE  # whose batch it is of
 
     def __init__(self, model: Module, class_weights: Any = None, classes: Any = None) -> None:
         self.model, self.class_weights = model, class_weights
@@ -41,12 +44,15 @@ class Loss:
 
     def _of(self, logits: Tensor, labels: Array) -> Tensor:
         if not self.heads:
-            return ops.cross_entropy(logits, labels, self.class_weights)
+            return self._total([ops.cross_entropy(logits, labels, self.class_weights)])
         columns = dict(zip(self.heads, labels.T, strict=True))
-        first, *others = known_losses(logits, columns, self.heads, self.class_weights).values()
+        return self._total(list(known_losses(logits, columns, self.heads, self.class_weights).values()))
+
+    def _total(self, of_heads: Sequence[Tensor]) -> Tensor:
+        total, *others = of_heads
         for other in others:
-            first = first + other
-        return first
+            total = total + other
+        return total
 
 
 def main_logits(output: Any) -> Tensor:

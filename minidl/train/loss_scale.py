@@ -7,7 +7,7 @@ doubled when none has for a while. Micikevicius et al. 2018, "Mixed precision tr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from minidl.analysis.nonfinite import count_nonfinite
 from minidl.arguments import count, number, wrong
 from minidl.array import Array, array_module
-from minidl.core import Parameter, Tensor, walk
+from minidl.core import Parameter, Step, Tensor, walk
 
 
 class LossScale:
@@ -32,10 +32,11 @@ class LossScale:
         self.scale, self.patience = _power_of_two(scale), count(patience, "patience")
         self.good = 0  # steps since the scale changed
 
-    def backward(self, loss: Tensor) -> bool:
+    def backward(self, loss: Tensor, walk: Callable[..., Iterator[Step]] = walk) -> bool:
         """Add d loss / d leaf to `leaf.grad`, as `loss.backward()` does; or False, and every `.grad` as before: one overflows.
 
-        loss: a scalar, float32. Raises FloatingPointError where a gradient is not finite without scaling either.
+        loss: a scalar, float32. walk: what goes back, such as `minidl.walk`. Raises FloatingPointError where a gradient is not
+        finite without scaling either.
         """
         xp, leaves = array_module(loss.data), dict[Tensor, Array]()
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found below

@@ -23,6 +23,7 @@ from minidl.data import Augmentation, Dataset
 from minidl.inference.evaluation import evaluate
 from minidl.inference.heads import UNKNOWN, slices
 from minidl.nn import Module
+from minidl.parallel import ALONE, Communicator
 from minidl.train.settings import Settings
 
 Row = dict[str, Any]  # one line of metrics.jsonl
@@ -31,13 +32,20 @@ PREFIX = "validation_"  # of the scores in a row
 SCORES = ("loss", "accuracy", "majority_accuracy", "balanced_accuracy", "auc")
 
 
-def scores(model: Module, dataset: Dataset, prepare: Augmentation, batch_size: int | None = None, flips: str = "none") -> Row:
+def scores(
+    model: Module,
+    dataset: Dataset,
+    prepare: Augmentation,
+    batch_size: int | None = None,
+    flips: str = "none",
+    world: Communicator = ALONE,
+) -> Row:
     """How good the model is on the images of `dataset`, as `fit` and `evaluate_run` write it down; `prepare` normalises them.
 
-    The AUC is there where every class has images. Of a loss that is NaN or infinite there is nothing else. batch_size, flips:
-    as in `minidl.inference.evaluate`; with the batch_size of the training, this takes no more memory.
+    The AUC is there where every class has images. Of a loss that is NaN or infinite there is nothing else. batch_size, flips,
+    world: as in `minidl.inference.evaluate`; with the batch_size of the training, this takes no more memory.
     """
-    loss, logits, labels = evaluate(model, dataset, batch_size, prepare, flips)
+    loss, logits, labels = evaluate(model, dataset, batch_size, prepare, flips, world)
     if not math.isfinite(loss):
         return {"loss": loss}
     if not dataset.heads:

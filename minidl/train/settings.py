@@ -43,6 +43,7 @@ class Settings:
     device: str = "cpu"
     precision: str = "float32"  # of the activations in training: "float16" or "bfloat16" is mixed precision, see `minidl.mixed`
     cuda_graph: bool = False  # each step as one CUDA graph, see `minidl.train.cuda_graph`: the same numbers, sooner
+    sync_batch_norm: bool = False  # statistics over the batch of all ranks, see `minidl.parallel`; one rank has it anyway
 
     validation: float = 0.0  # the share of the training images that is held out, to choose an epoch by
     select: str = "last"  # the epoch whose weights are kept: the last, or the best on the validation images by this score
@@ -116,7 +117,7 @@ class Settings:
         if not isinstance(self.freeze, tuple | list) or not all(isinstance(name, str) for name in self.freeze):
             wrong(TypeError, "freeze", "the names of layers, such as ('layer1',)", self.freeze)
         object.__setattr__(self, "freeze", tuple(self.freeze))
-        for name in ("cuda_graph", "aux", "lazy", "test_flips"):
+        for name in ("cuda_graph", "sync_batch_norm", "aux", "lazy", "test_flips"):
             if not isinstance(getattr(self, name), bool):
                 wrong(TypeError, name, "True or False", getattr(self, name))
         if self.test_flips and self.flip == "none":
@@ -169,7 +170,7 @@ LATER = (  # than the first runs
     *("channels", "page", "validation", "select", "patience", "balance", "optimizer"),
     *("weights", "key", "prefix", "freeze", "body_lr", "aux"),
     *("rotate", "zoom", "colour", "test_flips", "window", "groups"),
-    *("target", "sensitivity", "ema"),
+    *("target", "sensitivity", "ema", "sync_batch_norm"),
 )
 
 
