@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -41,7 +43,14 @@ class ThreadRank(Communicator):
         return found
 
     def first(self, f: Callable[..., Any], *args: Any) -> Any:
-        return self.gather(f(*args) if self.rank == 0 else None)[0]
+        value = self.gather(f(*args) if self.rank == 0 else None)[0]
+        return value if self.rank == 0 else copy.deepcopy(value)  # as MPI does
+
+    @contextmanager
+    def block(self, enter: Callable[..., AbstractContextManager[Any]], *args: Any) -> Iterator[Any]:
+        with enter(*args) if self.rank == 0 else nullcontext() as inside:
+            self.first(int)
+            yield inside
 
 
 def on_ranks(size: int, f: Callable[[ThreadRank], Any]) -> list[Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import models
-from minidl import Tensor, nn, ops, parallel, walk
+from minidl import Tensor, nn, ops, optim, parallel, walk
 from minidl.array import Array
 from minidl.data import ColorJitter, Compose, Cutout, Dataset, Loader, RandomCrop, RandomFlip, RandomRotation, RandomZoom
 from minidl.data.share import share_of
@@ -271,7 +271,10 @@ def test_parameters_that_drift_apart_are_found_and_statistics_become_those_of_th
         model = Shared(2)
         model.bn.running_mean = model.bn.running_mean + world.rank
         model.linear.weight.data[0, 0] += world.rank * drift
-        still_together(world, model, None)
+        average = optim.WeightAverage(model, 0.5)
+        average.update()
+        still_together(world, model, average)
+        assert average.weights()["bn.running_mean"][0] == 0
         return float(model.bn.running_mean[0])
 
     assert on_ranks(2, lambda world: after(world, 0)) == [0, 0]

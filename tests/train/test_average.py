@@ -8,12 +8,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minidl import weights
+from minidl import nn, weights
 from minidl.inference import evaluate
 from minidl.train import Settings, evaluate_run, fit
+from tests.parallel.ranks import on_ranks
 from tests.train.test_train import SETTINGS, TEST, TRAIN, BreaksAt, Net, load_own, read, same_run, without_times
 
 AVERAGED = replace(SETTINGS, ema=0.8)
+
+
+class Plain(Net):
+    """Without dropout, of which several ranks would draw the same for other images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.dropout
+        self.dropout = nn.Sequential()
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +95,15 @@ def test_decays_that_cannot_be() -> None:
     for wrong in (1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"ema: expected .*\[0, 1\)"):
             Settings(ema=wrong)
+
+
+def test_ranks_have_one_average(tmp_path: pathlib.Path) -> None:
+    settings = replace(AVERAGED, epochs=2, sync_batch_norm=True)
+    alone = fit(Plain(), TRAIN, settings, tmp_path / "alone", TEST)
+    rows = on_ranks(2, lambda world: fit(Plain(), TRAIN, settings, tmp_path / "ranks", TEST, world=world))
+    assert without_times(rows[0]) == without_times(rows[1])
+    assert [row["validation_loss"] for row in rows[0]] == pytest.approx([row["validation_loss"] for row in alone], rel=1e-4)
+    kept, _ = weights.load_arrays(tmp_path / "ranks" / "model.safetensors")
+    expected, _ = weights.load_arrays(tmp_path / "alone" / "model.safetensors")
+    for name, a in kept.items():
+        np.testing.assert_allclose(a, expected[name], rtol=1e-3, atol=1e-4)
