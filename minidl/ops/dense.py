@@ -73,7 +73,7 @@ class DenseBlock(Op):
         X[:, :C] = x
         mean_X, var_X = (xp.empty(X.shape[1], sum_type(x.dtype)) for _ in range(2))  # of the channels that are there
         if not self.frozen:
-            mean_X[:C], var_X[:C], self.values = statistics(self.world, *k.channel_statistics(X, 0, C), x)
+            mean_X[:C], var_X[:C], self.values = statistics(self.world, k.channel_statistics(X, 0, C), x)
         frozen = iter(self.frozen or ())
         self.X, self.x_channels, self.steps, self.statistics = X, C, list[_Step](), list[Statistics]()
         for layer in layers:
@@ -88,7 +88,7 @@ class DenseBlock(Op):
                 self.steps.append(step)
                 self.statistics.append((mean, var))
                 if not self.frozen:
-                    *known, _ = statistics(self.world, *k.channel_statistics(target, first, F), x)
+                    known = statistics(self.world, k.channel_statistics(target, first, F), x)[:2]
                 source = target
             if not self.frozen:
                 mean_X[C : C + F], var_X[C : C + F] = known

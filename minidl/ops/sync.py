@@ -60,7 +60,7 @@ class SyncBatchNorm(BatchNorm):
         self.x, self.gamma = x, gamma
         flat = x.reshape(len(x), x.shape[1], -1, 1)
         own = kernels.of(x).channel_statistics(flat, 0, x.shape[1])
-        self.mean, self.var, self.values = statistics(self.world, *own, flat)
+        self.mean, self.var, self.values = statistics(self.world, own, flat)
         self.inv_std, scale, shift = kernels.of(self.var).norm_line(self.mean, self.var, gamma, beta, self.eps)
         return scale, shift
 
@@ -100,9 +100,9 @@ class SyncBatchNormReLU(SyncBatchNorm, BatchNormReLU):
         return *super().backward(gr), gr if self.needs[3] else None
 
 
-def statistics(world: Communicator, mean: Array, var: Array, x: Array) -> tuple[Array, Array, int]:
+def statistics(world: Communicator, own: tuple[Array, Array], x: Array) -> tuple[Array, Array, int]:
     """Mean, variance (C,) and number of the values of a channel on all ranks, from those of x (N,C,...) on this one."""
-    m = x.size // x.shape[1]
+    (mean, var), m = own, x.size // x.shape[1]
     if world.size == 1:
         check_several(x)
         return mean, var, m

@@ -259,7 +259,8 @@ def train_epoch(
             if _backward(model, y, scale, captured, walk_back):
                 optimizer.step()
             value, images, *counts = told.wait()
-            meter.add(float(value), *np.array(counts, np.int64).reshape(2, -1), int(images))
+            hits, known_of_all = np.array(counts, np.int64).reshape(2, -1)
+            meter.add(float(value), hits, known_of_all, int(images))
     row = {"epoch": epoch + 1, "lr": optimizer.lr, **meter.row()}
     shares = largest_shares(loader)
     row["train_majority_accuracy"] = float(np.mean(list(shares.values())))
