@@ -283,9 +283,9 @@ def test_a_net_is_trained_on_the_gpu(tmp_path: pathlib.Path, monkeypatch: pytest
     """Each step as a CUDA graph, and what it learnt is looked at there. The graph itself: tests/gpu/graph_simulated.py."""
     plan, fit, asked = replace(PLAN, device="gpu", train=64), train.fit, []
 
-    def without_a_graph(model: nn.Module, first: Dataset, settings: train.Settings, out: pathlib.Path, resume: bool) -> Any:
+    def without_a_graph(model: nn.Module, first: Dataset, settings: train.Settings, out: pathlib.Path, **more: Any) -> Any:
         asked.append(settings)
-        return fit(model, first, replace(settings, cuda_graph=False), out, resume=resume)
+        return fit(model, first, replace(settings, cuda_graph=False), out, **more)
 
     def of_few(out: pathlib.Path, nets: Any, test: Dataset, device: str) -> Any:
         return evaluate_run(out, nets, test.take(np.arange(8)), device)

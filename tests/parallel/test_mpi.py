@@ -174,7 +174,7 @@ def test_the_maps_are_judged_by_ranks_as_by_one_process(tmp_path: pathlib.Path, 
         out = tmp_path / f"{ranks} ranks"
         told = run(ranks, str(ROOT / "examples" / "ground_truth.py"), *asked, "--out", str(out))
         assert told.count("now look at") == 1
-        scores.append({path.name: path.read_bytes() for path in (out / "scores").iterdir()})
+        scores.append({path.name: state(path) for path in (out / "scores").iterdir()})
         assert (out / "results.json").exists()
     assert scores[0] == scores[1] and len(scores[0]) == 3
 
