@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidl import ops
-from minidl.arguments import one_of
+from minidl.arguments import count, one_of
 from minidl.array import Array, array_module, to_cpu
 from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
@@ -112,10 +112,11 @@ def evaluate(
     one_of(flips, "flips", FLIPS)
     if batch_size is None:
         batch_size = max(1, min(250, PIXELS // dataset.images[0].size))
+    batch_size = count(batch_size, "batch_size")
     device = model.parameters()[0].device
     known = {head: int((dataset.labels[head] != UNKNOWN).sum()) for head in dataset.heads}
-    for head, count in known.items():
-        if count == 0:
+    for head, labels_known in known.items():
+        if labels_known == 0:
             raise ValueError(f"{dataset.name}: no label of {head} is known, nothing to evaluate it by; leave this head out")
     mine = list[tuple[dict[str, float], Array]]()  # of each batch of this rank the losses, times their images, and the logits
     with batch_in_memory(batch_size):

@@ -54,18 +54,8 @@ class SyncBatchNorm(BatchNorm):
         self.scale, shift = self.line(x, gamma, beta)
         return kernels.of(x).channel_affine(x, self.scale, shift)
 
-    def line(self, x: Array, gamma: Array, beta: Array) -> tuple[Array, Array]:
-        """y = scale x + shift"""
-        check(x, gamma=gamma, beta=beta)
-        self.x, self.gamma = x, gamma
-        flat = x.reshape(len(x), x.shape[1], -1, 1)
-        mean, var = kernels.of(x).channel_statistics(flat, 0, x.shape[1])
-        self.mean, self.var, self.values = statistics(self.world, mean, var, flat)
-        self.inv_std, scale, shift = kernels.of(self.var).norm_line(self.mean, self.var, gamma, beta, self.eps)
-        return scale, shift
-
     def push(self, tx: Array | None, tgamma: Array | None, tbeta: Array | None) -> Array:
-        """ty as of one rank, which several do not compute"""
+        """ty = scale (tx - mean(tx) - x_hat mean(tx x_hat)) + tgamma x_hat + tbeta, of one rank; several do not compute it"""
         check_alone(self.world)
         return super().push(tx, tgamma, tbeta)
 
@@ -79,6 +69,16 @@ class SyncBatchNorm(BatchNorm):
         k.subtract_line(gx.reshape(shape), self.x.reshape(shape), 0, self.mean, a, b)
         return gx, ggamma, gbeta
 
+    def line(self, x: Array, gamma: Array, beta: Array) -> tuple[Array, Array]:
+        """y = scale x + shift"""
+        check(x, gamma=gamma, beta=beta)
+        self.x, self.gamma = x, gamma
+        flat = x.reshape(len(x), x.shape[1], -1, 1)
+        mean, var = kernels.of(x).channel_statistics(flat, 0, x.shape[1])
+        self.mean, self.var, self.values = statistics(self.world, mean, var, flat)
+        self.inv_std, scale, shift = kernels.of(self.var).norm_line(self.mean, self.var, gamma, beta, self.eps)
+        return scale, shift
+
 
 class SyncBatchNormReLU(SyncBatchNorm, BatchNormReLU):
     """y = max(gamma (x - mean) / sqrt(var + eps) + beta + r, 0), mean and var of the batches of all ranks"""
@@ -90,7 +90,7 @@ class SyncBatchNormReLU(SyncBatchNorm, BatchNormReLU):
         return self.y
 
     def push(self, tx: Array | None, tgamma: Array | None, tbeta: Array | None, tr: Array | None = None) -> Array:
-        """ty as of one rank, which several do not compute"""
+        """ty = tn + tr where y > 0, else 0; tn is ty of the norm alone, of one rank; several do not compute it"""
         check_alone(self.world)
         return BatchNormReLU.push(self, tx, tgamma, tbeta, tr)
 

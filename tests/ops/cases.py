@@ -20,6 +20,8 @@ from minidl.array import to_device
 from minidl.core import To
 from minidl.ops.activation import ReLU
 from minidl.ops.dense import DenseBlock
+from minidl.ops.sync import SyncBatchNorm, SyncBatchNormReLU
+from minidl.parallel import ALONE
 
 Shape = tuple[int, ...]
 
@@ -408,12 +410,19 @@ def top_k_pool2d(draw: Any, name: str) -> Case:
     return Case(ops.top_k_pool2d, x, k=draw(st.integers(1, x[0, 0].size)))
 
 
-@case("BatchNorm")
+def synchronized(x: Tensor, *others: Any, kind: type[SyncBatchNorm] | type[SyncBatchNormReLU], eps: float = 1e-5) -> Tensor:
+    """Of one rank; several are those of tests/parallel"""
+    no_residual = (None,) if kind is SyncBatchNormReLU and len(others) == 2 else ()
+    return kind(eps, ALONE)(x, *others, *no_residual)
+
+
+@case("BatchNorm", "SyncBatchNorm")
 def batch_norm(draw: Any, name: str) -> Case:
     N, C, pixels = draw(st.integers(3, 4)), draw(st.integers(1, 3)), draw(shapes(max_dims=2, max_side=3))
     rng = draw_rng(draw)
     (x,) = apart(rng, (N, C, *pixels))
-    return Case(ops.batch_norm, x, rng.uniform(0.5, 2, C), rng.uniform(-1, 1, C), eps=draw(st.sampled_from((1e-5, 1e-3, 0.1))))
+    norm, kind = (ops.batch_norm, {}) if name == "BatchNorm" else (synchronized, {"kind": SyncBatchNorm})
+    return Case(norm, x, rng.uniform(0.5, 2, C), rng.uniform(-1, 1, C), eps=draw(st.sampled_from((1e-5, 1e-3, 0.1))), **kind)
 
 
 @case("BatchNormFrozen")
@@ -443,14 +452,14 @@ def away_from_kinks(relus: Callable[[], Tensor]) -> None:
     assume(all(np.abs(op.inputs[0].data).min() > 1e-4 for op in tape(relus()) if isinstance(op, ReLU)))
 
 
-@case("BatchNormReLU", "BatchNormFrozenReLU")
+@case("BatchNormReLU", "BatchNormFrozenReLU", "SyncBatchNormReLU")
 def batch_norm_relu(draw: Any, name: str) -> Case:
     N, C, pixels = draw(st.integers(3, 4)), draw(st.integers(1, 3)), draw(shapes(max_dims=2, max_side=3))
     rng = draw_rng(draw)
     (x,) = apart(rng, (N, C, *pixels))
     gamma, beta, mean = rng.uniform(0.5, 2, C), rng.uniform(-1, 1, C), rng.uniform(-1, 1, C)
     inputs = [x, gamma, beta] + ([rng.uniform(-1, 1, x.shape)] if draw(st.booleans()) else [])
-    statistics = {} if name == "BatchNormReLU" else {"mean": mean, "var": rng.uniform(0.3, 2, C)}
+    statistics = {"mean": mean, "var": rng.uniform(0.3, 2, C)} if name == "BatchNormFrozenReLU" else {}
     xs = [Tensor(a, requires_grad=True) for a in inputs]
     norm, fused = ops.batch_norm, ops.batch_norm_relu
     if statistics:
@@ -464,7 +473,11 @@ def batch_norm_relu(draw: Any, name: str) -> Case:
         return ops.relu(y + xs[3] if len(inputs) == 4 else y)
 
     away_from_kinks(twin)
-    return Case(fused, *inputs, **statistics)
+    return (
+        Case(synchronized, *inputs, kind=SyncBatchNormReLU)
+        if name == "SyncBatchNormReLU"
+        else Case(fused, *inputs, **statistics)
+    )
 
 
 def dense_block(x: Tensor, *parameters: Tensor, convolutions: tuple[int, ...], frozen: Any = None) -> Tensor:
