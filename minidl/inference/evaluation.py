@@ -106,8 +106,8 @@ def evaluate(
     batch_size: by default so many that they have no more pixels than 250 of CIFAR-10. prepare: f(x, rng) -> x as in
     `minidl.data.augment`, for instance `Normalize`. flips: as in `predict`. Loss and arrays are on the CPU. world: the ranks
     that share the work, by the batches that one would make; each gets all that one gets, to the same bits. Raises TypeError
-    or ValueError for a batch_size that is no integer of at least 1, ValueError for other flips, a head of which no label is known, and logits of another width than that of the heads, MemoryError where a
-    batch does not fit into memory.
+    or ValueError for a batch_size that is no integer of at least 1, ValueError for other flips, a head of which no label is
+    known, and logits of another width than that of the heads, MemoryError where a batch does not fit into memory.
     """
     one_of(flips, "flips", FLIPS)
     if batch_size is None:
