@@ -50,14 +50,20 @@ def difference(a: dict[str, Any], b: dict[str, Any]) -> float:
 
 @pytest.mark.parametrize("net", ["resnet20", "densenet_bc16"])
 def test_the_first_gradient_is_that_of_one_rank(net: str, tmp_path: pathlib.Path, tell: Callable[[str], None]) -> None:
-    """In float32 the ranks' sums round otherwise, as does one rank from weights that differ in the last place."""
-    for dtype in "float64", "float32":
-        one = steps(tmp_path, 1, "--net", net, "--dtype", dtype)
-        ulp = difference(one, steps(tmp_path, 1, "--net", net, "--dtype", dtype, "--ulp"))
-        for ranks in 2, 3:
-            found = difference(one, steps(tmp_path, ranks, "--net", net, "--dtype", dtype, "--sync"))
-            tell(f"{net}, {dtype}, {ranks} ranks: gradients differ by {found:.1e} of the largest; by one ulp: {ulp:.1e}")
-            assert found < (1e-12 if dtype == "float64" else max(1e-5, 3 * ulp))
+    """In float32 sums round otherwise, and now and then a relu whose input is close to 0 opens or shuts, as it does in one rank
+    whose weights differ in the last place: most batches agree to 1e-6, one such relu is worth 1e-4. So several are asked."""
+    for dtype, batches in ("float64", (32,)), ("float32", (16, 24, 32, 40)):
+        ulps, found = list[float](), list[float]()
+        for batch in map(str, batches):
+            asked = "--net", net, "--dtype", dtype, "--batch-size", batch
+            one = steps(tmp_path, 1, *asked)
+            ulps.append(difference(one, steps(tmp_path, 1, *asked, "--ulp")))
+            found += [difference(one, steps(tmp_path, ranks, *asked, "--sync")) for ranks in (2, 3)]
+        of_largest = (
+            f"at most {max(found):.1e} of the largest, at least {min(found):.1e}; by one ulp of the weights {max(ulps):.1e}"
+        )
+        tell(f"{net}, {dtype}, 2 and 3 ranks: the first gradients differ by {of_largest}")
+        assert max(found) < (1e-12 if dtype == "float64" else max(1e-5, 3 * max(ulps)))
 
 
 def test_twenty_losses_differ_as_those_of_an_ulp(tmp_path: pathlib.Path, tell: Callable[[str], None]) -> None:
