@@ -121,7 +121,9 @@ def test_parts_are_what_the_op_computes(name: str, data: st.DataObject) -> None:
     case = data.draw(CASES[name])
     op = case(*[Tensor(x, requires_grad=True) for x in case.inputs]).op
     assert op is not None and set(op.parts()) <= FACTS.keys() and not any(OPS[part.__name__] is type(op) for part in op.parts())
-    assert bool(op.parts()) == (name in ("BatchNormFrozenReLU", "BatchNormReLU", "Conv2dReLU", "DenseBlock"))
+    assert bool(op.parts()) == (
+        name in ("BatchNormFrozenReLU", "BatchNormReLU", "Conv2dReLU", "DenseBlock", "SyncBatchNormReLU")
+    )
 
 
 def test_formulas_are_the_first_lines_of_docstrings() -> None:
