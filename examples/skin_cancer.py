@@ -98,14 +98,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def study(args: argparse.Namespace, out: pathlib.Path) -> None:
-    asked = RECIPE | {name: value for name in ASKED if (value := getattr(args, name)) is not None}
+    def given(*names: str) -> dict[str, Any]:
+        return {name: value for name in names if (value := getattr(args, name)) is not None}
+
+    asked = RECIPE | given("root", "model", "size", "limit", "seed", "device")
     epochs = args.epochs or [FIRST["epochs"], THEN["epochs"]]
-    first = asked | FIRST | {"epochs": epochs[0]} | {name: value for name in FILE if (value := getattr(args, name)) is not None}
-    both = lesions(Settings(**first))
-    learn(Settings(**first), both, out / "first")
-    then = asked | THEN | {"epochs": epochs[1], "weights": str(out / "first" / "model.safetensors")}
-    if args.sensitivity is not None:
-        then["sensitivity"] = args.sensitivity
+    first = Settings(**asked | FIRST | {"epochs": epochs[0]} | given("weights", "key", "prefix"))
+    both = lesions(first)
+    learn(first, both, out / "first")
+    then = asked | THEN | {"epochs": epochs[1], "weights": str(out / "first" / "model.safetensors")} | given("sensitivity")
     sets = Sets(*(d.head("malignant") for d in both if d is not None))
     net, test_set = training.run(then, out, (out / "settings.json").exists(), sets)
     said = Predictions.read(out / "predictions.csv", net.classes)
@@ -158,8 +159,6 @@ def page(path: pathlib.Path, net: TrainedNet, shown: Dataset, p: Array, target: 
 
 
 HEADS = ("malignant", "diagnosis")
-FILE = ("weights", "key", "prefix")
-ASKED = ("root", "model", "size", "limit", "seed", "device")
 
 
 def parser() -> argparse.ArgumentParser:

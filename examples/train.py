@@ -118,18 +118,18 @@ def run(asked: dict[str, Any], out: pathlib.Path, resume: bool, sets: Sets | Non
     world.first(files.remove_leftovers, out, IMAGES)
     arguments = arguments_of(settings.model, len(train_set.classes), C, settings.aux)
     train.fit(model, train_set, settings, out, validation, resume, after_epoch, arguments)
-    world.first(finish, out, title, settings, (train_set, test_set, validation))
     net = train.load_run(out, MODELS)
     net.model.to(settings.device)
+    world.first(finish, out, title, net, settings, (train_set, test_set, validation))
     return net, test_set
 
 
-def finish(out: pathlib.Path, title: str, settings: Settings, sets: tuple[Dataset, Dataset, Dataset | None]) -> None:
+def finish(
+    out: pathlib.Path, title: str, net: TrainedNet, settings: Settings, sets: tuple[Dataset, Dataset, Dataset | None]
+) -> None:
     """The test of a run, and what people look at."""
     _, test_set, _ = sets
     found = train.evaluate_run(out, MODELS, test_set, settings.device)
-    net = train.load_run(out, MODELS)
-    net.model.to(settings.device)
     outcome.write(out, title, net, settings, sets)
     look(net, test_set.take(np.arange(min(8, len(test_set)))), f"{title}: predictions, and their gradients", out)
     print(summary(found), *found["notes"], sep="\n")

@@ -106,8 +106,7 @@ class SummedWalk:
         gy: Array | None = None,
         *,
         leaves: dict[Tensor, Array] | None = None,
-        keep_graph: bool = True,
-        apart: bool = True,
+        **how: bool,
     ) -> Iterator[Step]:
         """The steps of `walk`, whose arguments these are."""
         position = {op: i for i, op in enumerate(tape(y))}
@@ -121,7 +120,7 @@ class SummedWalk:
         numbers = {p: number for number, p in enumerate(waiting)}
         own = dict[Tensor, Array]()
         done = 0
-        for step in walk(y, gy, leaves=own, keep_graph=keep_graph, apart=apart):
+        for step in walk(y, gy, leaves=own, **how):
             here = position.get(step.op, -1)  # -1: an op that was unfolded, behind which others of its kind may come
             while done < len(waiting) and last[waiting[done]] < here:
                 buckets.finish(done)

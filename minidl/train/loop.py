@@ -235,9 +235,9 @@ def train_epoch(
     walk_back: Walk = walk,
 ) -> Row:
     """One pass over the training images; `epoch` counts from 0. With a `scale`, steps whose gradients overflow are skipped;
-    `average` counts the weights after each of the others;
-    `captured` takes the place of forward, loss and backward; `loss` is by default `Loss(model)`. The layers of
-    `settings.freeze` stay as they are. walk_back: of several ranks, see `minidl.train.data_parallel`.
+    `average` counts the weights after each of the others. `captured` takes the place of forward, loss and backward; `loss` is
+    by default `Loss(model)`. The layers of `settings.freeze` stay as they are. walk_back: of several ranks, see
+    `minidl.train.data_parallel`.
 
     Raises FloatingPointError where a loss is not finite, TypeError or ValueError for an epoch that is no integer of at least 0,
     ValueError for a layer to freeze that the model has not.
