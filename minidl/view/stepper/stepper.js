@@ -453,7 +453,7 @@ function arithmetic(node) {
   } else {
     parts.push(...cellText(node, cell));
   }
-  const code = make("details", { id: "code", open: state.code ? "" : null, ontoggle: () => { state.code = code.open; reachable(); } },
+  const code = make("details", { id: "code", open: state.code ? "" : null, ontoggle: reachable },
     make("summary", {}, `The lines that computed it: ${op.code.filter((c) => c.what !== "push").map((c) => c.file).join(", ")}`),
     op.code.map(({ what, file, text }, n) => [
       make("p", { class: "small" }, make("b", {}, what), n && what !== "push" ? ", the kernel as plain text, which the compiled one agrees with" : "", ` · ${file}`),
@@ -751,6 +751,8 @@ function draw() {
   document.getElementById("pixel").value = `${i}, ${j}`;
   drawGraph();
   drawStrip();
+  const code = document.getElementById("code");
+  if (code) state.code = code.open; // asked here: the browser tells of a press on it later than the next key may come
   const maps = node.size ? mapsOf(node) : unitsOf(node);
   const parts = state.row ? [lead(node), maps, arithmetic(node), flow(node), ledger()] : [lead(node), maps, flow(node), ledger(), arithmetic(node)];
   document.getElementById("panel").replaceChildren(...parts.filter(Boolean));
