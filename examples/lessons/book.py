@@ -1,6 +1,6 @@
 """The course as one book: every lesson executed, with its images inside, and the answers at the end.
 
-    python -m examples.lessons.book                     # book.html, in some half an hour
+    python -m examples.lessons.book                     # book.html, in four minutes on two cores
     python -m examples.lessons.book --quick             # with smaller sizes, in minutes: to see that all of it runs
     python -m examples.lessons.book --notebooks FOLDER  # and each lesson as an .ipynb
 
