@@ -3,7 +3,8 @@
 Python raises KeyboardInterrupt wherever it is, and ends with a traceback where nobody expects that: while modules are imported,
 in the middle of cleaning up after a first Ctrl-C, on the way out. So an example imports this module before all others, and from
 then on the first Ctrl-C inside `guarded` is a KeyboardInterrupt as ever, which lets files, locks and threads be cleaned up.
-Any other ends the process at once: as a kill does, which the files of a run survive.
+Any other ends the process at once: as a kill does, which the files of a run survive. SIGTERM, which a cluster sends when time
+is over, is as good as Ctrl-C.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
+SIGNALS = signal.SIGINT, signal.SIGTERM
 ENDED = (FloatingPointError, MemoryError, OSError, RuntimeError, ValueError)  # what can be told in a few words
 
 
@@ -72,7 +74,8 @@ def _with_all_ranks(code: int, told: str = "") -> int:
 def script(main: Callable[[], int]) -> NoReturn:
     """End the process with the exit code of `main`; what comes now is too late to stop anything."""
     code = main()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 
@@ -162,5 +165,6 @@ def _is_the_script() -> bool:
 
 
 if _is_the_script() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else Ctrl-C is ignored: so be it
-    signal.signal(signal.SIGINT, _interrupted)
+    for number in SIGNALS:
+        signal.signal(number, _interrupted)
     sys.unraisablehook = _ignored

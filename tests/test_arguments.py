@@ -22,14 +22,30 @@ import pytest
 from PIL import Image
 
 import models
-from minidl import Parameter, Tensor, analysis, arguments, attack, data, explain, flow, kernels, metrics, nn, ops, optim, train
+from minidl import (
+    Parameter,
+    Tensor,
+    analysis,
+    arguments,
+    attack,
+    data,
+    explain,
+    flow,
+    kernels,
+    metrics,
+    nn,
+    ops,
+    optim,
+    parallel,
+    train,
+)
 from minidl.data.ham10000 import MASKS
 from tests.gpu import strict_cupy
 
 ROOMS = (
     "minidl minidl.ops minidl.nn minidl.nn.init minidl.optim minidl.data minidl.explain minidl.attack minidl.evaluate "
-    "minidl.evaluate.baselines minidl.metrics minidl.view minidl.analysis minidl.flow minidl.inference minidl.train "
-    "minidl.check minidl.weights minidl.train.checkpoint minidl.train.cuda_graph minidl.mixed models"
+    "minidl.evaluate.baselines minidl.metrics minidl.view minidl.analysis minidl.flow minidl.inference minidl.parallel "
+    "minidl.train minidl.check minidl.weights minidl.train.checkpoint minidl.train.cuda_graph minidl.mixed models"
 ).split()
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*the map is 0 everywhere")  # of small nets
@@ -41,7 +57,7 @@ RESULTS = (  # what minidl makes, and its users only read
 ).split()
 INNER = (  # what minidl itself calls; subclasses write it anew
     "optim.Optimizer optim.Optimizer.update optim.SGD.update optim.AdamW.update nn.BatchNorm2d.update_running_stats "
-    "flow.Cell.largest data.LazyImages.take"
+    "flow.Cell.largest data.LazyImages.take parallel.Communicator.end"
 ).split()
 AXES = "ops.logsumexp ops.max ops.mean ops.sum".split()  # their only numbers are axes, which NumPy checks
 
@@ -249,6 +265,12 @@ ROWS: dict[str, Row] = {
     "nn.Linear": Row(weights(in_features=2, out_features=3), run),
     **several("nn.init: he_normal he_uniform glorot_normal glorot_uniform fan_in_uniform", Row(weights(shape=(3, 2)))),
     "nn.init.orthogonal": Row(weights(shape=(3, 2), gain=1.5), signed="gain"),
+    # parallel
+    "parallel.Buckets": Row(
+        lambda: {"world": parallel.ALONE, "kinds": {"a": ((2, 3), "float32"), "b": ((4,), "float32")}, "nbytes": 16},
+        lambda buckets: list(buckets.wait().values()),
+    ),
+    "parallel.Communicator.map": Row(lambda: {"self": parallel.ALONE, "f": str, "n": 3}),
     # optim
     "optim.SGD": Row(lambda: {"params": parameters(), "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}, stepped),
     "optim.AdamW": Row(lambda: {"params": parameters(), "lr": 0.1}, stepped),

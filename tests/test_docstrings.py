@@ -38,6 +38,7 @@ from minidl import (
     nn,
     ops,
     optim,
+    parallel,
     train,
     view,
     weights,
@@ -50,7 +51,7 @@ from minidl.nn import init
 ROOT = str(Path(minidl.__file__).parents[1])
 ROOMS = (
     *(minidl, ops, nn, init, optim, data, metrics, explain, attack, evaluate, baselines),
-    *(analysis, flow, inference, train, view, check, weights, kernels, models),
+    *(analysis, flow, inference, parallel, train, view, check, weights, kernels, models),
 )
 
 # ---- what counts as said
@@ -89,6 +90,8 @@ OF_NO_PAPER = {
 IMPOSSIBLE = {  # errors that the code names and that never come out
     ("ops.flatten", "ValueError"): "the sizes that it asks for always multiply to those of x",
     ("train.fit", "TypeError"): "what a checkpoint's check raises becomes a ValueError of the checkpoint",
+    ("parallel.begun", "RuntimeError"): "it asks `world` for what that has answered before",
+    ("parallel.begun", "ValueError"): "likewise",
 }
 GROUND = ("minidl.array", "minidl.kernels", "minidl.contexts")  # what they raise, their callers have made impossible
 EVERYBODY = {"AttributeError", "NotImplementedError"}  # a name that is not there, and a subclass that is not finished

@@ -28,7 +28,7 @@ ARROWS = {
     "conduct": "array",
     "mixed": "contexts",
     "notebook": "",
-    "parallel": "array",
+    "parallel": "arguments array",
     "io": "array",
     "stable": "array",
     "kernels": "array contexts stable",

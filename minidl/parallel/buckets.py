@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.arguments import count
 from minidl.array import Array
 from minidl.parallel.communicator import Communicator, Sum
 
@@ -24,11 +25,12 @@ class Buckets:
         sums = buckets.wait()      # by name, views of the buffers, which the next round overwrites
 
     kinds: shape and dtype of each array, by its name. A bucket sets out when all of its arrays are finished, and not before the
-    one in front of it: so the ranks, which finish in the same order, sum the same ones.
+    one in front of it: so the ranks, which finish in the same order, sum the same ones. Raises TypeError and ValueError where
+    nbytes is no count.
     """
 
     def __init__(self, world: Communicator, kinds: Mapping[Any, tuple[Sequence[int], Any]], nbytes: int = BYTES) -> None:
-        self.world = world
+        self.world, nbytes = world, count(nbytes, "nbytes")
         self.places: dict[Hashable, tuple[int, Array]] = {}  # of each array the bucket, and its part of the buffer
         self.buffers: list[Array] = []
         self.sizes: list[int] = []  # how many arrays

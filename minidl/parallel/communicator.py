@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
+from minidl.arguments import count
 from minidl.array import Array
 
 T = TypeVar("T")
 
 
 class Sum:
-    """An array (any shape) that is being added up over the ranks, in place; `wait()` returns it when that is done."""
+    """An array a (any shape) that is being added up over the ranks, in place; `wait()` returns it when that is done."""
 
     def __init__(self, a: Array) -> None:
         self.a = a
@@ -60,8 +61,9 @@ class Communicator:
         """[f(0), ..., f(n - 1)] on every rank, each of which one rank computes: rank 0 gives them out as the others get done.
 
         f and what it knows are the same on all ranks; what it returns is sent. An error of one of several ranks ends them all.
+        Raises TypeError and ValueError where n is no count.
         """
-        return [f(i) for i in range(n)]
+        return [f(i) for i in range(count(n, "n", 0))]
 
     def copy(self, get: Callable[[], T], put: Callable[[T], object]) -> None:
         """What rank 0 gets, the other ranks put in the place of what they have."""

@@ -26,6 +26,7 @@ mpi4py.rc.recv_mprobe = False  # as mpi4py.futures wants it where threads share 
 from mpi4py import MPI  # noqa: E402 - with the import MPI begins
 from mpi4py.futures import MPICommExecutor  # noqa: E402
 
+from minidl.arguments import count  # noqa: E402
 from minidl.array import Array  # noqa: E402
 from minidl.parallel.communicator import Communicator, Sum  # noqa: E402
 from minidl.parallel.threads import share_of_cores  # noqa: E402
@@ -112,7 +113,7 @@ class World(Communicator):
     def map(self, f: Callable[[int], T], n: int) -> list[T]:
         global _task
         _task = f
-        found, waiting, todo = dict[int, T](), dict[int, Any](), deque(range(n))
+        found, waiting, todo = dict[int, T](), dict[int, Any](), deque(range(count(n, "n", 0)))
         with MPICommExecutor(self.comm, root=0) as executor:
             while executor is not None and (todo or waiting):
                 while todo and len(waiting) < 2 * (self.size - 1):  # one to work at, one to go on with

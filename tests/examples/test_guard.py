@@ -1,4 +1,4 @@
-"""However an example ends: Ctrl-C is one sentence and the exit code 130, wherever it comes."""
+"""However an example ends: Ctrl-C, or SIGTERM, is one sentence and the exit code 130, wherever it comes."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ def start(folder: pathlib.Path, stage: str) -> subprocess.Popen[str]:
         ("none", "cleaned up\n", 0),
     ],
 )
-def test_ctrl_c_wherever_it_comes(tmp_path: pathlib.Path, stage: str, printed: str, code: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_wherever_it_comes(tmp_path: pathlib.Path, stage: str, printed: str, code: int, number: int) -> None:
     with start(tmp_path, stage) as process:
         assert process.stdout is not None
         text = ""
@@ -95,7 +96,7 @@ def test_ctrl_c_wherever_it_comes(tmp_path: pathlib.Path, stage: str, printed: s
             text += process.stdout.readline()
         time.sleep(0.02)
         if stage != "none":
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
         if stage == "end":  # which goes on
             time.sleep(0.05)
             assert process.poll() is None

@@ -2,8 +2,8 @@
 
     mpiexec -n 2 python -m tests.parallel.steps --net resnet20 --dtype float64 --steps 20 --sync --out two.npz
 
---ulp changes every number of the first weight by one unit in the last place. --cifar10 FILE takes images of CIFAR-10 (NumPy's
-uint8 `images` (N,3,32,32) and `labels`) instead of generated ones.
+--ulp changes every number of the first weight by one unit in the last place. --cifar10 ROOT takes the first training images of
+CIFAR-10 instead of generated ones.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import numpy as np
 import models
 from minidl import parallel
 from minidl.core import Tensor
-from minidl.data import Compose, Dataset, Loader, Normalize, RandomCrop, RandomFlip, lesions
+from minidl.data import Compose, Dataset, Loader, Normalize, RandomCrop, RandomFlip, cifar10, lesions
 from minidl.nn import Module
 from minidl.ops.sync import synchronized
 from minidl.optim import SGD
 from minidl.train.data_parallel import loss_for, walk_for
 
+IMAGES = 128
 NETS: dict[str, Any] = {
     "resnet8": models.resnet8,
     "resnet20": models.resnet20,
@@ -67,14 +68,11 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=1)
     p.add_argument("--sync", action="store_true")
     p.add_argument("--ulp", action="store_true")
-    p.add_argument("--cifar10", metavar="FILE")
+    p.add_argument("--cifar10", metavar="ROOT")
     p.add_argument("--batch-size", type=int, default=32)
     p.add_argument("--out", required=True)
     args = p.parse_args()
-    dataset = lesions(128, seed=0)
-    if args.cifar10:
-        found = np.load(args.cifar10)
-        dataset = Dataset(found["images"], found["labels"].astype(np.int64), tuple("0123456789"))
+    dataset = cifar10(args.cifar10).take(range(IMAGES)) if args.cifar10 else lesions(IMAGES, seed=0)
     found = run(args.net, args.dtype, args.steps, args.sync, args.ulp, dataset, args.batch_size)
     if parallel.world().rank == 0:
         np.savez(args.out, **found)

@@ -7,18 +7,16 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any
 
-import numpy as np
 import pytest
 
-from tests.parallel.stopped import AT_ONCE, ENVIRONMENT, ROOT, TRAIN, command, gone, kill_and_resume, mpiexec, pids_of, start
+from tests.parallel.equality import first_gradients, run, steps, twenty_losses
+from tests.parallel.stopped import AT_ONCE, ROOT, TRAIN, gone, kill_and_resume, mpiexec, pids_of, start
 from tests.train.stopped import TIMES, rows_of, state
 
 pytestmark = [
@@ -29,36 +27,10 @@ pytestmark = [
 SHORT = [*TRAIN, "--epochs", "2"]
 
 
-def run(ranks: int, *arguments: str, code: int = 0, **environment: str) -> str:
-    whole = command(ranks, *arguments) if ranks > 1 else [sys.executable, *arguments]
-    done = subprocess.run(whole, env=ENVIRONMENT | environment, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == code or (code and done.returncode), done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def steps(out: pathlib.Path, ranks: int, *arguments: str) -> dict[str, Any]:
-    run(ranks, "-m", "tests.parallel.steps", *arguments, "--out", str(out / "found.npz"))
-    with np.load(out / "found.npz") as found:
-        return dict(found)
-
-
-def difference(a: dict[str, Any], b: dict[str, Any]) -> float:
-    """Of the first gradients, the largest, as a share of the largest gradient."""
-    names = a.keys() - {"losses"}
-    return max(float(abs(a[n] - b[n]).max()) for n in names) / max(float(abs(a[n]).max()) for n in names)
-
-
 @pytest.mark.parametrize("net", ["resnet20", "densenet_bc16"])
-def test_the_first_gradient_is_that_of_one_rank(net: str, tmp_path: pathlib.Path, tell: Callable[[str], None]) -> None:
-    """In float32 sums round otherwise, and now and then a relu whose input is close to 0 opens or shuts, as it does in one rank
-    whose weights differ in the last place: most batches agree to 1e-6, one such relu is worth 1e-4. So several are asked."""
+def test_the_first_gradient_is_that_of_one_rank(net: str, tell: Callable[[str], None]) -> None:
     for dtype, batches in ("float64", (32,)), ("float32", (16, 24, 32, 40)):
-        ulps, found = list[float](), list[float]()
-        for batch in map(str, batches):
-            asked = "--net", net, "--dtype", dtype, "--batch-size", batch
-            one = steps(tmp_path, 1, *asked)
-            ulps.append(difference(one, steps(tmp_path, 1, *asked, "--ulp")))
-            found += [difference(one, steps(tmp_path, ranks, *asked, "--sync")) for ranks in (2, 3)]
+        found, ulps = first_gradients(dtype, batches, "--net", net)
         of_largest = (
             f"at most {max(found):.1e} of the largest, at least {min(found):.1e}; by one ulp of the weights {max(ulps):.1e}"
         )
@@ -66,16 +38,14 @@ def test_the_first_gradient_is_that_of_one_rank(net: str, tmp_path: pathlib.Path
         assert max(found) < (1e-12 if dtype == "float64" else max(1e-5, 3 * max(ulps)))
 
 
-def test_twenty_losses_differ_as_those_of_an_ulp(tmp_path: pathlib.Path, tell: Callable[[str], None]) -> None:
-    of = "--net", "resnet8", "--steps", "20"
-    one, ulp, two = steps(tmp_path, 1, *of), steps(tmp_path, 1, *of, "--ulp"), steps(tmp_path, 2, *of, "--sync")
-    by_ranks, by_ulp = (abs(one["losses"] - other["losses"]).max() for other in (two, ulp))
+def test_twenty_losses_differ_as_those_of_an_ulp(tell: Callable[[str], None]) -> None:
+    by_ranks, by_ulp = twenty_losses("--net", "resnet8")
     tell(f"twenty losses of two ranks differ by {by_ranks:.1e}, of two runs whose weights differ by an ulp by {by_ulp:.1e}")
     assert by_ranks < 3 * by_ulp
 
 
-def test_the_same_bits_in_every_run(tmp_path: pathlib.Path) -> None:
-    first, again = (steps(tmp_path, 3, "--net", "resnet8", "--steps", "3") for _ in range(2))
+def test_the_same_bits_in_every_run() -> None:
+    first, again = (steps(3, "--net", "resnet8", "--steps", "3") for _ in range(2))
     assert {name: a.tobytes() for name, a in first.items()} == {name: a.tobytes() for name, a in again.items()}
 
 
@@ -86,6 +56,11 @@ def test_a_training_that_is_resumed_by_another_number_of_ranks(tmp_path: pathlib
     text = run(2, "-c", INTERRUPTED.replace("OUT", str(out)), code=1)
     assert "rank 1 of 2" in text and "after the first epoch" in text
     assert len(rows_of((out / "metrics.jsonl").read_text())) == 1
+    for ranks in 1, 3:  # as many epochs are left, whoever does them; the sums are added up in another order
+        other = shutil.copytree(out, tmp_path / f"by {ranks}")
+        assert "epoch 2/2" in run(ranks, *SHORT, "--out", str(other), "--resume")
+        rows = [rows_of((folder / "metrics.jsonl").read_text()) for folder in (other, whole)]
+        assert rows[0][0] == rows[1][0] and len(rows[0]) == 2 and rows[0][1] != rows[1][1]
     resumed = run(2, *SHORT, "--out", str(out), "--resume")
     assert "epoch 2/2" in resumed and "epoch 1/2" not in resumed
     assert state(out / "checkpoint.safetensors") == state(whole / "checkpoint.safetensors")
@@ -156,7 +131,7 @@ def test_ctrl_c_ends_all_ranks(tmp_path: pathlib.Path) -> None:
     next(line for line in process.stdout if line.startswith("epoch"))
     pids = pids_of(process)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=AT_ONCE)
+    process.communicate(timeout=AT_ONCE)  # Open MPI's mpiexec hands on nothing that ranks tell from now on
     assert process.returncode != 0 and (tmp_path / "run" / "checkpoint.safetensors").exists()
     assert len(pids) == 2
     assert gone(pids)
