@@ -281,6 +281,12 @@ def channel_statistics(X: Array, first: int, count: int) -> tuple[Array, Array]:
     return x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
 
 
+def channel_moments(X: Array, first: int, mean: Array) -> tuple[Array, Array]:
+    """sum (x - mean[c]) and sum (x - mean[c])^2 of the channels first, ..., first + len(mean) - 1: -> two of (C,), float64"""
+    d = X[:, first : first + len(mean)] - mean[:, None, None]
+    return d.sum(axis=(0, 2, 3), dtype="float64"), (d * d).sum(axis=(0, 2, 3), dtype="float64")
+
+
 def affine_relu_conv(X: Array, scale: Array, shift: Array, w: Array, padding: Pair, Y: Array, first: int) -> None:
     """Y[:, first : first + F] = conv2d(max(scale x + shift, 0), w) with x = X[:, :C], scale, shift (C,), w (F,C,kh,kw)"""
     z = channel_affine_relu(X[:, : w.shape[1]], None, scale, shift)

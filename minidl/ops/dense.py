@@ -26,7 +26,7 @@ from minidl.core import Grads, Op, sum_of
 from minidl.mixed import FLOAT32, HALF
 from minidl.ops.activation import ReLU
 from minidl.ops.conv import Conv2d
-from minidl.ops.norm import BatchNorm, BatchNormFrozen, push_line
+from minidl.ops.norm import BatchNorm, BatchNormFrozen, check_several, push_line
 from minidl.ops.shape import Concat
 from minidl.ops.sync import check_alone, line_grad, ranks, statistics
 from minidl.parallel import ALONE
@@ -73,8 +73,9 @@ class DenseBlock(Op):
         X[:, :C] = x
         mean_X, var_X = (xp.empty(X.shape[1], sum_type(x.dtype)) for _ in range(2))  # of the channels that are there
         if not self.frozen:
-            mean, var = k.channel_statistics(X, 0, C)
-            mean_X[:C], var_X[:C], self.values = statistics(self.world, mean, var, x)
+            if self.world.size == 1:
+                check_several(x)
+            mean_X[:C], var_X[:C] = self._known(X, 0, C)
         frozen = iter(self.frozen or ())
         self.X, self.x_channels, self.steps, self.statistics = X, C, list[_Step](), list[Statistics]()
         for layer in layers:
@@ -89,15 +90,21 @@ class DenseBlock(Op):
                 self.steps.append(step)
                 self.statistics.append((mean, var))
                 if not self.frozen:
-                    mean, var = k.channel_statistics(target, first, F)
-                    mean, var, _ = statistics(self.world, mean, var, x)
-                    known = mean, var
+                    known = self._known(target, first, F)
                 source = target
             if not self.frozen:
                 mean_X[C : C + F], var_X[C : C + F] = known
             C += F
         self.mean_X = mean_X
         return X
+
+    def _known(self, X: Array, first: int, count: int) -> Statistics:
+        """Of new channels, on all ranks"""
+        if self.world.size == 1:
+            found: Statistics = kernels.of(X).channel_statistics(X, first, count)
+            return found
+        mean, var, self.values = statistics(self.world, X, first, count)
+        return mean, var.astype(mean.dtype)
 
     def push(self, tx: Array | None, *tparameters: Array | None) -> Array:  # (N,C,H,W), (C',) (C',) (F,C',k,k) each
         """ty = [tx, tH_1, ..., tH_L]: of each norm, relu and convolution its own ty, one after the other"""

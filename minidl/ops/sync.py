@@ -3,10 +3,9 @@
     with synchronized(parallel.world()):
         y = model(x)
 
-Forward: a rank tells mean and variance of its own images, and all join them (Chan, Golub and LeVeque 1979, "Updating formulae
-and a pairwise algorithm for computing sample variances"). Backward: sum g and sum g (x - mean) are added up over the ranks, for
-every image had a part in mean and variance. The gradients of gamma and beta stay those of the own images, and are added up
-later, with all others.
+Forward: the sums of all ranks make the mean, and then their sums of (x - mean)^2 the variance. Backward: sum g and
+sum g (x - mean) are added up over the ranks, for every image had a part in mean and variance. The gradients of gamma and beta
+stay those of the own images, and are added up later, with all others.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl import kernels
-from minidl.array import Array, array_module
+from minidl.array import Array, array_module, sum_type
 from minidl.contexts import Block, Setting
 from minidl.core import Grads
 from minidl.ops.fused import BatchNormReLU, check_residual
@@ -74,10 +73,11 @@ class SyncBatchNorm(BatchNorm):
         check(x, gamma=gamma, beta=beta)
         self.x, self.gamma = x, gamma
         flat = x.reshape(len(x), x.shape[1], -1, 1)
-        mean, var = kernels.of(x).channel_statistics(flat, 0, x.shape[1])
-        self.mean, self.var, self.values = statistics(self.world, mean, var, flat)
-        self.inv_std, scale, shift = kernels.of(self.var).norm_line(self.mean, self.var, gamma, beta, self.eps)
-        return scale, shift
+        self.mean, var, self.values = statistics(self.world, flat, 0, x.shape[1])
+        self.var = var.astype(self.mean.dtype)
+        std = (var + self.eps) ** 0.5  # in float64, and rounded once, as in the kernel of one process
+        self.inv_std, scale = (1 / std).astype(self.mean.dtype), (gamma / std).astype(self.mean.dtype)
+        return scale, (beta - self.mean.astype(np.float64) * scale).astype(self.mean.dtype)
 
 
 class SyncBatchNormReLU(SyncBatchNorm, BatchNormReLU):
@@ -100,20 +100,21 @@ class SyncBatchNormReLU(SyncBatchNorm, BatchNormReLU):
         return *super().backward(gr), gr if self.needs[3] else None
 
 
-def statistics(world: Communicator, mean: Array, var: Array, x: Array) -> tuple[Array, Array, int]:
-    """Mean, variance (C,) and number of the values of a channel on all ranks, from those of x (N,C,...) on this one."""
-    m = x.size // x.shape[1]
+def statistics(world: Communicator, X: Array, first: int, count: int) -> tuple[Array, Array, int]:
+    """Mean, variance in float64 (count,), and number of the values of the channels first, ..., first + count - 1 on all ranks.
+
+    In two rounds, as in one process: the mean of all first, and then the squares of what is left. So mean and variance have the
+    bits of one process, and with them the forward pass: no relu near 0 opens or shuts because there are several ranks.
+    """
     if world.size == 1:
-        check_several(x)
-        return mean, var, m
-    xp, C = array_module(mean), len(mean)
-    told = xp.zeros((world.size, 2 * C + 1))
-    told[world.rank] = xp.concatenate([mean, var, xp.full(1, m)])
-    means, variances, counts = xp.split(world.sum(told), [C, 2 * C], 1)  # a row for each rank, of which the others added 0
-    values = counts.sum()
-    joint = (counts * means).sum(0) / values
-    spread = (counts * (variances + (means - joint) ** 2)).sum(0) / values
-    return joint.astype(mean.dtype), spread.astype(var.dtype), int(values)
+        check_several(X)
+    xp, k, kind = array_module(X), kernels.of(X), sum_type(X.dtype)
+    total, _ = k.channel_moments(X, first, xp.zeros(count, kind))
+    told = world.sum(xp.concatenate([total, xp.full(1, X.size // X.shape[1], total.dtype)]))
+    values = told[-1]
+    mean = (told[:-1] / values).astype(kind)
+    _, squares = k.channel_moments(X, first, mean)
+    return mean, world.sum(squares) / values, int(values)
 
 
 def line_grad(

@@ -335,8 +335,11 @@ def _dense(draw: Draw, kernel_sizes: tuple[int, ...], limits: dict[str, Any]) ->
     positive = [abs(a) if isinstance(a, np.ndarray) else a for a in gradient]
     positive[5] = -abs(mean)  # then all terms of sum g (x - mean) are
     sums = _run(plain(X), Call("affine_relu_conv_grad", positive))[0]
+    middle = draw.vector(F)
+    moments = _run(plain(X), Call("channel_moments", [abs(X), first, -abs(middle)]))[0]
     return [
         Call("channel_statistics", [X, first, F], 4),
+        Call("channel_moments", [X, first, middle], tuple(1 + np.max(s) for s in moments)),
         Call("affine_relu_conv", [X, scale, shift, w, padding, GX, first], limits=limits),
         Call("affine_relu_conv_grad", gradient, tuple(0 if s is None else 1 + np.max(s) for s in sums), limits),
         Call("subtract_line", [GX, X, line_from, mean, scale, shift], limits=limits),

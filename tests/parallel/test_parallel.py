@@ -17,14 +17,15 @@ from minidl.array import Array
 from minidl.data import ColorJitter, Compose, Cutout, Dataset, Loader, RandomCrop, RandomFlip, RandomRotation, RandomZoom
 from minidl.data.share import share_of
 from minidl.inference import evaluate
-from minidl.ops.sync import SyncBatchNorm, synchronized
-from minidl.parallel import ALONE, Buckets
+from minidl.ops.sync import SyncBatchNorm, batch_norm_relu, synchronized
+from minidl.parallel import ALONE, Buckets, Communicator
 from minidl.train import Settings
 from minidl.train.balance import class_weights
 from minidl.train.data_parallel import SharedLoss, SummedWalk, check_ranks, still_together
 from minidl.train.loss import Loss
 from minidl.train.loss_scale import LossScale
 from tests.parallel.ranks import ThreadRank, on_ranks
+from tests.parallel.steps import NETS
 from tests.train.test_heads import CLASSES, with_sites
 from tests.train.test_train import ROOT, TRAIN
 
@@ -244,6 +245,41 @@ def test_a_batch_norm_of_one_rank_is_the_plain_one() -> None:
                 pass
         for x in xs:
             np.testing.assert_allclose(leaves[0][x], leaves[1][x], atol=1e-12)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_batch_norm_of_ranks_has_the_bits_of_one(residual: bool, size: int) -> None:
+    rng = np.random.default_rng(0)
+    x, r = (rng.normal(1, 3, (24, 16, 9, 9)).astype(np.float32) for _ in range(2))
+    gamma, beta = (rng.normal(size=16).astype(np.float32) for _ in range(2))
+
+    def outputs(world: Communicator) -> Array:
+        of = share_of(len(x), world.rank, world.size)
+        with synchronized(world):
+            return batch_norm_relu(1e-5).forward(x[of], gamma, beta, r[of] if residual else None)
+
+    np.testing.assert_array_equal(np.concatenate(on_ranks(size, outputs)), outputs(ALONE))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("net", ["resnet8", "densenet_bc16"])
+def test_forward_has_the_bits_of_one_rank(net: str, size: int) -> None:
+    """In float32, summed over images in float64: no relu opens or shuts because there are several ranks."""
+    x = np.random.default_rng(0).normal(1, 2, (13, 3, 16, 16)).astype(np.float32)
+
+    def answer(world: Communicator) -> tuple[Array, dict[str, Array]]:
+        model: nn.Module = NETS[net](num_classes=2).train()
+        with synchronized(world):
+            y = model(Tensor(x[share_of(len(x), world.rank, world.size)])).data
+        return y, dict(model.named_buffers())
+
+    alone, statistics = answer(ALONE)
+    found = on_ranks(size, answer)
+    np.testing.assert_allclose(np.concatenate([y for y, _ in found]), alone, rtol=0, atol=1e-6)  # BLAS multiplies as it likes
+    for _, of_rank in found:
+        for name, a in statistics.items():  # of what went into every norm
+            np.testing.assert_array_equal(of_rank[name], a)
 
 
 # ---- the rest of a training

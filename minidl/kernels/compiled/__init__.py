@@ -4,7 +4,13 @@ Compiled when first called, for float32 or float64, and kept on disk (`cache.py`
 """
 
 from minidl.kernels.compiled.conv import conv2d, conv2d_grad_w, conv2d_grad_x
-from minidl.kernels.compiled.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
+from minidl.kernels.compiled.dense import (
+    affine_relu_conv,
+    affine_relu_conv_grad,
+    channel_moments,
+    channel_statistics,
+    subtract_line,
+)
 from minidl.kernels.compiled.elementwise import adamw_update, add, rectify, relu, relu_grad, sgd_update
 from minidl.kernels.compiled.gemm import matmul
 from minidl.kernels.compiled.group_norm import group_norm, group_norm_grad
@@ -47,6 +53,7 @@ __all__ = [
     "channel_affine",
     "channel_affine_relu",
     "channel_affine_relu_grad",
+    "channel_moments",
     "channel_statistics",
     "channel_sums",
     "conv2d",

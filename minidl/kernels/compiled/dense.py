@@ -17,6 +17,7 @@ from minidl.kernels.compiled.direct_plan import forward_plan, grad_x_plan
 from minidl.kernels.compiled.norm import mean_and_variance, planes, vectors
 from minidl.kernels.compiled.operands import Gates, Source, Target
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
+from minidl.kernels.compiled.vectors import address, moments
 from minidl.kernels.shapes import Pair
 
 MANY, SMALL = 64, 256  # channels of x, or at most so many pixels, of which `winograd` takes the gradient sooner than `direct`
@@ -27,6 +28,13 @@ def channel_statistics(X: Array, first: int, count: int) -> tuple[Array, Array]:
     mean, var = np.empty(count, X.dtype), np.empty(count, X.dtype)
     in_parallel(_channel_statistics, count, *planes(X), first, mean, var)
     return mean, var
+
+
+def channel_moments(X: Array, first: int, mean: Array) -> tuple[Array, Array]:
+    """sum (x - mean[c]) and sum (x - mean[c])^2 of each of the channels first, ..., first + len(mean) - 1, in float64"""
+    sums, squares = np.empty(len(mean)), np.empty(len(mean))
+    in_parallel(_channel_moments, len(mean), *planes(X), first, *vectors(mean), sums, squares)
+    return sums, squares
 
 
 def affine_relu_conv(X: Array, scale: Array, shift: Array, w: Array, padding: Pair, Y: Array, first: int) -> None:
@@ -93,6 +101,18 @@ def _contiguous(**arrays: Array) -> None:
 @kept(njit(nogil=True, error_model="numpy"))
 def _channel_statistics(c, x, first, mean, var):
     mean[c], var[c] = mean_and_variance(x, first + c)
+
+
+@kept(njit(nogil=True, error_model="numpy"))
+def _channel_moments(c, x, first, mean, sums, squares):
+    """The sums of `mean_and_variance`, whose bits they have where the images are summed in the same order."""
+    N, C, HW = x.shape
+    sums[c], squares[c] = 0.0, 0.0
+    for n in range(N):
+        plane = address(x, (n * C + first + c) * HW)
+        of_plane = moments(plane, mean[c], plane, mean[c], HW)
+        sums[c] += of_plane[0]
+        squares[c] += of_plane[1]
 
 
 @kept(njit(nogil=True, error_model="numpy"))

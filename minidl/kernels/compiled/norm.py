@@ -141,7 +141,7 @@ def _batch_norm(c, x, r, gamma, beta, eps, relu, y, mean, var):
     mu, variance = mean_and_variance(x, c)
     mean[c], var[c] = mu, variance
     scale = x.dtype.type(gamma[c] / _std(variance, eps))
-    shift = beta[c] - mu * scale
+    shift = x.dtype.type(beta[c] - np.float64(mu) * scale)
     for n in range(N):
         source, target = x[n, c], y[n, c]
         if len(r):

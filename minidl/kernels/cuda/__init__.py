@@ -11,7 +11,13 @@ CuPy's own text serves where one call of it is one pass over memory, or cuBLAS: 
 from minidl.kernels.cublas import matmul
 from minidl.kernels.cuda.channels import channel_affine, channel_affine_relu, channel_affine_relu_grad, channel_sums
 from minidl.kernels.cuda.conv import conv2d, conv2d_grad_w, conv2d_grad_x
-from minidl.kernels.cuda.dense import affine_relu_conv, affine_relu_conv_grad, channel_statistics, subtract_line
+from minidl.kernels.cuda.dense import (
+    affine_relu_conv,
+    affine_relu_conv_grad,
+    channel_moments,
+    channel_statistics,
+    subtract_line,
+)
 from minidl.kernels.cuda.elementwise import adamw_update, rectify, relu_grad, sgd_update
 from minidl.kernels.cuda.group_norm import group_norm, group_norm_grad
 from minidl.kernels.cuda.line import norm_line, norm_line_grad, weighted_sum
@@ -36,6 +42,7 @@ __all__ = [
     "channel_affine",
     "channel_affine_relu",
     "channel_affine_relu_grad",
+    "channel_moments",
     "channel_statistics",
     "channel_sums",
     "conv2d",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import cuda
 
 from minidl.array import Array, array_module
@@ -16,6 +17,13 @@ from minidl.kernels.shapes import Pair
 def channel_statistics(X: Array, first: int, count: int) -> tuple[Array, Array]:
     """mean = sum x / m and var = sum (x - mean)^2 / m of each of the channels first, ..., first + count - 1"""
     return moments(_channels(X, first, count))
+
+
+def channel_moments(X: Array, first: int, mean: Array) -> tuple[Array, Array]:
+    """sum (x - mean[c]) and sum (x - mean[c])^2 of each of the channels first, ..., first + len(mean) - 1, in float64"""
+    own, var = (a.astype(np.float64) for a in moments(_channels(X, first, len(mean))))
+    m, d = X.size // X.shape[1], own - mean
+    return m * d, m * (var + d * d)
 
 
 def affine_relu_conv(X: Array, scale: Array, shift: Array, w: Array, padding: Pair, Y: Array, first: int) -> None:
