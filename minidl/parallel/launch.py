@@ -19,7 +19,8 @@ def world() -> Communicator:
     MINIDL_MPI=0 in the environment lets each process be alone, MINIDL_MPI=1 begins MPI where nothing tells of ranks. Each rank
     computes in cores / ranks threads, of its machine, unless NUMBA_NUM_THREADS says another number.
 
-    Raises RuntimeError where there are several ranks and mpi4py is missing, ValueError for another MINIDL_MPI.
+    Raises RuntimeError where there are several ranks and mpi4py is missing or MPI sees one alone, as under an `srun` that does
+    not tell it of the others; ValueError for another MINIDL_MPI.
     """
     asked = os.environ.get("MINIDL_MPI", "")
     if asked not in ("", "0", "1"):
@@ -35,6 +36,11 @@ def world() -> Communicator:
     from minidl.parallel.mpi import World
 
     found = World()
+    if found.size < ranks:
+        raise RuntimeError(
+            f"this process is one of {ranks}, and MPI sees {found.size}: write srun --mpi=pmix, or another of srun --mpi=list that "
+            "this MPI speaks; MINIDL_MPI=0 lets each compute by itself"
+        )
     found.threads = threads.limit(found.threads)
     return found
 

@@ -119,6 +119,12 @@ def test_a_wrong_setting_is_told_once(tmp_path: pathlib.Path) -> None:
     assert text.count("batch_size: 16 is more than the 8 training images") == 1 and "rank 0 of 3" in text
 
 
+def test_ranks_that_do_not_see_each_other_do_not_train_alone() -> None:
+    """As under an `srun` that does not tell MPI of the others."""
+    text = run(1, "-c", "import minidl\nminidl.parallel.world()", code=1, SLURM_STEP_NUM_TASKS="2")
+    assert "this process is one of 2, and MPI sees 1: write srun --mpi=pmix" in text
+
+
 def test_a_rank_that_leaves_too_soon_is_missed() -> None:
     began = time.monotonic()
     text = run(2, "-c", "import sys, minidl\nw = minidl.parallel.world()\nw.rank == 1 and sys.exit(0)\nw.gather(0)", code=1)
