@@ -38,8 +38,8 @@ def world() -> Communicator:
     found = World()
     if found.size < ranks:
         raise RuntimeError(
-            f"this process is one of {ranks}, and MPI sees {found.size}: write srun --mpi=pmix, or another of srun --mpi=list that "
-            "this MPI speaks; MINIDL_MPI=0 lets each compute by itself"
+            f"this process is one of {ranks}, and MPI sees {found.size}: write srun --mpi=pmix, or another of srun --mpi=list "
+            "that this MPI speaks; MINIDL_MPI=0 lets each compute by itself"
         )
     found.threads = threads.limit(found.threads)
     return found
