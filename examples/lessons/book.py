@@ -14,6 +14,7 @@ import os
 import pathlib
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from minidl.bar import Bar
@@ -78,6 +79,20 @@ def execute(notebook: Any, quick: bool) -> None:
     }
     beside = {"metadata": {"path": str(LESSONS)}}
     NotebookClient(notebook, timeout=None, kernel_name="python3", resources=beside).execute(env=around)
+    for cell in notebook.cells:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = list(without_bars(cell["outputs"]))
+
+
+def without_bars(outputs: list[Any]) -> Iterator[Any]:
+    """What cells have told, but for bars, which are drawn anew and anew: letters behind a carriage return, or a widget."""
+    for output in outputs:
+        if output["output_type"] == "stream" and output["name"] == "stderr":
+            output["text"] = re.sub(r"\r[^\r\n]*", "", output["text"])
+        elif "application/vnd.jupyter.widget-view+json" in output.get("data", ()):
+            continue
+        if output.get("text", "some").strip():
+            yield output
 
 
 def write_notebook(notebook: Any, path: pathlib.Path) -> None:

@@ -223,6 +223,32 @@ def test_a_lesson_that_fails_makes_no_book(tmp_path: pathlib.Path, monkeypatch: 
     assert not (tmp_path / "book.html").exists()
 
 
+SLOW = """# %%
+import sys, warnings
+from minidl.bar import Bar
+for i in Bar(range(5), desc="slow", disable=None, mininterval=0):
+    print("told", i)
+warnings.warn("look at this")
+"""
+
+
+@pytest.mark.oracle
+def test_the_book_keeps_what_is_told_and_no_bar() -> None:
+    jupytext = pytest.importorskip("jupytext")
+    pytest.importorskip("nbconvert"), pytest.importorskip("ipykernel")
+    from examples.lessons import book
+
+    notebook = jupytext.reads(SLOW, "py:percent")
+    book.execute(notebook, quick=True)
+    outputs = notebook.cells[0]["outputs"]
+    text = "".join(output["text"] for output in outputs)
+    assert "told 0" in text and "told 4" in text and text.count("look at this") == 2  # the warning, and its line
+    assert "slow" not in text and len(outputs) < 5
+    widget = {"output_type": "display_data", "data": {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "slow: 5"}}
+    table = {"output_type": "display_data", "data": {"text/html": "<b>"}}
+    assert list(book.without_bars([widget, table])) == [table]
+
+
 def test_a_lesson_that_is_not_there(tmp_path: pathlib.Path) -> None:
     done = run(["-m", "examples.lessons.book", "--lessons", "77"], tmp_path)
     assert done.returncode == 2 and f"--lessons: expected numbers from 1 to {len(PATHS)}, got 77" in done.stderr
