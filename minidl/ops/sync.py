@@ -16,6 +16,7 @@ from minidl import kernels
 from minidl.array import Array, array_module, sum_type
 from minidl.contexts import Block, Setting
 from minidl.core import Grads
+from minidl.kernels.shapes import parts
 from minidl.ops.fused import BatchNormReLU, check_residual
 from minidl.ops.norm import BatchNorm, check, check_several
 from minidl.parallel import ALONE, Communicator
@@ -24,8 +25,11 @@ _world: Setting[Communicator] = Setting("synchronized", ALONE)
 
 
 def synchronized(world: Communicator) -> Block[None]:
-    """Inside, batch norm in training takes its statistics over the batches of all ranks, in this thread."""
-    return Block(None, (_world, world))
+    """Inside, batch norm in training takes its statistics over the batches of all ranks, in this thread.
+
+    Convolutions take the algorithm that suits the images of all, as of one process: each rounds in its own way.
+    """
+    return Block(None, (_world, world), (parts, world.size))
 
 
 def ranks() -> Communicator:

@@ -149,7 +149,7 @@ def fit(
         pathlib.Path(out), model, optimizer, scale, settings, contract, about, digests_of(sets), steps, validates, average
     )
     # a loss that is not finite gets an error that says more than NumPy's warnings
-    with world.block(lock.hold, run.out), np.errstate(all="ignore"), synchronized(world if settings.sync_batch_norm else ALONE):
+    with world.block(lock.hold, run.out), np.errstate(all="ignore"):
         world.agree(run.digests | {"the settings": json.dumps(settings.what())})
 
         def validate(rows: list[Row]) -> None:
@@ -167,7 +167,7 @@ def fit(
         if rows:
             world.first(after_epoch, rows)
         while not is_finished(rows, settings):
-            with batch_in_memory(settings.batch_size):
+            with batch_in_memory(settings.batch_size), synchronized(world if settings.sync_batch_norm else ALONE):
                 row = train_epoch(
                     model, loader, optimizer, schedule, len(rows), settings, scale, captured, loss, average, walk_back
                 )

@@ -8,7 +8,7 @@ from minidl.array import Array
 from minidl.kernels.compiled import columns, direct, winograd
 from minidl.kernels.compiled.direct_plan import forward_plan, grad_x_plan
 from minidl.kernels.compiled.operands import Source, Target
-from minidl.kernels.shapes import Pair, Shape, conv_size
+from minidl.kernels.shapes import Pair, Shape, conv_size, whole
 
 
 def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Array:
@@ -18,9 +18,10 @@ def conv2d(x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dil
     x, y, nothing = np.ascontiguousarray(x), np.empty((len(x), F, *size), x.dtype), np.empty(0, x.dtype)
     source = Source(x, 0, x.shape[1], nothing, nothing)
     target = Target(y, 0, F, nothing if b is None else np.ascontiguousarray(b))
-    if columns.pays(w.shape, y.shape, groups, x.itemsize, columns.MOST):
+    of_all = whole(y.shape)
+    if columns.pays(w.shape, of_all, groups, x.itemsize, columns.MOST):
         columns.conv2d(x, w, target.bias, y, stride, padding, dilation)
-    elif winograd.pays(x.shape, w.shape, y.shape, stride, dilation, winograd.CHANNELS):
+    elif winograd.pays(x.shape, w.shape, of_all, stride, dilation, winograd.CHANNELS):
         winograd.convolve(source, w, padding, target)
     else:
         p = forward_plan(x.shape, w.shape, stride, padding, dilation, groups, x.itemsize)

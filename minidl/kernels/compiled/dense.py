@@ -18,7 +18,7 @@ from minidl.kernels.compiled.norm import mean_and_variance, planes, vectors
 from minidl.kernels.compiled.operands import Gates, Source, Target
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
 from minidl.kernels.compiled.vectors import address, moments
-from minidl.kernels.shapes import Pair
+from minidl.kernels.shapes import Pair, whole
 
 MANY, SMALL = 64, 256  # channels of x, or at most so many pixels, of which `winograd` takes the gradient sooner than `direct`
 
@@ -43,7 +43,7 @@ def affine_relu_conv(X: Array, scale: Array, shift: Array, w: Array, padding: Pa
     _contiguous(X=X, Y=Y)
     source, target = Source(X, 0, C, *vectors(scale, shift)), Target(Y, first, F, np.empty(0, X.dtype))
     x_shape, y_shape = (len(X), C, *X.shape[2:]), (len(Y), F, *Y.shape[2:])
-    if winograd.pays(x_shape, w.shape, y_shape, (1, 1), (1, 1), winograd.CHANNELS_DENSE):
+    if winograd.pays(x_shape, w.shape, whole(y_shape), (1, 1), (1, 1), winograd.CHANNELS_DENSE):
         winograd.convolve(source, w, padding, target)
     else:
         p = forward_plan(x_shape, w.shape, (1, 1), padding, (1, 1), 1, X.itemsize)
