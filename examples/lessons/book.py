@@ -85,10 +85,10 @@ def execute(notebook: Any, quick: bool) -> None:
 
 
 def without_bars(outputs: list[Any]) -> Iterator[Any]:
-    """What cells have told, but for bars, which are drawn anew and anew: letters behind a carriage return, or a widget."""
+    """What cells have told, but for bars, which draw anew and anew: letters behind a carriage return, lines up, widgets."""
     for output in outputs:
         if output["output_type"] == "stream" and output["name"] == "stderr":
-            output["text"] = re.sub(r"\r[^\r\n]*", "", output["text"])
+            output["text"] = re.sub(r"\r[^\r\n]*|\x1b\[A", "", output["text"])
         elif "application/vnd.jupyter.widget-view+json" in output.get("data", ()):
             continue
         if output.get("text", "some").strip():
