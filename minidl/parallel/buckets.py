@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import accumulate
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,19 @@ class Buckets:
         ...
         sums = buckets.wait()      # by name, views of the buffers, which the next round overwrites
 
-    kinds: shape and dtype of each array, by its name. A bucket sets out when all of its arrays are finished, and not before the
-    one in front of it: so the ranks, which finish in the same order, sum the same ones. Raises TypeError and ValueError where
-    nbytes is no count.
+    kinds: shape and dtype of each array, by its name; xp: NumPy or CuPy, where they are. A bucket sets out when all of its
+    arrays are finished, and not before the one in front of it: so the ranks, which finish in the same order, sum the same ones.
+    Raises TypeError and ValueError where nbytes is no count.
     """
 
-    def __init__(self, world: Communicator, kinds: Mapping[Any, tuple[Sequence[int], Any]], nbytes: int = BYTES) -> None:
-        self.world, nbytes = world, count(nbytes, "nbytes")
+    def __init__(
+        self,
+        world: Communicator,
+        kinds: Mapping[Any, tuple[Sequence[int], Any]],
+        nbytes: int = BYTES,
+        xp: ModuleType = np,
+    ) -> None:
+        self.world, self.xp, nbytes = world, xp, count(nbytes, "nbytes")
         self.places: dict[Hashable, tuple[int, Array]] = {}  # of each array the bucket, and its part of the buffer
         self.buffers: list[Array] = []
         self.sizes: list[int] = []  # how many arrays
@@ -47,7 +54,7 @@ class Buckets:
 
     def _add(self, names: list[Any], kinds: Mapping[Any, tuple[Sequence[int], Any]]) -> None:
         counts = [int(np.prod(kinds[name][0])) for name in names]
-        buffer = np.zeros(sum(counts), kinds[names[0]][1])
+        buffer = self.xp.zeros(sum(counts), kinds[names[0]][1])
         for name, start, n in zip(names, accumulate(counts, initial=0), counts, strict=False):
             self.places[name] = len(self.buffers), buffer[start : start + n].reshape(kinds[name][0])
         self.buffers.append(buffer)

@@ -37,7 +37,7 @@ class Communicator:
         """Begin to replace a, C-contiguous and of any shape, by its sum over the ranks, and go on with something else.
 
         The order in which it is added up depends on the number of ranks and on nothing else: the same bits in every run, and
-        on every rank. Raises TypeError for an array on a GPU, with several ranks.
+        on every rank. An array on a GPU is summed there, by NCCL, which raises RuntimeError where that cannot be.
         """
         return Sum(a)
 

@@ -7,6 +7,7 @@ that compute, and it notices when another rank has ended and will never come. Th
 from __future__ import annotations
 
 import atexit
+import os
 import pickle
 import socket
 import sys
@@ -27,8 +28,9 @@ from mpi4py import MPI  # noqa: E402 - with the import MPI begins
 from mpi4py.futures import MPICommExecutor  # noqa: E402
 
 from minidl.arguments import count  # noqa: E402
-from minidl.array import Array  # noqa: E402
+from minidl.array import Array, array_module  # noqa: E402
 from minidl.parallel.communicator import Communicator, Sum  # noqa: E402
+from minidl.parallel.nccl import VISIBLE, GPUSums, own_gpu  # noqa: E402
 from minidl.parallel.threads import share_of_cores  # noqa: E402
 
 T = TypeVar("T")
@@ -68,7 +70,10 @@ class World(Communicator):
     def __init__(self) -> None:
         self.comm = MPI.COMM_WORLD.Dup()
         self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
-        self.threads = share_of_cores(self.comm.Split_type(MPI.COMM_TYPE_SHARED))
+        neighbours = self.comm.Split_type(MPI.COMM_TYPE_SHARED)  # the ranks of this machine
+        self.threads = share_of_cores(neighbours)
+        os.environ[VISIBLE] = own_gpu(neighbours.Get_rank(), os.environ.get(VISIBLE))
+        self._gpus: GPUSums | None = None
         self.name = f"rank {self.rank} of {self.size} on {socket.gethostname()}"
         self.waited = 0.0  # seconds
         self._notes = MPI.COMM_WORLD.Dup()
@@ -76,12 +81,11 @@ class World(Communicator):
         atexit.register(self.leave)
 
     def start_sum(self, a: Array) -> Sum:
-        if not isinstance(a, np.ndarray):
-            raise TypeError(
-                f"sum over {self.size} ranks: expected an array on the CPU, got one on a GPU, which several ranks cannot share "
-                "yet; write --device cpu, or start one process"
-            )
-        return _Pending(a, self)
+        if isinstance(a, np.ndarray):
+            return _Pending(a, self)
+        if self._gpus is None:
+            self._gpus = GPUSums(self, array_module(a))
+        return self._gpus.start(a)
 
     def gather(self, value: T) -> list[T]:
         mine = np.frombuffer(pickle.dumps(value), np.uint8)

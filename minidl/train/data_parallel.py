@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.array import Array, to_cpu
+from minidl.array import Array, array_module, to_cpu
 from minidl.core import Parameter, Step, Tensor, tape, walk
 from minidl.inference.heads import UNKNOWN
 from minidl.nn import Module
@@ -34,8 +34,8 @@ def check_ranks(world: Communicator, model: Module, settings: Settings) -> None:
     """Raises ValueError for what several ranks cannot do as one does."""
     if world.size == 1:
         return
-    if settings.device != "cpu":
-        raise ValueError(f"device: several ranks, here {world.size}, compute on CPUs alone, got {settings.device!r}; start one")
+    if settings.cuda_graph:
+        raise ValueError(f"cuda_graph: a step of {world.size} ranks cannot be recorded as one graph; leave it out")
     if model.generators():
         raise ValueError(
             f"model: it draws random numbers (dropout), of which {world.size} ranks would draw the same for other images; "
@@ -147,7 +147,7 @@ class SummedWalk:
         if self.buckets is None:
             kinds = {number: (p.shape, p.dtype) for number, p in enumerate(parameters)}
             self.world.agree({"the parameters that a walk meets": str(list(kinds.values()))})
-            self.order, self.buckets = order, Buckets(self.world, kinds)
+            self.order, self.buckets = order, Buckets(self.world, kinds, xp=array_module(parameters[0].data))
         if order != self.order:
             raise RuntimeError(
                 f"model: this step meets other parameters, {len(order)}, than the first one did, {len(self.order)}, so that "

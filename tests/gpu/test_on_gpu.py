@@ -25,6 +25,8 @@ from minidl.check import adjoint_check, gradient_check
 from minidl.data import Compose, Cutout, Loader, Normalize, RandomCrop, RandomFlip
 from minidl.explain import extremal_perturbation, meaningful_perturbation
 from minidl.kernels import reference
+from minidl.parallel import ALONE
+from minidl.parallel.nccl import GPUSums
 from minidl.train import Settings, fit
 from minidl.train.cuda_graph import CapturedGradients
 from models import densenet
@@ -61,6 +63,20 @@ def close(got: Any, want: Any, rtol: float, atol: float = 0.0) -> None:
     """Differ by at most rtol of the largest value, and atol"""
     want = to_cpu(want)
     np.testing.assert_allclose(to_cpu(got), want, rtol=0, atol=atol + rtol * float(np.abs(want).max(initial=0)))
+
+
+# ---- several GPUs
+
+
+def test_nccl_sums_over_one_gpu(gpu: None) -> None:
+    """All of `minidl.parallel.nccl` but other ranks."""
+    xp = sys.modules["cupy"]
+    if not xp.cuda.nccl.available:
+        pytest.skip("NCCL is missing: python -m cupyx.tools.install_library --library nccl --cuda 12.x")
+    a = to_gpu(np.arange(6, dtype=np.float32).reshape(2, 3))
+    found = GPUSums(ALONE, xp).start(a).wait()
+    assert found is a
+    np.testing.assert_array_equal(to_cpu(found), np.arange(6).reshape(2, 3))
 
 
 # ---- ops and kernels

@@ -119,6 +119,11 @@ def test_a_wrong_setting_is_told_once(tmp_path: pathlib.Path) -> None:
     assert text.count("batch_size: 16 is more than the 8 training images") == 1 and "rank 0 of 3" in text
 
 
+def test_each_rank_sees_a_gpu_of_its_own() -> None:
+    ask = "import minidl, os\nw = minidl.parallel.world()\nw.say(str(w.gather(os.environ['CUDA_VISIBLE_DEVICES'])))"
+    assert "['4', '7']" in run(2, "-c", ask, CUDA_VISIBLE_DEVICES="4,7")
+
+
 def test_ranks_that_do_not_see_each_other_do_not_train_alone() -> None:
     """As under an `srun` that does not tell MPI of the others."""
     text = run(1, "-c", "import minidl\nminidl.parallel.world()", code=1, SLURM_STEP_NUM_TASKS="2")
