@@ -86,6 +86,8 @@ class Buckets:
         self.open[number] -= 1
         while len(self.sums) < len(self.buffers) and not self.open[len(self.sums)]:
             self.sums.append(self.world.start_sum(self.buffers[len(self.sums)]))
+        for pending in self.sums:
+            pending.go_on()
 
     def wait(self) -> dict[Any, Array]:
         """The sums over the ranks, by name, of the shapes that were told, when all are there; a new round begins."""

@@ -59,6 +59,9 @@ class _Pending(Sum):
         self.world = world
         self.request = world.comm.Iallreduce(MPI.IN_PLACE, a, MPI.SUM)
 
+    def go_on(self) -> None:
+        self.request.Test()
+
     def wait(self) -> Array:
         self.world.wait(self.request)
         return self.a

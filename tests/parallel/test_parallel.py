@@ -18,7 +18,7 @@ from minidl.data import ColorJitter, Compose, Cutout, Dataset, Loader, RandomCro
 from minidl.data.share import share_of
 from minidl.inference import evaluate
 from minidl.ops.sync import SyncBatchNorm, batch_norm_relu, synchronized
-from minidl.parallel import ALONE, Buckets, Communicator
+from minidl.parallel import ALONE, Buckets, Communicator, Sum
 from minidl.train import Settings
 from minidl.train.balance import class_weights
 from minidl.train.data_parallel import SharedLoss, SummedWalk, check_ranks, still_together
@@ -95,6 +95,25 @@ def test_a_bucket_leaves_when_it_is_full_and_those_before_it_have_left() -> None
     assert {name: a.tolist() for name, a in buckets.wait().items()} == {key: [2, 2] for key in "abcd"}
     buckets.put("a", np.ones(2, np.float32))
     assert {name: a.tolist() for name, a in buckets.wait().items()} == {"a": [1, 1]} | {key: [0, 0] for key in "bcd"}
+
+
+def test_sums_go_on_while_others_are_waited_for() -> None:
+    """MPI sends and receives while it is called, so it is, after every array."""
+    moments = list[str]()
+
+    class Slow(Sum):
+        def go_on(self) -> None:
+            moments.append(f"{self.a.size}")
+
+    class World(Communicator):
+        def start_sum(self, a: Array) -> Sum:
+            return Slow(a)
+
+    buckets = Buckets(World(), {name: ((n,), "float32") for name, n in (("a", 3), ("b", 2), ("c", 1))}, 8)
+    for name in "abc":
+        buckets.finish(name)
+        moments.append(name)
+    assert moments == ["3", "a", "3", "2", "b", "3", "2", "1", "c"]
 
 
 def test_types_do_not_mix_in_a_bucket() -> None:
