@@ -219,7 +219,7 @@ PARSED = {  # what its script's own parser reads to the end, and why it is not r
     "python examples/ground_truth.py --full": "takes hours",
     "python examples/ground_truth.py --data ham10000 --root FOLDER": "wants HAM10000, which is fetched by hand",
     "python -m examples.lessons.book": "wants jupytext; tests/examples/test_lessons.py builds a part of it",
-    "python -m examples.lessons.clock": "takes half an hour; tests/examples/test_lessons.py times shorter ones",
+    "python -m examples.lessons.clock": "takes minutes; tests/examples/test_lessons.py times shorter ones",
     "python examples/big_images.py --size 1024": "takes minutes",
     "python examples/skin_cancer.py --root HAM10000 --weights resnet20-12fca82f.th --key state_dict --prefix module.": (
         "wants HAM10000 and published weights, which are fetched by hand"
@@ -228,6 +228,7 @@ PARSED = {  # what its script's own parser reads to the end, and why it is not r
         "wants HAM10000 and published weights, which are fetched by hand"
     ),
     "python -m tests.benchmarks.parallel": "wants MPI",
+    "python -m tests.parallel.equality": "wants CIFAR-10 and MPI; tests/parallel/test_mpi.py asks smaller nets",
     "python examples/train.py --device gpu": "wants a GPU",
     "python examples/train.py --device gpu --precision float16": "wants a GPU",
     "python examples/fast_cifar.py --device gpu --cuda-graph": "wants a GPU",

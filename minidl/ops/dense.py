@@ -98,14 +98,6 @@ class DenseBlock(Op):
         self.mean_X = mean_X
         return X
 
-    def _known(self, X: Array, first: int, count: int) -> Statistics:
-        """Of new channels, on all ranks"""
-        if self.world.size == 1:
-            found: Statistics = kernels.of(X).channel_statistics(X, first, count)
-            return found
-        mean, var, self.values = statistics(self.world, X, first, count)
-        return mean, var.astype(mean.dtype)
-
     def push(self, tx: Array | None, *tparameters: Array | None) -> Array:  # (N,C,H,W), (C',) (C',) (F,C',k,k) each
         """ty = [tx, tH_1, ..., tH_L]: of each norm, relu and convolution its own ty, one after the other"""
         check_alone(self.world)
@@ -158,6 +150,14 @@ class DenseBlock(Op):
         if not self.frozen:
             k.subtract_line(G, X, 0, self.mean_X[:C], a[:C], b[:C])
         return G[:, :C].copy(), *reversed(parameters)
+
+    def _known(self, X: Array, first: int, count: int) -> Statistics:
+        """Of new channels, on all ranks"""
+        if self.world.size == 1:
+            found: Statistics = kernels.of(X).channel_statistics(X, first, count)
+            return found
+        mean, var, self.values = statistics(self.world, X, first, count)
+        return mean, var.astype(mean.dtype)
 
     def parts(self) -> tuple[type[Op], ...]:
         return BatchNormFrozen if self.frozen else BatchNorm, ReLU, Conv2d, Concat
