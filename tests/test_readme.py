@@ -228,7 +228,7 @@ PARSED = {  # what its script's own parser reads to the end, and why it is not r
         "wants HAM10000 and published weights, which are fetched by hand"
     ),
     "python -m tests.benchmarks.parallel": "wants MPI",
-    "python -m tests.parallel.equality": "wants CIFAR-10 and MPI; tests/parallel/test_mpi.py asks smaller nets",
+    "python -m tests.parallel.equality --cifar10 data": "wants CIFAR-10 and MPI; tests/parallel/test_mpi.py asks smaller nets",
     "python examples/train.py --device gpu": "wants a GPU",
     "python examples/train.py --device gpu --precision float16": "wants a GPU",
     "python examples/fast_cifar.py --device gpu --cuda-graph": "wants a GPU",
