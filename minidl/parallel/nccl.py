@@ -25,8 +25,12 @@ def own_gpu(local: int, visible: str | None) -> str:
 
     A single one stays, as where Slurm has given each rank its own.
     """
-    names = [] if visible is None else visible.split(",")
-    return str(local) if visible is None else visible if len(names) == 1 else names[local] if local < len(names) else ""
+    if visible is None:
+        return str(local)
+    names = visible.split(",")
+    if len(names) == 1:
+        return visible
+    return names[local] if local < len(names) else ""
 
 
 class GPUSums:
