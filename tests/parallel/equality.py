@@ -49,7 +49,7 @@ def difference(a: Gradients, b: Gradients) -> float:
 def first_gradients(dtype: str, batches: tuple[int, ...], *asked: str) -> tuple[list[float], list[float]]:
     """How much those of 2 and of 3 ranks, and those of an ulp, differ from those of one rank, in several batch sizes.
 
-    Forward ranks have the bits of one. Where they have not, now and then a relu whose input is close to 0 opens or shuts, as it
+    Forward ranks have the bits of one. Had they not, a relu whose input is close to 0 would open or shut now and then, as it
     does where weights differ in the last place: that is worth some 1e-4.
     """
     by_ranks, by_ulp = list[float](), list[float]()

@@ -14,10 +14,9 @@ from minidl.array import Array
 from minidl.kernels.cache import kept
 from minidl.kernels.compiled import direct, winograd
 from minidl.kernels.compiled.direct_plan import forward_plan, grad_x_plan
-from minidl.kernels.compiled.norm import mean_and_variance, planes, vectors
+from minidl.kernels.compiled.norm import mean_and_variance, moments_about, planes, vectors
 from minidl.kernels.compiled.operands import Gates, Source, Target
 from minidl.kernels.compiled.parallel import SLOTS, in_parallel
-from minidl.kernels.compiled.vectors import address, moments
 from minidl.kernels.shapes import Pair, whole
 
 MANY, SMALL = 64, 256  # channels of x, or at most so many pixels, of which `winograd` takes the gradient sooner than `direct`
@@ -105,14 +104,7 @@ def _channel_statistics(c, x, first, mean, var):
 
 @kept(njit(nogil=True, error_model="numpy"))
 def _channel_moments(c, x, first, mean, sums, squares):
-    """The sums of `mean_and_variance`, whose bits they have where the images are summed in the same order."""
-    N, C, HW = x.shape
-    sums[c], squares[c] = 0.0, 0.0
-    for n in range(N):
-        plane = address(x, (n * C + first + c) * HW)
-        of_plane = moments(plane, mean[c], plane, mean[c], HW)
-        sums[c] += of_plane[0]
-        squares[c] += of_plane[1]
+    sums[c], squares[c] = moments_about(x, first + c, mean[c])
 
 
 @kept(njit(nogil=True, error_model="numpy"))

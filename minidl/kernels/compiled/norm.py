@@ -115,18 +115,24 @@ def vectors(*arrays: Array) -> list[Array]:
 
 
 @kept(njit(nogil=True, error_model="numpy"))
+def moments_about(x, c, mean):
+    """sum (x - mean) and sum (x - mean)^2 of channel c of x (N,C,HW), in float64"""
+    N, C, HW = x.shape
+    total, squares = 0.0, 0.0
+    for n in range(N):
+        plane = address(x, (n * C + c) * HW)
+        of_plane = moments(plane, mean, plane, mean, HW)
+        total += of_plane[0]
+        squares += of_plane[1]
+    return total, squares
+
+
+@kept(njit(nogil=True, error_model="numpy"))
 def mean_and_variance(x, c):
     """mean and (biased) var of channel c of x (N,C,HW), the first in the type of x, the second in float64"""
-    N, C, HW = x.shape
-    zero, total, squares = x.dtype.type(0), 0.0, 0.0
-    for n in range(N):
-        plane = address(x, (n * C + c) * HW)
-        total += moments(plane, zero, plane, zero, HW)[0]
-    mean = x.dtype.type(total / (N * HW))
-    for n in range(N):
-        plane = address(x, (n * C + c) * HW)
-        squares += moments(plane, mean, plane, mean, HW)[1]
-    return mean, squares / (N * HW)
+    values = len(x) * x.shape[2]
+    mean = x.dtype.type(moments_about(x, c, x.dtype.type(0))[0] / values)
+    return mean, moments_about(x, c, mean)[1] / values
 
 
 @njit(inline="always", error_model="numpy")
