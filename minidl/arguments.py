@@ -11,7 +11,7 @@ a NumPy float64 would turn arrays of float32 into float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -143,6 +143,16 @@ def one_of(value: str, name: str, choices: Iterable[str]) -> str:
     """One of the choices."""
     if not isinstance(value, str) or value not in choices:
         wrong(ValueError, name, f"one of {tuple(choices)}", value)
+    return value
+
+
+# ---- what goes by names
+
+
+def mapping(value: Any, name: str, of: str) -> Mapping[str, Any]:
+    """What has keys and values; `of` tells which in the message, as "name -> array"."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a dictionary, {of}, got {type(value).__name__}")
     return value
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl.arguments import mapping
 from minidl.array import Array, is_array, to_cpu
 from minidl.io import adapt, files, safetensors_file, torch_checkpoint
 from minidl.io.files import Path
@@ -135,8 +136,8 @@ def save_arrays(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, 
     The file appears as a whole or not at all: raises OSError with the reason, on a full disk for instance, and a previous
     file stays as it was. Raises TypeError for what are no arrays of numbers, or no strings.
     """
-    content = {name: _checked(name, a) for name, a in arrays.items()}
-    words = dict(metadata or {})
+    content = {name: _checked(name, a) for name, a in mapping(arrays, "arrays", "name -> array").items()}
+    words = {} if metadata is None else dict(mapping(metadata, "metadata", "name -> text"))
     for key, value in words.items():
         if not isinstance(key, str) or not isinstance(value, str) or key in (DIGEST, FORMAT):
             reserved = f"{DIGEST!r} and {FORMAT!r}"

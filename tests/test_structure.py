@@ -44,7 +44,7 @@ ARROWS = {
     "analysis": "arguments array contexts core inputs nn notebook ops",
     "flow": "analysis arguments array core inputs kernels notebook ops",
     "optim": "arguments array core io kernels nn",
-    "weights": "array io nn",
+    "weights": "arguments array io nn",
     "inference": "arguments array bar contexts core data flow nn ops parallel",
     "view": "analysis arguments array bar contexts core flow io kernels metrics nn notebook ops",
     "explain": "analysis arguments array contexts core flow inference io nn notebook ops optim view",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arguments import channels_first, count, counts, numbers, one_of, wrong
+from minidl.arguments import channels_first, count, counts, mapping, numbers, one_of, wrong
 from minidl.array import Array
 from minidl.data.lazy import LazyImages
 from minidl.data.partition import partition
@@ -62,7 +62,7 @@ class Dataset:
             object.__setattr__(self, "classes", {head: self.classes[head] for head in self.heads})  # in one order
         else:
             _check_labels("labels", self.labels, "classes", self.classes, N, 0)
-        for name, mask in self.masks.items():
+        for name, mask in mapping(self.masks, "masks", "name -> mask (N,H,W)").items():
             _check_array(f"masks[{name!r}]", mask, 3, (np.bool_,))
             if mask.shape != (N, H, W):
                 raise ValueError(f"masks[{name!r}]: expected shape {(N, H, W)}, got {mask.shape}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from minidl import ops
-from minidl.arguments import number
+from minidl.arguments import mapping, number
 from minidl.array import Array
 from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
@@ -47,7 +47,7 @@ def evidence_maps(
         TypeError, ValueError, MemoryError: as in `saliency`.
     """
     check_images(model, x)
-    asked = dict(target or {})
+    asked = {} if target is None else dict(mapping(target, "target", "head -> class"))
     with evaluation_mode(model, 1), no_grad():
         names = list(heads_of(model(x[:1])))
     if unknown := sorted(asked.keys() - set(names)):

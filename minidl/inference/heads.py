@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minidl import ops
+from minidl.arguments import mapping
 from minidl.core import Tensor
 from minidl.nn import Module
 
@@ -46,7 +47,7 @@ class Heads(Module):
     """
 
     def __init__(self, model: Module, classes: Mapping[str, Sequence[str]]) -> None:
-        self.model, self.classes = model, dict(classes)
+        self.model, self.classes = model, dict(mapping(classes, "classes", "head -> the names of its classes"))
 
     def forward(self, x: Tensor) -> Any:
         return side_by_side(self.model(x), self.classes)

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arguments import count, number, numbers, one_of, wrong
+from minidl.arguments import count, mapping, number, numbers, one_of, wrong
 from minidl.array import Array
 from minidl.data import Dataset, Normalize, read_image
 from minidl.data.reading import as_held
@@ -148,6 +148,7 @@ class Contract:
         _, C, H, W = train_set.images.shape
         if arguments is None:
             arguments = {"num_classes": width(train_set.classes), "in_channels": C}
+        mapping(arguments, "arguments", "name -> value")
         mean, std = (a.tolist() for a in train_set.mean_std())
         dtype, around = train_set.images.dtype.name, range_of(train_set.images)
         about = dtype, around, mean, std, train_set.window, page, test_flips

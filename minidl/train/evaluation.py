@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from minidl import metrics
+from minidl.arguments import mapping
 from minidl.array import Array
 from minidl.data import Dataset
 from minidl.inference.evaluation import evaluate
@@ -61,7 +62,7 @@ def evaluate_run(
         FloatingPointError: the loss is not finite.
         BlockingIOError, OSError: as of `fit`.
     """
-    folder = pathlib.Path(folder)
+    folder, nets = pathlib.Path(folder), mapping(nets, "nets", "name -> what builds that net")
     path = folder / "test.json"
     with lock.hold(folder):
         settings, digests = Settings.of_run(folder), digests_of({"test": test_set})

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidl import metrics, weights
+from minidl.arguments import mapping
 from minidl.array import Array, to_device
 from minidl.inference.evaluation import predict
 from minidl.inference.heads import Head, Heads, width
@@ -108,7 +109,7 @@ def load_run(path: Path, nets: Mapping[str, Callable[..., Module]]) -> TrainedNe
     Raises FileNotFoundError where there is none, and ValueError, in one sentence, where the file is damaged, old, of another
     format, of a net that is not in `nets`, or of other weights than its own.
     """
-    path = pathlib.Path(path)
+    path, nets = pathlib.Path(path), mapping(nets, "nets", "name -> what builds that net")
     if path.is_dir():
         path = path / "model.safetensors"
         if not path.exists():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from minidl.arguments import number, numbers, one_of
+from minidl.arguments import mapping, number, numbers, one_of
 from minidl.array import Array, is_array
 from minidl.io.files import Path
 from minidl.view import figure
@@ -123,7 +123,7 @@ def accuracy_by_eps(
         "l2": (1, "length of the change, in units of [0, 1]"),
     }[one_of(norm, "norm", ("linf", "l2"))]
     eps, chance = numbers(eps, "eps", "[0, inf)"), number(chance, "chance", "[0, 1]")
-    if not eps or not shares:
+    if not eps or not mapping(shares, "shares", "attack -> a share for each eps"):
         raise ValueError(f"eps, shares: expected at least one of each, got {len(eps)} and {len(shares)}")
     found = {
         name: rows_of(values if is_array(values) else list(values), f"shares[{name!r}]", (len(eps),))
@@ -231,7 +231,7 @@ def linearity(path: Path | None, sweeps: Mapping[str, Linearity], classes: Seque
     and the legend says so. The kinds of files are as in `overlays`.
     Raises ValueError where there is no net, or one with more classes than names.
     """
-    if not sweeps:
+    if not mapping(sweeps, "sweeps", "name of the net -> what linearity gives"):
         raise ValueError("sweeps: no net to draw")
     for name, found in sweeps.items():
         if found.along.logits.shape[1] > len(classes):

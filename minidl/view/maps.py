@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.arguments import one_of
+from minidl.arguments import mapping, one_of
 from minidl.array import Array
 from minidl.io.files import Path
 from minidl.view import figure
@@ -159,7 +159,7 @@ def _checked(
     images: Array, maps: Mapping[str, Array], window: Window | None, scale: str, captions: Sequence[str] | None
 ) -> tuple[Array, Window, list[Array]]:
     """All on the CPU, and of shapes that go together."""
-    for name, a in maps.items():
+    for name, a in mapping(maps, "maps", "method -> its maps (N,H,W)").items():
         values_of(a, name, getattr(a, "shape", ()))
     images, window = images_and_window(images, window)
     one_of(scale, "scale", SCALES)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl.arguments import mapping
 from minidl.array import Array, shape_of
 from minidl.io.files import Path
 from minidl.view import figure
@@ -19,6 +20,7 @@ from minidl.view.shares import share
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+ROW = ("epoch", "lr", "train_loss", "train_accuracy", "train_majority_accuracy")  # what each epoch has
 NAMED = 25  # up to so many classes have their names and counts written into the matrix
 LONGEST, SIZE = 2.4, 9  # of the names of classes: inches at most, points
 
@@ -28,13 +30,16 @@ def curves(path: Path | None, rows: Sequence[Mapping[str, Any]], title: str = ""
 
     A line tells what the largest class gets for every answer, of the validation images or else of the training images. What is
     NaN or infinite, as the loss of a training that went astray, is left out and named. The path's ending says which kind of
-    file: .png, .svg, .pdf, .jpg or .jpeg; None is for no file, see `view.Drawing`. Raises ValueError where there is no row, or
-    for another ending.
+    file: .png, .svg, .pdf, .jpg or .jpeg; None is for no file, see `view.Drawing`. Raises TypeError or ValueError where
+    there is no row, for what is none, and for another ending.
     """
     from matplotlib.ticker import MaxNLocator
 
     if not rows:
         raise ValueError("rows: no epoch to draw")
+    for i, row in enumerate(rows):
+        if lacking := [name for name in ROW if name not in mapping(row, f"rows[{i}]", "a line of metrics.jsonl")]:
+            raise ValueError(f"rows[{i}]: expected a line of metrics.jsonl, got none of its {', '.join(lacking)}")
     fig = figure.new(11, 3.4, w_pad=0.12, h_pad=0.08)
     loss, accuracy, lr = fig.subplots(1, 3, width_ratios=(4, 4, 2))
     epochs = [row["epoch"] for row in rows]

@@ -31,7 +31,7 @@ def roc(
     Raises ValueError where there is no curve, a share is outside [0, 1], points or intervals have other names, an interval is
     that of another score, or for another ending, TypeError for what is no curve, no point or no interval.
     """
-    points, intervals = points or {}, intervals or {}
+    points, intervals = {} if points is None else points, {} if intervals is None else intervals
     check(curves, ROCCurve, "curves", "metrics.roc_curve")
     check_names(points, curves, "points")
     check_names(intervals, curves, "intervals")
@@ -72,7 +72,7 @@ def precision_recall(
 
     What is raised is as of `roc`.
     """
-    intervals = intervals or {}
+    intervals = {} if intervals is None else intervals
     check(curves, PrecisionRecallCurve, "curves", "metrics.precision_recall_curve")
     check_names(intervals, curves, "intervals")
     told = {}

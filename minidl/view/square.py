@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl.arguments import mapping
 from minidl.metrics import Interval
 from minidl.view import figure
 from minidl.view.display import rows_of
@@ -84,6 +85,7 @@ def square(
 
 def check(found: Mapping[str, Any], kind: type, name: str, maker: str) -> None:
     """Raises ValueError where there is none, TypeError where one is not what the maker makes."""
+    mapping(found, name, f"name -> what {maker} gives")
     if not found:
         raise ValueError(f"{name}: expected at least one, got none")
     for key, value in found.items():
@@ -92,7 +94,7 @@ def check(found: Mapping[str, Any], kind: type, name: str, maker: str) -> None:
 
 
 def check_names(found: Mapping[str, Any], known: Mapping[str, Any], name: str) -> None:
-    if unknown := [key for key in found if key not in known]:
+    if unknown := [key for key in mapping(found, name, "by the same names") if key not in known]:
         raise ValueError(f"{name}: expected names among {list(known)[:10]}, got {unknown[0]!r}")
 
 
