@@ -146,6 +146,15 @@ def one_of(value: str, name: str, choices: Iterable[str]) -> str:
     return value
 
 
+def flag(value: Any, name: str) -> bool:
+    """True or False. All else is none, for "no" and "test" would count as true, and do so unseen."""
+    if value is True or value is False:
+        return value
+    if isinstance(value, np.bool_) or (is_array(value) and value.ndim == 0 and value.dtype.kind == "b"):
+        return bool(value)
+    wrong(TypeError, name, "True or False", value)
+
+
 # ---- what goes by names
 
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
+from minidl.arguments import flag
 from minidl.array import Array, array_module, device_of, is_array, is_float, plain_array
 from minidl.conduct import Conduct
 from minidl.mixed import half
@@ -41,6 +42,7 @@ class Named(Protocol):
 
 def numbers(data: Any, requires_grad: bool) -> Array:
     """The array of Tensor(data): an array as it is, in this machine's order of bytes; lists of floats become float32."""
+    flag(requires_grad, "requires_grad")
     if isinstance(data, Conduct):
         raise TypeError("Tensor(data): data is a Tensor already; use t.detach() for a leaf that shares its array")
     if not is_array(data):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.arguments import mapping
+from minidl.arguments import flag, mapping
 from minidl.array import Array, is_array, to_cpu
 from minidl.io import adapt, files, safetensors_file, torch_checkpoint
 from minidl.io.files import Path
@@ -83,7 +83,7 @@ def fill(
 
     All else is as of `load`: raises ValueError, and changes nothing, where the weights are those of another model.
     """
-    mine = model._state()
+    strict, adapt_input, mine = flag(strict, "strict"), flag(adapt_input, "adapt_input"), model._state()
     layers = [skip] if isinstance(skip, str) else list(skip)
     came = adapt.joined(state, mine)
     try:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minidl import Tensor, nn, ops
-from minidl.arguments import Pair, number, one_of
+from minidl.arguments import Pair, flag, number, one_of
 from models.net import Net, sizes
 
 
@@ -247,5 +247,5 @@ def googlenet(
         the end      4,944 x 1,000 + 1,000                                        4,945,000
     """
     if dropout is None:
-        dropout = 0.4 if paper else 0.2
-    return GoogLeNet(num_classes, in_channels, seed, module, paper, aux, dropout, aux_dropout)
+        dropout = 0.4 if flag(paper, "paper") else 0.2
+    return GoogLeNet(num_classes, in_channels, seed, module, flag(paper, "paper"), flag(aux, "aux"), dropout, aux_dropout)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minidl import Tensor, nn, ops
-from minidl.arguments import number
+from minidl.arguments import flag, number
 from models.googlenet import ConvRelu
 from models.net import Net, sizes
 
@@ -238,4 +238,4 @@ def inception_v3(
 
     aux: whether there is an auxiliary head. dropout: before the last linear layer.
     """
-    return Inception3(num_classes, in_channels, seed, aux, dropout)
+    return Inception3(num_classes, in_channels, seed, flag(aux, "aux"), dropout)

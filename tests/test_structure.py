@@ -34,7 +34,7 @@ ARROWS = {
     "kernels": "array contexts stable",
     "metrics": "arguments array bar notebook stable",
     "data": "arguments array bar",
-    "inputs": "array conduct mixed",
+    "inputs": "arguments array conduct mixed",
     "sharing": "array",
     "core": "array conduct contexts inputs kernels mixed sharing",
     "check": "arguments array core inputs",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from minidl.arguments import count, number, wrong
+from minidl.arguments import count, flag, number, wrong
 from minidl.array import Array, array_module
 from minidl.attack.ball import Bounds, check_norm, normalize, project, random_in_ball
 from minidl.attack.best import Best, check_output, loss_gradient, put
@@ -127,7 +127,7 @@ def apgd(
     eps, bounds = number(eps, "eps", "[0, inf)"), check_bounds(bounds)
     steps, seed = count(steps, "steps", 0), count(seed, "seed", 0)
     candidates, restarts = count(candidates, "candidates", 0), count(restarts, "restarts")
-    if restarts > 1 and not random_start:
+    if not flag(random_start, "random_start") and restarts > 1:
         wrong(ValueError, "restarts", "1 where random_start is False: all would be the same", restarts)
     if targeted and candidates:
         wrong(ValueError, "candidates", "0 of a targeted attack, whose class is y", candidates)

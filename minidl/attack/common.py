@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arguments import numbers, wrong
+from minidl.arguments import flag, numbers, wrong
 from minidl.array import Array, array_like, array_module
 from minidl.attack.ball import Bounds
 from minidl.attack.result import AttackResult
@@ -108,7 +108,7 @@ def reached(logits: Array, classes: Array, targeted: bool) -> Array:
 
 
 def check_target(y: Target, targeted: bool) -> None:
-    if targeted and y is None:
+    if flag(targeted, "targeted") and y is None:
         raise ValueError("y: a targeted attack needs the class that it is to reach, got None")
 
 
@@ -128,6 +128,7 @@ def attacked(
     """Run `core`, of at most so many `steps`, on one batch after the other, and collect what it did."""
     check_images(net, x, y, "y")
     check_target(y, targeted)
+    keep_path = flag(keep_path, "keep_path")
     x = inside(x, bounds)
     xp, parts, paths = array_module(x), [], []
     with reporting(len(x) * steps, progress, params["method"]) as advance:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minidl.arguments import count, number, wrong
+from minidl.arguments import count, flag, number, wrong
 from minidl.array import Array, array_module
 from minidl.attack.ball import Bounds, check_norm, normalize, project, random_in_ball
 from minidl.attack.best import Best, check_output, loss_gradient, put
@@ -64,7 +64,7 @@ def pgd(
     steps, seed = count(steps, "steps", 0), count(seed, "seed", 0)
     length = eps / 4 if step_size is None else number(step_size, "step_size", "[0, inf)")
     restarts = count(restarts, "restarts")
-    best = best or restarts > 1
+    random_start, best = flag(random_start, "random_start"), flag(best, "best") or restarts > 1
     check_output(output)
     if restarts > 1 and not random_start:
         wrong(ValueError, "restarts", "1 where random_start is False: all would be the same", restarts)

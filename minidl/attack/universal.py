@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.arguments import count, number
+from minidl.arguments import count, flag, number
 from minidl.array import Array, array_module
 from minidl.attack.ball import Bounds, add, check_norm, clip_norm
 from minidl.attack.common import PerChannel, check_bounds, check_target, inside, on_images, reached
@@ -70,6 +70,7 @@ def universal(
     net = on_images(model, x, mean, std)
     check_images(net, x, y, "y")
     check_target(y, targeted)
+    keep_path = flag(keep_path, "keep_path")
     x = inside(x, bounds)
     xp, rng, N = array_module(x), np.random.default_rng(seed), len(x)
     v = xp.zeros_like(x[:1])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minidl.arguments import one_of
+from minidl.arguments import flag, one_of
 from minidl.array import Array
 from minidl.data.dataset import Dataset
 from minidl.data.download import fetch
@@ -69,6 +69,7 @@ def cifar10(root: str | os.PathLike[str], train: bool = True, download: bool = F
     Raises:
         FileNotFoundError: the folder or a file in it is missing.
         OSError: the archive could not be downloaded or written.
+        TypeError: `train` or `download` is neither True nor False.
         ValueError: a file is not a whole number of records, or holds a label or a class list that cannot be.
     """
     return read(CIFAR10, root, train, download, label=0)
@@ -85,7 +86,7 @@ def cifar100(root: str | os.PathLike[str], train: bool = True, download: bool = 
 
 def read(layout: Layout, root: str | os.PathLike[str], train: bool, download: bool, label: int) -> Dataset:
     """The set that `layout` describes, with the label byte number `label` of each record."""
-    root = pathlib.Path(root)
+    root, train, download = pathlib.Path(root), flag(train, "train"), flag(download, "download")
     folder = root / layout.folder
     if download and not folder.exists():
         fetch(layout.url, layout.known_hash, root, layout.folder)

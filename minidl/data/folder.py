@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arguments import wrong
+from minidl.arguments import flag, wrong
 from minidl.data.dataset import Dataset
 from minidl.data.decoding import UnreadableError, is_dicom
 from minidl.data.files import How, Image, read_alike
@@ -79,7 +79,7 @@ def image_folder(
         TypeError: these are no integers, or `groups` is no string.
     """
     root, how = pathlib.Path(root), How(size, channels, page, window)
-    pattern = group_pattern(groups)
+    lazy, pattern = flag(lazy, "lazy"), group_pattern(groups)
     passed = PassedOver()
     classes = _classes(root, passed)
     files = [(file, label) for label, found in enumerate(classes.values()) for file in found]

@@ -77,6 +77,7 @@ def ham10000(
         arguments.one_of(name, "labels", HEADS)
     if not heads or len(set(heads)) < len(heads):
         arguments.wrong(ValueError, "labels", f"one of {HEADS}, or several", labels)
+    train = arguments.flag(train, "train")
     test, seed = arguments.number(test, "test", "(0, 1)"), arguments.count(seed, "seed", 0)
     H, W = arguments.counts(size, "size", length=2)
     rows = _rows(_metadata(root))

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minidl.arguments import count, counts, one_of, wrong
+from minidl.arguments import count, counts, flag, one_of, wrong
 from minidl.array import DEVICES, Array, array_module, is_array, to_device, to_gpu
 from minidl.data.ahead import ahead
 from minidl.data.augment import Augmentation
@@ -64,7 +64,8 @@ class Loader:
         if augment is not None and not callable(augment):
             raise TypeError(f"augment: expected a function f(x, rng), got {augment!r}")
         self.device = one_of(device, "device", DEVICES)
-        self.dataset, self.shuffle, self.augment, self.drop_last = dataset, shuffle, augment, drop_last
+        self.dataset, self.augment = dataset, augment
+        self.shuffle, self.drop_last = flag(shuffle, "shuffle"), flag(drop_last, "drop_last")
         self.batch_size = count(batch_size, "batch_size")
         self.seed = count(seed, "seed", 0)
         self.prefetch = count(prefetch, "prefetch", 0)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minidl.arguments import one_of, wrong
+from minidl.arguments import flag, one_of, wrong
 from minidl.array import Array
 from minidl.data.dataset import Dataset
 from minidl.data.files import How, Image, read_alike
@@ -67,6 +67,7 @@ def csv(
     if not heads or not all(isinstance(head, str) for head in heads) or len(set(heads)) < len(heads):
         wrong(ValueError, "labels", "the name of a column, or several", labels)
     rows = _rows(path, ["file", *heads])
+    lazy = flag(lazy, "lazy")
     files = _files(path, root, rows, required=heads if isinstance(labels, str) else [])
     splits = _splits(path, rows)
     classes = {head: _classes({row[head] for _, row in rows} - {""}) for head in heads}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minidl.arguments import count, number
+from minidl.arguments import count, flag, number
 from minidl.array import Array, array_module, device_of, is_array, shape_of, to_cpu, to_device
 from minidl.contexts import contained
 from minidl.core import no_grad
@@ -61,7 +61,7 @@ def infidelity(
     Raises TypeError and ValueError for an argument that cannot be, MemoryError where a batch does not fit into memory.
     """
     check_images(model, x, target)
-    samples, seed = count(samples, "samples"), count(seed, "seed", 0)
+    samples, seed, normalize = count(samples, "samples"), count(seed, "seed", 0), flag(normalize, "normalize")
     noise, start = number(noise, "noise", "(0, inf)"), as_images(baseline, x, "baseline")
     if not callable(perturbation) and perturbation not in PERTURBATIONS:
         raise ValueError(f"perturbation: expected one of {PERTURBATIONS}, or a function of an image, got {perturbation!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.arguments import count, number
+from minidl.arguments import count, flag, number
 from minidl.array import Array, array_module, to_cpu
 from minidl.contexts import contained
 from minidl.evaluate.randomization import Method
@@ -51,7 +51,7 @@ def max_sensitivity(
     """
     check_images(model, x, target)
     radius = number(radius, "radius", "(0, inf)")
-    samples, seed = count(samples, "samples"), count(seed, "seed", 0)
+    samples, seed, normalize = count(samples, "samples"), count(seed, "seed", 0), flag(normalize, "normalize")
     classes, _ = classes_and_scores(model, x, target, "logit", batch_size)
     xp, N = array_module(x), len(x)
 

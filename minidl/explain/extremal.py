@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minidl import ops
-from minidl.arguments import count, number, numbers, wrong
+from minidl.arguments import count, flag, number, numbers, wrong
 from minidl.array import Array, array_like, array_module
 from minidl.core import Parameter, Tensor, no_grad
 from minidl.explain.explanation import Explanation, explainer
@@ -96,7 +96,7 @@ def extremal_perturbation(
         wrong(ValueError, "areas", "one or more numbers in (0, 1)", areas)
     step = max(1, round(min(H, W) / 32)) if step is None else count(step, "step")
     sigma = 3.0 * step if sigma is None else number(sigma, "sigma", "(0, inf)")
-    levels, iterations = count(levels, "levels", 2), count(iterations, "iterations")
+    levels, iterations, flip = count(levels, "levels", 2), count(iterations, "iterations"), flag(flip, "flip")
     blur, lr = number(blur, "blur", "(0, inf)"), number(lr, "lr", "[0, inf)")
     kernel = spots(step, sigma)
     xp, A = array_module(x), len(areas)

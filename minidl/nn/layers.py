@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl import ops
-from minidl.arguments import Pair, count, number, pair
+from minidl.arguments import Pair, count, flag, number, pair
 from minidl.array import Array
 from minidl.core import Parameter, Tensor
 from minidl.nn import init as inits
@@ -49,7 +49,7 @@ class Conv2d(Module):
         self.stride, self.padding = pair(stride, "stride", 1), pair(padding, "padding", 0)
         self.dilation, self.groups = pair(dilation, "dilation", 1), G
         self.weight = Parameter(init((F, C // G, *pair(kernel_size, "kernel_size", 1)), inits.generator(rng)), "weight")
-        self.bias = Parameter(np.zeros(F, np.float32), "bias") if bias else None
+        self.bias = Parameter(np.zeros(F, np.float32), "bias") if flag(bias, "bias") else None
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.conv2d(x, self.weight, self.bias, *self.geometry)
@@ -86,7 +86,7 @@ class Linear(Module):
     ) -> None:
         shape = count(out_features, "out_features"), count(in_features, "in_features")
         self.weight = Parameter(init(shape, inits.generator(rng)), "weight")
-        self.bias = Parameter(np.zeros(shape[0], np.float32), "bias") if bias else None
+        self.bias = Parameter(np.zeros(shape[0], np.float32), "bias") if flag(bias, "bias") else None
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.linear(x, self.weight, self.bias)
@@ -180,7 +180,7 @@ class GroupNorm(Module):
         if self.num_channels % self.num_groups:
             raise ValueError(f"num_groups: expected a divisor of the {self.num_channels} channels, got {self.num_groups}")
         self.eps = number(eps, "eps", "(0, inf)")
-        self.weight = Parameter(np.ones(self.num_channels, np.float32), "weight") if affine else None
+        self.weight = Parameter(np.ones(self.num_channels, np.float32), "weight") if flag(affine, "affine") else None
         self.bias = Parameter(np.zeros(self.num_channels, np.float32), "bias") if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -263,7 +263,7 @@ class MaxPool2d(Module):
         self.kernel_size, self.padding, self.ceil_mode = (
             pair(kernel_size, "kernel_size", 1),
             pair(padding, "padding", 0),
-            ceil_mode,
+            flag(ceil_mode, "ceil_mode"),
         )
         self.stride = self.kernel_size if stride is None else pair(stride, "stride", 1)
 
@@ -290,7 +290,7 @@ class AvgPool2d(Module):
     ) -> None:
         self.kernel_size, self.padding = pair(kernel_size, "kernel_size", 1), pair(padding, "padding", 0)
         self.stride = self.kernel_size if stride is None else pair(stride, "stride", 1)
-        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+        self.ceil_mode, self.count_include_pad = flag(ceil_mode, "ceil_mode"), flag(count_include_pad, "count_include_pad")
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)

@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from minidl.arguments import flag
 from minidl.array import Array, is_array, is_float, to_cpu, to_device
 from minidl.contexts import Block, Setting
 from minidl.core import Parameter, Tensor, frozen
@@ -144,9 +145,9 @@ class Module:
     def train(self, mode: bool = True) -> Self:
         """Into training: batch norm takes the statistics of the batch, dropout drops.
 
-        Raises RuntimeError inside `evaluating()`, in its thread.
+        Raises RuntimeError inside `evaluating()`, in its thread, TypeError for a mode that is neither True nor False.
         """
-        modules = self.modules()
+        mode, modules = flag(mode, "mode"), self.modules()
         if mode and any(module._evaluates_here() for module in modules):
             raise RuntimeError(f"{type(self).__name__}.train(): {_LEAVE_FIRST}")
         for module in modules:
@@ -165,7 +166,7 @@ class Module:
 
     @training.setter
     def training(self, mode: bool) -> None:
-        if mode and self._evaluates_here():
+        if flag(mode, "training") and self._evaluates_here():
             raise RuntimeError(f"{type(self).__name__}.training = True: {_LEAVE_FIRST}")
         self.__dict__["training"] = mode
 
@@ -222,7 +223,7 @@ class Module:
         are no error and the rest is loaded.
         """
         mine = self._state()
-        missing, unexpected = compare(mine, state, f"state of {type(self).__name__}", strict)
+        missing, unexpected = compare(mine, state, f"state of {type(self).__name__}", flag(strict, "strict"))
         for name, target in mine.items():
             if name in state:
                 overwrite(target, state[name])

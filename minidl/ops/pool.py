@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minidl import kernels
-from minidl.arguments import Pair, images, pair
+from minidl.arguments import Pair, flag, images, pair
 from minidl.array import Array, array_module, sum_type
 from minidl.core import Grads, Op, Tensor
 from minidl.kernels.shapes import conv_size
@@ -91,7 +91,7 @@ def max_pool2d(
     Raises ValueError where the kernel is larger than the padded image, the padding more than half of it, or x of another
     shape, TypeError or ValueError for sizes that are no integers, or too small.
     """
-    return MaxPool2d(*_window(kernel_size, stride, padding), ceil_mode)(x)
+    return MaxPool2d(*_window(kernel_size, stride, padding), flag(ceil_mode, "ceil_mode"))(x)
 
 
 def avg_pool2d(
@@ -107,6 +107,7 @@ def avg_pool2d(
     The arguments are as for `max_pool2d`. Padding is with zeros, which count in the mean unless `count_include_pad` is False.
     What is raised is as of `max_pool2d`.
     """
+    ceil_mode, count_include_pad = flag(ceil_mode, "ceil_mode"), flag(count_include_pad, "count_include_pad")
     return AvgPool2d(*_window(kernel_size, stride, padding), ceil_mode, count_include_pad)(x)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from minidl.arguments import count
+from minidl.arguments import count, flag
 from minidl.array import Array, array_module
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32
@@ -19,7 +19,7 @@ class _Reduction(Op):
     precision = (FLOAT32,)
 
     def __init__(self, axis: Axis, keepdims: bool) -> None:
-        self.axis, self.keepdims = axis, keepdims
+        self.axis, self.keepdims = axis, flag(keepdims, "keepdims")
 
     def spread(self, g: Array, x_shape: tuple[int, ...]) -> Array:
         """g, one value per reduction, repeated along the reduced axes to x_shape"""
@@ -154,7 +154,7 @@ class LogSumExp(_Reduction):
 def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """y = sum x along the axes, any shape -> the shape without them.
 
-    Raises ValueError for an axis that x has not, or that comes twice.
+    Raises ValueError for an axis that x has not, or that comes twice, TypeError for `keepdims` that is neither True nor False.
     """
     return Sum(axis, keepdims)(x)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minidl import kernels
-from minidl.arguments import Pair, images, number, numbers, pair
+from minidl.arguments import Pair, flag, images, number, numbers, pair
 from minidl.array import Array, array_module, sum_type
 from minidl.core import Grads, Op, Tensor
 from minidl.mixed import FLOAT32
@@ -53,7 +53,7 @@ def resize(x: Tensor, size: int | Pair, mode: str = "bilinear", align_corners: b
     """
     if mode not in ("bilinear", "nearest"):
         raise ValueError(f"mode: expected 'bilinear' or 'nearest', got {mode!r}")
-    if mode == "nearest" and align_corners:
+    if flag(align_corners, "align_corners") and mode == "nearest":
         raise ValueError("align_corners: has a meaning for mode 'bilinear' only")
     kind = "bilinear, corners aligned" if align_corners else mode
     return RowsAndColumns(kind, pair(size, "size", 1))(x)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from minidl import kernels
-from minidl.arguments import number
+from minidl.arguments import flag, number
 from minidl.array import Array
 from minidl.optim.optimizer import Optimizer
 
@@ -24,8 +24,8 @@ class SGD(Optimizer):
     def __init__(
         self, params: Iterable[Any], lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     ) -> None:
-        self.momentum, self.nesterov = number(momentum, "momentum", "[0, inf)"), nesterov
-        if nesterov and self.momentum == 0:
+        self.momentum, self.nesterov = number(momentum, "momentum", "[0, inf)"), flag(nesterov, "nesterov")
+        if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov: needs a momentum above 0, got 0")
         super().__init__(params, lr, weight_decay, ["momentum"])
 

@@ -35,7 +35,7 @@ import numpy as np
 
 from minidl import metrics, parallel
 from minidl.analysis.nonfinite import first_nonfinite
-from minidl.arguments import count
+from minidl.arguments import count, flag
 from minidl.array import Array, array_module, to_cpu, to_device
 from minidl.core import Tensor, walk
 from minidl.data import Dataset, Loader
@@ -113,6 +113,7 @@ def fit(
     """
     world = parallel.world() if world is None else world
     check_ranks(world, model, settings)
+    resume = flag(resume, "resume")
     train_set, validation = hold_out(train_set, validation, settings)
     flips = settings.flip if settings.test_flips else "none"
     contract = Contract.of(train_set, settings.model or type(model).__name__, arguments, settings.page, flips)

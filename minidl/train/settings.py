@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from minidl.arguments import count, number, numbers, one_of, pair, wrong
+from minidl.arguments import count, flag, number, numbers, one_of, pair, wrong
 from minidl.array import DEVICES
 from minidl.data import ColorJitter
 from minidl.data.windows import checked_window
@@ -118,8 +118,7 @@ class Settings:
             wrong(TypeError, "freeze", "the names of layers, such as ('layer1',)", self.freeze)
         object.__setattr__(self, "freeze", tuple(self.freeze))
         for name in ("cuda_graph", "sync_batch_norm", "aux", "lazy", "test_flips"):
-            if not isinstance(getattr(self, name), bool):
-                wrong(TypeError, name, "True or False", getattr(self, name))
+            object.__setattr__(self, name, flag(getattr(self, name), name))
         if self.test_flips and self.flip == "none":
             raise ValueError("test_flips: a net is asked by the flips that it is trained with, and flip is 'none'; set it, too")
         if self.patience is not None and self.select == "last":

@@ -20,7 +20,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from minidl.arguments import count, number, numbers, wrong
+from minidl.arguments import count, flag, number, numbers, wrong
 from minidl.array import Array
 from minidl.data.dataset import Dataset
 from minidl.data.lesions.render import ABSORBANCE, render
@@ -82,12 +82,12 @@ def lesions(
             wrong(ValueError, "evidence_channel", f"less than channels, {channels}", evidence_channel)
     if isinstance(without, str) or not set(without) <= set(PARTS):
         wrong(ValueError, "without", f"a collection of names out of {PARTS}", without)
-    probability = _probabilities(mark)
+    probability, flip = _probabilities(mark), flag(flip, "flip")
     with_freckle = 1.0 if freckle is None else number(freckle, "freckle", "[0, 1]")
 
     images = np.empty((n, channels, size, size), np.uint8)
     lesion, distractor, evidence, inked, edged = (np.empty((n, size, size), bool) for _ in range(5))
-    labels = (np.arange(n, dtype=np.int64) + bool(flip)) % 2
+    labels = (np.arange(n, dtype=np.int64) + flip) % 2
     step = max(1, 2**17 // size**2)  # images at a time, few enough to stay in the cache
     for start in range(0, n, step):
         part = slice(start, min(start + step, n))
