@@ -155,6 +155,19 @@ def flag(value: Any, name: str) -> bool:
     wrong(TypeError, name, "True or False", value)
 
 
+def generator(rng: Any, name: str = "rng") -> np.random.Generator:
+    """A generator of random numbers: a seed is none, for each call would draw the same."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"{name}: expected a numpy.random.Generator, as from np.random.default_rng(seed), got {rng!r}")
+    return rng
+
+
+def function(f: Any, name: str, of: str) -> None:
+    """What can be called; `of` tells how in the message, as "f(model, x)"."""
+    if not callable(f):
+        wrong(TypeError, name, f"a function {of}", f)
+
+
 # ---- what goes by names
 
 

@@ -45,6 +45,8 @@ def numbers(data: Any, requires_grad: bool) -> Array:
     flag(requires_grad, "requires_grad")
     if isinstance(data, Conduct):
         raise TypeError("Tensor(data): data is a Tensor already; use t.detach() for a leaf that shares its array")
+    if data is None:
+        raise TypeError("Tensor(data): expected a Tensor, an array or numbers, got None")
     if not is_array(data):
         data = np.asarray(data)
         if data.dtype == np.float64:
@@ -81,6 +83,8 @@ def check(xs: tuple[Named | None, ...], mix: bool) -> None:
     first: Named | None = None
     for i, x in enumerate(xs):
         if x is None:
+            if i == 0:
+                raise TypeError("input 0: expected a Tensor, an array or numbers, got None")
             continue
         if not is_float(x.dtype):
             raise TypeError(f"input {i}: expected floats, got {x.dtype}; write x.to(dtype='float32'), of pixels x / 255")

@@ -16,7 +16,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +25,7 @@ from minidl.array import Array, is_array, to_cpu
 from minidl.io import adapt, files, safetensors_file, torch_checkpoint
 from minidl.io.files import Path
 from minidl.io.notes import short, some
-
-if TYPE_CHECKING:
-    from minidl.nn import Module
+from minidl.nn.module import Module, check_model
 
 DIGEST, FORMAT = "sha256", "minidl_format"  # keys in the metadata
 NEWEST = 1  # format
@@ -35,7 +33,11 @@ ENDINGS = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt")  # of files of
 
 
 def save(model: Module, path: Path) -> None:
-    """Write the parameters and buffers of `model`. On an error, such as a full disk, a previous file stays as it was."""
+    """Write the parameters and buffers of `model`. On an error, such as a full disk, a previous file stays as it was.
+
+    Raises TypeError for what is no Module, and OSError where the file could not be written.
+    """
+    check_model(model)
     save_arrays(path, model.state_dict(), {"model": type(model).__name__})
 
 
@@ -67,6 +69,7 @@ def load(
     nothing, where the file is damaged or of another kind, and where the weights are those of another model, OSError where it
     cannot be read, or is a folder.
     """
+    check_model(model)
     return fill(model, load_state(path, key=key, prefix=prefix), path, strict, skip=skip, adapt_input=adapt_input)
 
 

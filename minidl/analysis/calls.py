@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minidl.contexts import Block
-from minidl.nn.module import Module, Told, watchers
+from minidl.nn.module import Module, Told, check_model, watchers
 from minidl.ops.fused import fuse
 
 
@@ -13,5 +13,6 @@ def watch(model: Module, before: Told | None = None, after: Told | None = None) 
     `name` is the dotted one, "" for the model itself. Calls nest as the modules do, and so may `with watch(...)`. Only calls in
     this thread count. No ops are fused meanwhile (`ops.unfused`), for a fused op computes several modules and calls none.
     """
+    check_model(model)
     told = {id(module): (name, before, after) for name, module in model.named_modules()}
     return Block(None, (watchers, told), (fuse, False), name="watch")

@@ -18,7 +18,7 @@ from minidl.analysis.receptive import Field
 from minidl.array import array_module
 from minidl.contexts import contained
 from minidl.core import Op, Parameter, Tensor, tape
-from minidl.nn.module import Module
+from minidl.nn.module import Module, check_model
 from minidl.ops.fused import unfused
 
 HEAD = ["name", "op", "output", "receptive field", "jump", "parameters", "multiply-adds", "activation bytes"]
@@ -146,8 +146,7 @@ def cost(model: Module, input_shape: Sequence[int]) -> Cost:
 
     The model comes back as it was. Raises TypeError or ValueError for what is no model or no shape.
     """
-    if not isinstance(model, Module):
-        raise TypeError(f"model: expected a Module, got {type(model).__name__}")
+    check_model(model)
     shape = arguments.counts(input_shape, "input_shape")
     if not shape:
         raise ValueError("input_shape: expected sizes, such as (3, 224, 224), got none")

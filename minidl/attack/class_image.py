@@ -16,6 +16,7 @@ from minidl.contexts import contained
 from minidl.core import Tensor
 from minidl.inference.batches import Progress
 from minidl.nn import Module
+from minidl.nn.module import check_model
 
 
 @contained
@@ -56,6 +57,7 @@ def class_image(
 
     The other arguments, and what is raised, are those of `fgsm`. `delta` is the way from the noise.
     """
+    check_model(model)
     step_size, decay, sigma, noise = (
         number(value, name, "[0, inf)")
         for name, value in (("step_size", step_size), ("decay", decay), ("sigma", sigma), ("noise", noise))

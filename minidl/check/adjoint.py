@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arguments import count, number
+from minidl.arguments import count, function, number
 from minidl.check.differences import GradientError, as_float64, chain, in_words, normal
 from minidl.core import Tensor, gradients, jvp, no_grad
 
@@ -25,6 +25,7 @@ def adjoint_check(f: Callable[..., Tensor], inputs: Sequence[Any], *, seed: int 
     only differences find. Where they tell which of the two is wrong, the error says so. Raises TypeError or ValueError, too,
     for an argument that cannot be.
     """
+    function(f, "f", "of a Tensor for each input")
     arrays = as_float64(inputs)
     seed, tolerance = count(seed, "seed", 0), number(tolerance, "tolerance", "(0, inf)")
     xs = [Tensor(x, True, f"input {i}") for i, x in enumerate(arrays)]

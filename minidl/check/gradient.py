@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arguments import count, number
+from minidl.arguments import count, function, number
 from minidl.array import Array, array_module, is_array, to_cpu
 from minidl.check import slips
 from minidl.check.differences import Difference, GradientError, Point, as_float64, chain, in_words, name, normal, same
@@ -81,6 +81,7 @@ def gradient_check(
 
     Raises TypeError or ValueError, too, for an argument that cannot be: no inputs, an empty one, another cotangent, numbers.
     """
+    function(f, "f", "of a Tensor for each input")
     xs = as_float64(inputs)
     seed, step, tolerance = count(seed, "seed", 0), number(step, "step", "(0, inf)"), number(tolerance, "tolerance", "(0, inf)")
     rng = np.random.default_rng(seed)

@@ -269,6 +269,12 @@ def _one_each(name: str, values: Any, N: int, kinds: str) -> Array:
     return array
 
 
+def check_dataset(value: object, name: str) -> None:
+    """Raises TypeError for what is none."""
+    if not isinstance(value, Dataset):
+        raise TypeError(f"{name}: expected a minidl.data.Dataset, got a {type(value).__name__}")
+
+
 def _check_array(name: str, value: object, ndim: int, dtypes: tuple[type[np.generic], ...]) -> None:
     names = " or ".join(np.dtype(d).name for d in dtypes)
     if not isinstance(value, np.ndarray):

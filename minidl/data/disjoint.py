@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 
 from minidl.arguments import wrong
-from minidl.data.dataset import Dataset
+from minidl.data.dataset import Dataset, check_dataset
 
 HEAD = 2**16  # bytes of a file that are compared before all of them are
 
@@ -26,8 +26,7 @@ def check_disjoint(*parts: Dataset, roots: Sequence[str | os.PathLike[str]] | No
     what is no Dataset. Sets without groups pass for them: nothing is known.
     """
     for part in parts:
-        if not isinstance(part, Dataset):
-            wrong(TypeError, "parts", "minidl.data.Datasets", part)
+        check_dataset(part, "parts")
     for a, b in combinations([part for part in parts if part.groups is not None], 2):
         _check_groups(a, b)
     if roots is None:

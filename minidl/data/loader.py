@@ -12,7 +12,7 @@ from minidl.arguments import count, counts, flag, one_of, wrong
 from minidl.array import DEVICES, Array, array_module, is_array, to_device, to_gpu
 from minidl.data.ahead import ahead
 from minidl.data.augment import Augmentation
-from minidl.data.dataset import Dataset
+from minidl.data.dataset import Dataset, check_dataset
 from minidl.data.share import SharedDraws, share_of
 
 A = TypeVar("A")
@@ -59,8 +59,7 @@ class Loader:
         device: str = "cpu",
         share: tuple[int, int] = (0, 1),
     ) -> None:
-        if not isinstance(dataset, Dataset):
-            raise TypeError(f"dataset: expected a minidl.data.Dataset, got {type(dataset).__name__}")
+        check_dataset(dataset, "dataset")
         if augment is not None and not callable(augment):
             raise TypeError(f"augment: expected a function f(x, rng), got {augment!r}")
         self.device = one_of(device, "device", DEVICES)

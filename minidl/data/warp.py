@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arguments import number, numbers, wrong
+from minidl.arguments import generator, number, numbers, wrong
 from minidl.array import Array, array_module
 from minidl.data.augment import Fill, checked_fill, checked_shape, fill_of
 
@@ -56,7 +56,7 @@ class RandomRotation:
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         N, *_ = checked_shape(x)
         low, high = self.degrees  # type: ignore[misc]
-        a = np.deg2rad(rng.uniform(low, high, N))
+        a = np.deg2rad(generator(rng).uniform(low, high, N))
         cos, sin = np.cos(a), np.sin(a)
         return _warped(x, ((cos, sin), (-sin, cos)), self.fill)
 
@@ -87,7 +87,7 @@ class RandomZoom:
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         N, *_ = checked_shape(x)
-        f, none = rng.uniform(*self.scale, N), np.zeros(N)
+        f, none = generator(rng).uniform(*self.scale, N), np.zeros(N)
         return _warped(x, ((1 / f, none), (none, 1 / f)), self.fill)
 
 
@@ -126,7 +126,7 @@ class ColorJitter:
         for name in "saturation", "hue":
             if getattr(self, name) and C != 3:
                 raise ValueError(f"{name}: expected images of 3 channels, red, green and blue, got {C}: pass {name}=0")
-        draws = rng.random((4, N))  # as many whatever the strengths, so that these do not change each other's
+        draws = generator(rng).random((4, N))  # as many whatever the strengths, so that these do not change each other's
         xp = array_module(x)
 
         def factor(strength: float, draw: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.arguments import count, flag, number
+from minidl.arguments import count, flag, function, number
 from minidl.array import Array, array_module, to_cpu
 from minidl.contexts import contained
 from minidl.evaluate.randomization import Method
@@ -50,6 +50,7 @@ def max_sensitivity(
     image, MemoryError where a batch does not fit into memory.
     """
     check_images(model, x, target)
+    function(method, "method", "f(model, x, target=...), such as explain.saliency")
     radius = number(radius, "radius", "(0, inf)")
     samples, seed, normalize = count(samples, "samples"), count(seed, "seed", 0), flag(normalize, "normalize")
     classes, _ = classes_and_scores(model, x, target, "logit", batch_size)

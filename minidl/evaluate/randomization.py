@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from minidl import notebook
-from minidl.arguments import count, number, one_of
+from minidl.arguments import count, function, number, one_of
 from minidl.array import Array, array_module, device_of, to_cpu, to_device
 from minidl.contexts import Block, contained
 from minidl.core import Parameter, Tensor
@@ -97,6 +97,7 @@ def randomization(
     MemoryError where a batch does not fit into memory.
     """
     check_images(model, x, target)
+    function(method, "method", "f(model, x, target=...), such as explain.saliency")
     one_of(similarity, "similarity", SIMILARITY)
     every, seed = count(every, "every"), count(seed, "seed", 0)
     classes = to_cpu(classes_and_scores(model, x, target, "logit")[0])

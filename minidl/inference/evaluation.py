@@ -10,10 +10,11 @@ import numpy as np
 
 from minidl import ops
 from minidl.arguments import count, one_of
-from minidl.array import Array, array_module, to_cpu
+from minidl.array import Array, array_module, is_array, to_cpu
 from minidl.contexts import contained
 from minidl.core import Tensor, no_grad
 from minidl.data import Augmentation, Dataset, Loader
+from minidl.data.dataset import check_dataset
 from minidl.data.share import share_of
 from minidl.inference.batches import batches
 from minidl.inference.flips import FLIPS, mean_over_flips
@@ -22,6 +23,7 @@ from minidl.inference.images import check_layout
 from minidl.inference.memory import batch_in_memory
 from minidl.inference.scores import Output, Target, decisions, score, targets
 from minidl.nn import Module
+from minidl.nn.module import check_model
 from minidl.parallel import ALONE, Communicator
 
 PIXELS = 250 * 3 * 32 * 32  # of a batch of `evaluate`, channels counted
@@ -71,7 +73,10 @@ def predict(model: Module, x: Array, batch_size: int = 32, flips: str = "none") 
     Raises TypeError or ValueError for a batch_size that is no integer of at least 1, ValueError for other flips, a model that
     returns something else and for x that looks like (N,H,W,C), and MemoryError where a batch does not fit into memory.
     """
+    check_model(model)
     one_of(flips, "flips", FLIPS)
+    if not is_array(x):
+        raise TypeError(f"x: expected an array, images as the model was trained on them, got a {type(x).__name__}")
     if x.ndim == 4:
         check_layout(model, x)
     parts = []
@@ -109,6 +114,8 @@ def evaluate(
     or ValueError for a batch_size that is no integer of at least 1, ValueError for other flips, a head of which no label is
     known, and logits of another width than that of the heads, MemoryError where a batch does not fit into memory.
     """
+    check_model(model)
+    check_dataset(dataset, "dataset")
     one_of(flips, "flips", FLIPS)
     if batch_size is None:
         batch_size = max(1, min(250, PIXELS // dataset.images[0].size))

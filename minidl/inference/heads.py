@@ -9,6 +9,7 @@ from minidl import ops
 from minidl.arguments import mapping
 from minidl.core import Tensor
 from minidl.nn import Module
+from minidl.nn.module import check_model
 
 UNKNOWN = -1  # the label of an image of which the answer of a head is not known, see `minidl.data.Dataset`
 
@@ -47,6 +48,7 @@ class Heads(Module):
     """
 
     def __init__(self, model: Module, classes: Mapping[str, Sequence[str]]) -> None:
+        check_model(model)
         self.model, self.classes = model, dict(mapping(classes, "classes", "head -> the names of its classes"))
 
     def forward(self, x: Tensor) -> Any:
@@ -62,6 +64,7 @@ class Head(Module):
     """
 
     def __init__(self, model: Module, name: str) -> None:
+        check_model(model)
         self.model, self.name = model, name
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from minidl.arguments import channels_first, number, one_of
 from minidl.array import Array, array_like, array_module, device_of, is_array, is_float, shape_of
+from minidl.core import Tensor
 from minidl.inference.scores import Target
 from minidl.nn import Module
+from minidl.nn.module import check_model
 
 REDUCE = ("maxabs", "sumabs", "sum")
 
@@ -15,9 +17,11 @@ def check_images(model: Module, x: Array, target: Target = None, name: str = "ta
 
     name, images: what target and x are called in the error.
     """
+    check_model(model)
     if not is_array(x) or not is_float(x.dtype):
-        what = x.dtype if is_array(x) else type(x).__name__
-        raise TypeError(f"{images}: expected an array of floats, images as the model was trained on them, got {what}")
+        what = x.dtype if is_array(x) else f"a {type(x).__name__}"
+        advice = f"; write {images}.data" if isinstance(x, Tensor) else ""
+        raise TypeError(f"{images}: expected an array of floats, images as the model was trained on them, got {what}{advice}")
     if x.ndim != 4 or 0 in x.shape:
         raise ValueError(f"{images}: expected images (N,C,H,W), none of these 0, got shape {x.shape}")
     check_layout(model, x, images)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minidl.arguments import count, number
+from minidl.arguments import count, function, number
 from minidl.array import Array, is_array, plain_array, to_cpu
 from minidl.metrics.answers import array_of
 
@@ -93,6 +93,7 @@ def bootstrap_score(
     """
     from minidl.bar import Bar  # not with minidl: tqdm takes its time
 
+    function(score, "score", "f(answers, labels) -> number, such as metrics.accuracy")
     answers, labels = array_of(answers, "answers"), array_of(labels, "labels")
     if labels.ndim != 1 or answers.shape[:1] != labels.shape or len(labels) == 0:
         raise ValueError(f"answers and labels: expected (N,...) and (N,), N > 0, got {answers.shape} and {labels.shape}")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minidl import arguments
 from minidl.arguments import counts, number, one_of
 from minidl.array import Array
 
@@ -24,11 +25,7 @@ shared_rng = np.random.default_rng(0)  # of the layers made without one: a scrip
 
 def generator(rng: np.random.Generator | None) -> np.random.Generator:
     """`rng`, or the shared generator for None. Raises TypeError for anything else."""
-    if rng is None:
-        return shared_rng
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng: expected a numpy.random.Generator, as from np.random.default_rng(seed), got {rng!r}")
-    return rng
+    return shared_rng if rng is None else arguments.generator(rng)
 
 
 def he_normal(shape: Shape, rng: np.random.Generator, fan: str = "in") -> Array:
@@ -81,7 +78,7 @@ def orthogonal(shape: Shape, rng: np.random.Generator, gain: float = 1.0) -> Arr
     """
     gain = number(gain, "gain")
     columns, rows = _fan(shape, "in"), shape[0]
-    a = rng.standard_normal((max(rows, columns), min(rows, columns)))
+    a = arguments.generator(rng).standard_normal((max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(a)
     q = q * np.sign(np.diagonal(r))
     matrix = q if rows >= columns else q.T
@@ -89,11 +86,11 @@ def orthogonal(shape: Shape, rng: np.random.Generator, gain: float = 1.0) -> Arr
 
 
 def _normal(shape: Shape, rng: np.random.Generator, std: float) -> Array:
-    return rng.standard_normal(shape, dtype=np.float32) * np.float32(std)
+    return arguments.generator(rng).standard_normal(shape, dtype=np.float32) * np.float32(std)
 
 
 def _uniform(shape: Shape, rng: np.random.Generator, a: float) -> Array:
-    return (rng.random(shape, dtype=np.float32) * 2 - 1) * np.float32(a)
+    return (arguments.generator(rng).random(shape, dtype=np.float32) * 2 - 1) * np.float32(a)
 
 
 def _fan(shape: Shape, which: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl import ops
-from minidl.arguments import Pair, count, flag, number, pair
+from minidl.arguments import Pair, count, flag, function, number, pair
 from minidl.array import Array
 from minidl.core import Parameter, Tensor
 from minidl.nn import init as inits
@@ -43,6 +43,7 @@ class Conv2d(Module):
         rng: np.random.Generator | None = None,
         init: inits.Init = inits.he_normal,
     ) -> None:
+        function(init, "init", "f(shape, rng) -> array, such as nn.init.he_normal")
         C, F, G = count(in_channels, "in_channels"), count(out_channels, "out_channels"), count(groups, "groups")
         if C % G or F % G:
             raise ValueError(f"groups: {G} does not divide {C} input and {F} output channels")
@@ -84,6 +85,7 @@ class Linear(Module):
         rng: np.random.Generator | None = None,
         init: inits.Init = inits.he_normal,
     ) -> None:
+        function(init, "init", "f(shape, rng) -> array, such as nn.init.he_normal")
         shape = count(out_features, "out_features"), count(in_features, "in_features")
         self.weight = Parameter(init(shape, inits.generator(rng)), "weight")
         self.bias = Parameter(np.zeros(shape[0], np.float32), "bias") if flag(bias, "bias") else None

@@ -22,6 +22,19 @@ _evaluating: Setting[dict[int, Module]] = Setting("model.evaluating", {})  # by 
 watchers: Setting[dict[int, tuple[str, Told | None, Told | None]]] = Setting("watchers", {})  # by id: name, before, after
 
 
+def check_model(model: object, name: str = "model") -> None:
+    """Raises TypeError for what is no Module, with what to write where it holds or makes one."""
+    if isinstance(model, Module):
+        return
+    came = f"{model.__name__}, a {type(model).__name__}" if hasattr(model, "__name__") else f"a {type(model).__name__}"
+    advice = ""
+    if isinstance(getattr(model, "model", None), Module):
+        advice = f"; write {name}.model"
+    elif callable(model) and hasattr(model, "__name__"):
+        advice = "; pass the net that it makes, or a Module whose forward calls it"
+    raise TypeError(f"{name}: expected a minidl.nn.Module, got {came}{advice}")
+
+
 class Module:
     """A subclass sets attributes in its constructor and computes y from x in `forward`; nothing else is needed.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl import kernels
-from minidl.arguments import number
+from minidl.arguments import generator, number
 from minidl.array import Array
 from minidl.core import Grads, Op, Tensor
 from minidl.ops.recompute import once
@@ -40,7 +40,4 @@ def dropout(x: Tensor, p: float, rng: np.random.Generator) -> Tensor:
     Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, "Dropout: a simple way to prevent neural networks from
     overfitting", here with the scaling in training, so that evaluation needs none.
     """
-    p = number(p, "p", "[0, 1)")
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
-    return Dropout(p, rng)(x)
+    return Dropout(number(p, "p", "[0, 1)"), generator(rng))(x)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from typing import Any, TypeVar
 
+from minidl.arguments import function
 from minidl.array import Array, array_module, capturing
 from minidl.contexts import Block, Setting
 from minidl.core import Op, Tensor, creation, pushes, recording, tape
@@ -138,6 +139,7 @@ def recompute(f: Callable[..., Tensor], *xs: Tensor) -> Tensor:
 
     Chen, Xu, Zhang and Guestrin 2016, "Training deep nets with sublinear memory cost", section 3.
     """
+    function(f, "f", "of Tensors")
     given = [x if isinstance(x, Tensor) else Tensor(x) for x in xs]
     if recording() and fusing():
         return _Recomputed(f, given).first(given)

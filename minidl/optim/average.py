@@ -11,6 +11,7 @@ from minidl.arguments import number
 from minidl.array import Array, to_cpu
 from minidl.io.named_arrays import compare, overwrite
 from minidl.nn import Module
+from minidl.nn.module import check_model
 
 
 class WeightAverage:
@@ -38,6 +39,7 @@ class WeightAverage:
     """
 
     def __init__(self, model: Module, decay: float) -> None:
+        check_model(model)
         self.model, self.decay = model, number(decay, "decay", "[0, 1)")
         self.steps = np.zeros(1, np.int64)
         self.arrays: dict[str, Array] = {name: a.copy() for name, a in model._state().items()}

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from minidl.arguments import number
 from minidl.array import array_module
 from minidl.core import Parameter
-from minidl.optim.groups import name_of
+from minidl.optim.groups import listed, name_of
 
 
 def clip_gradients(params: Iterable[Parameter], max_norm: float) -> float:
@@ -19,7 +19,7 @@ def clip_gradients(params: Iterable[Parameter], max_norm: float) -> float:
 
     Pascanu, Mikolov and Bengio 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
     """
-    max_norm, total, params = number(max_norm, "max_norm", "(0, inf)"), 0.0, list(params)
+    max_norm, total, params = number(max_norm, "max_norm", "(0, inf)"), 0.0, listed(params)
     for i, p in enumerate(params):
         if p.grad is not None:
             total += float(array_module(p.grad).square(p.grad, dtype="float64").sum())

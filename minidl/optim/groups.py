@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from minidl.arguments import number
+from minidl.arguments import number, wrong
 from minidl.core import Parameter
-
-if TYPE_CHECKING:
-    from minidl.nn import Module
+from minidl.nn.module import Module, check_model
 
 
 def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -17,6 +15,7 @@ def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
 
     Raises TypeError or ValueError for a weight decay that is no number of at least 0.
     """
+    check_model(model)
     params, weight_decay = model.parameters(), number(weight_decay, "weight_decay", "[0, inf)")
     return [
         {"params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay},
@@ -28,9 +27,7 @@ def groups_of(params: Iterable[Any], lr: float, weight_decay: float) -> list[dic
     """Parameters or groups of them -> groups in which nothing is left out."""
     if isinstance(params, Parameter | Mapping):
         raise TypeError("params: expected a list of parameters or of groups, got a single one; put it into a list")
-    if hasattr(params, "parameters"):
-        raise TypeError(f"params: expected parameters, got the {type(params).__name__}; write model.parameters()")
-    items = list(params)
+    items = listed(params)
     if not any(isinstance(item, Mapping) for item in items):
         items = [{"params": items}]
     groups = []
@@ -43,6 +40,15 @@ def groups_of(params: Iterable[Any], lr: float, weight_decay: float) -> list[dic
         whole = {"lr": lr, "weight_decay": weight_decay, **group, "params": list(group["params"])}
         groups.append(whole | {name: number(whole[name], name, "[0, inf)") for name in ("lr", "weight_decay")})
     return groups
+
+
+def listed(params: Iterable[Any]) -> list[Any]:
+    """Raises TypeError for a model, which has parameters and is none, and for what is not several of anything."""
+    if hasattr(params, "parameters"):
+        raise TypeError(f"params: expected parameters, got the {type(params).__name__}; write model.parameters()")
+    if not isinstance(params, Iterable):
+        wrong(TypeError, "params", "parameters, as of model.parameters()", params)
+    return list(params)
 
 
 def check_parameters(params: list[Parameter]) -> None:

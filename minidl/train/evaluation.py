@@ -13,6 +13,7 @@ from minidl import metrics
 from minidl.arguments import mapping
 from minidl.array import Array
 from minidl.data import Dataset
+from minidl.data.dataset import check_dataset
 from minidl.inference.evaluation import evaluate
 from minidl.inference.heads import slices
 from minidl.io import files, lock
@@ -62,6 +63,7 @@ def evaluate_run(
         FloatingPointError: the loss is not finite.
         BlockingIOError, OSError: as of `fit`.
     """
+    check_dataset(test_set, "test_set")
     folder, nets = pathlib.Path(folder), mapping(nets, "nets", "name -> what builds that net")
     path = folder / "test.json"
     with lock.hold(folder):

@@ -35,10 +35,11 @@ import numpy as np
 
 from minidl import metrics, parallel
 from minidl.analysis.nonfinite import first_nonfinite
-from minidl.arguments import count, flag
+from minidl.arguments import count, flag, wrong
 from minidl.array import Array, array_module, to_cpu, to_device
 from minidl.core import Tensor, walk
 from minidl.data import Dataset, Loader
+from minidl.data.dataset import check_dataset
 from minidl.inference.evaluation import evaluate
 from minidl.inference.heads import UNKNOWN, slices
 from minidl.inference.memory import batch_in_memory
@@ -46,6 +47,7 @@ from minidl.io import lock
 from minidl.io.files import Path
 from minidl.mixed import mixed
 from minidl.nn import Module
+from minidl.nn.module import check_model
 from minidl.ops.sync import synchronized
 from minidl.optim import SGD, AdamW, Optimizer, Schedule, WeightAverage, one_cycle
 from minidl.parallel import ALONE, Communicator
@@ -112,6 +114,12 @@ def fit(
         OSError: a file could not be written; those of the last finished epoch are as they were.
     """
     world = parallel.world() if world is None else world
+    check_model(model)
+    check_dataset(train_set, "train_set")
+    if validation is not None:
+        check_dataset(validation, "validation")
+    if not isinstance(settings, Settings):
+        wrong(TypeError, "settings", "a minidl.train.Settings", settings)
     check_ranks(world, model, settings)
     resume = flag(resume, "resume")
     train_set, validation = hold_out(train_set, validation, settings)
@@ -243,6 +251,7 @@ def train_epoch(
     Raises FloatingPointError where a loss is not finite, TypeError or ValueError for an epoch that is no integer of at least 0,
     ValueError for a layer to freeze that the model has not.
     """
+    check_model(model)
     model.train()
     dataset, stays = loader.dataset, frozen_layers(model, settings.freeze)
     loss = loss or Loss(model, classes=dataset.classes)

@@ -25,6 +25,7 @@ from minidl.flow.backward_pass import Wire
 from minidl.flow.cells import Cell
 from minidl.io import files
 from minidl.nn import Module
+from minidl.nn.module import check_model
 from minidl.view.display import for_the_eye
 from minidl.view.names import literal
 from minidl.view.stepper.code import code, short
@@ -132,8 +133,7 @@ def stepper(
 
 
 def _checked(model: Module, x: Array) -> Array:
-    if not isinstance(model, Module):
-        raise TypeError(f"model: expected a Module, got {type(model).__name__}")
+    check_model(model)
     if not is_array(x) or not is_float(x.dtype):
         raise TypeError(f"x: expected an array of floats, as the model takes it, got {getattr(x, 'dtype', type(x).__name__)}")
     x = x[None] if x.ndim == 3 else x
