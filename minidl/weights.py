@@ -66,8 +66,8 @@ def load(
     strict: with False, names that are missing or unexpected are no error, as in `Module.load_state_dict`, unless all are.
 
     bfloat16 and floats of 8 bits are read as float32. Returns (missing, unexpected) names. Raises ValueError, and changes
-    nothing, where the file is damaged or of another kind, and where the weights are those of another model, OSError where it
-    cannot be read, or is a folder.
+    nothing, where the file is damaged or of another kind, and where the weights are those of another model, TypeError for
+    what is no Module, or neither True nor False, OSError where the file cannot be read, or is a folder.
     """
     check_model(model)
     return fill(model, load_state(path, key=key, prefix=prefix), path, strict, skip=skip, adapt_input=adapt_input)
@@ -84,7 +84,8 @@ def fill(
 ) -> tuple[list[str], list[str]]:
     """Put the named arrays that `load_state` read from the file `path` into `model`.
 
-    All else is as of `load`: raises ValueError, and changes nothing, where the weights are those of another model.
+    All else is as of `load`: raises ValueError, and changes nothing, where the weights are those of another model, and
+    TypeError for `strict` or `adapt_input` that is neither True nor False.
     """
     strict, adapt_input, mine = flag(strict, "strict"), flag(adapt_input, "adapt_input"), model._state()
     layers = [skip] if isinstance(skip, str) else list(skip)

@@ -99,6 +99,7 @@ EVERYBODY = {"AttributeError", "NotImplementedError"}  # a name that is not ther
 CHECKS = {  # of minidl.arguments, and what they raise
     **dict.fromkeys(("count", "counts", "maps", "masks", "number", "numbers", "pair", "pairs"), ("TypeError", "ValueError")),
     **dict.fromkeys(("channels_first", "images", "one_of"), ("ValueError",)),
+    **dict.fromkeys(("flag", "function", "generator", "mapping"), ("TypeError",)),
 }
 
 

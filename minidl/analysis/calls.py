@@ -12,6 +12,7 @@ def watch(model: Module, before: Told | None = None, after: Told | None = None) 
 
     `name` is the dotted one, "" for the model itself. Calls nest as the modules do, and so may `with watch(...)`. Only calls in
     this thread count. No ops are fused meanwhile (`ops.unfused`), for a fused op computes several modules and calls none.
+    Raises TypeError for what is no Module.
     """
     check_model(model)
     told = {id(module): (name, before, after) for name, module in model.named_modules()}

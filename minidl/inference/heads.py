@@ -43,8 +43,8 @@ def side_by_side(logits: Tensor, classes: Mapping[str, Sequence[str]]) -> dict[s
 class Heads(Module):
     """x (N,C,H,W) -> name -> logits (N,K_h), of a model whose logits (N,K1+K2+...) hold the heads side by side.
 
-    classes: name -> the classes of that head, in the order of the logits. Raises ValueError, when it is called, for a model
-    that answers another number of logits.
+    classes: name -> the classes of that head, in the order of the logits. Raises TypeError for what is no Module, or no
+    dictionary, and when it is called ValueError for a model that answers another number of logits.
     """
 
     def __init__(self, model: Module, classes: Mapping[str, Sequence[str]]) -> None:
@@ -59,8 +59,8 @@ class Head(Module):
     """One head of a model with several, as a model of its own: x (N,C,H,W) -> logits (N,K). All methods take it.
 
     A model has several heads where it returns a NamedTuple or a mapping of logits, whose fields or keys are their names, or a
-    plain tuple or list, whose heads are named "0", "1", ...; one that returns plain logits has the head "". A call raises
-    ValueError where it returns something else, or has no head of that name.
+    plain tuple or list, whose heads are named "0", "1", ...; one that returns plain logits has the head "". Raises TypeError
+    for what is no Module. A call raises ValueError where it returns something else, or has no head of that name.
     """
 
     def __init__(self, model: Module, name: str) -> None:

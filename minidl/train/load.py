@@ -106,8 +106,8 @@ def load_run(path: Path, nets: Mapping[str, Callable[..., Module]]) -> TrainedNe
 
     nets: name -> what builds the net of that name, for no code is ever taken from a file.
 
-    Raises FileNotFoundError where there is none, and ValueError, in one sentence, where the file is damaged, old, of another
-    format, of a net that is not in `nets`, or of other weights than its own.
+    Raises FileNotFoundError where there is none, TypeError for `nets` that are no dictionary, and ValueError, in one sentence,
+    where the file is damaged, old, of another format, of a net that is not in `nets`, or of other weights than its own.
     """
     path, nets = pathlib.Path(path), mapping(nets, "nets", "name -> what builds that net")
     if path.is_dir():

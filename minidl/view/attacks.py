@@ -229,7 +229,7 @@ def linearity(path: Path | None, sweeps: Mapping[str, Linearity], classes: Seque
 
     The logit of the explained class is orange, with its tangent at 0, the others are blue. Logits that are NaN are left out,
     and the legend says so. The kinds of files are as in `overlays`.
-    Raises ValueError where there is no net, or one with more classes than names.
+    Raises TypeError for sweeps that are no dictionary, ValueError where there is no net, or one with more classes than names.
     """
     if not mapping(sweeps, "sweeps", "name of the net -> what linearity gives"):
         raise ValueError("sweeps: no net to draw")
