@@ -78,7 +78,7 @@ def fitted_lines(texts: Sequence[str], room: float, size: float, weight: str = "
 def wrapped(text: str, room: float, size: float, weight: str = "normal", most: int = 4) -> str:
     """A text in as many lines as it takes, broken between words; of more than `most` lines the last one ends in an ellipsis."""
     lines = list[str]()
-    for paragraph in "\n".join("".join(_pieces(line)) for line in text.split("\n")).split("\n"):
+    for paragraph in "\n".join("".join(_pieces(line)) for line in str(text).split("\n")).split("\n"):
         line = ""
         for word in paragraph.split(" "):
             longer = f"{line} {word}" if line else word

@@ -14,7 +14,7 @@ def literal(name: str, room: int = 40, drawable: Callable[[str], bool] = lambda 
     What cannot be seen is written as Python does: `\\n` is a line break, `\\xe9` a byte that is no UTF-8, as in the name of a
     file, `\\u202e` a mark that turns the direction of what follows; and so is a character that is not `drawable`.
     """
-    text = "".join(c if drawable(c) and not is_unseen(c) else escaped(c) for c in name)
+    text = "".join(c if drawable(c) and not is_unseen(c) else escaped(c) for c in str(name))
     if len(text) <= room:
         return text
     end = (room - 1) // 3

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minidl import Tensor, cost, nn, ops, view
+from minidl import Tensor, cost, explain, nn, ops, view
 from minidl.view import figure
 from minidl.view.names import literal
 
@@ -166,3 +166,12 @@ def test_names_in_all_other_images(tmp_path: pathlib.Path) -> None:
     view.linearity(tmp_path / "s.svg", {"$\\frac{": found}, ("_$x$", "\udce9"), title)
     shown = texts(tmp_path / "s.svg")
     assert "$\\frac{: logits of x" in shown and "_$x$, R² 1.000" in shown and "\\xe9, R² 1.000" in shown
+
+
+def test_classes_and_titles_that_are_numbers() -> None:
+    """As those of digits are: range(10)"""
+    x = np.random.default_rng(0).random((2, 3, 8, 8), dtype=np.float32)
+    e = explain.Explanation(x[:, 0], x, np.array([0, 2]), np.ones(2))
+    assert [caption.startswith(start) for caption, start in zip(e.captions(range(3)), "02", strict=True)] == [True, True]
+    for drawing in e.plot(None, images=x, classes=range(3), title=7), view.overlays(None, x, x[:, 0], title=7):
+        assert isinstance(drawing, view.Drawing)
