@@ -236,7 +236,7 @@ PARSED = {  # what its script's own parser reads to the end, and why it is not r
     "python -m tests.benchmarks.gpu --root FOLDER_OF_CIFAR10": "wants a GPU",
     "python -m tests.benchmarks.gpu --root FOLDER_OF_CIFAR10 --quick": "wants a GPU",
     "python -m tests.benchmarks.gpu --rehearse": "takes minutes; tests/benchmarks/test_gpu.py runs its parts",
-    "python -m tests.benchmarks.cifar_peer --root data --seeds 8": "wants CIFAR-10 and PyTorch",
+    "python -m tests.benchmarks.cifar_peer --root data --epochs 5 --seeds 8": "wants CIFAR-10 and PyTorch",
     "python -m tests.benchmarks.robust_peer --root data --weights resnet20.th --key state_dict --prefix module.": (
         "wants CIFAR-10 and PyTorch"
     ),
