@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from minidl.arguments import channels_first, count, generator, number, numbers, one_of
+from minidl.arguments import channels_first, count, number, numbers, one_of
 from minidl.array import Array, array_module, is_array, shape_of
+from minidl.data.share import drawing
 
 Augmentation = Callable[[Array, np.random.Generator], Array]
 Fill = float | Sequence[float] | Array
@@ -47,7 +48,7 @@ class RandomCrop:
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         N, C, H, W = checked_shape(x)
         p = self.padding
-        top, left = generator(rng).integers(0, 2 * p + 1, (2, N))
+        top, left = drawing(rng).integers(0, 2 * p + 1, (2, N))
         if array_module(x) is not np:
             rows, columns = top[:, None] + np.arange(H) - p, left[:, None] + np.arange(W) - p  # (N,H) (N,W)
             return _gather(x, rows, columns, fill_of(self.fill, x))
@@ -77,7 +78,7 @@ class RandomFlip:
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         N, _, H, W = checked_shape(x)
-        flip = generator(rng).random(N) < self.p
+        flip = drawing(rng).random(N) < self.p
         if array_module(x) is not np:
             rows, columns = np.tile(np.arange(H), (N, 1)), np.tile(np.arange(W), (N, 1))  # (N,H) (N,W)
             mirrored = columns if self.axis == "horizontal" else rows
@@ -107,7 +108,7 @@ class Cutout:
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         N, _, H, W = checked_shape(x)
         xp = array_module(x)
-        rows = xp.asarray(_inside(generator(rng).integers(0, H, N), self.size, H))  # (N,H)
+        rows = xp.asarray(_inside(drawing(rng).integers(0, H, N), self.size, H))  # (N,H)
         columns = xp.asarray(_inside(rng.integers(0, W, N), self.size, W))  # (N,W)
         hole = rows[:, None, :, None] & columns[:, None, None, :]  # (N,1,H,W)
         y: Array = xp.where(hole, fill_of(self.fill, x), x)

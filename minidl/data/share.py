@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from minidl.arguments import generator
 from minidl.array import Array
 
 
@@ -56,3 +57,8 @@ class SharedDraws:
     def __getattr__(self, name: str) -> NoReturn:
         known = "integers, random, uniform or normal"
         raise ValueError(f"augment: a batch that ranks share is drawn for by {known}, got rng.{name}")
+
+
+def drawing(rng: Any) -> np.random.Generator:
+    """The rng of an augmentation, a generator or the part of one that falls to a rank. Raises TypeError for another thing."""
+    return rng if isinstance(rng, SharedDraws) else generator(rng)  # type: ignore[return-value]

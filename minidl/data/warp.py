@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arguments import generator, number, numbers, wrong
+from minidl.arguments import number, numbers, wrong
 from minidl.array import Array, array_module
 from minidl.data.augment import Fill, checked_fill, checked_shape, fill_of
+from minidl.data.share import drawing
 
 FRACTION = 2**16  # steps of a pixel to which positions are rounded: a turn by 90 degrees then meets pixels exactly
 PART = 2**18  # values that are gathered at once
@@ -56,7 +57,7 @@ class RandomRotation:
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         N, *_ = checked_shape(x)
         low, high = self.degrees  # type: ignore[misc]
-        a = np.deg2rad(generator(rng).uniform(low, high, N))
+        a = np.deg2rad(drawing(rng).uniform(low, high, N))
         cos, sin = np.cos(a), np.sin(a)
         return _warped(x, ((cos, sin), (-sin, cos)), self.fill)
 
@@ -87,7 +88,7 @@ class RandomZoom:
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         N, *_ = checked_shape(x)
-        f, none = generator(rng).uniform(*self.scale, N), np.zeros(N)
+        f, none = drawing(rng).uniform(*self.scale, N), np.zeros(N)
         return _warped(x, ((1 / f, none), (none, 1 / f)), self.fill)
 
 
@@ -126,7 +127,7 @@ class ColorJitter:
         for name in "saturation", "hue":
             if getattr(self, name) and C != 3:
                 raise ValueError(f"{name}: expected images of 3 channels, red, green and blue, got {C}: pass {name}=0")
-        draws = generator(rng).random((4, N))  # as many whatever the strengths, so that these do not change each other's
+        draws = drawing(rng).random((4, N))  # as many whatever the strengths, so that these do not change each other's
         xp = array_module(x)
 
         def factor(strength: float, draw: Array) -> Array:
