@@ -75,11 +75,11 @@ def test_what_is_another_thing_is_named(where, call, p, kind):
 
 
 def test_what_to_write_instead():
-    with pytest.raises(TypeError, match=r"^model: expected a minidl.nn.Module, got a TrainedNet; write model.model$"):
+    with pytest.raises(TypeError, match=r"^model: expected a minidl.nn.Module, got TrainedNet; write model.model$"):
         explain.saliency(trained(), X)
     with pytest.raises(TypeError, match=r"^model: .*, got resnet20, a function; pass the net that it makes, or a Module whose"):
         inference.predict(models.resnet20, X)
-    with pytest.raises(TypeError, match=r"^x: expected an array of floats, .*, got a Tensor; write x.data$"):
+    with pytest.raises(TypeError, match=r"^x: expected an array of floats, .*, got Tensor; write x.data$"):
         explain.saliency(net(), Tensor(X))
     with pytest.raises(TypeError, match=r"^params: expected parameters, got the Sequential; write model.parameters\(\)$"):
         optim.clip_gradients(net(), 1.0)

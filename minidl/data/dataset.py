@@ -272,7 +272,7 @@ def _one_each(name: str, values: Any, N: int, kinds: str) -> Array:
 def check_dataset(value: object, name: str) -> None:
     """Raises TypeError for what is none."""
     if not isinstance(value, Dataset):
-        raise TypeError(f"{name}: expected a minidl.data.Dataset, got a {type(value).__name__}")
+        raise TypeError(f"{name}: expected a minidl.data.Dataset, got {type(value).__name__}")
 
 
 def _check_array(name: str, value: object, ndim: int, dtypes: tuple[type[np.generic], ...]) -> None:

@@ -60,5 +60,5 @@ class SharedDraws:
 
 
 def drawing(rng: Any) -> np.random.Generator:
-    """The rng of an augmentation, a generator or the part of one that falls to a rank. Raises TypeError for another thing."""
-    return rng if isinstance(rng, SharedDraws) else generator(rng)  # type: ignore[return-value]
+    """The rng of an augmentation: a generator, or what draws as one does. Raises TypeError for what does not, as a seed."""
+    return rng if hasattr(rng, "random") else generator(rng)

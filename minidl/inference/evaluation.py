@@ -76,7 +76,7 @@ def predict(model: Module, x: Array, batch_size: int = 32, flips: str = "none") 
     check_model(model)
     one_of(flips, "flips", FLIPS)
     if not is_array(x):
-        raise TypeError(f"x: expected an array, images as the model was trained on them, got a {type(x).__name__}")
+        raise TypeError(f"x: expected an array, images as the model was trained on them, got {type(x).__name__}")
     if x.ndim == 4:
         check_layout(model, x)
     parts = []

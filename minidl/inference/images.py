@@ -19,7 +19,7 @@ def check_images(model: Module, x: Array, target: Target = None, name: str = "ta
     """
     check_model(model)
     if not is_array(x) or not is_float(x.dtype):
-        what = x.dtype if is_array(x) else f"a {type(x).__name__}"
+        what = x.dtype if is_array(x) else type(x).__name__
         advice = f"; write {images}.data" if isinstance(x, Tensor) else ""
         raise TypeError(f"{images}: expected an array of floats, images as the model was trained on them, got {what}{advice}")
     if x.ndim != 4 or 0 in x.shape:

@@ -26,7 +26,7 @@ def check_model(model: object, name: str = "model") -> None:
     """Raises TypeError for what is no Module, with what to write where it holds or makes one."""
     if isinstance(model, Module):
         return
-    came = f"{model.__name__}, a {type(model).__name__}" if hasattr(model, "__name__") else f"a {type(model).__name__}"
+    came = f"{model.__name__}, a {type(model).__name__}" if hasattr(model, "__name__") else type(model).__name__
     advice = ""
     if isinstance(getattr(model, "model", None), Module):
         advice = f"; write {name}.model"

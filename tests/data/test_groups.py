@@ -202,7 +202,7 @@ def test_a_group_on_both_sides_of_a_given_split() -> None:
     check_disjoint(a, numbered(np.zeros(1, np.int64)), b.take([1]))
     with pytest.raises(ValueError, match="train and dataset: expected groups of one type, got integers and strings"):
         check_disjoint(a, numbered(np.zeros(1, np.int64), [3]))
-    with pytest.raises(TypeError, match=r"parts: expected minidl\.data\.Datasets, got 3"):
+    with pytest.raises(TypeError, match=r"parts: expected a minidl\.data\.Dataset, got int"):
         check_disjoint(a, 3)  # type: ignore[arg-type]
 
 

@@ -148,7 +148,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: ops.where([True], Z, Z), TypeError, "condition: expected an array of bools, got list"),
     (lambda: ops.maximum(t(3), t(4)), ValueError, r"\(3,\) \(4,\)"),
     (lambda: ops.dropout(Z, 1.0, np.random.default_rng(0)), ValueError, r"p: expected a number in \[0, 1\), got 1.0"),
-    (lambda: ops.dropout(Z, 0.5, None), TypeError, "rng: expected a numpy.random.Generator, got NoneType"),
+    (lambda: ops.dropout(Z, 0.5, None), TypeError, "rng: expected a numpy.random.Generator, .*, got None"),
     # reductions
     (lambda: ops.sum(Z, axis=2), ValueError, "axis 2 is out of bounds for array of dimension 2"),
     (lambda: ops.max(Z, axis=(0, -2)), ValueError, r"axis: expected different axes, got \(0, -2\)"),

@@ -418,7 +418,7 @@ def test_what_is_no_image_and_no_model(tmp_path: pathlib.Path) -> None:
         view.stepper(Joined(), np.zeros((3, 12, 12), np.uint8), path=tmp_path / "p.html")
     with pytest.raises(TypeError, match="target: expected an integer of at least 0, got True"):
         view.stepper(Joined(), image(), True, path=tmp_path / "p.html")
-    with pytest.raises(TypeError, match="model: expected a Module, got function"):
+    with pytest.raises(TypeError, match=r"model: expected a minidl\.nn\.Module, got .*, a function; pass the net that"):
         view.stepper(lambda x: x, image(), path=tmp_path / "p.html")  # type: ignore[arg-type]
     with pytest.raises(OSError, match="no/such"):
         view.stepper(Joined(), image(), path="no/such/place.html")
