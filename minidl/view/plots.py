@@ -20,7 +20,7 @@ from minidl.view.shares import share
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ROW = ("epoch", "lr", "train_loss", "train_accuracy", "train_majority_accuracy")  # what each epoch has
+ROW = ("epoch", "lr", "train_loss", "train_accuracy")  # what each epoch has
 NAMED = 25  # up to so many classes have their names and counts written into the matrix
 LONGEST, SIZE = 2.4, 9  # of the names of classes: inches at most, points
 
