@@ -246,6 +246,7 @@ def googlenet(
         modules                                                                  65,231,136
         the end      4,944 x 1,000 + 1,000                                        4,945,000
     """
+    paper, aux = flag(paper, "paper"), flag(aux, "aux")
     if dropout is None:
-        dropout = 0.4 if flag(paper, "paper") else 0.2
-    return GoogLeNet(num_classes, in_channels, seed, module, flag(paper, "paper"), flag(aux, "aux"), dropout, aux_dropout)
+        dropout = 0.4 if paper else 0.2
+    return GoogLeNet(num_classes, in_channels, seed, module, paper, aux, dropout, aux_dropout)

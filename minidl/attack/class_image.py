@@ -15,8 +15,7 @@ from minidl.attack.result import AttackResult
 from minidl.contexts import contained
 from minidl.core import Tensor
 from minidl.inference.batches import Progress
-from minidl.nn import Module
-from minidl.nn.module import check_model
+from minidl.nn.module import Module, check_model
 
 
 @contained

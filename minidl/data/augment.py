@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from minidl.arguments import channels_first, count, number, numbers, one_of
+from minidl.arguments import channels_first, count, function, number, numbers, one_of
 from minidl.array import Array, array_module, is_array, shape_of
 from minidl.data.share import drawing
 
@@ -153,8 +153,7 @@ class Compose:
 
     def __post_init__(self) -> None:
         for i, f in enumerate(self.functions):
-            if not callable(f):
-                raise TypeError(f"functions[{i}]: expected a function f(x, rng), got {f!r}")
+            function(f, f"functions[{i}]", "f(x, rng)")
 
     def __call__(self, x: Array, rng: np.random.Generator) -> Array:
         for f in self.functions:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minidl.arguments import count, counts, flag, one_of, wrong
+from minidl.arguments import count, counts, flag, function, one_of, wrong
 from minidl.array import DEVICES, Array, array_module, is_array, to_device, to_gpu
 from minidl.data.ahead import ahead
 from minidl.data.augment import Augmentation
@@ -60,8 +60,8 @@ class Loader:
         share: tuple[int, int] = (0, 1),
     ) -> None:
         check_dataset(dataset, "dataset")
-        if augment is not None and not callable(augment):
-            raise TypeError(f"augment: expected a function f(x, rng), got {augment!r}")
+        if augment is not None:
+            function(augment, "augment", "f(x, rng)")
         self.device = one_of(device, "device", DEVICES)
         self.dataset, self.augment = dataset, augment
         self.shuffle, self.drop_last = flag(shuffle, "shuffle"), flag(drop_last, "drop_last")

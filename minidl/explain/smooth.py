@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from minidl.arguments import wrong
+from minidl.arguments import function
 from minidl.array import Array, array_module
 from minidl.explain.explanation import Explanation, explainer
 from minidl.explain.saliency import saliency
@@ -63,12 +63,11 @@ def smooth(
 
 def ask(method: Method, model: Module, x: Array, target: Target, batch_size: int) -> Explanation:
     """What the method says, if it is one."""
-    expected = "a function (model, x, target=, batch_size=) that returns an Explanation, such as explain.saliency"
-    if not callable(method):
-        wrong(TypeError, "method", expected, method)
+    of = "(model, x, target=, batch_size=) that returns an Explanation, such as explain.saliency"
+    function(method, "method", of)
     e = method(model, x, target=target, batch_size=batch_size)
     if not isinstance(e, Explanation):
-        raise TypeError(f"method: expected {expected}; this one returned {type(e).__name__}")
+        raise TypeError(f"method: expected a function {of}; this one returned {type(e).__name__}")
     return e
 
 

@@ -22,8 +22,7 @@ from minidl.inference.heads import UNKNOWN, known_losses
 from minidl.inference.images import check_layout
 from minidl.inference.memory import batch_in_memory
 from minidl.inference.scores import Output, Target, decisions, score, targets
-from minidl.nn import Module
-from minidl.nn.module import check_model
+from minidl.nn.module import Module, check_model
 from minidl.parallel import ALONE, Communicator
 
 PIXELS = 250 * 3 * 32 * 32  # of a batch of `evaluate`, channels counted

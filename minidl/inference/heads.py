@@ -8,8 +8,7 @@ from typing import Any
 from minidl import ops
 from minidl.arguments import mapping
 from minidl.core import Tensor
-from minidl.nn import Module
-from minidl.nn.module import check_model
+from minidl.nn.module import Module, check_model
 
 UNKNOWN = -1  # the label of an image of which the answer of a head is not known, see `minidl.data.Dataset`
 

@@ -6,8 +6,7 @@ from minidl.arguments import channels_first, number, one_of
 from minidl.array import Array, array_like, array_module, device_of, is_array, is_float, shape_of
 from minidl.core import Tensor
 from minidl.inference.scores import Target
-from minidl.nn import Module
-from minidl.nn.module import check_model
+from minidl.nn.module import Module, check_model
 
 REDUCE = ("maxabs", "sumabs", "sum")
 

@@ -10,8 +10,7 @@ import numpy as np
 from minidl.arguments import number
 from minidl.array import Array, to_cpu
 from minidl.io.named_arrays import compare, overwrite
-from minidl.nn import Module
-from minidl.nn.module import check_model
+from minidl.nn.module import Module, check_model
 
 
 class WeightAverage:

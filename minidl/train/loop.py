@@ -46,8 +46,7 @@ from minidl.inference.memory import batch_in_memory
 from minidl.io import lock
 from minidl.io.files import Path
 from minidl.mixed import mixed
-from minidl.nn import Module
-from minidl.nn.module import check_model
+from minidl.nn.module import Module, check_model
 from minidl.ops.sync import synchronized
 from minidl.optim import SGD, AdamW, Optimizer, Schedule, WeightAverage, one_cycle
 from minidl.parallel import ALONE, Communicator

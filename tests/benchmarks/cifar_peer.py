@@ -140,10 +140,9 @@ def train_theirs(root: str, epochs: int, seed: int, out: pathlib.Path) -> dict[s
             total += loss.item()
         print(f"epoch {epoch + 1:3d}  loss {total / steps:.4f}  {time.perf_counter() - start:.1f} s", flush=True)
         states = [part.state_dict() for part in (model, opt, schedule)]
-        done = {"epochs": epoch + 1, "states": states, "draws": rng.bit_generator.state, "train_loss": total / steps}
-        torch.save(done, content := io.BytesIO())
+        begun = {"epochs": epoch + 1, "states": states, "draws": rng.bit_generator.state, "train_loss": total / steps}
+        torch.save(begun, content := io.BytesIO())
         files.write(out, content.getvalue())
-        begun = done
     model.eval()
     with torch.no_grad():
         logits = torch.cat([model(x_test[i : i + 500]) for i in range(0, len(x_test), 500)])

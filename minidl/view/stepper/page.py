@@ -24,8 +24,7 @@ from minidl.core import Op, Tensor, gradients
 from minidl.flow.backward_pass import Wire
 from minidl.flow.cells import Cell
 from minidl.io import files
-from minidl.nn import Module
-from minidl.nn.module import check_model
+from minidl.nn.module import Module, check_model
 from minidl.view.display import for_the_eye
 from minidl.view.names import literal
 from minidl.view.stepper.code import code, short
